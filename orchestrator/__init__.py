@@ -1,0 +1,1 @@
+"""Decides what runs and records what happened; never imports torch."""

@@ -1,0 +1,1 @@
+"""Runs stages on one device."""
