@@ -1,0 +1,103 @@
+"""The only reader of the environment: one frozen settings object per process.
+
+Variables with a standard name keep it (`DATABASE_URL`, `CELERY_BROKER_URL`, `PREFECT_API_URL`, `AWS_*`, the last read
+by boto3 itself); ours start with `FPGA_`, and an unknown `FPGA_` name is refused so that a typo cannot pass unseen.
+With nothing set, everything lives in one state directory and needs no service: the embedded way to run.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from orchestrator.errors import SettingsError
+
+PACKAGE_ROOT = Path(__file__).resolve().parents[1]
+
+
+class Settings(BaseSettings):
+    """Everything a process may be told from outside; see docs/settings.md for the table."""
+
+    model_config = SettingsConfigDict(env_prefix="FPGA_", frozen=True, extra="forbid", populate_by_name=True)
+
+    state_dir: Path = Field(default_factory=lambda: Path.cwd() / "var" / "fpga")
+    """Embedded mode keeps database, bytes, bell, logs and the Prefect home in here."""
+    database_url_: str | None = Field(default=None, validation_alias="DATABASE_URL")
+    broker_url_: str | None = Field(default=None, validation_alias="CELERY_BROKER_URL")
+    prefect_api_url: str | None = Field(default=None, validation_alias="PREFECT_API_URL")
+    store_url_: str | None = Field(default=None, validation_alias="FPGA_STORE_URL")
+    """`s3://bucket/prefix` or `file:///directory`."""
+    s3_addressing_style: Literal["auto", "path", "virtual"] = "auto"
+    s3_public_endpoint_url: str | None = None
+    """The endpoint as browsers reach it; presigned links are signed for this host."""
+    models_dir: Path = PACKAGE_ROOT / "fpga_models" / "weights"
+    preset: str = "mini"
+    owner: str = "local"
+    device: str = "cpu"
+    torch_threads: int = Field(default=0, ge=0, description="0 leaves the choice to torch")
+    group_size: int = Field(default=8, ge=1, le=64)
+    """How many compatible items one claim may take into one batch of the networks."""
+    lease_seconds: float = Field(default=60.0, gt=0)
+    heartbeat_seconds: float = Field(default=10.0, gt=0)
+    stall_seconds: float = Field(default=300.0, gt=0)
+    """A stage that reports no progress for so long is given up even while its process lives."""
+    sweep_seconds: float = Field(default=2.0, gt=0)
+    hint_ttl_seconds: float = Field(default=30.0, gt=0)
+    max_crashes: int = Field(default=3, ge=1)
+    max_failures: int = Field(default=5, ge=1)
+    backoff_base_seconds: float = Field(default=5.0, ge=0)
+    drain_seconds: float = Field(default=30.0, gt=0)
+    max_pixels: int = Field(default=64_000_000, ge=1)
+    """Pictures with more pixels are refused before they are decoded."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["text", "json"] = "text"
+
+    @cached_property
+    def database_url(self) -> str:
+        """SQLAlchemy URL of the ledger; by default an SQLite file in the state directory."""
+        return self.database_url_ or f"sqlite:///{self.state_dir / 'ledger.sqlite3'}"
+
+    @cached_property
+    def broker_url(self) -> str:
+        """Celery broker URL; by default the filesystem transport below the state directory."""
+        return self.broker_url_ or "filesystem://"
+
+    @cached_property
+    def store_url(self) -> str:
+        """Where bytes are kept; by default a directory below the state directory."""
+        return self.store_url_ or (self.state_dir / "store").absolute().as_uri()
+
+    @property
+    def bell_dir(self) -> Path:
+        """Folder of the filesystem broker; only its owner may enter."""
+        return self.state_dir / "bell"
+
+
+def load_settings() -> Settings:
+    """Read the environment once and return it checked.
+
+    Raises:
+        SettingsError: a value has the wrong form, or a variable starts with `FPGA_` and is not known.
+    """
+    known = {f"FPGA_{name}".upper().rstrip("_") for name in Settings.model_fields}
+    # FPGA_TEST_* belongs to the test suite
+    unknown = sorted(n for n in os.environ if n.startswith("FPGA_") and n not in known and "FPGA_TEST" not in n)
+    if unknown:
+        raise SettingsError(f"unknown setting {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise SettingsError(f"setting {name}: {first['msg']}, got {first.get('input')!r}") from error
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """Return this process's settings, read at the first call."""
+    return load_settings()
