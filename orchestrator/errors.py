@@ -1,18 +1,18 @@
 """The error tree of the orchestrator and the workers: a code, a plain sentence, retryable or final, an HTTP status.
 
-    FpgaError
-    ├── UsageError                 what the caller asked for cannot be done                      422
-    │   ├── ManifestError          rows of a manifest are wrong, each with its number            422
-    │   ├── ConsentError           an identity lacks the scope that the job needs                403
-    │   ├── NotFoundError          no such batch, item, identity, model, schedule                404
-    │   └── ConflictError          the state does not allow it (finished, open elsewhere, taken) 409
-    ├── InputError                 a picture or file is not usable: final for its item           422
-    ├── StageError                 a stage failed on its item for a reason of its own            500
-    ├── FencedError                the lease was lost: somebody else owns the stage now          409
-    ├── TransientError             worth another try later: network, disk full, lock timeout     503
-    │   └── StoreUnavailableError  the byte store cannot be reached or is full                   503
-    ├── SettingsError              the environment or a file of settings is wrong                500
-    └── ModelError                 weights missing, of the wrong hash, or of the wrong shape     500
+FpgaError
+├── UsageError                 what the caller asked for cannot be done                      422
+│   ├── ManifestError          rows of a manifest are wrong, each with its number            422
+│   ├── ConsentError           an identity lacks the scope that the job needs                403
+│   ├── NotFoundError          no such batch, item, identity, model, schedule                404
+│   └── ConflictError          the state does not allow it (finished, open elsewhere, taken) 409
+├── InputError                 a picture or file is not usable: final for its item           422
+├── StageError                 a stage failed on its item for a reason of its own            500
+├── FencedError                the lease was lost: somebody else owns the stage now          409
+├── TransientError             worth another try later: network, disk full, lock timeout     503
+│   └── StoreUnavailableError  the byte store cannot be reached or is full                   503
+├── SettingsError              the environment or a file of settings is wrong                500
+└── ModelError                 weights missing, of the wrong hash, or of the wrong shape     500
 """
 
 from __future__ import annotations
@@ -39,7 +39,11 @@ class FpgaError(Exception):
 
     def as_json(self) -> dict[str, Any]:
         """Return the error as the object that the command line, item rows and HTTP answers share."""
-        return {"code": self.code, "message": self.message, **({"details": self.details} if self.details else {})}
+        return {
+            "code": self.code,
+            "message": self.message,
+            **({"details": self.details} if self.details else {}),
+        }
 
 
 class UsageError(FpgaError):

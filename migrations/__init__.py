@@ -1,0 +1,1 @@
+"""Alembic's folder: the only way to make or change a schema."""

@@ -1,0 +1,411 @@
+"""Batches and their items: submit, look, cancel, pause, resume, retry, release what is held."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, insert, select, update
+from sqlalchemy.orm import Session
+
+from orchestrator.errors import ConflictError, NotFoundError
+from orchestrator.ledger import audit, lifecycle, outbox
+from orchestrator.ledger.base import new_id
+from orchestrator.ledger.claims import QUEUES
+from orchestrator.ledger.rows import Artifact, Attempt, Batch, Item, ItemIdentity, Output, Stage
+from orchestrator.ledger.session import Ledger, now, retrying
+from orchestrator.ledger.states import BATCH_ENDED, STATES
+
+STATE_WORDS = {"succeeded": "completed", "canceled": "cancelled", "error": "failed"}
+"""Other spellings that filters accept."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewItem:
+    """One item as the planner made it."""
+
+    custom_id: str
+    params: dict[str, Any]
+    params_sha256: str
+    seed: int
+    cost: float = 0.0
+    identities: tuple[str, ...] = ()
+    """Ids of the people that the item shows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewBatch:
+    """A batch as it is submitted."""
+
+    owner: str
+    kind: str
+    name: str
+    preset: str
+    stages: Sequence[str]
+    items: Sequence[NewItem]
+    lane: str = "bulk"
+    priority: int = 0
+    model_version_id: str | None = None
+    parent_id: str | None = None
+    idempotency_key: str | None = None
+    request_sha256: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    rejected_rows: Sequence[dict[str, Any]] = ()
+    flow: bool = True
+    """Whether a flow run should watch this batch."""
+    flow_run_id: str | None = None
+    paused: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submitted:
+    """The answer to a submit; `repeated` says that the same request had been made before."""
+
+    batch_id: str
+    repeated: bool
+
+
+@retrying
+def submit(ledger: Ledger, new: NewBatch) -> Submitted:
+    """Write a batch with all its items and first stages in one transaction.
+
+    Nothing is sent anywhere: what is committed will be found. The same idempotency key with the same request gives
+    the batch that was made first.
+
+    Raises:
+        ConflictError: the idempotency key was used for another request.
+    """
+    with ledger.write() as session:
+        moment = now(session)
+        if new.idempotency_key is not None:
+            known = session.scalars(
+                select(Batch).where(Batch.owner == new.owner, Batch.idempotency_key == new.idempotency_key)
+            ).first()
+            if known is not None:
+                if known.request_sha256 != new.request_sha256:
+                    raise ConflictError(
+                        f"idempotency key {new.idempotency_key!r} belongs to batch {known.id} with another request",
+                        code="idempotency_conflict",
+                    )
+                return Submitted(batch_id=known.id, repeated=True)
+        batch_id = new_id("bat")
+        session.add(
+            Batch(
+                id=batch_id,
+                owner=new.owner,
+                kind=new.kind,
+                name=new.name,
+                state="paused" if new.paused else "in_progress",
+                paused_at=moment if new.paused else None,
+                lane=new.lane,
+                priority=new.priority,
+                preset=new.preset,
+                model_version_id=new.model_version_id,
+                parent_id=new.parent_id,
+                idempotency_key=new.idempotency_key,
+                request_sha256=new.request_sha256,
+                options=new.options,
+                total=len(new.items),
+                rejected_rows=list(new.rejected_rows),
+                flow_run_id=new.flow_run_id,
+                created_at=moment,
+            )
+        )
+        session.flush()
+        _insert_items(session, batch_id, new, moment)
+        if new.flow and new.flow_run_id is None:
+            outbox.add(session, new.owner, "flow.start", batch_id, {"kind": new.kind}, moment)
+        audit.write(session, new.owner, "batch.submit", batch_id, {"items": len(new.items), "kind": new.kind}, moment)
+        if not new.items:
+            lifecycle.close_batch(session, batch_id, moment)
+    return Submitted(batch_id=batch_id, repeated=False)
+
+
+def _insert_items(session: Session, batch_id: str, new: NewBatch, moment: datetime) -> None:
+    if not new.items:
+        return
+    ids = [new_id("itm") for _ in new.items]
+    session.execute(
+        insert(Item),
+        [
+            {
+                "id": item_id,
+                "batch_id": batch_id,
+                "owner": new.owner,
+                "position": position,
+                "custom_id": item.custom_id,
+                "state": "queued",
+                "stages": list(new.stages),
+                "params": item.params,
+                "params_sha256": item.params_sha256,
+                "seed": item.seed,
+                "cost": item.cost,
+                "redraws": 0,
+                "created_at": moment,
+            }
+            for position, (item_id, item) in enumerate(zip(ids, new.items, strict=True))
+        ],
+    )
+    shown = [
+        {"item_id": item_id, "identity_id": identity_id, "owner": new.owner}
+        for item_id, item in zip(ids, new.items, strict=True)
+        for identity_id in dict.fromkeys(item.identities)
+    ]
+    if shown:
+        session.execute(insert(ItemIdentity), shown)
+    first = new.stages[0]
+    session.execute(
+        insert(Stage),
+        [
+            {
+                "item_id": item_id,
+                "batch_id": batch_id,
+                "owner": new.owner,
+                "name": first,
+                "round": 0,
+                "ordinal": 0,
+                "queue": QUEUES[first],
+                "state": "queued",
+                "token": 0,
+                "progress": 0.0,
+                "crashes": 0,
+                "failures": 0,
+                "alone": False,
+                "next_at": moment,
+                "queued_at": moment,
+            }
+            for item_id in ids
+        ],
+    )
+
+
+def get(session: Session, owner: str, batch_id: str) -> Batch:
+    """Return a batch of this owner; a unique beginning of its id is enough.
+
+    Raises:
+        NotFoundError: there is none, or it is somebody else's.
+        ConflictError: several begin so.
+    """
+    query = select(Batch).where(Batch.owner == owner, Batch.id.startswith(batch_id, autoescape=True)).limit(2)
+    found = session.scalars(query).all()
+    exact = [batch for batch in found if batch.id == batch_id]
+    if not exact and len(found) > 1:
+        raise ConflictError(f"several batches begin with {batch_id!r}; give more of the id", code="ambiguous_id")
+    if not found:
+        raise NotFoundError(f"there is no batch {batch_id!r}", code="batch_not_found")
+    return (exact or list(found))[0]
+
+
+def listing(
+    session: Session, owner: str, *, states: Sequence[str] = (), kind: str | None = None, limit: int = 50
+) -> Sequence[Batch]:
+    """Return the newest batches of this owner."""
+    query = select(Batch).where(Batch.owner == owner).order_by(Batch.created_at.desc(), Batch.id.desc()).limit(limit)
+    if states:
+        query = query.where(Batch.state.in_([STATE_WORDS.get(s, s) for s in states]))
+    if kind:
+        query = query.where(Batch.kind == kind)
+    return session.scalars(query).all()
+
+
+def counts(session: Session, batch_id: str) -> dict[str, int]:
+    """Return the number of items in every state, zeros included."""
+    found = dict(
+        session.execute(select(Item.state, func.count()).where(Item.batch_id == batch_id).group_by(Item.state))
+        .tuples()
+        .all()
+    )
+    return {state: found.get(state, 0) for state in STATES}
+
+
+def error_counts(session: Session, batch_id: str) -> dict[str, int]:
+    """Return the number of items that ended badly, by error code."""
+    query = (
+        select(Item.error_code, func.count())
+        .where(Item.batch_id == batch_id, Item.state.in_(("failed", "held")), Item.error_code.is_not(None))
+        .group_by(Item.error_code)
+        .order_by(func.count().desc())
+    )
+    return {code: count for code, count in session.execute(query).tuples() if code is not None}
+
+
+def verdict_counts(session: Session, batch_id: str) -> dict[str, int]:
+    """Return the number of items by verdict."""
+    query = (
+        select(Item.verdict, func.count())
+        .where(Item.batch_id == batch_id, Item.verdict.is_not(None))
+        .group_by(Item.verdict)
+    )
+    return {verdict: count for verdict, count in session.execute(query).tuples() if verdict is not None}
+
+
+def items(
+    session: Session, batch_id: str, *, states: Sequence[str] = (), after: int = -1, limit: int | None = None
+) -> Sequence[Item]:
+    """Return items in the order of the manifest, those after position `after`."""
+    query = select(Item).where(Item.batch_id == batch_id, Item.position > after).order_by(Item.position)
+    if states:
+        query = query.where(Item.state.in_([STATE_WORDS.get(s, s) for s in states]))
+    return session.scalars(query.limit(limit) if limit else query).all()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ItemDetail:
+    """An item with everything that happened to it."""
+
+    item: Item
+    stages: list[Stage]
+    attempts: list[Attempt]
+    outputs: list[tuple[Output, Artifact]]
+
+
+def details(session: Session, found: Sequence[Item]) -> Iterator[ItemDetail]:
+    """Yield these items with their stages, attempts and outputs, three queries for each 500."""
+    for start in range(0, len(found), 500):
+        part = found[start : start + 500]
+        ids = [item.id for item in part]
+        stages: dict[str, list[Stage]] = {i: [] for i in ids}
+        attempts: dict[str, list[Attempt]] = {i: [] for i in ids}
+        outputs: dict[str, list[tuple[Output, Artifact]]] = {i: [] for i in ids}
+        for stage in session.scalars(select(Stage).where(Stage.item_id.in_(ids)).order_by(Stage.id)):
+            stages[stage.item_id].append(stage)
+        for attempt, item_id in session.execute(
+            select(Attempt, Stage.item_id)
+            .join(Stage, Stage.id == Attempt.stage_id)
+            .where(Stage.item_id.in_(ids))
+            .order_by(Attempt.stage_id, Attempt.token)
+        ).tuples():
+            attempts[item_id].append(attempt)
+        for output, artifact in session.execute(
+            select(Output, Artifact)
+            .join(Artifact, Artifact.id == Output.artifact_id)
+            .where(Output.item_id.in_(ids))
+            .order_by(Output.round)
+        ).tuples():
+            outputs[output.item_id].append((output, artifact))
+        for item in part:
+            yield ItemDetail(item=item, stages=stages[item.id], attempts=attempts[item.id], outputs=outputs[item.id])
+
+
+@retrying
+def cancel(ledger: Ledger, owner: str, batch_id: str) -> str:
+    """Cancel a batch and return the state it is in now: `cancelling` until the last worker has confirmed.
+
+    Raises:
+        ConflictError: the batch had ended.
+    """
+    with ledger.write() as session:
+        moment = now(session)
+        batch = get(session, owner, batch_id)
+        if batch.state == "cancelling":
+            return batch.state
+        if batch.state in BATCH_ENDED or not lifecycle.move_batch(session, batch.id, "cancelling"):
+            raise ConflictError(f"batch {batch.id} has ended as {batch.state}", code="batch_ended")
+        here = (Stage.batch_id == batch.id,)
+        lifecycle.move_stages(session, "cancelled", *here, Stage.state.in_(("queued", "held")), finished_at=moment)
+        lifecycle.move_items(
+            session, "cancelled", Item.batch_id == batch.id, Item.state.in_(("queued", "held")), finished_at=moment
+        )
+        lifecycle.move_stages(session, "cancelling", *here)
+        lifecycle.move_items(session, "cancelling", Item.batch_id == batch.id)
+        audit.write(session, owner, "batch.cancel", batch.id, {}, moment)
+        return lifecycle.close_batch(session, batch.id, moment) or "cancelling"
+
+
+@retrying
+def pause(ledger: Ledger, owner: str, batch_id: str, *, reason: str | None = None) -> None:
+    """Stop starting work of this batch; workers give back what they hold within one step.
+
+    Raises:
+        ConflictError: the batch is not in progress.
+    """
+    with ledger.write() as session:
+        moment = now(session)
+        batch = get(session, owner, batch_id)
+        if batch.state == "paused":
+            return
+        if not lifecycle.move_batch(session, batch.id, "paused", paused_at=moment, reason=reason):
+            raise ConflictError(f"batch {batch.id} is {batch.state} and cannot be paused", code="batch_ended")
+        audit.write(session, owner, "batch.pause", batch.id, {}, moment)
+
+
+@retrying
+def resume(ledger: Ledger, owner: str, batch_id: str) -> None:
+    """Let a paused batch go on.
+
+    Raises:
+        ConflictError: the batch is not paused.
+    """
+    with ledger.write() as session:
+        moment = now(session)
+        batch = get(session, owner, batch_id)
+        if batch.state != "paused":
+            raise ConflictError(f"batch {batch.id} is {batch.state}, not paused", code="batch_not_paused")
+        lifecycle.move_batch(session, batch.id, "in_progress", paused_at=None, reason=None)
+        audit.write(session, owner, "batch.resume", batch.id, {}, moment)
+        lifecycle.close_batch(session, batch.id, moment)
+
+
+@retrying
+def retry(ledger: Ledger, owner: str, batch_id: str, *, codes: Sequence[str] = ()) -> Submitted:
+    """Make a child batch of the items that failed or were held (those with one of `codes`, if given).
+
+    Raises:
+        ConflictError: nothing of it failed so, or the batch still runs.
+    """
+    with ledger.read() as session:
+        batch = get(session, owner, batch_id)
+        if batch.state not in BATCH_ENDED:
+            raise ConflictError(
+                f"batch {batch.id} is {batch.state}; retry it when it has ended", code="batch_in_progress"
+            )
+        bad = [
+            item
+            for item in items(session, batch.id, states=("failed", "held"))
+            if not codes or item.error_code in codes
+        ]
+        if not bad:
+            wanted = f" with code {' or '.join(codes)}" if codes else ""
+            raise ConflictError(f"batch {batch.id} has no failed item{wanted}", code="nothing_to_retry")
+        shown: dict[str, list[str]] = {}
+        for item_id, identity_id in session.execute(
+            select(ItemIdentity.item_id, ItemIdentity.identity_id)
+            .join(Item, Item.id == ItemIdentity.item_id)
+            .where(Item.batch_id == batch.id)
+        ).tuples():
+            shown.setdefault(item_id, []).append(identity_id)
+    return submit(
+        ledger,
+        NewBatch(
+            owner=owner,
+            kind=batch.kind,
+            name=f"{batch.name} (retry)",
+            preset=batch.preset,
+            stages=bad[0].stages,
+            items=[
+                NewItem(
+                    custom_id=item.custom_id,
+                    params=item.params,
+                    params_sha256=item.params_sha256,
+                    seed=item.seed,
+                    cost=item.cost,
+                    identities=tuple(shown.get(item.id, ())),
+                )
+                for item in bad
+            ],
+            lane=batch.lane,
+            priority=batch.priority,
+            model_version_id=batch.model_version_id,
+            parent_id=batch.id,
+            options=batch.options,
+        ),
+    )
+
+
+@retrying
+def set_flow_run(ledger: Ledger, batch_id: str, flow_run_id: str) -> None:
+    """Remember which flow run watches this batch."""
+    with ledger.write() as session:
+        session.execute(update(Batch).where(Batch.id == batch_id).values(flow_run_id=flow_run_id))

@@ -1,0 +1,463 @@
+"""Claims and leases: who works on which stage, proved by a token.
+
+Claim = one conditional update that raises the token; every later statement about the stage names that token, so a
+holder that lost its lease (paused process, cut network) changes nothing any more. What is claimed next is decided
+here and only here: lane and priority with ageing, round robin by owner, pause, warm model with a bound kept by the
+caller. The queue message that woke the worker has no say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Float, and_, case, cast, exists, extract, func, insert, select, update
+from sqlalchemy.orm import Session, aliased
+
+from orchestrator.errors import FencedError, FpgaError
+from orchestrator.ledger import lifecycle
+from orchestrator.ledger.rows import Attempt, Batch, Item, Output, Stage
+from orchestrator.ledger.session import Ledger, now, retrying
+
+LANES = {"interactive": 2.0, "bulk": 1.0, "training": 0.0}
+AGEING_SECONDS = 600.0
+"""Waiting so long is worth as much as one lane or one step of priority."""
+BATCHES_LOOKED_AT = 8
+QUEUES: Mapping[str, str] = {
+    "ingest": "cpu.io",
+    "generate": "gpu.generate",
+    "restore": "gpu.restore",
+    "score": "cpu.io",
+    "train": "gpu.train",
+    "evaluate": "gpu.generate",
+}
+"""Queue of each stage name, by the kind of machine that it needs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """The right to work on one stage, and what is needed for it."""
+
+    stage_id: int
+    token: int
+    item_id: str
+    batch_id: str
+    owner: str
+    name: str
+    round: int
+    attempt: int
+    custom_id: str
+    params: dict[str, Any]
+    seed: int
+    preset: str
+    model_version_id: str | None
+    options: dict[str, Any]
+
+
+@retrying
+def claim(
+    ledger: Ledger,
+    *,
+    worker_id: str,
+    queue: str,
+    limit: int,
+    lease_seconds: float,
+    warm: str | None = None,
+) -> list[Claim]:
+    """Lease up to `limit` due stages of one batch in `queue` to a worker; an empty list means nothing is due.
+
+    All of one claim share batch, stage name and preset, so they may run as one batch of the networks. A stage under
+    suspicion (it was in a group that died) comes alone.
+
+    Args:
+        warm: model version that the worker has loaded; its batches are preferred among equals.
+    """
+    with ledger.write() as session:
+        moment = now(session)
+        for batch_id in _batches_in_order(session, queue, moment, warm):
+            stages = _lease(session, batch_id, queue, limit, worker_id, moment, lease_seconds)
+            if stages:
+                session.execute(update(Batch).where(Batch.id == batch_id).values(served_at=moment))
+                session.execute(
+                    update(Batch).where(Batch.id == batch_id, Batch.started_at.is_(None)).values(started_at=moment)
+                )
+                return _claims(session, stages, worker_id, moment)
+    return []
+
+
+def _batches_in_order(session: Session, queue: str, moment: datetime, warm: str | None) -> Sequence[str]:
+    """Order the open batches that have something due: best rank first, then the owner served longest ago."""
+    due = exists().where(
+        Stage.batch_id == Batch.id, Stage.queue == queue, Stage.state == "queued", Stage.next_at <= moment
+    )
+    other = aliased(Batch)
+    owner_served = (
+        select(func.max(other.served_at)).where(other.owner == Batch.owner, other.lane == Batch.lane).scalar_subquery()
+    )
+    if session.get_bind().dialect.name == "sqlite":
+        age = (func.julianday(moment) - func.julianday(func.coalesce(Batch.served_at, Batch.created_at))) * 86400.0
+    else:
+        age = cast(extract("epoch", moment - func.coalesce(Batch.served_at, Batch.created_at)), Float)
+    lane = case(*[(Batch.lane == name, worth) for name, worth in LANES.items()], else_=1.0)
+    rank = func.floor(lane + Batch.priority + age / AGEING_SECONDS)
+    query = (
+        select(Batch.id)
+        .where(Batch.state == "in_progress", due)
+        .order_by(
+            rank.desc(),
+            owner_served.asc().nulls_first(),
+            (Batch.model_version_id == (warm or "")).desc(),
+            Batch.created_at,
+            Batch.id,
+        )
+        .limit(BATCHES_LOOKED_AT)
+    )
+    return session.scalars(query).all()
+
+
+def _lease(
+    session: Session,
+    batch_id: str,
+    queue: str,
+    limit: int,
+    worker_id: str,
+    moment: datetime,
+    lease_seconds: float,
+) -> Sequence[tuple[int, str]]:
+    due = and_(Stage.batch_id == batch_id, Stage.queue == queue, Stage.state == "queued", Stage.next_at <= moment)
+    first = session.execute(
+        select(Stage.id, Stage.name, Stage.alone)
+        .where(due)
+        .order_by(Stage.alone.desc(), Stage.ordinal.desc(), Stage.id)
+        .limit(1)
+    ).first()
+    if first is None:
+        return []
+    chosen = session.scalars(
+        select(Stage.id)
+        .where(due, Stage.name == first.name, Stage.alone == first.alone)
+        .order_by(Stage.id)
+        .limit(1 if first.alone else limit)
+        .with_for_update(skip_locked=True)
+    ).all()
+    return lifecycle.move_stages(
+        session,
+        "leased",
+        Stage.id.in_(chosen),
+        token=Stage.token + 1,
+        worker_id=worker_id,
+        lease_until=moment + timedelta(seconds=lease_seconds),
+        progress=0.0,
+        progress_at=moment,
+        started_at=moment,
+        finished_at=None,
+    )
+
+
+def _claims(session: Session, stages: Sequence[tuple[int, str]], worker_id: str, moment: datetime) -> list[Claim]:
+    ids = [stage_id for stage_id, _ in stages]
+    lifecycle.move_items(session, "leased", Item.id.in_([item_id for _, item_id in stages]))
+    rows = session.execute(
+        select(Stage, Item, Batch)
+        .join(Item, Item.id == Stage.item_id)
+        .join(Batch, Batch.id == Stage.batch_id)
+        .where(Stage.id.in_(ids))
+        .order_by(Item.position)
+        .execution_options(populate_existing=True)
+    ).all()
+    session.execute(
+        insert(Attempt),
+        [
+            {
+                "stage_id": stage.id,
+                "token": stage.token,
+                "owner": stage.owner,
+                "worker_id": worker_id,
+                "group_size": len(rows),
+                "started_at": moment,
+            }
+            for stage, _, _ in rows
+        ],
+    )
+    return [
+        Claim(
+            stage_id=stage.id,
+            token=stage.token,
+            item_id=item.id,
+            batch_id=batch.id,
+            owner=item.owner,
+            name=stage.name,
+            round=stage.round,
+            attempt=stage.token,
+            custom_id=item.custom_id,
+            params=item.params,
+            seed=item.seed,
+            preset=batch.preset,
+            model_version_id=batch.model_version_id,
+            options=batch.options,
+        )
+        for stage, item, batch in rows
+    ]
+
+
+@retrying
+def start(ledger: Ledger, claims: Sequence[Claim]) -> list[Claim]:
+    """Say that the work on these claims begins now; return those that are still ours."""
+    with ledger.write() as session:
+        moment = now(session)
+        begun = {
+            stage_id
+            for c in claims
+            for stage_id, _ in lifecycle.move_stages(session, "running", *_ours(c), progress_at=moment)
+        }
+        lifecycle.move_items(session, "running", Item.id.in_([c.item_id for c in claims if c.stage_id in begun]))
+        session.execute(
+            update(Item)
+            .where(Item.id.in_([c.item_id for c in claims]), Item.started_at.is_(None))
+            .values(started_at=moment)
+        )
+    return [c for c in claims if c.stage_id in begun]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beat:
+    """What the ledger answered to a heartbeat: stage ids whose work must stop, by reason."""
+
+    lost: frozenset[int] = frozenset()
+    cancelled: frozenset[int] = frozenset()
+    paused: frozenset[int] = frozenset()
+
+
+@retrying
+def beat(ledger: Ledger, claims: Sequence[Claim], *, progress: Mapping[int, float], lease_seconds: float) -> Beat:
+    """Renew the leases of these claims, store their progress, and return which of them must stop and why.
+
+    `progress` maps stage id to a share in [0, 1]; only a change of it counts as a sign of life of the work itself.
+    """
+    lost, cancelled = set(), set()
+    with ledger.write() as session:
+        moment = now(session)
+        for c in claims:
+            share = progress.get(c.stage_id, 0.0)
+            renewed = session.execute(
+                update(Stage)
+                .where(*_ours(c), Stage.state.in_(("leased", "running", "cancelling")))
+                .values(
+                    lease_until=moment + timedelta(seconds=lease_seconds),
+                    progress_at=case((Stage.progress == share, Stage.progress_at), else_=moment),
+                    progress=share,
+                )
+                .returning(Stage.state)
+                .execution_options(synchronize_session=False)
+            ).first()
+            if renewed is None:
+                lost.add(c.stage_id)
+            elif renewed.state == "cancelling":
+                cancelled.add(c.stage_id)
+        paused_batches = set(
+            session.scalars(select(Batch.id).where(Batch.id.in_({c.batch_id for c in claims}), Batch.state == "paused"))
+        )
+    paused = {c.stage_id for c in claims if c.batch_id in paused_batches}
+    return Beat(lost=frozenset(lost), cancelled=frozenset(cancelled), paused=frozenset(paused - lost - cancelled))
+
+
+def look(ledger: Ledger, claims: Sequence[Claim]) -> Beat:
+    """Read, without renewing anything, which of these claims must stop; cheap enough for every second."""
+    with ledger.read() as session:
+        rows = session.execute(
+            select(Stage.id, Stage.token, Stage.state, Batch.state.label("batch"))
+            .join(Batch, Batch.id == Stage.batch_id)
+            .where(Stage.id.in_([c.stage_id for c in claims]))
+        ).all()
+    seen = {row.id: row for row in rows}
+    lost = {c.stage_id for c in claims if c.stage_id not in seen or seen[c.stage_id].token != c.token}
+    cancelled = {i for i, row in seen.items() if row.state == "cancelling"}
+    paused = {i for i, row in seen.items() if row.batch == "paused"}
+    return Beat(
+        lost=frozenset(lost), cancelled=frozenset(cancelled - lost), paused=frozenset(paused - lost - cancelled)
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Next:
+    """What follows a finished stage: another stage of the item, or the item's end."""
+
+    stage: str | None = None
+    round: int = 0
+    ordinal: int = 0
+
+
+Effect = Callable[[Session, datetime], Next]
+
+
+@retrying
+def publish(ledger: Ledger, c: Claim, result: dict[str, Any], effect: Effect) -> None:
+    """Record a stage's result in one transaction that is conditional on the token.
+
+    `effect` writes what the stage made (an output, references, a verdict) in the same transaction and says what
+    follows.
+
+    Raises:
+        FencedError: the lease was lost or the item was cancelled; nothing was written.
+    """
+    with ledger.write() as session:
+        moment = now(session)
+        moved = lifecycle.move_stages(
+            session,
+            "completed",
+            *_ours(c),
+            worker_id=None,
+            lease_until=None,
+            progress=1.0,
+            result=result,
+            finished_at=moment,
+        )
+        if not moved:
+            raise FencedError(f"stage {c.stage_id} is no longer held by attempt {c.token}")
+        _end_attempt(session, c, "completed", moment)
+        following = effect(session, moment)
+        if following.stage is None:
+            lifecycle.move_items(session, "completed", Item.id == c.item_id, finished_at=moment, **NO_STORY)
+            lifecycle.close_batch(session, c.batch_id, moment)
+        else:
+            queue_stage(session, c.item_id, c.batch_id, c.owner, following, moment)
+            lifecycle.move_items(session, "queued", Item.id == c.item_id)
+
+
+def queue_stage(session: Session, item_id: str, batch_id: str, owner: str, following: Next, moment: datetime) -> None:
+    """Add the next stage of an item, ready to be claimed."""
+    assert following.stage is not None, "an end of the item has no stage"
+    session.add(
+        Stage(
+            item_id=item_id,
+            batch_id=batch_id,
+            owner=owner,
+            name=following.stage,
+            round=following.round,
+            ordinal=following.ordinal,
+            queue=QUEUES[following.stage],
+            state="queued",
+            next_at=moment,
+            queued_at=moment,
+        )
+    )
+    session.flush()
+
+
+@retrying
+def fail(ledger: Ledger, c: Claim, error: FpgaError, *, max_failures: int, backoff_seconds: float) -> str:
+    """Record that an attempt failed; return the state the stage is in now.
+
+    A retryable error queues the stage again with a growing delay, up to `max_failures` times; any other ends the item.
+
+    Raises:
+        FencedError: the lease was lost; nothing was written.
+    """
+    with ledger.write() as session:
+        moment = now(session)
+        stage = session.get(Stage, c.stage_id)
+        if stage is None or stage.token != c.token:
+            raise FencedError(f"stage {c.stage_id} is no longer held by attempt {c.token}")
+        failures = stage.failures + 1
+        again = error.retryable and failures < max_failures
+        values: dict[str, Any] = {"worker_id": None, "lease_until": None, "failures": failures}
+        if again:
+            values["next_at"] = moment + timedelta(seconds=min(600.0, backoff_seconds * 2 ** (failures - 1)))
+            values["hinted_at"] = None
+        else:
+            values["finished_at"] = moment
+        target = "queued" if again else "failed"
+        if not lifecycle.move_stages(session, target, *_ours(c), **values):
+            raise FencedError(f"stage {c.stage_id} is {stage.state} and cannot become {target}")
+        _end_attempt(session, c, "failed", moment, error)
+        story = _story(c.name, c.token, error)
+        lifecycle.move_items(
+            session, target, Item.id == c.item_id, **story, **({} if again else {"finished_at": moment})
+        )
+        if not again:
+            lifecycle.close_batch(session, c.batch_id, moment)
+        return target
+
+
+@retrying
+def release(ledger: Ledger, claims: Sequence[Claim]) -> None:
+    """Give claims back unharmed (drain, pause): queued again at once, no strike, no failure."""
+    with ledger.write() as session:
+        moment = now(session)
+        for c in claims:
+            moved = lifecycle.move_stages(
+                session, "queued", *_ours(c), worker_id=None, lease_until=None, hinted_at=None, next_at=moment
+            )
+            if moved:
+                _end_attempt(session, c, "released", moment)
+                lifecycle.move_items(session, "queued", Item.id == c.item_id)
+
+
+@retrying
+def confirm_cancel(ledger: Ledger, claims: Sequence[Claim]) -> None:
+    """Say that the work on these cancelled claims has really stopped."""
+    with ledger.write() as session:
+        moment = now(session)
+        for c in claims:
+            end_cancelled(session, Stage.id == c.stage_id, Stage.token == c.token, moment=moment)
+        for batch_id in {c.batch_id for c in claims}:
+            lifecycle.close_batch(session, batch_id, moment)
+
+
+def end_cancelled(session: Session, *where: Any, moment: datetime) -> None:
+    """Move the matching stages and their items from cancelling to cancelled."""
+    moved = lifecycle.move_stages(
+        session,
+        "cancelled",
+        Stage.state == "cancelling",
+        *where,
+        worker_id=None,
+        lease_until=None,
+        finished_at=moment,
+    )
+    for stage_id, item_id in moved:
+        session.execute(
+            update(Attempt)
+            .where(Attempt.stage_id == stage_id, Attempt.outcome.is_(None))
+            .values(outcome="cancelled", ended_at=moment)
+        )
+        lifecycle.move_items(session, "cancelled", Item.id == item_id, finished_at=moment)
+
+
+def _ours(c: Claim) -> tuple[Any, ...]:
+    return Stage.id == c.stage_id, Stage.token == c.token
+
+
+NO_STORY = dict.fromkeys(("error_code", "error_message", "error_stage", "error_attempt"))
+
+
+def _story(stage: str, attempt: int, error: FpgaError) -> dict[str, Any]:
+    return {
+        "error_code": error.code,
+        "error_message": error.message,
+        "error_stage": stage,
+        "error_attempt": attempt,
+    }
+
+
+def _end_attempt(session: Session, c: Claim, outcome: str, moment: datetime, error: FpgaError | None = None) -> None:
+    session.execute(
+        update(Attempt)
+        .where(Attempt.stage_id == c.stage_id, Attempt.token == c.token)
+        .values(
+            outcome=outcome,
+            ended_at=moment,
+            error_code=error.code if error else None,
+            error_message=error.message if error else None,
+        )
+    )
+
+
+def best_output(session: Session, item_id: str) -> Output | None:
+    """Return the item's output that was accepted, or else the one most like the people it should show."""
+    order = case((Output.verdict == "accepted", 0), (Output.verdict == "needs_review", 1), else_=2)
+    return session.scalars(
+        select(Output).where(Output.item_id == item_id).order_by(order, Output.similarity.desc()).limit(1)
+    ).first()

@@ -1,0 +1,78 @@
+"""The bell: which stages to announce on the broker, and never more than a small window of them.
+
+A hint only wakes a worker; losing one costs the time until it is sent again, a second one finds nothing to claim.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import timedelta
+
+from sqlalchemy import func, or_, select, update
+
+from orchestrator.errors import TransientError
+from orchestrator.ledger import workers
+from orchestrator.ledger.rows import Batch, Stage
+from orchestrator.ledger.session import Ledger, now, retrying
+
+log = logging.getLogger(__name__)
+MESSAGE_VERSION = 1
+Send = Callable[[str, dict[str, object]], None]
+"""Sends one message, `send(queue, body)`; raises OSError when the broker cannot be reached."""
+
+
+@retrying
+def take(ledger: Ledger, *, ttl_seconds: float) -> list[tuple[str, int]]:
+    """Choose (queue, stage id) pairs to announce: due, not announced lately, at most two for each live worker."""
+    with ledger.write() as session:
+        moment = now(session)
+        stale = moment - timedelta(seconds=ttl_seconds)
+        slots: dict[str, int] = {}
+        for worker in workers.living(session, moment):
+            for queue in worker.queues:
+                slots[queue] = slots.get(queue, 0) + 1
+        outstanding = dict(
+            session.execute(
+                select(Stage.queue, func.count())
+                .where(Stage.state == "queued", Stage.hinted_at > stale)
+                .group_by(Stage.queue)
+            )
+            .tuples()
+            .all()
+        )
+        chosen: list[tuple[str, int]] = []
+        for queue in slots:
+            room = max(2, 2 * slots[queue]) - outstanding.get(queue, 0)
+            if room <= 0:
+                continue
+            due = (
+                select(Stage.id)
+                .join(Batch, Batch.id == Stage.batch_id)
+                .where(
+                    Stage.queue == queue,
+                    Stage.state == "queued",
+                    Stage.next_at <= moment,
+                    Batch.state == "in_progress",
+                    or_(Stage.hinted_at.is_(None), Stage.hinted_at <= stale),
+                )
+                .order_by(Stage.next_at)
+                .limit(room)
+            )
+            chosen += [(queue, stage_id) for stage_id in session.scalars(due)]
+        if chosen:
+            session.execute(update(Stage).where(Stage.id.in_([i for _, i in chosen])).values(hinted_at=moment))
+        return chosen
+
+
+def ring(ledger: Ledger, send: Send, *, ttl_seconds: float) -> int:
+    """Announce what is due and return how many hints went out; a silent broker is only worth a log line."""
+    sent = 0
+    for queue, stage_id in take(ledger, ttl_seconds=ttl_seconds):
+        try:
+            send(queue, {"v": MESSAGE_VERSION, "queue": queue, "stage_id": stage_id})
+        except (OSError, TransientError) as error:
+            log.warning("broker does not answer", extra={"queue": queue, "error": type(error).__name__})
+            break
+        sent += 1
+    return sent

@@ -1,0 +1,339 @@
+"""People: references with embeddings, consents, and the erase that takes everything of a person away.
+
+Names leave this module only towards the person who asks; keys, messages, logs and audit rows carry ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.orm import Session
+
+from orchestrator.errors import ConflictError, ConsentError, ModelError, NotFoundError
+from orchestrator.ledger import artifacts, audit, lifecycle
+from orchestrator.ledger.base import new_id
+from orchestrator.ledger.rows import (
+    Artifact,
+    Batch,
+    Consent,
+    Identity,
+    Item,
+    ItemIdentity,
+    Output,
+    Reference,
+    Stage,
+)
+from orchestrator.ledger.session import Ledger, now, retrying
+
+SCOPES = ("generate", "restore", "swap", "train")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewReference:
+    """A reference picture whose face was found: box and landmarks in pixels, embedding (512,) of unit length."""
+
+    artifact_id: str
+    encoder: str
+    embedding: NDArray[np.float32]
+    face: dict[str, Any]
+
+
+def get(session: Session, owner: str, handle_or_id: str) -> Identity:
+    """Return a living identity by its handle or id.
+
+    Raises:
+        NotFoundError: there is none of this owner, or it was erased.
+    """
+    found = session.scalars(
+        select(Identity).where(
+            Identity.owner == owner,
+            Identity.erased_at.is_(None),
+            (Identity.handle == handle_or_id) | (Identity.id == handle_or_id),
+        )
+    ).first()
+    if found is None:
+        raise NotFoundError(f"there is no identity {handle_or_id!r}", code="identity_not_found")
+    return found
+
+
+def listing(session: Session, owner: str) -> Sequence[tuple[Identity, int]]:
+    """Return the living identities of this owner with their number of references, by handle."""
+    query = (
+        select(Identity, func.count(Reference.id))
+        .outerjoin(Reference, Reference.identity_id == Identity.id)
+        .where(Identity.owner == owner, Identity.erased_at.is_(None))
+        .group_by(Identity.id)
+        .order_by(Identity.handle)
+    )
+    return list(session.execute(query).tuples())
+
+
+def references(session: Session, identity_id: str) -> Sequence[tuple[Reference, Artifact]]:
+    """Return the reference pictures of an identity, oldest first."""
+    query = (
+        select(Reference, Artifact)
+        .join(Artifact, Artifact.id == Reference.artifact_id)
+        .where(Reference.identity_id == identity_id)
+        .order_by(Reference.created_at, Reference.id)
+    )
+    return list(session.execute(query).tuples())
+
+
+def consents(session: Session, identity_id: str) -> Sequence[Consent]:
+    """Return every consent ever given by this person, revoked and expired ones included."""
+    return session.scalars(select(Consent).where(Consent.identity_id == identity_id).order_by(Consent.granted_at)).all()
+
+
+def scopes(session: Session, owner: str, moment: datetime) -> dict[str, tuple[str, frozenset[str]]]:
+    """Return {handle: (identity id, scopes allowed at this moment)} of all living identities of an owner."""
+    allowed: dict[str, set[str]] = {}
+    for identity_id, scope in session.execute(
+        select(Consent.identity_id, Consent.scope).where(Consent.owner == owner, *_valid(moment))
+    ).tuples():
+        allowed.setdefault(identity_id, set()).add(scope)
+    living = select(Identity.handle, Identity.id).where(Identity.owner == owner, Identity.erased_at.is_(None))
+    return {
+        handle: (identity_id, frozenset(allowed.get(identity_id, ())))
+        for handle, identity_id in session.execute(living).tuples()
+        if handle is not None
+    }
+
+
+def embeddings(
+    session: Session, owner: str, identity_ids: Sequence[str], *, scope: str, encoder: str, moment: datetime
+) -> dict[str, NDArray[np.float32]]:
+    """Return one unit-length embedding (512,) for each identity: the mean of its references.
+
+    Consent is asked again here, at the moment of use: it may have ended since the batch was submitted.
+
+    Raises:
+        ConsentError: an identity was erased, or no longer allows `scope`.
+        ModelError: a reference was embedded by another recogniser.
+    """
+    wanted = list(dict.fromkeys(identity_ids))
+    allowed = set(
+        session.scalars(
+            select(Consent.identity_id)
+            .join(Identity, Identity.id == Consent.identity_id)
+            .where(
+                Consent.identity_id.in_(wanted),
+                Consent.scope == scope,
+                Identity.owner == owner,
+                Identity.erased_at.is_(None),
+                *_valid(moment),
+            )
+        )
+    )
+    for identity_id in wanted:
+        if identity_id not in allowed:
+            raise ConsentError(f"identity {identity_id} does not allow {scope!r} (any more)", identity=identity_id)
+    vectors: dict[str, list[NDArray[np.float32]]] = {i: [] for i in wanted}
+    for row in session.scalars(select(Reference).where(Reference.identity_id.in_(wanted))):
+        if row.encoder != encoder:
+            raise ModelError(
+                f"reference {row.id} was embedded by recogniser {row.encoder[:12]}, this worker has {encoder[:12]}; "
+                "add the reference again",
+                code="encoder_mismatch",
+            )
+        vectors[row.identity_id].append(np.frombuffer(row.embedding, np.float32))
+    return {i: _unit(np.mean(found, axis=0)) for i, found in vectors.items() if found}
+
+
+def enrol(
+    session: Session,
+    owner: str,
+    *,
+    handle: str,
+    name: str | None,
+    found: Sequence[NewReference],
+    consent: Mapping[str, Any],
+    moment: datetime,
+) -> str:
+    """Write an identity with its references and consents, or add references to the one of that handle; return its id.
+
+    `consent` holds `scopes`, `granted_by`, and optionally `text_sha256` and `expires_at` (ISO 8601).
+    """
+    identity = session.scalars(
+        select(Identity).where(Identity.owner == owner, Identity.handle == handle, Identity.erased_at.is_(None))
+    ).first()
+    if identity is None:
+        identity = Identity(id=new_id("idn"), owner=owner, handle=handle, name=name, created_at=moment)
+        session.add(identity)
+        session.flush()
+    known = set(session.scalars(select(Reference.artifact_id).where(Reference.identity_id == identity.id)))
+    for new in found:
+        artifacts.confirm(session, new.artifact_id)
+        if new.artifact_id not in known:
+            session.add(
+                Reference(
+                    id=new_id("ref"),
+                    identity_id=identity.id,
+                    owner=owner,
+                    artifact_id=new.artifact_id,
+                    encoder=new.encoder,
+                    embedding=new.embedding.astype(np.float32).tobytes(),
+                    face=new.face,
+                    created_at=moment,
+                )
+            )
+    expires = consent.get("expires_at")
+    for scope in consent["scopes"]:
+        grant(
+            session,
+            owner,
+            identity.id,
+            scope=scope,
+            granted_by=consent["granted_by"],
+            text_sha256=consent.get("text_sha256"),
+            expires_at=datetime.fromisoformat(expires) if expires else None,
+            moment=moment,
+        )
+    audit.write(session, owner, "identity.enrol", identity.id, {"references": len(found)}, moment)
+    return identity.id
+
+
+def grant(
+    session: Session,
+    owner: str,
+    identity_id: str,
+    *,
+    scope: str,
+    granted_by: str,
+    text_sha256: str | None,
+    expires_at: datetime | None,
+    moment: datetime,
+) -> None:
+    """Write down that a person allowed a scope."""
+    session.add(
+        Consent(
+            id=new_id("con"),
+            identity_id=identity_id,
+            owner=owner,
+            scope=scope,
+            granted_by=granted_by,
+            text_sha256=text_sha256,
+            granted_at=moment,
+            expires_at=expires_at,
+        )
+    )
+    audit.write(session, owner, "consent.grant", identity_id, {"scope": scope}, moment)
+
+
+@retrying
+def revoke(ledger: Ledger, owner: str, identity_id: str, scope: str) -> int:
+    """End every valid consent of this scope and return how many there were."""
+    with ledger.write() as session:
+        moment = now(session)
+        ended = session.scalars(
+            update(Consent)
+            .where(Consent.identity_id == identity_id, Consent.scope == scope, Consent.revoked_at.is_(None))
+            .values(revoked_at=moment)
+            .returning(Consent.id)
+        ).all()
+        audit.write(session, owner, "consent.revoke", identity_id, {"scope": scope, "ended": len(ended)}, moment)
+        return len(ended)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Erased:
+    """What an erase took away; `keys` are the store keys whose bytes must go now."""
+
+    identity_id: str
+    references: int
+    outputs: int
+    items: int
+    artifact_ids: list[str]
+    keys: list[str]
+
+
+@retrying
+def erase(ledger: Ledger, owner: str, identity_id: str) -> Erased:
+    """Take away a person: references, embeddings, outputs that show them, handle and name; stop items under way.
+
+    The row of the identity stays as a tombstone without any personal data, so that what was erased can be proved.
+    The caller deletes the bytes under `keys` and then confirms with `sweeper.artifacts_deleted`.
+
+    Raises:
+        NotFoundError: no such identity.
+    """
+    with ledger.write() as session:
+        moment = now(session)
+        identity = get(session, owner, identity_id)
+        item_ids = list(session.scalars(select(ItemIdentity.item_id).where(ItemIdentity.identity_id == identity.id)))
+        _stop_items(session, item_ids, moment)
+        outputs = session.scalars(select(Output).where(Output.item_id.in_(item_ids))).all()
+        refs = session.scalars(select(Reference).where(Reference.identity_id == identity.id)).all()
+        artifact_ids = {o.artifact_id for o in outputs} | {r.artifact_id for r in refs}
+        session.execute(update(Item).where(Item.id.in_(item_ids)).values(output_id=None))
+        session.execute(delete(Output).where(Output.id.in_([o.id for o in outputs])))
+        session.execute(delete(Reference).where(Reference.identity_id == identity.id))
+        session.execute(
+            update(Consent)
+            .where(Consent.identity_id == identity.id, Consent.revoked_at.is_(None))
+            .values(revoked_at=moment)
+        )
+        session.execute(
+            update(Identity).where(Identity.id == identity.id).values(handle=None, name=None, erased_at=moment)
+        )
+        free = artifact_ids - _still_used(session, artifact_ids)
+        session.execute(update(Artifact).where(Artifact.id.in_(free)).values(state="deleting", expires_at=moment))
+        keys = list(session.scalars(select(Artifact.key).where(Artifact.id.in_(free))))
+        erased = Erased(
+            identity_id=identity.id,
+            references=len(refs),
+            outputs=len(outputs),
+            items=len(item_ids),
+            artifact_ids=sorted(free),
+            keys=keys,
+        )
+        detail = {"references": erased.references, "outputs": erased.outputs, "objects": len(keys)}
+        audit.write(session, owner, "identity.erase", identity.id, detail, moment)
+        return erased
+
+
+def _stop_items(session: Session, item_ids: Sequence[str], moment: datetime) -> None:
+    here = Stage.item_id.in_(item_ids)
+    lifecycle.move_stages(session, "cancelled", here, Stage.state.in_(("queued", "held")), finished_at=moment)
+    lifecycle.move_items(
+        session, "cancelled", Item.id.in_(item_ids), Item.state.in_(("queued", "held")), finished_at=moment
+    )
+    lifecycle.move_stages(session, "cancelling", here)
+    lifecycle.move_items(session, "cancelling", Item.id.in_(item_ids))
+    open_batches = select(Item.batch_id).where(Item.id.in_(item_ids)).distinct()
+    for batch_id in session.scalars(
+        select(Batch.id).where(Batch.id.in_(open_batches), Batch.state.in_(("in_progress", "cancelling")))
+    ).all():
+        lifecycle.close_batch(session, batch_id, moment)
+
+
+def _still_used(session: Session, artifact_ids: set[str]) -> set[str]:
+    used = set(session.scalars(select(Reference.artifact_id).where(Reference.artifact_id.in_(artifact_ids))))
+    return used | set(session.scalars(select(Output.artifact_id).where(Output.artifact_id.in_(artifact_ids))))
+
+
+def check_handle_free(session: Session, owner: str, handle: str) -> None:
+    """Check that no living identity has this handle.
+
+    Raises:
+        ConflictError: one has.
+    """
+    if session.scalar(
+        select(Identity.id).where(Identity.owner == owner, Identity.handle == handle, Identity.erased_at.is_(None))
+    ):
+        raise ConflictError(f"there is an identity {handle!r} already; add references with --more", code="handle_taken")
+
+
+def _valid(moment: datetime) -> tuple[Any, ...]:
+    return Consent.revoked_at.is_(None), (Consent.expires_at.is_(None)) | (Consent.expires_at > moment)
+
+
+def _unit(vector: NDArray[np.float32]) -> NDArray[np.float32]:
+    length = float(np.linalg.norm(vector))
+    assert length > 0, "an embedding has a length"
+    return (vector / length).astype(np.float32)

@@ -1,0 +1,87 @@
+"""The one place that writes a state: conditional updates whose WHERE clause holds only the legal sources.
+
+An update that matches no row is the answer "not any more", never an error by itself: callers decide what it means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy.orm import Session
+
+from orchestrator.ledger import outbox
+from orchestrator.ledger.rows import Batch, Item, Stage
+from orchestrator.ledger.states import ENDED, LEASED, sources
+
+TERMINAL_TIMES = {"finished_at"}
+
+
+def move_stages(session: Session, to: str, *where: ColumnElement[bool], **values: Any) -> Sequence[tuple[int, str]]:
+    """Move the stages that match to state `to`; return (stage id, item id) of those that really moved."""
+    statement = (
+        update(Stage)
+        .where(Stage.state.in_(sources(to)), *where)
+        .values(state=to, **values)
+        .returning(Stage.id, Stage.item_id)
+        .execution_options(synchronize_session=False)
+    )
+    return [(row.id, row.item_id) for row in session.execute(statement)]
+
+
+def move_items(session: Session, to: str, *where: ColumnElement[bool], **values: Any) -> Sequence[str]:
+    """Move the items that match to state `to`; return the ids of those that really moved."""
+    statement = (
+        update(Item)
+        .where(Item.state.in_(sources(to)), *where)
+        .values(state=to, **values)
+        .returning(Item.id)
+        .execution_options(synchronize_session=False)
+    )
+    return list(session.scalars(statement))
+
+
+def move_batch(session: Session, batch_id: str, to: str, **values: Any) -> bool:
+    """Move one batch to state `to`; return whether it was in a state that allows it."""
+    statement = (
+        update(Batch)
+        .where(Batch.id == batch_id, Batch.state.in_(sources(to, batch=True)))
+        .values(state=to, **values)
+        .returning(Batch.id)
+        .execution_options(synchronize_session=False)
+    )
+    return session.execute(statement).first() is not None
+
+
+def close_batch(session: Session, batch_id: str, moment: datetime) -> str | None:
+    """End the batch when no item of it waits for a worker; return the state it ended in, or None.
+
+    Fan-in is this one query: no chord, no counter that could drift.
+    """
+    counts = dict(
+        session.execute(select(Item.state, func.count()).where(Item.batch_id == batch_id).group_by(Item.state))
+        .tuples()
+        .all()
+    )
+    if any(state not in ENDED for state in counts):
+        return None
+    # a stage may still be held by a worker that has not confirmed its cancel
+    if session.scalar(select(Stage.id).where(Stage.batch_id == batch_id, Stage.state.in_(LEASED)).limit(1)):
+        return None
+    batch = session.get_one(Batch, batch_id)
+    ended = _end_state(batch, counts)
+    if not move_batch(session, batch_id, ended, finished_at=moment):
+        return None
+    outbox.add(session, batch.owner, "batch.ended", batch_id, {"state": ended, "counts": counts}, moment)
+    return ended
+
+
+def _end_state(batch: Batch, counts: dict[str, int]) -> str:
+    if batch.state == "cancelling":
+        return "cancelled"
+    bad = counts.get("failed", 0) + counts.get("held", 0) + len(batch.rejected_rows)
+    if counts.get("cancelled", 0) and not counts.get("completed", 0) and not bad:
+        return "cancelled"
+    return "completed_with_errors" if bad or counts.get("cancelled", 0) else "completed"

@@ -1,0 +1,144 @@
+"""Engine and session scopes: one writer at a time on SQLite, read committed with timeouts on PostgreSQL.
+
+SQLite transactions that read first and write later fail at once when another writer is active, and the busy timeout is
+not even consulted; so we own the BEGIN: `write()` takes the lock at the start (BEGIN IMMEDIATE), `read()` never does.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import wraps
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from orchestrator.errors import SettingsError, TransientError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+SQLITE_PRAGMAS = (
+    "PRAGMA journal_mode=WAL",  # readers never wait for the writer
+    "PRAGMA synchronous=FULL",  # what we acknowledged survives a power cut
+    "PRAGMA busy_timeout=30000",
+    "PRAGMA foreign_keys=ON",
+    "PRAGMA wal_autocheckpoint=1000",
+)
+POSTGRES_OPTIONS = (
+    "-c lock_timeout=5s -c statement_timeout=30s -c idle_in_transaction_session_timeout=30s -c timezone=UTC"
+)
+RETRYABLE_SQLSTATES = {"40001", "40P01", "55P03", "57P01", "57P02", "57P03"}
+
+
+class Ledger:
+    """The database behind one URL, opened once per process and never shared across a fork."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.engine = _engine(url)
+        self.is_sqlite = self.engine.dialect.name == "sqlite"
+        self._readers = sessionmaker(self.engine, expire_on_commit=False)
+        self._writers = sessionmaker(self.engine.execution_options(fpga_write=True), expire_on_commit=False)
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """Yield a session for queries; nothing it changes is kept."""
+        with _typed_errors(), self._readers() as session:
+            yield session
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """Yield a session in one transaction, committed at the end, rolled back on any error."""
+        with _typed_errors(), self._writers.begin() as session:
+            yield session
+
+    def dispose(self) -> None:
+        """Close all connections."""
+        self.engine.dispose()
+
+
+def now(session: Session | Connection) -> datetime:
+    """Return the time that leases are compared with: the database's own clock, or this host's for SQLite."""
+    bind = session.get_bind() if isinstance(session, Session) else session
+    if bind.dialect.name == "sqlite":
+        return datetime.now(UTC)
+    moment: datetime = session.execute(text("SELECT clock_timestamp()")).scalar_one()
+    return moment.astimezone(UTC)
+
+
+def retrying(function: Callable[P, R]) -> Callable[P, R]:
+    """Repeat a whole transaction that lost a lock, a serialization race or its connection: five times, then give up."""
+
+    @wraps(function)
+    def repeated(*args: P.args, **kwargs: P.kwargs) -> R:
+        for pause in (0.05, 0.2, 0.5, 1.0):
+            try:
+                return function(*args, **kwargs)
+            except TransientError:
+                time.sleep(pause)
+        return function(*args, **kwargs)
+
+    return repeated
+
+
+@contextmanager
+def _typed_errors() -> Iterator[None]:
+    try:
+        yield
+    except DBAPIError as error:
+        if not _passing(error):
+            raise
+        raise TransientError(f"the database did not answer: {error.orig}", code="database_unavailable") from error
+
+
+def _passing(error: DBAPIError) -> bool:
+    """Tell a fault that passes by itself from a mistake of ours."""
+    if error.connection_invalidated or getattr(error.orig, "sqlstate", None) in RETRYABLE_SQLSTATES:
+        return True
+    if isinstance(error.orig, sqlite3.OperationalError):
+        return any(word in str(error.orig) for word in ("locked", "busy", "full", "disk I/O"))
+    return isinstance(error, OperationalError)
+
+
+def _engine(url: str) -> Engine:
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "postgresql":
+        return create_engine(
+            parsed,
+            pool_pre_ping=True,
+            pool_size=5,
+            max_overflow=5,
+            pool_recycle=1800,
+            connect_args={"options": POSTGRES_OPTIONS, "connect_timeout": 5},
+        )
+    if parsed.get_backend_name() != "sqlite" or not parsed.database:
+        raise SettingsError(f"DATABASE_URL must name a PostgreSQL database or an SQLite file, got {parsed!r}")
+    path = Path(parsed.database)
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if not path.exists():
+        path.touch(mode=0o600)
+    engine = create_engine(parsed, connect_args={"timeout": 30, "check_same_thread": False})
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: object, _: ConnectionPoolEntry) -> None:
+    connection.isolation_level = None  # type: ignore[attr-defined]  # the driver must not begin by itself
+    cursor = connection.cursor()  # type: ignore[attr-defined]
+    for pragma in SQLITE_PRAGMAS:
+        cursor.execute(pragma)
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    write = connection.get_execution_options().get("fpga_write", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
