@@ -39,6 +39,8 @@ class Settings(BaseSettings):
     preset: str = "mini"
     owner: str = "local"
     device: str = "cpu"
+    worker_queues: str = ""
+    """Comma-separated; a worker's parent process sets it for its child, which looks into these queues when idle."""
     torch_threads: int = Field(default=0, ge=0, description="0 leaves the choice to torch")
     group_size: int = Field(default=8, ge=1, le=64)
     """How many compatible items one claim may take into one batch of the networks."""
@@ -47,6 +49,8 @@ class Settings(BaseSettings):
     stall_seconds: float = Field(default=300.0, gt=0)
     """A stage that reports no progress for so long is given up even while its process lives."""
     sweep_seconds: float = Field(default=2.0, gt=0)
+    idle_look_seconds: float = Field(default=5.0, gt=0)
+    """How long a worker may hear nothing before it looks into the ledger by itself."""
     hint_ttl_seconds: float = Field(default=30.0, gt=0)
     max_crashes: int = Field(default=3, ge=1)
     max_failures: int = Field(default=5, ge=1)
@@ -84,11 +88,12 @@ def load_settings() -> Settings:
     Raises:
         SettingsError: a value has the wrong form, or a variable starts with `FPGA_` and is not known.
     """
-    known = {f"FPGA_{name}".upper().rstrip("_") for name in Settings.model_fields}
+    known = {str(field.validation_alias or f"FPGA_{name}").upper() for name, field in Settings.model_fields.items()}
     # FPGA_TEST_* belongs to the test suite
     unknown = sorted(n for n in os.environ if n.startswith("FPGA_") and n not in known and "FPGA_TEST" not in n)
     if unknown:
-        raise SettingsError(f"unknown setting {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+        ours = ", ".join(sorted(name for name in known if name.startswith("FPGA_")))
+        raise SettingsError(f"unknown setting {', '.join(unknown)}; known are {ours}")
     try:
         return Settings()
     except ValidationError as error:

@@ -69,5 +69,9 @@ def confirm(session: Session, artifact_id: str) -> None:
 
 
 def discard(session: Session, artifact_ids: list[str]) -> None:
-    """Let the cleaner take these artifacts at its next round."""
-    session.execute(update(Artifact).where(Artifact.id.in_(artifact_ids)).values(expires_at=now(session)))
+    """Let the cleaner take these artifacts at its next round, unless something refers to them by now."""
+    session.execute(
+        update(Artifact)
+        .where(Artifact.id.in_(artifact_ids), Artifact.state == "pending")
+        .values(expires_at=now(session))
+    )

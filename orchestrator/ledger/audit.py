@@ -27,6 +27,13 @@ def write(session: Session, actor: str, action: str, ref: str, detail: dict[str,
     session.flush()
 
 
+def last(session: Session, ref: str, action: str) -> Audit | None:
+    """Return the newest row about `ref` with this action, or None."""
+    return session.scalars(
+        select(Audit).where(Audit.ref == ref, Audit.action == action).order_by(Audit.id.desc()).limit(1)
+    ).first()
+
+
 def digest(row: Audit) -> str:
     """Return the sha256 over everything the row says and the hash of the row before."""
     said = [row.previous, row.at.isoformat(), row.actor, row.action, row.ref, row.detail]

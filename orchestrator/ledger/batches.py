@@ -198,6 +198,11 @@ def get(session: Session, owner: str, batch_id: str) -> Batch:
     return (exact or list(found))[0]
 
 
+def by_idempotency_key(session: Session, owner: str, key: str) -> Batch | None:
+    """Return the batch that was made under this idempotency key, or None."""
+    return session.scalars(select(Batch).where(Batch.owner == owner, Batch.idempotency_key == key)).first()
+
+
 def listing(
     session: Session, owner: str, *, states: Sequence[str] = (), kind: str | None = None, limit: int = 50
 ) -> Sequence[Batch]:

@@ -382,13 +382,23 @@ def fail(ledger: Ledger, c: Claim, error: FpgaError, *, max_failures: int, backo
 
 
 @retrying
-def release(ledger: Ledger, claims: Sequence[Claim]) -> None:
-    """Give claims back unharmed (drain, pause): queued again at once, no strike, no failure."""
+def release(ledger: Ledger, claims: Sequence[Claim], *, alone: bool = False) -> None:
+    """Give claims back unharmed (drain, pause): queued again at once, no strike, no failure.
+
+    `alone` makes each of them run by itself next time, after a fault of the group that nobody in it can be blamed for.
+    """
     with ledger.write() as session:
         moment = now(session)
         for c in claims:
             moved = lifecycle.move_stages(
-                session, "queued", *_ours(c), worker_id=None, lease_until=None, hinted_at=None, next_at=moment
+                session,
+                "queued",
+                *_ours(c),
+                worker_id=None,
+                lease_until=None,
+                hinted_at=None,
+                next_at=moment,
+                **({"alone": True} if alone else {}),
             )
             if moved:
                 _end_attempt(session, c, "released", moment)

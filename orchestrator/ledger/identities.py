@@ -105,6 +105,16 @@ def scopes(session: Session, owner: str, moment: datetime) -> dict[str, tuple[st
     }
 
 
+def scopes_ever(session: Session, owner: str) -> dict[str, frozenset[str]]:
+    """Return {identity id: every scope that was ever granted}, whether it still holds or not."""
+    ever: dict[str, set[str]] = {}
+    for identity_id, scope in session.execute(
+        select(Consent.identity_id, Consent.scope).where(Consent.owner == owner)
+    ).tuples():
+        ever.setdefault(identity_id, set()).add(scope)
+    return {identity_id: frozenset(found) for identity_id, found in ever.items()}
+
+
 def embeddings(
     session: Session, owner: str, identity_ids: Sequence[str], *, scope: str, encoder: str, moment: datetime
 ) -> dict[str, NDArray[np.float32]]:
@@ -267,6 +277,7 @@ def erase(ledger: Ledger, owner: str, identity_id: str) -> Erased:
         identity = get(session, owner, identity_id)
         item_ids = list(session.scalars(select(ItemIdentity.item_id).where(ItemIdentity.identity_id == identity.id)))
         _stop_items(session, item_ids, moment)
+        _forget_enrolments(session, owner, identity.handle)
         outputs = session.scalars(select(Output).where(Output.item_id.in_(item_ids))).all()
         refs = session.scalars(select(Reference).where(Reference.identity_id == identity.id)).all()
         artifact_ids = {o.artifact_id for o in outputs} | {r.artifact_id for r in refs}
@@ -310,6 +321,20 @@ def _stop_items(session: Session, item_ids: Sequence[str], moment: datetime) -> 
         select(Batch.id).where(Batch.id.in_(open_batches), Batch.state.in_(("in_progress", "cancelling")))
     ).all():
         lifecycle.close_batch(session, batch_id, moment)
+
+
+def _forget_enrolments(session: Session, owner: str, handle: str | None) -> None:
+    """Empty the parameters of the enrol items of this handle: they hold handle, name and file names."""
+    session.execute(
+        update(Item)
+        .where(
+            Item.owner == owner,
+            Item.batch_id.in_(select(Batch.id).where(Batch.owner == owner, Batch.kind == "enrol")),
+            Item.params["handle"].as_string() == handle,
+        )
+        .values(params={})
+        .execution_options(synchronize_session=False)
+    )
 
 
 def _still_used(session: Session, artifact_ids: set[str]) -> set[str]:

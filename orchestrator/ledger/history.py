@@ -1,0 +1,98 @@
+"""What the past tells: how long stages kept a worker busy, how long they waited, and what a batch has left."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from orchestrator.ledger.rows import Attempt, Batch, Item, Stage
+from orchestrator.ledger.states import ENDED
+
+RECENT = 200
+
+
+def busy_seconds(session: Session, name: str, *, preset: str, limit: int = RECENT) -> list[float]:
+    """Return how long one item of this stage kept a worker busy, oldest first; a group's time is shared by its items."""
+    query = (
+        select(Attempt.started_at, Attempt.ended_at, Attempt.group_size)
+        .join(Stage, Stage.id == Attempt.stage_id)
+        .join(Batch, Batch.id == Stage.batch_id)
+        .where(Stage.name == name, Attempt.outcome == "completed", Batch.preset == preset)
+        .order_by(Attempt.stage_id.desc())
+        .limit(limit)
+    )
+    return [
+        (ended - started).total_seconds() / size
+        for started, ended, size in reversed(session.execute(query).tuples().all())
+        if ended is not None
+    ]
+
+
+@dataclass(kw_only=True)
+class StageTimes:
+    """Seconds that finished stages of one name waited and ran, by item."""
+
+    queue: list[float] = field(default_factory=list)
+    run: list[float] = field(default_factory=list)
+
+
+def stage_times(session: Session, batch_id: str) -> dict[str, StageTimes]:
+    """Return waiting and running times of the finished stages of a batch, by stage name in the order of the pipeline.
+
+    What was lost to failed attempts counts as waiting: running is only the attempt that succeeded.
+    """
+    times: dict[str, StageTimes] = {}
+    query = (
+        select(Stage.name, Stage.queued_at, Stage.started_at, Stage.finished_at)
+        .where(Stage.batch_id == batch_id, Stage.state == "completed")
+        .order_by(Stage.ordinal, Stage.id)
+    )
+    for name, queued, started, finished in session.execute(query).tuples():
+        if started is not None and finished is not None:
+            of_stage = times.setdefault(name, StageTimes())
+            of_stage.queue.append(_seconds(queued, started))
+            of_stage.run.append(_seconds(started, finished))
+    return times
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenStage:
+    """Items of a batch that stand at one stage now; `progress` is the sum of their shares in [0, 1]."""
+
+    name: str
+    state: str
+    count: int
+    progress: float
+
+
+def open_stages(session: Session, batch_id: str) -> Sequence[OpenStage]:
+    """Return where the items of a batch stand that have not ended."""
+    query = (
+        select(Stage.name, Stage.state, func.count(), func.sum(Stage.progress))
+        .where(Stage.batch_id == batch_id, Stage.state.not_in(ENDED))
+        .group_by(Stage.name, Stage.state)
+        .order_by(Stage.name, Stage.state)
+    )
+    return [
+        OpenStage(name=name, state=state, count=count, progress=float(progress or 0.0) if state == "running" else 0.0)
+        for name, state, count, progress in session.execute(query).tuples()
+    ]
+
+
+def queued_ahead(session: Session) -> int:
+    """Return how many items of open batches wait or run now."""
+    query = (
+        select(func.count())
+        .select_from(Item)
+        .join(Batch, Batch.id == Item.batch_id)
+        .where(Batch.state == "in_progress", Item.state.not_in(ENDED))
+    )
+    return session.scalar(query) or 0
+
+
+def _seconds(start: datetime, end: datetime) -> float:
+    return max(0.0, (end - start).total_seconds())

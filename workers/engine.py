@@ -1,0 +1,76 @@
+"""Loads networks once per process and keeps them warm, one model version at a time."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import time
+from pathlib import Path
+
+import torch
+
+from fpga_models.errors import ModelError as NetworkError
+from fpga_models.faces.pack import FacePack
+from fpga_models.pipeline import PortraitPipeline
+from orchestrator.errors import ModelError
+from orchestrator.ledger.rows import ModelVersion
+from orchestrator.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+class Engine:
+    """The networks of one model version on this process's device."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.warm: str | None = None
+        self._portraits: PortraitPipeline | None = None
+        self._faces: dict[str, FacePack] = {}
+        if settings.torch_threads:
+            torch.set_num_threads(settings.torch_threads)
+
+    def portraits(self, version: ModelVersion) -> PortraitPipeline:
+        """Return the portrait networks of this version, loading them if another one was warm.
+
+        Raises:
+            ModelError: the files are missing or are not those that were registered.
+        """
+        if self._portraits is None or self.warm != version.id:
+            self._portraits, self.warm = None, None
+            gc.collect()
+            began = time.monotonic()
+            try:
+                self._portraits = PortraitPipeline.from_pretrained(Path(version.location), device=self._settings.device)
+            except NetworkError as error:
+                raise ModelError(f"model version {version.id} cannot be loaded: {error}", code=error.code) from error
+            self.warm = version.id
+            log.info("networks loaded", extra={"version": version.id, "seconds": round(time.monotonic() - began, 2)})
+        return self._portraits
+
+    def faces(self, version: ModelVersion) -> FacePack:
+        """Return the face pack of this version.
+
+        Raises:
+            ModelError: the files are missing or are not those that were registered.
+        """
+        if version.location not in self._faces:
+            try:
+                pack = FacePack.load(Path(version.location) / "faces", device=self._settings.device)
+            except NetworkError as error:
+                raise ModelError(f"the face pack of {version.id} cannot be loaded: {error}", code=error.code) from error
+            self._faces = {version.location: pack}
+        return self._faces[version.location]
+
+    def profile(self) -> dict[str, str]:
+        """Return what the arithmetic depends on besides the weights: device, threads and library versions."""
+        device = self._settings.device
+        name = torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu"
+        return {"device": name, "torch": torch.__version__, "threads": str(torch.get_num_threads())}
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell an allocation that failed, on the device or on the host, from other faults."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and "allocate memory" in str(error)

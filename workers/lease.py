@@ -1,0 +1,89 @@
+"""Keeps claims alive from a side thread while the main thread computes, and says which of them must stop.
+
+Leases are renewed only while the work itself makes progress: a hung kernel under a live thread must not hold an item
+for ever, so when nothing has moved for `stall_seconds` the whole process ends itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Sequence
+from types import TracebackType
+
+from orchestrator.errors import TransientError
+from orchestrator.ledger import claims
+from orchestrator.ledger.claims import Beat, Claim
+from orchestrator.ledger.session import Ledger
+from orchestrator.settings import Settings
+
+log = logging.getLogger(__name__)
+LOOK_SECONDS = 0.5
+EXIT_STALLED = 86
+
+
+class Lease:
+    """A context in which claims are kept alive; `stopped` maps stage id to lost, cancelled or paused."""
+
+    def __init__(self, ledger: Ledger, held: Sequence[Claim], settings: Settings) -> None:
+        self._ledger = ledger
+        self._held = list(held)
+        self._settings = settings
+        self._progress: dict[int, float] = dict.fromkeys((c.stage_id for c in held), 0.0)
+        self._moved = self._renewed = time.monotonic()
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
+        self.stopped: dict[int, str] = {}
+
+    def __enter__(self) -> Lease:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def progress(self, c: Claim, share: float) -> None:
+        """Note that the work on a claim has come to `share` in [0, 1]."""
+        self._progress[c.stage_id] = share
+        self._moved = time.monotonic()
+
+    def settled(self, c: Claim) -> None:
+        """Stop caring for a claim whose end has been recorded."""
+        self._held = [held for held in self._held if held.stage_id != c.stage_id]
+        self._moved = time.monotonic()
+
+    def _keep(self) -> None:
+        wait = min(LOOK_SECONDS, self._settings.heartbeat_seconds)
+        while not self._done.wait(wait):
+            held = self._held
+            if not held:
+                continue
+            if time.monotonic() - self._moved > self._settings.stall_seconds:
+                log.critical("no progress, process gives up", extra={"stages": [c.stage_id for c in held]})
+                os._exit(EXIT_STALLED)
+            try:
+                self._stop(self._ask(held))
+            except TransientError as error:
+                log.warning("ledger does not answer", extra={"error": error.code})
+                if time.monotonic() - self._renewed > self._settings.lease_seconds:
+                    self._stop(Beat(lost=frozenset(c.stage_id for c in held)))
+
+    def _ask(self, held: Sequence[Claim]) -> Beat:
+        if time.monotonic() - self._renewed < self._settings.heartbeat_seconds:
+            return claims.look(self._ledger, held)
+        answer = claims.beat(
+            self._ledger, held, progress=dict(self._progress), lease_seconds=self._settings.lease_seconds
+        )
+        self._renewed = time.monotonic()
+        return answer
+
+    def _stop(self, answer: Beat) -> None:
+        holding = {c.stage_id for c in self._held}
+        for reason, ids in (("lost", answer.lost), ("cancelled", answer.cancelled), ("paused", answer.paused)):
+            for stage_id in ids & holding:
+                self.stopped.setdefault(stage_id, reason)

@@ -1,0 +1,61 @@
+"""What every stage is given and what it gives back.
+
+A stage is a generator: it takes live claims of one batch and yields each with its end, as soon as that is known.
+Claims that it is told to stop for, it leaves out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.errors import FpgaError
+from orchestrator.ledger import models
+from orchestrator.ledger.claims import Claim, Effect
+from orchestrator.ledger.rows import ModelVersion
+from orchestrator.ledger.session import Ledger
+from orchestrator.settings import Settings
+from orchestrator.storage import ByteStore
+from workers.engine import Engine
+from workers.lease import Lease
+
+
+class DrainedError(Exception):
+    """The worker must stop now; the claims go back to the queue."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tools:
+    """What a stage may use."""
+
+    settings: Settings
+    ledger: Ledger
+    store: ByteStore
+    engine: Engine
+    draining: Callable[[], bool]
+    """Whether the grace time of a drain is over."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """A stage's result (small JSON), and what to write with it in the publishing transaction."""
+
+    result: dict[str, Any]
+    effect: Effect
+
+
+Ended = tuple[Claim, Done | FpgaError]
+Stage = Callable[[Tools, Sequence[Claim], Lease], Iterator[Ended]]
+
+
+def version_of(tools: Tools, c: Claim) -> ModelVersion:
+    """Return the model version that the batch was given, or the preset's champion.
+
+    Raises:
+        NotFoundError: it is not registered.
+    """
+    with tools.ledger.read() as session:
+        if c.model_version_id is not None:
+            return models.get(session, c.model_version_id)
+        return models.resolve(session, c.preset)

@@ -1,0 +1,171 @@
+"""Stage `generate`: denoises a group of portraits (MMF model with MGMICA) and stores each picture with its record."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterator, Sequence
+from datetime import datetime
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy.orm import Session
+
+from fpga_models.errors import ModelError as NetworkError
+from fpga_models.pipeline import PersonSlot, PortraitRequest
+from orchestrator.errors import ConsentError, ModelError, StageError, TransientError
+from orchestrator.ledger import artifacts, identities
+from orchestrator.ledger.base import new_id
+from orchestrator.ledger.claims import Claim, Next
+from orchestrator.ledger.rows import ModelVersion, Output
+from orchestrator.ledger.session import now
+from orchestrator.storage import content_key
+from workers.lease import Lease
+from workers.picture import encode_png
+from workers.stages.base import Done, DrainedError, Ended, Tools, version_of
+
+Image = NDArray[np.uint8]
+SOFTWARE = "fpga 0.1.0"
+
+
+def generate(tools: Tools, held: Sequence[Claim], lease: Lease) -> Iterator[Ended]:
+    """Make the portraits of these claims, those of equal shape as one batch of the networks."""
+    version = version_of(tools, held[0])
+    pipeline = tools.engine.portraits(version)
+    for _, group in groupby(sorted(held, key=_shape), key=_shape):
+        ready: list[tuple[Claim, PortraitRequest]] = []
+        for c in group:
+            try:
+                ready.append((c, _request(tools, c, version)))
+            except (ConsentError, ModelError, StageError) as error:
+                yield c, error
+        if ready:
+            yield from _make(tools, ready, version, pipeline, lease)
+
+
+def _make(
+    tools: Tools,
+    ready: Sequence[tuple[Claim, PortraitRequest]],
+    version: ModelVersion,
+    pipeline: Any,
+    lease: Lease,
+) -> Iterator[Ended]:
+    def on_step(step: int, total: int) -> Collection[int]:
+        if tools.draining():
+            raise DrainedError
+        for c, _ in ready:
+            lease.progress(c, step / (total + 1))
+        return [i for i, (c, _) in enumerate(ready) if c.stage_id in lease.stopped]
+
+    try:
+        images = pipeline.generate([request for _, request in ready], on_step=on_step)
+    except NetworkError as error:
+        # the shape was checked per request, so this is about the group: let each bear its own
+        for c, _ in ready:
+            yield c, StageError(str(error), code=error.code)
+        return
+    for (c, request), image in zip(ready, images, strict=True):
+        if image is None:
+            continue
+        try:
+            yield c, _store(tools, c, request, image, version, len(ready))
+        except TransientError as error:
+            yield c, error
+
+
+def _shape(c: Claim) -> tuple[int, int, int, float, float, str]:
+    p = c.params
+    return p["width"], p["height"], p["steps"], p["guidance"], p["id_scale"], p["control"]
+
+
+def _request(tools: Tools, c: Claim, version: ModelVersion) -> PortraitRequest:
+    """Turn an item's parameters into what the networks take, with consent asked at this very moment."""
+    p = c.params
+    encoder = tools.engine.faces(version).encoder_sha256
+    with tools.ledger.read() as session:
+        vectors = identities.embeddings(
+            session,
+            c.owner,
+            [person["identity"] for person in p["people"]],
+            scope="generate",
+            encoder=encoder,
+            moment=now(session),
+        )
+    return PortraitRequest(
+        prompt=p["prompt"],
+        negative_prompt=p.get("negative_prompt", ""),
+        people=tuple(
+            PersonSlot(
+                embedding=vectors[person["identity"]],
+                kps5=_points(person.get("kps5")),
+                skeleton=_points(person.get("skeleton")),
+                mask=None,
+            )
+            for person in p["people"]
+        ),
+        width=p["width"],
+        height=p["height"],
+        seed=c.seed + c.round,
+        steps=p["steps"],
+        guidance=p["guidance"],
+        id_scale=p["id_scale"],
+        control=p["control"],
+    )
+
+
+def _points(values: Any) -> NDArray[np.float32] | None:
+    return None if values is None else np.asarray(values, np.float32)
+
+
+def _store(tools: Tools, c: Claim, request: PortraitRequest, image: Image, version: ModelVersion, group: int) -> Done:
+    """Encode and upload a picture under its hash; the row that refers to it is written only with the result."""
+    record = _record(tools, c, request, version, group)
+    data = encode_png(image, record)
+    sha256 = hashlib.sha256(data).hexdigest()
+    key = content_key(c.owner, sha256, ".png")
+    artifact_id = artifacts.reserve(
+        tools.ledger, owner=c.owner, sha256=sha256, key=key, size=len(data), media_type="image/png"
+    )
+    tools.store.put(key, data, media_type="image/png", sha256=sha256)
+    output_id = new_id("out")
+
+    def effect(session: Session, moment: datetime) -> Next:
+        artifacts.confirm(session, artifact_id)
+        session.add(
+            Output(
+                id=output_id,
+                item_id=c.item_id,
+                batch_id=c.batch_id,
+                owner=c.owner,
+                round=c.round,
+                artifact_id=artifact_id,
+                token=c.token,
+                width=image.shape[1],
+                height=image.shape[0],
+                seed=request.seed,
+                model_version_id=version.id,
+                record=record,
+                created_at=moment,
+            )
+        )
+        return Next(stage="score", round=c.round, ordinal=2 * c.round + 1)
+
+    return Done(result={"output": output_id, "sha256": sha256}, effect=effect)
+
+
+def _record(tools: Tools, c: Claim, request: PortraitRequest, version: ModelVersion, group: int) -> dict[str, Any]:
+    """Everything that is needed to make this picture again."""
+    return {
+        "schema": "fpga/output/1",
+        "software": SOFTWARE,
+        "batch": c.batch_id,
+        "item": c.item_id,
+        "custom_id": c.custom_id,
+        "preset": c.preset,
+        "model_version": version.id,
+        "model_sha256": version.tensor_sha256,
+        "seed": request.seed,
+        "params": c.params,
+        "profile": {**tools.engine.profile(), "group": group},
+    }

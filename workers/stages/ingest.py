@@ -1,0 +1,87 @@
+"""Stage `ingest`: takes in a person's reference pictures; each must show exactly one face. All or nothing is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+from sqlalchemy.orm import Session
+
+from orchestrator.errors import FpgaError, InputError
+from orchestrator.ledger import identities
+from orchestrator.ledger.claims import Claim, Next
+from orchestrator.ledger.identities import NewReference
+from orchestrator.ledger.rows import ModelVersion
+from workers.decode import decode
+from workers.lease import Lease
+from workers.stages.base import Done, DrainedError, Ended, Tools, version_of
+
+LEAST_FACE_PX = 16
+
+
+def ingest(tools: Tools, held: Sequence[Claim], lease: Lease) -> Iterator[Ended]:
+    """Enrol the people of these claims, one after the other."""
+    version = version_of(tools, held[0])
+    for c in held:
+        if tools.draining():
+            raise DrainedError
+        if c.stage_id in lease.stopped:
+            continue
+        try:
+            yield c, _enrol(tools, c, version, lease)
+        except FpgaError as error:
+            yield c, error
+
+
+def _enrol(tools: Tools, c: Claim, version: ModelVersion, lease: Lease) -> Done:
+    given = c.params["references"]
+    found: list[NewReference] = []
+    for number, reference in enumerate(given, start=1):
+        found.append(_reference(tools, reference, number, version))
+        lease.progress(c, number / (len(given) + 1))
+
+    def effect(session: Session, moment: datetime) -> Next:
+        identities.enrol(
+            session,
+            c.owner,
+            handle=c.params["handle"],
+            name=c.params.get("name"),
+            found=found,
+            consent=c.params["consent"],
+            moment=moment,
+        )
+        return Next()
+
+    return Done(result={"references": len(found)}, effect=effect)
+
+
+def _reference(tools: Tools, reference: dict[str, Any], number: int, version: ModelVersion) -> NewReference:
+    """Decode one picture in a guarded process, find its one face and embed it."""
+    data = tools.store.get(reference["key"], sha256=reference["sha256"])
+    image = decode(data, max_pixels=tools.settings.max_pixels)
+    pack = tools.engine.faces(version)
+    faces = pack.detect(image)
+    if len(faces) != 1:
+        code, said = ("no_face", "no face") if not faces else ("several_faces", f"{len(faces)} faces")
+        raise InputError(f"reference picture {number} shows {said}; exactly one is wanted", code=code, picture=number)
+    face = faces[0]
+    side = float(min(face.box[2] - face.box[0], face.box[3] - face.box[1]))
+    if side < LEAST_FACE_PX:
+        raise InputError(
+            f"the face in reference picture {number} is {side:.0f} px wide; at least {LEAST_FACE_PX} are wanted",
+            code="face_too_small",
+            picture=number,
+        )
+    return NewReference(
+        artifact_id=reference["artifact_id"],
+        encoder=pack.encoder_sha256,
+        embedding=face.embedding,
+        face={
+            "box": np.round(face.box.astype(float), 1).tolist(),
+            "kps5": np.round(face.kps5.astype(float), 1).tolist(),
+            "score": round(face.score, 4),
+            "size": [image.shape[1], image.shape[0]],
+        },
+    )

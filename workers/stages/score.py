@@ -1,0 +1,147 @@
+"""Stage `score`: looks at a finished portrait and says whether it shows the people it should, where it should.
+
+Verdict [ours]: `accepted` when every requested face is there, resembles its own person at least as much as the
+preset's measured threshold asks, and no other requested person more; `rejected` when a face is missing, unlike, or
+somebody else's; `needs_review` in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from fpga_models.faces.pack import Face
+from fpga_models.metrics.assignment import ABSENT, match_places
+from orchestrator.errors import FpgaError, StageError
+from orchestrator.ledger import claims, identities
+from orchestrator.ledger.claims import Claim, Next
+from orchestrator.ledger.rows import Artifact, Item, ModelVersion, Output
+from orchestrator.ledger.session import now
+from workers.lease import Lease
+from workers.stages.base import Done, DrainedError, Ended, Tools, version_of
+
+Floats = NDArray[np.float32]
+DIGITS = 4
+
+
+def score(tools: Tools, held: Sequence[Claim], lease: Lease) -> Iterator[Ended]:
+    """Score the outputs of these claims, one after the other."""
+    version = version_of(tools, held[0])
+    for c in held:
+        if tools.draining():
+            raise DrainedError
+        if c.stage_id in lease.stopped:
+            continue
+        try:
+            yield c, _score(tools, c, version)
+        except FpgaError as error:
+            yield c, error
+
+
+def _score(tools: Tools, c: Claim, version: ModelVersion) -> Done:
+    with tools.ledger.read() as session:
+        row = session.execute(
+            select(Output.id, Artifact.key, Artifact.sha256)
+            .join(Artifact, Artifact.id == Output.artifact_id)
+            .where(Output.item_id == c.item_id, Output.round == c.round)
+        ).first()
+        pack = tools.engine.faces(version)
+        people = c.params["people"]
+        vectors = identities.embeddings(
+            session,
+            c.owner,
+            [person["identity"] for person in people],
+            scope="generate",
+            encoder=pack.encoder_sha256,
+            moment=now(session),
+        )
+    if row is None:
+        raise StageError(f"item {c.item_id} has no output of round {c.round} to score", code="output_missing")
+    with Image.open(BytesIO(tools.store.get(row.key, sha256=row.sha256)), formats=("PNG",)) as opened:
+        image = np.asarray(opened.convert("RGB"))
+    faces = pack.detect(image)
+    wanted = np.stack([vectors[person["identity"]] for person in people]) if people else np.zeros((0, 512), np.float32)
+    scores = judge(faces, wanted, places(people), version.manifest["verdict"])
+    return Done(result=scores, effect=_effect(c, row.id, scores))
+
+
+def places(people: Sequence[dict[str, Any]]) -> Floats:
+    """Return the requested landmarks (K, 5, 2) px; people given by a box get a face of usual proportions in it."""
+    return np.asarray([person["kps5"] for person in people], np.float32).reshape(-1, 5, 2)
+
+
+def judge(faces: Sequence[Face], wanted: Floats, requested: Floats, thresholds: dict[str, Any]) -> dict[str, Any]:
+    """Compare found faces with the wanted people.
+
+    Args:
+        faces: what the detector found.
+        wanted: (K, 512) unit-length embeddings of the requested people.
+        requested: (K, 5, 2) their landmarks, px.
+        thresholds: `accept` and `review`, cosines measured for the preset.
+
+    Returns:
+        `verdict`, `similarity` (of the least similar person, None without people), `people` (per person: face index
+        or None, similarity, the nearest requested person), `matrix` (faces x people cosines), `faces` (boxes, scores).
+    """
+    found = np.stack([face.embedding for face in faces]) if faces else np.zeros((0, wanted.shape[1]), np.float32)
+    matrix = found @ wanted.T  # (M, K)
+    kps = np.stack([face.kps5 for face in faces]) if faces else np.zeros((0, 5, 2), np.float32)
+    matched = match_places(requested, kps)
+    people: list[dict[str, Any]] = []
+    for person, index in enumerate(matched):
+        if index == ABSENT:
+            people.append({"face": None, "similarity": 0.0, "nearest": None})
+            continue
+        row = matrix[index]
+        people.append(
+            {"face": int(index), "similarity": round(float(row[person]), DIGITS), "nearest": int(row.argmax())}
+        )
+    return {
+        "verdict": _verdict(people, thresholds),
+        "similarity": min((p["similarity"] for p in people), default=None),
+        "people": people,
+        "matrix": np.round(matrix.astype(float), DIGITS).tolist(),
+        "faces": [
+            {"box": np.round(face.box.astype(float), 1).tolist(), "score": round(face.score, DIGITS)} for face in faces
+        ],
+        "thresholds": {name: thresholds[name] for name in ("accept", "review")},
+    }
+
+
+def _verdict(people: Sequence[dict[str, Any]], thresholds: dict[str, Any]) -> str:
+    worst = "accepted"
+    for index, person in enumerate(people):
+        if person["face"] is None or person["nearest"] != index or person["similarity"] < thresholds["review"]:
+            return "rejected"
+        if person["similarity"] < thresholds["accept"]:
+            worst = "needs_review"
+    return worst
+
+
+def _effect(c: Claim, output_id: str, scores: dict[str, Any]) -> claims.Effect:
+    def effect(session: Session, _: datetime) -> Next:
+        session.execute(
+            update(Output)
+            .where(Output.id == output_id)
+            .values(verdict=scores["verdict"], similarity=scores["similarity"], scores=scores)
+        )
+        best = claims.best_output(session, c.item_id)
+        assert best is not None, "the output that was just scored is there"
+        session.execute(
+            update(Item)
+            .where(Item.id == c.item_id)
+            .values(output_id=best.id, verdict=best.verdict, similarity=best.similarity, redraws=c.round)
+        )
+        if best.verdict == "rejected" and c.round < int(c.options.get("redraws", 0)):
+            return Next(stage="generate", round=c.round + 1, ordinal=2 * c.round + 2)
+        return Next()
+
+    return effect

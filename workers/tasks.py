@@ -1,0 +1,22 @@
+"""The Celery tasks: one bell. It says that a queue has work; what the work is, the ledger says."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+
+from orchestrator.broker import RUN_STAGE
+from orchestrator.ledger.hints import MESSAGE_VERSION
+from workers.celery import app
+
+log = logging.getLogger(__name__)
+
+
+@app.task(name=RUN_STAGE)
+def run_stage(v: int, queue: str, stage_id: int) -> None:
+    """Work on whatever is due in this queue, until nothing is; a late or repeated message finds nothing and returns."""
+    if v != MESSAGE_VERSION:
+        log.warning("message of another version left to newer workers", extra={"version": v})
+        return
+    # this module is also imported by the parent, which must never touch torch
+    importlib.import_module("workers.process").current().run(queue)
