@@ -16,7 +16,7 @@ RECENT = 200
 
 
 def busy_seconds(session: Session, name: str, *, preset: str, limit: int = RECENT) -> list[float]:
-    """Return how long one item of this stage kept a worker busy, oldest first; a group's time is shared by its items."""
+    """Return how long one item of this stage kept a worker busy, oldest first; a group shares its time."""
     query = (
         select(Attempt.started_at, Attempt.ended_at, Attempt.group_size)
         .join(Stage, Stage.id == Attempt.stage_id)

@@ -1,0 +1,326 @@
+"""Submit of portraits: manifest bytes in, a committed batch out, or every wrong row with its number and nothing queued.
+
+The same two functions stand behind the command line, flows and HTTP. Nothing is sent from here: the sweeper and idle
+workers find what is committed.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from orchestrator import registry
+from orchestrator.errors import ConflictError, ConsentError, ManifestError, UsageError
+from orchestrator.ledger import batches, history, identities, workers
+from orchestrator.ledger.batches import NewBatch, NewItem
+from orchestrator.ledger.claims import LANES, QUEUES
+from orchestrator.ledger.session import Ledger, now
+from orchestrator.planning.estimate import Eta, StageLoad, estimate
+from orchestrator.planning.manifest import Format, read_manifest
+from orchestrator.planning.plan import BatchDefaults, IdentityFacts, Plan, PlannedItem, plan
+from orchestrator.planning.presets import load_preset
+from orchestrator.planning.rows import RowError
+from orchestrator.settings import Settings
+
+STAGES = ("generate", "score")
+MAX_REDRAWS = 10
+MAX_PRIORITY = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submission:
+    """The answer to a submit: the batch, whether it had been made before, its items, and the rows left out."""
+
+    batch_id: str
+    repeated: bool
+    planned: int
+    errors: tuple[RowError, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DryRun:
+    """What a submit would do: `eta` is None without history, `ahead` counts items of other batches still open."""
+
+    items: int
+    errors: tuple[RowError, ...]
+    missing_consents: list[str]
+    people: int
+    cost: float
+    eta: Eta | None
+    workers: int
+    ahead: int
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the object that the command line and HTTP answers share."""
+        shown = asdict(self)
+        return {"object": "batch.dry_run", **shown, "errors": [error.as_json() for error in self.errors]}
+
+
+def submit_portraits(
+    ledger: Ledger,
+    settings: Settings,
+    *,
+    manifest: bytes,
+    format: Format,
+    name: str,
+    owner: str,
+    preset: str | None = None,
+    defaults: BatchDefaults | None = None,
+    lane: str = "bulk",
+    priority: int = 0,
+    redraws: int = 0,
+    skip_invalid: bool = False,
+    idempotency_key: str | None = None,
+    flow_run_id: str | None = None,
+    paused: bool = False,
+) -> Submission:
+    """Check a manifest, plan it and commit it as one batch.
+
+    The same idempotency key with the same request answers with the batch that was made first, even where the library
+    of people has changed since.
+
+    Args:
+        redraws: how often a rejected picture is drawn again with the next seed, 0 to 10.
+        skip_invalid: leave wrong rows out and name them in the batch's errors, instead of refusing everything.
+        priority: -3 to 3 within the lane.
+
+    Raises:
+        ManifestError: rows are wrong; `details["errors"]` lists them.
+        ConsentError: the only thing wrong is missing consent.
+        ConflictError: the idempotency key was used for another request.
+        UsageError, NotFoundError, ModelError: an option, the preset or its files are wrong.
+    """
+    _check_options(lane, priority, redraws)
+    preset_name, defaults = preset or settings.preset, defaults or BatchDefaults()
+    options = {
+        "preset": preset_name,
+        "defaults": asdict(defaults),
+        "lane": lane,
+        "priority": priority,
+        "redraws": redraws,
+        "skip_invalid": skip_invalid,
+    }
+    request = request_sha256(manifest, options)
+    if idempotency_key is not None and (known := _repeated(ledger, owner, idempotency_key, request)):
+        return known
+    planned = _plan(ledger, settings, manifest, format, owner=owner, preset=preset_name, defaults=defaults)
+    if planned.errors and not (skip_invalid and planned.items):
+        raise _refusal(planned)
+    submitted = batches.submit(
+        ledger,
+        NewBatch(
+            owner=owner,
+            kind="generate",
+            name=name,
+            preset=preset_name,
+            stages=STAGES,
+            items=[_new_item(item) for item in planned.items],
+            lane=lane,
+            priority=priority,
+            model_version_id=registry.champion(ledger, settings, preset_name),
+            idempotency_key=idempotency_key,
+            request_sha256=request,
+            options={"redraws": redraws, "defaults": asdict(defaults)},
+            rejected_rows=_rejected_rows(manifest, format, planned.errors),
+            flow_run_id=flow_run_id,
+            paused=paused,
+        ),
+    )
+    return Submission(
+        batch_id=submitted.batch_id,
+        repeated=submitted.repeated,
+        planned=len(planned.items),
+        errors=planned.errors,
+    )
+
+
+def dry_run(
+    ledger: Ledger,
+    settings: Settings,
+    *,
+    manifest: bytes,
+    format: Format,
+    owner: str,
+    preset: str | None = None,
+    defaults: BatchDefaults | None = None,
+) -> DryRun:
+    """Say what a submit would do, changing nothing; the time is that of this batch alone on the workers of now.
+
+    Raises:
+        NotFoundError, ModelError: the preset or its files are wrong.
+        ManifestError: the manifest is too large.
+    """
+    name = preset or settings.preset
+    planned = _plan(ledger, settings, manifest, format, owner=owner, preset=name, defaults=defaults or BatchDefaults())
+    with ledger.read() as session:
+        loads = stage_loads(session, name, {stage: len(planned.items) for stage in STAGES})
+        living = len(workers.living(session, now(session)))
+        ahead = history.queued_ahead(session)
+    return DryRun(
+        items=len(planned.items),
+        errors=planned.errors,
+        missing_consents=planned.missing_consents(),
+        people=len({person for item in planned.items for person in people_of(item.params)}),
+        cost=round(planned.cost, 3),
+        eta=estimate(loads),
+        workers=living,
+        ahead=ahead,
+    )
+
+
+def stage_loads(session: Session, preset: str, left: Mapping[str, int]) -> list[StageLoad]:
+    """Return what the estimate needs for so many items left by stage name; where no worker lives, one is assumed."""
+    living = workers.living(session, now(session))
+    return [
+        StageLoad(
+            name=name,
+            queue=QUEUES[name],
+            left=count,
+            durations=history.busy_seconds(session, name, preset=preset),
+            workers=sum(QUEUES[name] in worker.queues for worker in living) or 1,
+        )
+        for name, count in left.items()
+    ]
+
+
+def people_of(params: Mapping[str, Any]) -> list[str]:
+    """Return the identity ids that an item shows."""
+    return [person["identity"] for person in params.get("people", ())]
+
+
+def request_sha256(manifest: bytes, options: Mapping[str, Any]) -> str:
+    """Return the hash by which a repeated request is known."""
+    digest = hashlib.sha256(json.dumps(options, sort_keys=True, separators=(",", ":")).encode())
+    digest.update(b"\n")
+    digest.update(manifest)
+    return digest.hexdigest()
+
+
+def _check_options(lane: str, priority: int, redraws: int) -> None:
+    if lane not in LANES or lane == "training":
+        raise UsageError(f"a lane is interactive or bulk, got {lane!r}", code="bad_lane")
+    if not -MAX_PRIORITY <= priority <= MAX_PRIORITY:
+        raise UsageError(f"priority is {-MAX_PRIORITY} to {MAX_PRIORITY}, got {priority}", code="bad_priority")
+    if not 0 <= redraws <= MAX_REDRAWS:
+        raise UsageError(f"redraws are 0 to {MAX_REDRAWS}, got {redraws}", code="bad_redraws")
+
+
+def _repeated(ledger: Ledger, owner: str, key: str, request: str) -> Submission | None:
+    with ledger.read() as session:
+        known = batches.by_idempotency_key(session, owner, key)
+    if known is None:
+        return None
+    if known.request_sha256 != request:
+        raise ConflictError(
+            f"idempotency key {key!r} belongs to batch {known.id} with another request", code="idempotency_conflict"
+        )
+    return Submission(batch_id=known.id, repeated=True, planned=known.total, errors=())
+
+
+def _plan(
+    ledger: Ledger,
+    settings: Settings,
+    manifest: bytes,
+    format: Format,
+    *,
+    owner: str,
+    preset: str,
+    defaults: BatchDefaults,
+) -> Plan:
+    facts = load_preset(settings.models_dir, preset)
+    checked = read_manifest(manifest, format)
+    with ledger.read() as session:
+        known = known_identities(session, owner)
+    planned = plan(checked.rows, preset=facts, known_identities=known, defaults=defaults)
+    errors = sorted((*checked.errors, *planned.errors), key=lambda error: error.row)
+    return Plan(items=planned.items, errors=tuple(errors))
+
+
+def known_identities(session: Session, owner: str) -> dict[str, IdentityFacts]:
+    """Return the living people of an owner by handle and by id, with the scopes that hold now and those that lapsed."""
+    ever = identities.scopes_ever(session, owner)
+    known: dict[str, IdentityFacts] = {}
+    for handle, (identity_id, allowed) in identities.scopes(session, owner, now(session)).items():
+        lapsed = ever.get(identity_id, frozenset()) - allowed
+        facts = IdentityFacts(id=identity_id, scopes=allowed, lapsed=lapsed)
+        known[handle] = known[identity_id] = facts
+    return known
+
+
+def _new_item(item: PlannedItem) -> NewItem:
+    return NewItem(
+        custom_id=item.custom_id,
+        params=item.params,
+        params_sha256=item.params_sha256,
+        seed=item.seed,
+        cost=item.cost,
+        identities=tuple(people_of(item.params)),
+    )
+
+
+def _refusal(planned: Plan) -> UsageError:
+    """Return the error that refuses a manifest: about consent where nothing else is wrong."""
+    errors = planned.errors
+    rows = len({error.row for error in errors})
+    listed = [error.as_json() for error in errors]
+    if all(error.code == "consent_missing" for error in errors):
+        sentences = planned.missing_consents()
+        more = f" (and {len(sentences) - 3} more)" if len(sentences) > 3 else ""
+        return ConsentError(f"{'; '.join(sentences[:3])}{more}; nothing was submitted", errors=listed)
+    first = errors[0]
+    wrong = "1 row is" if rows == 1 else f"{rows} rows are"
+    return ManifestError(
+        f"{wrong} wrong, nothing was submitted; the first is row {first.row}: {first.message}", errors=listed
+    )
+
+
+def _rejected_rows(manifest: bytes, format: Format, errors: Sequence[RowError]) -> list[dict[str, Any]]:
+    """Return one entry for each wrong row: row, custom_id as far as it can be read, the first error, and the others."""
+    by_row: dict[int, list[RowError]] = {}
+    for error in errors:
+        by_row.setdefault(error.row, []).append(error)
+    custom_ids = _custom_ids(manifest, format, by_row)
+    entries = []
+    for row, found in by_row.items():
+        entry: dict[str, Any] = {"row": row, "custom_id": custom_ids.get(row)}
+        entry |= {"field": found[0].field, "code": found[0].code, "message": found[0].message}
+        if len(found) > 1:
+            entry["more"] = [{"field": e.field, "code": e.code, "message": e.message} for e in found[1:]]
+        entries.append(entry)
+    return entries
+
+
+def _custom_ids(manifest: bytes, format: Format, rows: Iterable[int]) -> dict[int, str]:
+    """Read the custom_id of wrong rows as well as it goes, so that errors can be joined on it."""
+    wanted = set(rows)
+    if not wanted:
+        return {}
+    found = _json_custom_ids(manifest, wanted) if format == "jsonl" else _csv_custom_ids(manifest, wanted)
+    return {row: value.strip()[:120] for row, value in found if isinstance(value, str) and value.strip()}
+
+
+def _json_custom_ids(manifest: bytes, wanted: set[int]) -> Iterator[tuple[int, object]]:
+    for number, line in enumerate(io.BytesIO(manifest.removeprefix(b"\xef\xbb\xbf")), start=1):
+        if number in wanted:
+            with suppress(ValueError, RecursionError):
+                value = json.loads(line)
+                yield number, value.get("custom_id") if isinstance(value, dict) else None
+
+
+def _csv_custom_ids(manifest: bytes, wanted: set[int]) -> Iterator[tuple[int, object]]:
+    text = io.StringIO(manifest.decode("utf-8-sig", "replace"), newline="")
+    header: list[str] | None = None
+    with suppress(csv.Error):
+        for number, cells in enumerate(csv.reader(text), start=1):
+            if header is None and any(cell.strip() for cell in cells):
+                header = [cell.strip() for cell in cells]
+            elif header is not None and number in wanted:
+                yield number, dict(zip(header, cells, strict=False)).get("custom_id")
