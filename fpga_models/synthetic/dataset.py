@@ -1,0 +1,205 @@
+"""Renders the mini world ahead into memory-mapped arrays: scenes with ground truth, and aligned face crops.
+
+    python -m fpga_models.synthetic.dataset --out var/mini --count 40000 --seed 0 --workers 2
+
+Every picture depends only on the seed and its index, never on the number of workers.
+"""
+
+import argparse
+import json
+import multiprocessing
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from insightface.utils.face_align import norm_crop
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from fpga_models.synthetic.render import PersonTruth, render
+from fpga_models.synthetic.sampling import random_scene
+from fpga_models.synthetic.scene import KINDS, number_of_people
+
+SIZE = 128
+MAX_PEOPLE = 4
+MASK_SIDE = 64
+CROP_SIDE = 112
+KIND_SHARES = {"portrait": 0.45, "half_body": 0.06, "full_body": 0.06, "group_2": 0.2, "group_3": 0.13, "group_4": 0.1}
+CONDITIONING_IDENTITIES = range(0, 4000)  # the recogniser whose embeddings condition the generator
+EVALUATION_IDENTITIES = range(4000, 8000)  # the independent encoder that scores
+TRAIN_IDENTITIES = range(0, 8000)  # autoencoder and generator
+TEST_IDENTITIES = range(100_000, 200_000)  # never trained on
+
+Spec = dict[str, tuple[tuple[int, ...], type]]
+Arrays = dict[str, npt.NDArray[Any]]
+
+SCENE_ARRAYS: Spec = {
+    "images": ((SIZE, SIZE, 3), np.uint8),
+    "identity": ((MAX_PEOPLE,), np.int32),
+    "box": ((MAX_PEOPLE, 4), np.float32),
+    "kps5": ((MAX_PEOPLE, 5, 2), np.float32),
+    "skeleton": ((MAX_PEOPLE, 18, 3), np.float32),
+    "mask": ((MAX_PEOPLE, MASK_SIDE, MASK_SIDE), np.uint8),
+    "count": ((), np.uint8),
+    "kind": ((), np.uint8),
+}
+CROP_ARRAYS: Spec = {
+    "crops": ((CROP_SIDE, CROP_SIDE, 3), np.uint8),
+    "crop_identity": ((), np.int32),
+    "crop_face_px": ((), np.float32),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scenes:
+    """Rendered scenes on disk, N of them; absent people have identity -1 and zeros.
+
+    Attributes:
+        images: (N, 128, 128, 3) RGB uint8.
+        identity: (N, 4) int32; box: (N, 4, 4); kps5: (N, 4, 5, 2); skeleton: (N, 4, 18, 3), pixels, float32.
+        mask: (N, 4, 64, 64) uint8 soft head region.
+        count, kind: (N,) uint8, people and index into KINDS.
+        captions: N strings.
+    """
+
+    images: npt.NDArray[np.uint8]
+    identity: npt.NDArray[np.int32]
+    box: npt.NDArray[np.float32]
+    kps5: npt.NDArray[np.float32]
+    skeleton: npt.NDArray[np.float32]
+    mask: npt.NDArray[np.uint8]
+    count: npt.NDArray[np.uint8]
+    kind: npt.NDArray[np.uint8]
+    captions: list[str]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def open_scenes(folder: Path) -> Scenes:
+    """Open the scenes of this folder without reading them into memory."""
+    lines = (folder / "captions.jsonl").read_text().splitlines()
+    return Scenes(**_open(folder, SCENE_ARRAYS, "r"), captions=[json.loads(line)["caption"] for line in lines])
+
+
+def open_crops(folder: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]:
+    """Open aligned crops (M, 112, 112, 3) RGB uint8 and their identities (M,)."""
+    arrays = _open(folder, CROP_ARRAYS, "r")
+    return arrays["crops"], arrays["crop_identity"]
+
+
+def _open(folder: Path, spec: Spec, mode: Literal["r", "r+"]) -> Arrays:
+    return {name: np.load(folder / f"{name}.npy", mmap_mode=mode) for name in spec}
+
+
+def _create(folder: Path, spec: Spec, count: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, (shape, dtype) in spec.items():
+        np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, (count, *shape)).flush()
+
+
+def write_scenes(folder: Path, indices: range, seed: int, identities: range) -> list[str]:
+    """Render the scenes with these indices into the arrays of the folder and return their captions."""
+    cv2.setNumThreads(1)
+    arrays = _open(folder, SCENE_ARRAYS, "r+")
+    captions = []
+    for index in indices:
+        rng = np.random.default_rng([seed, index])
+        kind = str(rng.choice(list(KIND_SHARES), p=list(KIND_SHARES.values())))
+        people = rng.choice(len(identities), number_of_people(kind), replace=False) + identities.start
+        rendered = render(random_scene(rng, people.tolist(), kind, SIZE))
+        arrays["images"][index] = rendered.image
+        arrays["count"][index] = len(rendered.people)
+        arrays["kind"][index] = KINDS.index(kind)
+        arrays["identity"][index] = -1
+        for place, person in enumerate(rendered.people):
+            _write_person(arrays, index, place, person)
+        captions.append(rendered.caption)
+    return captions
+
+
+def _write_person(arrays: Arrays, index: int, place: int, person: PersonTruth) -> None:
+    arrays["identity"][index, place] = person.identity
+    arrays["box"][index, place] = person.box
+    arrays["kps5"][index, place] = person.kps5
+    arrays["skeleton"][index, place] = person.skeleton
+    arrays["mask"][index, place] = cv2.resize(person.mask, (MASK_SIDE, MASK_SIDE), interpolation=cv2.INTER_AREA)
+
+
+def aligned_crop(rng: np.random.Generator, identity: int, face_px: float) -> npt.NDArray[np.uint8]:
+    """Render this person with a face of about this height in pixels and align it to 112x112, slightly off."""
+    probe = random_scene(rng, [identity], "portrait", SIZE)
+    box_height = 1.62 * probe.people[0].pose.unit
+    size = round(face_px / box_height)
+    rendered = render(random_scene(rng, [identity], "portrait", size))
+    (person,) = rendered.people
+    kps = person.kps5 - 0.5 + rng.normal(0, 0.012, (5, 2)) * face_px
+    crop: npt.NDArray[np.uint8] = norm_crop(rendered.image, kps.astype(np.float32), CROP_SIDE)
+    return crop
+
+
+def write_crops(folder: Path, indices: range, seed: int, identities: range, per_identity: int) -> list[str]:
+    """Render the crops with these indices into the arrays of the folder; returns no captions."""
+    cv2.setNumThreads(1)
+    arrays = _open(folder, CROP_ARRAYS, "r+")
+    for index in indices:
+        rng = np.random.default_rng([seed, 1, index])
+        identity = identities[index // per_identity]
+        face_px = float(np.exp(rng.uniform(np.log(18), np.log(90))))
+        arrays["crops"][index] = aligned_crop(rng, identity, face_px)
+        arrays["crop_identity"][index] = identity
+        arrays["crop_face_px"][index] = face_px
+    return []
+
+
+def _in_parallel(work: Callable[[range], list[str]], count: int, workers: int, title: str) -> Iterator[str]:
+    chunks = [range(start, min(start + 250, count)) for start in range(0, count, 250)]
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with multiprocessing.get_context("spawn").Pool(workers) as pool, Progress(*columns) as progress:
+        task = progress.add_task(title, total=count)
+        for chunk, captions in zip(chunks, pool.imap(work, chunks), strict=True):
+            progress.advance(task, len(chunk))
+            yield from captions
+
+
+def render_scenes(folder: Path, count: int, seed: int, identities: range, workers: int) -> None:
+    """Write `count` scenes of these people under `folder`."""
+    _create(folder, SCENE_ARRAYS, count)
+    work = partial(write_scenes, folder, seed=seed, identities=identities)
+    with (folder / "captions.jsonl").open("w") as lines:
+        for caption in _in_parallel(work, count, workers, f"{count} scenes"):
+            lines.write(json.dumps({"caption": caption}) + "\n")
+
+
+def render_crops(folder: Path, seed: int, identities: range, per_identity: int, workers: int) -> None:
+    """Write aligned crops of these people under `folder`, ordered by identity."""
+    count = len(identities) * per_identity
+    _create(folder, CROP_ARRAYS, count)
+    work = partial(write_crops, folder, seed=seed, identities=identities, per_identity=per_identity)
+    for _ in _in_parallel(work, count, workers, f"{count} crops"):
+        pass
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("var/mini"))
+    parser.add_argument("--count", type=int, default=40_000, help="training scenes")
+    parser.add_argument("--test-count", type=int, default=1_000, help="scenes of people never trained on")
+    parser.add_argument("--crops-per-identity", type=int, default=8)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=2)
+    options = parser.parse_args()
+    out, seed, workers = options.out, options.seed, options.workers
+    render_crops(out / "crops", seed, TRAIN_IDENTITIES, options.crops_per_identity, workers)
+    render_scenes(out / "scenes", options.count, seed, TRAIN_IDENTITIES, workers)
+    render_scenes(out / "scenes_test", options.test_count, seed + 1, TEST_IDENTITIES, workers)
+    render_crops(out / "crops_test", seed + 1, TEST_IDENTITIES[:500], options.crops_per_identity, workers)
+
+
+if __name__ == "__main__":
+    main()
