@@ -14,11 +14,13 @@ from orchestrator.errors import ModelError, NotFoundError
 
 Control = Literal["skeleton", "landmark", "both", "none"]
 CONTROLS: tuple[Control, ...] = get_args(Control)
-Fraction = Annotated[float, Field(ge=-1.0, le=2.0)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Anywhere = Annotated[float, Field(ge=-100.0, le=100.0)]
+"""A hidden joint may lie outside the picture."""
 Size = tuple[Annotated[int, Field(ge=8, le=8192)], Annotated[int, Field(ge=8, le=8192)]]
 Range = tuple[float, float]
 Point = tuple[Fraction, Fraction]
-Joint = tuple[Fraction, Fraction, float]
+Joint = tuple[Anywhere, Anywhere, float]
 
 
 class _Frozen(BaseModel):
@@ -28,7 +30,7 @@ class _Frozen(BaseModel):
 class Slot(_Frozen):
     """One place of a layout, in fractions of width and height.
 
-    `kps5`: image-left eye, image-right eye, nose, mouth corners left and right. `skeleton`: OpenPose-18 with visibility.
+    `kps5`: image-left eye, image-right eye, nose, left and right mouth corner. `skeleton`: OpenPose-18, x, y, visible.
     """
 
     name: str

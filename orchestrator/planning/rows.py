@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from orchestrator.planning.presets import Control
@@ -54,6 +64,23 @@ def _size(value: object) -> object:
     return found.group(1), found.group(2)
 
 
+def _scalar(value: object) -> object:
+    """Let a value of the client's own pass unchanged if it is a short scalar that JSON and any database can hold."""
+    if isinstance(value, str):
+        _plain_text(value)
+        if len(value) > 1000 or (not value.isascii() and value != value.encode("utf-8", "replace").decode()):
+            raise PydanticCustomError("bad_text", "at most 1000 characters of valid Unicode are allowed")
+    elif isinstance(value, int):
+        if abs(value) >= 2**53:
+            raise PydanticCustomError("out_of_range", "a number beyond 2**53 does not survive JSON; write it as text")
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise PydanticCustomError("bad_value", "a finite number is wanted")
+    elif value is not None:
+        raise PydanticCustomError("bad_value", "text, a number, true, false or null is wanted")
+    return value
+
+
 def _coordinates(value: object) -> object:
     """Refuse a box or a point list that is not a list before its members are read one by one."""
     if not isinstance(value, list | tuple):
@@ -67,7 +94,7 @@ Text = Annotated[str, BeforeValidator(_plain_text), StringConstraints(strip_whit
 Name = Annotated[str, StringConstraints(strip_whitespace=True, pattern=NAME, max_length=64)]
 Pixels = Annotated[int, BeforeValidator(_plain_number), Field(ge=1, le=16384)]
 Coordinate = Annotated[float, BeforeValidator(_plain_number), Field(ge=-100_000, le=100_000)]
-Extra = str | int | float | bool | None
+Extra = Annotated[Any, AfterValidator(_scalar)]
 
 
 class _Strict(BaseModel):
@@ -83,14 +110,20 @@ class Person(_Strict):
     identity: Name
     slot: Name | None = None
     box: Annotated[tuple[Coordinate, Coordinate, Coordinate, Coordinate], BeforeValidator(_coordinates)] | None = None
-    kps5: Annotated[
-        tuple[tuple[Coordinate, Coordinate], ...], BeforeValidator(_coordinates), Field(min_length=5, max_length=5)
-    ] | None = None
-    skeleton: Annotated[
-        tuple[tuple[Coordinate, Coordinate, Coordinate], ...],
-        BeforeValidator(_coordinates),
-        Field(min_length=18, max_length=18),
-    ] | None = None
+    kps5: (
+        Annotated[
+            tuple[tuple[Coordinate, Coordinate], ...], BeforeValidator(_coordinates), Field(min_length=5, max_length=5)
+        ]
+        | None
+    ) = None
+    skeleton: (
+        Annotated[
+            tuple[tuple[Coordinate, Coordinate, Coordinate], ...],
+            BeforeValidator(_coordinates),
+            Field(min_length=18, max_length=18),
+        ]
+        | None
+    ) = None
 
     @model_validator(mode="before")
     @classmethod
@@ -131,7 +164,7 @@ class ManifestRow(_Strict):
     guidance: Number | None = None
     id_scale: Number | None = None
     control: Control | None = None
-    extra: dict[str, Annotated[Extra, Field(union_mode="left_to_right"), BeforeValidator(_plain_text)]] = {}
+    extra: dict[Name, Extra] = {}
     """Columns whose name starts with `x_`: ours to carry, not to read."""
 
 
@@ -140,11 +173,13 @@ COLUMNS: tuple[str, ...] = tuple(name for name in ManifestRow.model_fields if na
 
 def unknown_column(row: int, names: list[str]) -> RowError:
     """Name columns that we do not know, with the nearest one that we do."""
-    shown = ", ".join(repr(name[:40]) for name in names[:5])
+    shown = ", ".join(repr(name[:40]) for name in names[:5])  # repr escapes what cannot be printed
     near = difflib.get_close_matches(names[0][:40], COLUMNS, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else "; columns of your own start with x_"
     plural = "s" if len(names) > 1 else ""
-    return RowError(row=row, field=names[0][:40], code="unknown_column", message=f"unknown column{plural} {shown}{hint}")
+    return RowError(
+        row=row, field=repr(names[0][:40])[1:-1], code="unknown_column", message=f"unknown column{plural} {shown}{hint}"
+    )
 
 
 def check_row(number: int, values: dict[str, Any]) -> ManifestRow | list[RowError]:
@@ -161,7 +196,8 @@ def check_row(number: int, values: dict[str, Any]) -> ManifestRow | list[RowErro
 
 
 def _row_error(row: int, detail: ErrorDetails) -> RowError:
-    field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in detail["loc"]).lstrip(".")
+    parts = [part for part in detail["loc"] if part not in ("extra", "[key]")]
+    field = "".join(f"[{part}]" if isinstance(part, int) else f".{repr(part[:64])[1:-1]}" for part in parts).lstrip(".")
     match detail["type"]:
         case "missing":
             return RowError(row=row, field=field, code="missing_field", message=f"{field} is missing")
@@ -178,7 +214,7 @@ def _row_error(row: int, detail: ErrorDetails) -> RowError:
 
 
 def _code(kind: str) -> str:
-    if kind in ("bad_text", "bad_size", "two_places"):
+    if kind in ("bad_text", "bad_size", "two_places", "out_of_range"):
         return kind
     if kind.startswith(("greater_than", "less_than", "too_", "string_too_")):
         return "out_of_range"
