@@ -6,7 +6,6 @@ import signal
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import psycopg
 
@@ -36,7 +35,7 @@ class Postgres(Server):
         initdb = find_program("initdb", "/usr/lib/postgresql/*/bin/initdb")
         self.run([initdb, "-D", "data", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"])
 
-    def command(self) -> list[str]:
+    def commands(self) -> list[list[str]]:
         """Run in the foreground with small memory."""
         options = {
             "listen_addresses": "127.0.0.1",
@@ -49,7 +48,7 @@ class Postgres(Server):
             "timezone": "UTC",
         }
         program = find_program("postgres", "/usr/lib/postgresql/*/bin/postgres")
-        return [program, "-D", str(Path("data")), *(f"--{name}={value}" for name, value in options.items())]
+        return [[program, "-D", "data", *(f"--{name}={value}" for name, value in options.items())]]
 
     def ready(self) -> bool:
         """Say whether a connection succeeds."""

@@ -1,4 +1,4 @@
-"""One server process on loopback: its own temporary folder and port, start, kill, restart, stop.
+"""One server on loopback: its own temporary folder and port, start, kill, restart, stop.
 
 A server dies with the process that started it, and can be killed and started again on the same port and data.
 """
@@ -59,7 +59,7 @@ def find_program(name: str, *patterns: str) -> str:
 
 
 class Server(ABC):
-    """A server process; use it as a context manager, or call start and close."""
+    """One or more processes that serve together; use it as a context manager, or call start and close."""
 
     name: ClassVar[str]
     user: ClassVar[str]
@@ -70,7 +70,7 @@ class Server(ABC):
         self.port = free_port()
         self.folder = Path(tempfile.mkdtemp(prefix=f"fpga-{self.name}-", dir="/tmp"))  # root's own tmp is closed
         self.log = self.folder / "log"
-        self.process: subprocess.Popen[bytes] | None = None
+        self.processes: list[subprocess.Popen[bytes]] = []
 
     @property
     @abstractmethod
@@ -78,8 +78,8 @@ class Server(ABC):
         """Where clients find it."""
 
     @abstractmethod
-    def command(self) -> list[str]:
-        """Return the command that runs the server in the foreground."""
+    def commands(self) -> list[list[str]]:
+        """Return the commands that run the server in the foreground; the first is the one to be told to stop."""
 
     @abstractmethod
     def ready(self) -> bool:
@@ -90,8 +90,8 @@ class Server(ABC):
         """Write configuration and data before the first start."""
 
     def environment(self) -> dict[str, str]:
-        """Return the variables that the server gets besides PATH."""
-        return {}
+        """Return all variables that the server gets."""
+        return {"PATH": os.environ["PATH"], "HOME": str(self.folder), "LC_ALL": "C.UTF-8"}
 
     def start(self) -> None:
         """Start the process and wait until it answers.
@@ -103,41 +103,44 @@ class Server(ABC):
         if not any(self.folder.iterdir()):
             self.prepare()
             self.hand_over()
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [*self.as_user(), *self.command()],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=self.folder,
-                env={"PATH": os.environ["PATH"], "HOME": str(self.folder), "LC_ALL": "C.UTF-8"} | self.environment(),
-                start_new_session=True,
-            )
+        for command in self.commands():
+            self.processes.append(self.spawn(command))
         end = time.monotonic() + self.start_seconds
         while not self.ready():
-            if self.process.poll() is not None or time.monotonic() > end:
+            if any(process.poll() is not None for process in self.processes) or time.monotonic() > end:
                 tail = self.log.read_text(errors="replace")[-2000:]
                 self.kill()
                 raise ServiceFailedError(f"{self.name} did not start; its log ends with:\n{tail}")
             time.sleep(0.03)
 
+    def spawn(self, command: list[str]) -> subprocess.Popen[bytes]:
+        """Start one process in a group of its own, its output going to the log."""
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
+                [*self.as_user(), *command],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+                env=self.environment(),
+                start_new_session=True,
+            )
+
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
-        """End the process in its orderly way, or by force after 20 seconds; the data stay."""
-        if self.process is None:
-            return
-        self.process.send_signal(how)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(20)
+        """End the server in its orderly way, or by force after 20 seconds; the data stay."""
+        if self.processes:
+            self.processes[0].send_signal(how)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.processes[0].wait(20)
         self.kill()
 
     def kill(self) -> None:
-        """End the process and its children with SIGKILL; the data stay as they are at this moment."""
-        if self.process is None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-        self.process = None
+        """End every process and its children with SIGKILL; the data stay as they are at this moment."""
+        for process in self.processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        self.processes = []
 
     def close(self) -> None:
         """Stop and remove everything."""
@@ -150,7 +153,7 @@ class Server(ABC):
         done = subprocess.run(
             [*self.as_user(), *command],
             cwd=self.folder,
-            env={"PATH": os.environ["PATH"], "HOME": str(self.folder), "LC_ALL": "C.UTF-8"} | self.environment(),
+            env=self.environment(),
             capture_output=True,
             text=True,
         )
