@@ -7,11 +7,12 @@ workers find what is committed.
 from __future__ import annotations
 
 import csv
+import gc
 import hashlib
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -111,29 +112,30 @@ def submit_portraits(
     request = request_sha256(manifest, options)
     if idempotency_key is not None and (known := _repeated(ledger, owner, idempotency_key, request)):
         return known
-    planned = _plan(ledger, settings, manifest, format, owner=owner, preset=preset_name, defaults=defaults)
-    if planned.errors and not (skip_invalid and planned.items):
-        raise _refusal(planned)
-    submitted = batches.submit(
-        ledger,
-        NewBatch(
-            owner=owner,
-            kind="generate",
-            name=name,
-            preset=preset_name,
-            stages=STAGES,
-            items=[_new_item(item) for item in planned.items],
-            lane=lane,
-            priority=priority,
-            model_version_id=registry.champion(ledger, settings, preset_name),
-            idempotency_key=idempotency_key,
-            request_sha256=request,
-            options={"redraws": redraws, "defaults": asdict(defaults)},
-            rejected_rows=_rejected_rows(manifest, format, planned.errors),
-            flow_run_id=flow_run_id,
-            paused=paused,
-        ),
-    )
+    with _collector_paused():
+        planned = _plan(ledger, settings, manifest, format, owner=owner, preset=preset_name, defaults=defaults)
+        if planned.errors and not (skip_invalid and planned.items):
+            raise _refusal(planned)
+        submitted = batches.submit(
+            ledger,
+            NewBatch(
+                owner=owner,
+                kind="generate",
+                name=name,
+                preset=preset_name,
+                stages=STAGES,
+                items=[_new_item(item) for item in planned.items],
+                lane=lane,
+                priority=priority,
+                model_version_id=registry.champion(ledger, settings, preset_name),
+                idempotency_key=idempotency_key,
+                request_sha256=request,
+                options={"redraws": redraws, "defaults": asdict(defaults)},
+                rejected_rows=_rejected_rows(manifest, format, planned.errors),
+                flow_run_id=flow_run_id,
+                paused=paused,
+            ),
+        )
     return Submission(
         batch_id=submitted.batch_id,
         repeated=submitted.repeated,
@@ -202,6 +204,18 @@ def request_sha256(manifest: bytes, options: Mapping[str, Any]) -> str:
     digest.update(b"\n")
     digest.update(manifest)
     return digest.hexdigest()
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Keep the cycle collector from walking ten thousand fresh rows again and again: a quarter of the time [ours]."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _check_options(lane: str, priority: int, redraws: int) -> None:

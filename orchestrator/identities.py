@@ -1,0 +1,380 @@
+"""The library of people: add reference pictures, wait for their faces, consent, and erase with a receipt.
+
+Pictures are only looked at by their header here; decoding them and finding the face is a worker's stage.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from orchestrator import registry
+from orchestrator.errors import ConflictError, InputError, StoreUnavailableError, UsageError
+from orchestrator.ledger import artifacts, audit, batches, identities, sweeper
+from orchestrator.ledger.batches import NewBatch, NewItem
+from orchestrator.ledger.rows import Artifact, Consent, Identity, Reference
+from orchestrator.ledger.session import Ledger, now
+from orchestrator.ledger.states import ENDED
+from orchestrator.pictures import PictureFacts, check_picture
+from orchestrator.planning.rows import NAME
+from orchestrator.settings import Settings
+from orchestrator.storage import ByteStore, content_key
+
+HANDLE = re.compile(NAME)
+SUFFIXES = {"image/jpeg": ".jpg", "image/png": ".png", "image/webp": ".webp"}
+MAX_PICTURES = 32
+POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """One reference picture as it was handed in; `name` only serves messages."""
+
+    name: str
+    data: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConsentGiven:
+    """What a person allows: scopes, who wrote it down, the text they saw, until when."""
+
+    scopes: tuple[str, ...]
+    granted_by: str
+    text: bytes | None = None
+    expires_at: datetime | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the form that an enrol item carries: the text only as its sha256."""
+        return {
+            "scopes": list(self.scopes),
+            "granted_by": self.granted_by,
+            "text_sha256": hashlib.sha256(self.text).hexdigest() if self.text is not None else None,
+            "expires_at": self.expires_at.isoformat() if self.expires_at else None,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewPerson:
+    """A person to add to the library."""
+
+    handle: str
+    pictures: tuple[Picture, ...]
+    consent: ConsentGiven
+    name: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Enrolled:
+    """How adding one person ended: the identity's id, or an error with code and sentence, or neither so far."""
+
+    handle: str
+    identity_id: str | None
+    error: dict[str, Any] | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the object that the command line prints."""
+        return {"object": "identity.enrolled", "handle": self.handle, "id": self.identity_id, "error": self.error}
+
+
+def add(
+    ledger: Ledger,
+    store: ByteStore,
+    settings: Settings,
+    people: Sequence[NewPerson],
+    *,
+    owner: str,
+    more: bool = False,
+) -> str:
+    """Store reference pictures and queue the search for their faces; return the id of the enrol batch.
+
+    Every picture's header is checked before the first byte is stored. An identity exists once its item is completed.
+
+    Args:
+        more: allow handles that exist already, and add to them.
+
+    Raises:
+        InputError: a file is not a picture we read, or is too large.
+        ConflictError: a handle is taken, or given twice.
+        UsageError: a handle, scope or number of pictures is wrong.
+    """
+    _check_people(ledger, people, owner, more)
+    kinds = [[_facts(picture, settings) for picture in person.pictures] for person in people]
+    items = []
+    for number, (person, facts) in enumerate(zip(people, kinds, strict=True), start=1):
+        references = [
+            _put(ledger, store, owner, picture, fact.media_type)
+            for picture, fact in zip(person.pictures, facts, strict=True)
+        ]
+        params = {
+            "handle": person.handle,
+            "name": person.name,
+            "references": list({reference["artifact_id"]: reference for reference in references}.values()),
+            "consent": person.consent.as_json(),
+        }
+        digest = hashlib.sha256(json.dumps(params, sort_keys=True).encode()).hexdigest()
+        # the custom_id stays when a person is erased, so it is a number and not the handle
+        items.append(NewItem(custom_id=f"person-{number}", params=params, params_sha256=digest, seed=0))
+    submitted = batches.submit(
+        ledger,
+        NewBatch(
+            owner=owner,
+            kind="enrol",
+            name=f"add {len(people)} to the library",
+            preset=settings.preset,
+            stages=("ingest",),
+            items=items,
+            lane="interactive",
+            model_version_id=registry.champion(ledger, settings, settings.preset),
+            flow=False,
+        ),
+    )
+    return submitted.batch_id
+
+
+def outcomes(ledger: Ledger, owner: str, batch_id: str) -> list[Enrolled]:
+    """Return how the people of an enrol batch stand now, in the order they were given."""
+    with ledger.read() as session:
+        found = []
+        for item in batches.items(session, batches.get(session, owner, batch_id).id):
+            handle = str(item.params.get("handle", ""))
+            error: dict[str, Any] | None = None
+            identity_id = None
+            if item.state == "completed":
+                identity_id = identities.get(session, owner, handle).id
+            elif item.state in ENDED:
+                code, message = item.error_code or item.state, item.error_message or f"the item was {item.state}"
+                error = {"code": code, "message": message}
+            found.append(Enrolled(handle=handle, identity_id=identity_id, error=error))
+        return found
+
+
+def wait_enrolled(
+    ledger: Ledger,
+    owner: str,
+    batch_id: str,
+    *,
+    timeout_seconds: float,
+    tick: Callable[[list[Enrolled]], None] | None = None,
+) -> list[Enrolled]:
+    """Wait until every person of an enrol batch has ended or the time is over, and return how they stand."""
+    deadline = time.monotonic() + timeout_seconds
+    while True:
+        found = outcomes(ledger, owner, batch_id)
+        if tick:
+            tick(found)
+        if all(one.identity_id or one.error for one in found) or time.monotonic() > deadline:
+            return found
+        time.sleep(POLL_SECONDS)
+
+
+def list_people(ledger: Ledger, owner: str) -> list[dict[str, Any]]:
+    """Return the light objects of everybody in the library, by handle."""
+    with ledger.read() as session:
+        allowed = identities.scopes(session, owner, now(session))
+        return [
+            {**_light(row), "references": count, "scopes": sorted(allowed.get(row.handle or "", ("", frozenset()))[1])}
+            for row, count in identities.listing(session, owner)
+        ]
+
+
+def show(ledger: Ledger, owner: str, who: str) -> dict[str, Any]:
+    """Return one person with references and every consent ever given.
+
+    Raises:
+        NotFoundError: there is none of this handle or id.
+    """
+    with ledger.read() as session:
+        row = identities.get(session, owner, who)
+        return {
+            **_light(row),
+            "references": [_reference(*found) for found in identities.references(session, row.id)],
+            "consents": [_consent(found, now(session)) for found in identities.consents(session, row.id)],
+        }
+
+
+def grant(ledger: Ledger, owner: str, who: str, consent: ConsentGiven) -> dict[str, Any]:
+    """Write down what a person allows and return the person.
+
+    Raises:
+        NotFoundError: there is no such person.
+        UsageError: a scope is not known.
+    """
+    _check_scopes(consent.scopes)
+    given = consent.as_json()
+    with ledger.write() as session:
+        row = identities.get(session, owner, who)
+        for scope in consent.scopes:
+            identities.grant(
+                session,
+                owner,
+                row.id,
+                scope=scope,
+                granted_by=consent.granted_by,
+                text_sha256=given["text_sha256"],
+                expires_at=consent.expires_at,
+                moment=now(session),
+            )
+    return show(ledger, owner, who)
+
+
+def revoke(ledger: Ledger, owner: str, who: str, scopes: Sequence[str]) -> dict[str, Any]:
+    """End a person's consent for these scopes and return the person.
+
+    Raises:
+        NotFoundError: there is no such person.
+        UsageError: a scope is not known.
+        ConflictError: none of the scopes was allowed.
+    """
+    _check_scopes(scopes)
+    with ledger.read() as session:
+        identity_id = identities.get(session, owner, who).id
+    if not sum(identities.revoke(ledger, owner, identity_id, scope) for scope in scopes):
+        raise ConflictError(f"identity {who!r} allows none of {', '.join(scopes)}", code="consent_not_given")
+    return show(ledger, owner, who)
+
+
+def erase(ledger: Ledger, store: ByteStore, owner: str, who: str) -> dict[str, Any]:
+    """Take a person away: rows, references, pictures that show them, bytes; return the receipt.
+
+    The receipt holds no name: id, counts, sha256 over the sorted keys of the deleted objects, the audit row and its
+    hash, and when it was verified that none of the objects can be read any more.
+
+    Raises:
+        NotFoundError: there is no such person.
+        StoreUnavailableError: the rows are gone, but bytes are left; the sweeper will delete them.
+    """
+    erased = identities.erase(ledger, owner, who)
+    left = _delete(store, erased.keys)
+    if left:
+        raise StoreUnavailableError(
+            f"{erased.identity_id} is erased from the database, but {left} of {len(erased.keys)} objects could not be "
+            "deleted yet; the sweeper goes on trying, and no receipt is given until then"
+        )
+    sweeper.artifacts_deleted(ledger, erased.artifact_ids)
+    with ledger.read() as session:
+        entry = audit.last(session, erased.identity_id, "identity.erase")
+    assert entry is not None, "an erase writes its audit row in the same transaction"
+    return {
+        "object": "identity.erase_receipt",
+        "identity_id": erased.identity_id,
+        "references": erased.references,
+        "outputs": erased.outputs,
+        "items": erased.items,
+        "objects": len(erased.keys),
+        "keys_sha256": hashlib.sha256("\n".join(sorted(erased.keys)).encode()).hexdigest(),
+        "audit": {"id": entry.id, "hash": entry.hash, "at": entry.at.isoformat()},
+        "verified_at": datetime.now(UTC).isoformat(),
+    }
+
+
+def write_receipt(receipt: dict[str, Any], path: Path) -> None:
+    """Write a receipt, readable by its owner alone.
+
+    Raises:
+        ConflictError: the file exists.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        path.touch(mode=0o600, exist_ok=False)
+    except FileExistsError as error:
+        raise ConflictError(f"{path} exists; a receipt is never overwritten", code="file_exists") from error
+    path.write_text(json.dumps(receipt, indent=2) + "\n")
+
+
+def _delete(store: ByteStore, keys: Sequence[str]) -> int:
+    """Delete these objects and return how many of them can still be found."""
+    left = 0
+    for key in keys:
+        try:
+            store.delete(key)
+            left += store.head(key) is not None
+        except StoreUnavailableError:
+            left += 1
+    return left
+
+
+def _facts(picture: Picture, settings: Settings) -> PictureFacts:
+    try:
+        return check_picture(picture.data, max_pixels=settings.max_pixels)
+    except InputError as error:
+        raise InputError(f"{picture.name}: {error.message}", code=error.code, **error.details) from error
+
+
+def _put(ledger: Ledger, store: ByteStore, owner: str, picture: Picture, media_type: str) -> dict[str, Any]:
+    sha256 = hashlib.sha256(picture.data).hexdigest()
+    key = content_key(owner, sha256, SUFFIXES[media_type])
+    artifact_id = artifacts.reserve(
+        ledger, owner=owner, sha256=sha256, key=key, size=len(picture.data), media_type=media_type
+    )
+    store.put(key, picture.data, media_type=media_type, sha256=sha256)
+    return {"artifact_id": artifact_id, "key": key, "sha256": sha256, "file_name": picture.name}
+
+
+def _check_people(ledger: Ledger, people: Sequence[NewPerson], owner: str, more: bool) -> None:
+    seen: set[str] = set()
+    for person in people:
+        if not HANDLE.match(person.handle) or len(person.handle) > 64 or person.handle.startswith("idn_"):
+            raise UsageError(
+                "a handle is 1 to 64 letters, digits, '.', '_' and '-', the first a letter or digit, not starting "
+                f"with idn_; got {person.handle[:80]!r}",
+                code="bad_handle",
+            )
+        if person.handle in seen:
+            raise ConflictError(f"handle {person.handle!r} is given twice", code="handle_taken")
+        seen.add(person.handle)
+        if not 1 <= len(person.pictures) <= MAX_PICTURES:
+            raise UsageError(f"a person is added with 1 to {MAX_PICTURES} pictures, got {len(person.pictures)}")
+        _check_scopes(person.consent.scopes)
+    if not more:
+        with ledger.read() as session:
+            for person in people:
+                identities.check_handle_free(session, owner, person.handle)
+
+
+def _check_scopes(scopes: Sequence[str]) -> None:
+    for scope in scopes:
+        if scope not in identities.SCOPES:
+            raise UsageError(f"a scope is {', '.join(identities.SCOPES)}; got {scope!r}", code="bad_scope")
+
+
+def _light(row: Identity) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "object": "identity",
+        "handle": row.handle,
+        "name": row.name,
+        "created_at": row.created_at.isoformat(),
+    }
+
+
+def _reference(reference: Reference, artifact: Artifact) -> dict[str, Any]:
+    return {
+        "id": reference.id,
+        "sha256": artifact.sha256,
+        "key": artifact.key,
+        "media_type": artifact.media_type,
+        "encoder": reference.encoder,
+        "face": reference.face,
+        "created_at": reference.created_at.isoformat(),
+    }
+
+
+def _consent(consent: Consent, moment: datetime) -> dict[str, Any]:
+    expired = consent.expires_at is not None and consent.expires_at <= moment
+    state = "revoked" if consent.revoked_at else "expired" if expired else "valid"
+    return {
+        "scope": consent.scope,
+        "state": state,
+        "granted_by": consent.granted_by,
+        "text_sha256": consent.text_sha256,
+        "granted_at": consent.granted_at.isoformat(),
+        "expires_at": consent.expires_at.isoformat() if consent.expires_at else None,
+        "revoked_at": consent.revoked_at.isoformat() if consent.revoked_at else None,
+    }

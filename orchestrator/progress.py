@@ -1,0 +1,124 @@
+"""Where a batch stands and when it will be done: counts by query, time from measured history, waiting kept apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from orchestrator.ledger import batches, history, workers
+from orchestrator.ledger.rows import Batch
+from orchestrator.ledger.session import Ledger, now
+from orchestrator.ledger.states import BATCH_ENDED, ENDED
+from orchestrator.planning.estimate import Eta, estimate
+from orchestrator.submit import STAGES, stage_loads
+
+PIPELINES = {"generate": STAGES, "enrol": ("ingest",)}
+"""Stages of an item, in order, by the kind of its batch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageNow:
+    """Items that stand at a stage: waiting, running, and the mean share that the running ones have done."""
+
+    name: str
+    waiting: int
+    running: int
+    progress: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """One look at a batch. `eta` is None without history, while paused, and where nobody works."""
+
+    batch_id: str
+    state: str
+    total: int
+    done: int
+    counts: dict[str, int]
+    verdicts: dict[str, int]
+    errors: dict[str, int]
+    stages: tuple[StageNow, ...]
+    workers: int
+    queue_p50: float | None
+    run_p50: float | None
+    elapsed: float
+    eta: Eta | None
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will happen."""
+        return self.state in BATCH_ENDED
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the object that watchers print, one line for each look."""
+        return {"object": "batch.progress", **asdict(self)}
+
+
+def look(ledger: Ledger, owner: str, batch_id: str) -> Progress:
+    """Take one look at a batch, in one read of the ledger.
+
+    Raises:
+        NotFoundError: there is no such batch of this owner.
+    """
+    with ledger.read() as session:
+        moment = now(session)
+        batch = batches.get(session, owner, batch_id)
+        counts = batches.counts(session, batch.id)
+        stages = _stages(history.open_stages(session, batch.id))
+        living = workers.living(session, moment)
+        open_ = batch.state == "in_progress" and bool(living)
+        eta = estimate(stage_loads(session, batch.preset, _left(batch, stages))) if open_ else None
+        times = history.stage_times(session, batch.id)
+        waits = sorted(seconds for of_stage in times.values() for seconds in of_stage.queue)
+        runs = sorted(seconds for of_stage in times.values() for seconds in of_stage.run)
+        return Progress(
+            batch_id=batch.id,
+            state=batch.state,
+            total=batch.total,
+            done=sum(counts[state] for state in ENDED),
+            counts=counts,
+            verdicts=batches.verdict_counts(session, batch.id),
+            errors=batches.error_counts(session, batch.id),
+            stages=stages,
+            workers=len(living),
+            queue_p50=_middle(waits),
+            run_p50=_middle(runs),
+            elapsed=((batch.finished_at or moment) - batch.created_at).total_seconds(),
+            eta=eta,
+        )
+
+
+def _stages(found: Sequence[history.OpenStage]) -> tuple[StageNow, ...]:
+    names = dict.fromkeys(stage.name for stage in found)
+    summed = []
+    for name in names:
+        running = [s for s in found if s.name == name and s.state in ("running", "cancelling", "leased")]
+        count = sum(s.count for s in running)
+        summed.append(
+            StageNow(
+                name=name,
+                waiting=sum(s.count for s in found if s.name == name and s.state == "queued"),
+                running=count,
+                progress=round(sum(s.progress for s in running) / count, 3) if count else 0.0,
+            )
+        )
+    return tuple(summed)
+
+
+def _left(batch: Batch, stages: tuple[StageNow, ...]) -> dict[str, int]:
+    """Return how many items have each stage of the pipeline still before them, work already done deducted."""
+    pipeline = PIPELINES.get(batch.kind, ())
+    left = dict.fromkeys(pipeline, 0)
+    for stage in stages:
+        if stage.name not in left:
+            continue
+        here = pipeline.index(stage.name)
+        left[stage.name] += stage.waiting + round(stage.running * (1 - stage.progress))
+        for later in pipeline[here + 1 :]:
+            left[later] += stage.waiting + stage.running
+    return left
+
+
+def _middle(ranked: list[float]) -> float | None:
+    return round(ranked[(len(ranked) - 1) // 2], 3) if ranked else None

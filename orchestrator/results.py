@@ -1,0 +1,221 @@
+"""The JSON objects of batches and items: the same for the command line, sidecars, results.jsonl and HTTP.
+
+Field names follow the OpenAI-shaped batch APIs where those have one (`status`, `request_counts`, `custom_id`); ours
+stand beside them. Light objects for lists, heavy ones for one batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from orchestrator.ledger import batches, history
+from orchestrator.ledger.batches import ItemDetail
+from orchestrator.ledger.rows import Artifact, Attempt, Batch, Output, Stage
+from orchestrator.ledger.states import BATCH_ENDED, ENDED
+
+STATUS_WORDS = {"completed_with_errors": "completed", "paused": "in_progress"}
+"""Our batch states that the usual `status` has no word for; `state` has the exact one."""
+PAGE = 500
+
+
+def batch_object(session: Session, batch: Batch) -> dict[str, Any]:
+    """Return everything about a batch but its items: counts by state, error code and verdict, and stage times."""
+    counts = batches.counts(session, batch.id)
+    return {
+        **batch_line(batch, counts),
+        "counts": counts,
+        "rejected_rows": len(batch.rejected_rows),
+        "error_counts": _with_rejected(batches.error_counts(session, batch.id), batch),
+        "verdicts": batches.verdict_counts(session, batch.id),
+        "stages": [
+            {
+                "name": name,
+                "count": len(times.run),
+                "queue_seconds": spread(times.queue),
+                "run_seconds": spread(times.run),
+            }
+            for name, times in history.stage_times(session, batch.id).items()
+        ],
+        "model_version": batch.model_version_id,
+        "parent_id": batch.parent_id,
+        "flow_run_id": batch.flow_run_id,
+        "idempotency_key": batch.idempotency_key,
+        "options": batch.options,
+        "reason": batch.reason,
+        "paused_at": _time(batch.paused_at),
+        "seconds": _between(batch.started_at, batch.finished_at),
+    }
+
+
+def batch_line(batch: Batch, counts: dict[str, int]) -> dict[str, Any]:
+    """Return the light object of a batch for lists; rows that were left out count as failed."""
+    rejected = len(batch.rejected_rows)
+    return {
+        "id": batch.id,
+        "object": "batch",
+        "kind": batch.kind,
+        "name": batch.name,
+        "status": STATUS_WORDS.get(batch.state, batch.state),
+        "state": batch.state,
+        "request_counts": {
+            "total": batch.total + rejected,
+            "completed": counts["completed"],
+            "failed": counts["failed"] + counts["held"] + rejected,
+        },
+        "owner": batch.owner,
+        "lane": batch.lane,
+        "priority": batch.priority,
+        "preset": batch.preset,
+        "created_at": _time(batch.created_at),
+        "started_at": _time(batch.started_at),
+        "finished_at": _time(batch.finished_at),
+    }
+
+
+def item_object(detail: ItemDetail) -> dict[str, Any]:
+    """Return everything about an item: what was asked, what came out, and each stage with its attempts."""
+    item = detail.item
+    chosen = next(((o, a) for o, a in detail.outputs if o.id == item.output_id), None)
+    attempts: dict[int, list[Attempt]] = {}
+    for attempt in detail.attempts:
+        attempts.setdefault(attempt.stage_id, []).append(attempt)
+    return {
+        "id": item.id,
+        "object": "batch.item",
+        "batch_id": item.batch_id,
+        "custom_id": item.custom_id,
+        "position": item.position,
+        "status": item.state,
+        "seed": item.seed,
+        "params": item.params,
+        "output": _output(*chosen) if chosen else None,
+        "verdict": item.verdict,
+        "similarity": item.similarity,
+        "scores": chosen[0].scores if chosen else None,
+        "redraws": item.redraws,
+        "stages": [_stage(stage, attempts.get(stage.id, [])) for stage in detail.stages],
+        "error": item_error(detail),
+        "created_at": _time(item.created_at),
+        "started_at": _time(item.started_at),
+        "finished_at": _time(item.finished_at),
+    }
+
+
+def item_error(detail: ItemDetail) -> dict[str, Any] | None:
+    """Return the story of an item that went wrong, or of the last mishap of one that still tries."""
+    item = detail.item
+    if item.error_code is None:
+        return None
+    return {
+        "code": item.error_code,
+        "message": item.error_message,
+        "stage": item.error_stage,
+        "attempt": item.error_attempt,
+    }
+
+
+def results_lines(session: Session, batch: Batch) -> Iterator[dict[str, Any]]:
+    """Yield the objects of the items that are completed, in manifest order; true at any moment."""
+    yield from _pages(session, batch, ("completed",))
+
+
+def errors_lines(session: Session, batch: Batch) -> Iterator[dict[str, Any]]:
+    """Yield what went wrong, rows left out at submit first, then items; joined on `custom_id`."""
+    for row in batch.rejected_rows:
+        error = {"code": row["code"], "message": row["message"], "stage": "validate", "field": row["field"]}
+        if "more" in row:
+            error["more"] = row["more"]
+        yield {"custom_id": row["custom_id"], "row": row["row"], "status": "rejected", "error": error}
+    for found in _pages(session, batch, ("failed", "held", "cancelled")):
+        error = found["error"] or {"code": "cancelled", "message": "the item was cancelled before it ended"}
+        yield {"custom_id": found["custom_id"], "id": found["id"], "status": found["status"], "error": error}
+
+
+def exit_code(batch: dict[str, Any]) -> int:
+    """Return what a command that waited for this batch ends with: 0 all good, 2 finished with failed items."""
+    return 2 if batch["state"] in BATCH_ENDED and batch["state"] != "completed" else 0
+
+
+def spread(seconds: Sequence[float]) -> dict[str, float]:
+    """Return the p50, p90 (nearest rank) and maximum of some durations, in milliseconds' precision."""
+    ranked = sorted(seconds)
+    return {
+        "p50": round(ranked[_rank(0.5, len(ranked))], 3),
+        "p90": round(ranked[_rank(0.9, len(ranked))], 3),
+        "max": round(ranked[-1], 3),
+    }
+
+
+def _rank(share: float, count: int) -> int:
+    return max(0, math.ceil(share * count) - 1)
+
+
+def _pages(session: Session, batch: Batch, states: Sequence[str]) -> Iterator[dict[str, Any]]:
+    after = -1
+    while page := batches.items(session, batch.id, states=states, after=after, limit=PAGE):
+        yield from (item_object(detail) for detail in batches.details(session, page))
+        after = page[-1].position
+
+
+def _output(output: Output, artifact: Artifact) -> dict[str, Any]:
+    return {
+        "id": output.id,
+        "sha256": artifact.sha256,
+        "key": artifact.key,
+        "size": artifact.size,
+        "media_type": artifact.media_type,
+        "width": output.width,
+        "height": output.height,
+        "round": output.round,
+        "seed": output.seed,
+        "model_version": output.model_version_id,
+        "record": output.record,
+    }
+
+
+def _stage(stage: Stage, attempts: Sequence[Attempt]) -> dict[str, Any]:
+    ended = stage.state in ENDED
+    return {
+        "name": stage.name,
+        "round": stage.round,
+        "state": stage.state,
+        "progress": round(stage.progress, 3),
+        "attempts": [_attempt(attempt) for attempt in attempts],
+        "queued_at": _time(stage.queued_at),
+        "started_at": _time(stage.started_at),
+        "finished_at": _time(stage.finished_at),
+        "queue_seconds": _between(stage.queued_at, stage.started_at),
+        "seconds": _between(stage.started_at, stage.finished_at) if ended else None,
+    }
+
+
+def _attempt(attempt: Attempt) -> dict[str, Any]:
+    error = {"code": attempt.error_code, "message": attempt.error_message} if attempt.error_code else None
+    return {
+        "attempt": attempt.token,
+        "worker_id": attempt.worker_id,
+        "group_size": attempt.group_size,
+        "outcome": attempt.outcome,
+        "started_at": _time(attempt.started_at),
+        "ended_at": _time(attempt.ended_at),
+        "error": error,
+    }
+
+
+def _with_rejected(counts: dict[str, int], batch: Batch) -> dict[str, int]:
+    for row in batch.rejected_rows:
+        counts[row["code"]] = counts.get(row["code"], 0) + 1
+    return counts
+
+
+def _time(moment: datetime | None) -> str | None:
+    return moment.isoformat() if moment else None
+
+
+def _between(start: datetime | None, end: datetime | None) -> float | None:
+    return round(max(0.0, (end - start).total_seconds()), 3) if start and end else None
