@@ -1,0 +1,122 @@
+"""What a picture file says of itself, read without decoding a pixel: for uploads before they are stored, and records.
+
+Everything read here comes from strangers. Pillow parses; the limits are ours.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+
+from orchestrator.errors import InputError
+
+MAX_BYTES = 64 * 2**20
+MAX_PIXELS = 64_000_000
+RECORD_KEY = "fpga"
+"""Key of the iTXt chunk that holds our JSON."""
+MAX_RECORD_CHARS = 262_144
+
+MEDIA_TYPES = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
+SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
+OTHER_PICTURES = (
+    (b"GIF8", "GIF"),
+    (b"BM", "BMP"),
+    (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"),
+    (b"8BPS", "PSD"),
+    (b"\0\0\x01\0", "ICO"),
+    (b"\xff\x0a", "JPEG XL"),
+    (b"SIMPLE  =", "FITS"),
+    (b"%!PS", "EPS"),
+)
+BROKEN = (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, OverflowError)
+"""What Pillow raises on files that are not what they claim."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureFacts:
+    """What the header says; `width` and `height` as stored, before any orientation tag is applied."""
+
+    format: str
+    media_type: str
+    width: int
+    height: int
+
+
+def check_picture(data: bytes, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) -> PictureFacts:
+    """Return what the header of a JPEG, PNG or WebP says, decoding nothing.
+
+    Raises:
+        InputError: `image_empty`, `not_an_image`, `format_unsupported`, `image_too_large`, `image_animated` or
+            `image_corrupt`.
+    """
+    if not data:
+        raise InputError("the file is empty", code="image_empty")
+    if len(data) > max_bytes:
+        megabytes = f"{len(data) / 2**20:.0f} MiB"
+        raise InputError(f"a picture holds at most {max_bytes // 2**20} MiB, got {megabytes}", code="image_too_large")
+    _check_signature(data)
+    with open_picture(data) as image:
+        width, height, form = image.width, image.height, image.format or ""
+        frames = getattr(image, "n_frames", 1)
+    if width * height > max_pixels:
+        message = f"a picture has at most {max_pixels / 1e6:g} megapixels, got {width}x{height}"
+        raise InputError(message, code="image_too_large", width=width, height=height)
+    if form == "MPO":  # a JPEG with a second picture behind it, as phones write them; the first one counts
+        form, frames = "JPEG", 1
+    if frames > 1:
+        raise InputError(f"a still picture is wanted, got {frames} frames", code="image_animated")
+    return PictureFacts(format=form, media_type=MEDIA_TYPES[form], width=width, height=height)
+
+
+def open_picture(data: bytes) -> Image.Image:
+    """Open a JPEG, PNG or WebP without decoding it.
+
+    Raises:
+        InputError: `image_corrupt`, or `image_too_large` where Pillow's own alarm goes off first.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit follows
+            return Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP"))
+    except Image.DecompressionBombError as error:
+        raise InputError("the picture has far too many pixels", code="image_too_large") from error
+    except (*BROKEN, MemoryError) as error:
+        raise InputError("the header of the picture is damaged", code="image_corrupt") from error
+
+
+def read_record(data: bytes) -> dict[str, Any] | None:
+    """Return the JSON object that one of our PNGs carries, or None for anything else.
+
+    What comes back is what the file claims: trust nothing of it.
+    """
+    if not data.startswith(SIGNATURES[1]):
+        return None
+    try:
+        with open_picture(data) as image:
+            text = image.info.get(RECORD_KEY)
+    except InputError:
+        return None
+    if not isinstance(text, str) or len(text) > MAX_RECORD_CHARS:
+        return None
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _check_signature(data: bytes) -> None:
+    if data.startswith(SIGNATURES) or (data[:4] == b"RIFF" and data[8:12] == b"WEBP"):
+        return
+    name = next((name for mark, name in OTHER_PICTURES if data.startswith(mark)), None)
+    if data[4:8] == b"ftyp":
+        name = "HEIC, AVIF or a film"
+    if name:
+        raise InputError(f"JPEG, PNG or WebP is wanted, got {name}", code="format_unsupported")
+    raise InputError("the file is not a picture: it starts like no JPEG, PNG or WebP", code="not_an_image")
