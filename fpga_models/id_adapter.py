@@ -1,0 +1,142 @@
+"""The identity adapter: a face embedding becomes tokens, with their own key and value in each cross-attention layer.
+
+One safetensors file in the IP-Adapter key layout: `image_proj.*` is the projector (here the FaceID form, proj.0,
+proj.2, norm), `ip_adapter.N.to_{k,v}_ip.weight` the layers, N odd in the order of `unet.attn_processors`.
+Knows nothing of masks: multi_id_attention.py says where a person acts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from diffusers import UNet2DConditionModel
+from einops import rearrange
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from fpga_models.errors import WeightsError
+
+
+@dataclass(frozen=True, kw_only=True)
+class IdAdapterConfig:
+    """Sizes of the adapter.
+
+    `input_scale` multiplies the (unit length) embedding, so that its entries are of order one: training sets
+    sqrt(embedding_dim), saving folds it into the first layer, and a loaded file always has 1 [ours].
+    """
+
+    embedding_dim: int = 512
+    tokens: int = 4
+    hidden_multiple: int = 1
+    input_scale: float = 1.0
+
+
+class IdProjector(nn.Module):
+    """Embedding -> n tokens of the cross-attention width, by a two-layer perceptron and a norm (IP-Adapter-FaceID)."""
+
+    def __init__(self, config: IdAdapterConfig, cross_attention_dim: int) -> None:
+        super().__init__()
+        hidden = config.embedding_dim * config.hidden_multiple
+        self.tokens = config.tokens
+        self.input_scale = config.input_scale
+        self.proj = nn.Sequential(
+            nn.Linear(config.embedding_dim, hidden),
+            nn.GELU(),
+            nn.Linear(hidden, cross_attention_dim * config.tokens),
+        )
+        self.norm = nn.LayerNorm(cross_attention_dim)
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """Tokens (B, K, n, D) of unit-length embeddings (B, K, E); a zero embedding gives the unconditional tokens."""
+        flat = self.proj(embeddings * self.input_scale)  # (B, K, n*D)
+        tokens: Tensor = self.norm(rearrange(flat, "b k (n d) -> b k n d", n=self.tokens))
+        return tokens
+
+
+class IdKeyValue(nn.Module):
+    """Key and value projections of the identity tokens for one cross-attention layer."""
+
+    def __init__(self, cross_attention_dim: int, hidden_size: int) -> None:
+        super().__init__()
+        self.to_k_ip = nn.Linear(cross_attention_dim, hidden_size, bias=False)
+        self.to_v_ip = nn.Linear(cross_attention_dim, hidden_size, bias=False)
+
+
+def cross_attention_sizes(unet: UNet2DConditionModel) -> dict[str, int]:
+    """Hidden size of every cross-attention layer, by processor name, in the order that numbers the IP-Adapter keys."""
+    return {
+        name: unet.get_submodule(name.removesuffix(".processor")).to_q.out_features
+        for name in unet.attn_processors
+        if name.endswith("attn2.processor")
+    }
+
+
+class IdAdapter(nn.Module):
+    """Projector and per-layer key/value projections for one UNet."""
+
+    def __init__(self, config: IdAdapterConfig, *, cross_attention_dim: int, hidden_sizes: list[int]) -> None:
+        super().__init__()
+        self.config = config
+        self.image_proj = IdProjector(config, cross_attention_dim)
+        self.ip_adapter = nn.ModuleDict(
+            {str(2 * i + 1): IdKeyValue(cross_attention_dim, size) for i, size in enumerate(hidden_sizes)}
+        )
+
+    @classmethod
+    def for_unet(cls, unet: UNet2DConditionModel, config: IdAdapterConfig) -> IdAdapter:
+        """A fresh adapter with the sizes of `unet`."""
+        sizes = list(cross_attention_sizes(unet).values())
+        return cls(config, cross_attention_dim=unet.config.cross_attention_dim, hidden_sizes=sizes)
+
+    def layers(self) -> list[IdKeyValue]:
+        """The key/value projections in the order of `cross_attention_sizes`."""
+        return [layer for layer in self.ip_adapter.values() if isinstance(layer, IdKeyValue)]
+
+    def save(self, path: Path, *, dtype: torch.dtype, metadata: Mapping[str, str]) -> None:
+        """Write one safetensors file that stock diffusers' `load_ip_adapter` also understands."""
+        state = {key: value.detach().clone() for key, value in self.state_dict().items()}
+        state["image_proj.proj.0.weight"] *= self.config.input_scale
+        config = asdict(self.config) | {"input_scale": 1.0}
+        header = dict(metadata) | {"format": "pt", "config": json.dumps(config, sort_keys=True)}
+        save_file({k: v.to(dtype).contiguous() for k, v in state.items()}, path, metadata=header)
+
+    @classmethod
+    def load(cls, path: Path, unet: UNet2DConditionModel) -> IdAdapter:
+        """Read an adapter file made for `unet`.
+
+        Raises:
+            WeightsError: the file has another layout, or was made for another base.
+        """
+        with safe_open(path, framework="pt") as file:
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+        adapter = cls.for_unet(unet, _config_of(state, unet.config.cross_attention_dim, path))
+        wanted = {key: tuple(value.shape) for key, value in adapter.state_dict().items()}
+        got = {key: tuple(value.shape) for key, value in state.items()}
+        if wanted != got:
+            differing = sorted(key for key in wanted.keys() | got.keys() if wanted.get(key) != got.get(key))
+            raise WeightsError(
+                f"{path.name} was made for another base: {differing[0]} is {got.get(differing[0])}, "
+                f"this UNet wants {wanted.get(differing[0])} ({len(differing)} keys differ)."
+            )
+        adapter.load_state_dict(state)
+        return adapter
+
+
+def _config_of(state: Mapping[str, Tensor], cross_attention_dim: int, path: Path) -> IdAdapterConfig:
+    """Sizes read off the tensors themselves, so that files written by others need no metadata of ours."""
+    first, last = state.get("image_proj.proj.0.weight"), state.get("image_proj.proj.2.weight")
+    if first is None or last is None:
+        raise WeightsError(
+            f"{path.name} has no image_proj.proj.0 and proj.2: an IP-Adapter-FaceID layout was wanted, "
+            f"got keys such as {sorted(state)[:3]}."
+        )
+    return IdAdapterConfig(
+        embedding_dim=first.shape[1],
+        tokens=max(1, last.shape[0] // cross_attention_dim),
+        hidden_multiple=max(1, first.shape[0] // first.shape[1]),
+    )

@@ -1,0 +1,95 @@
+"""Writes a trained generator as the shipped preset folder: diffusers layout, fp16 safetensors, two JSON files.
+
+    python -m fpga_models.mini.export --run var/mini/generator --vae var/mini/vae --out fpga_models/weights/mini
+
+The moving average of the newest checkpoint is what ships. Face packs already in the folder (faces/, eval/) stay and are
+pinned with the rest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fpga_models import weights
+from fpga_models.mini.generator import build_trainer
+from fpga_models.mini.networks import build_scheduler
+from fpga_models.mini.preset import LICENCE, preset_facts
+from fpga_models.mmf import checkpoint
+from fpga_models.mmf.loop import LoopConfig, Trainee
+from fpga_models.presets import FILE
+from fpga_models.vae import MiniVAE
+
+NETWORKS = {
+    "generator": "unet/diffusion_pytorch_model.safetensors",
+    "identity adapter": "id_adapter.safetensors",
+    "hint adapter": "hint.safetensors",
+    "text encoder": "text_encoder/model.safetensors",
+    "autoencoder": "vae/diffusion_pytorch_model.safetensors",
+}
+
+
+def load_average(run: Path) -> tuple[Trainee, dict[str, Any]]:
+    """The moving average of a run's newest checkpoint and what is known about the run."""
+    folder = checkpoint.latest(run)
+    if folder is None:
+        raise FileNotFoundError(f"{run} holds no checkpoint; run python -m fpga_models.mini.generator first")
+    parts, facts = checkpoint.load(folder)
+    trainer, _ = build_trainer(LoopConfig(seed=0))
+    trainer.trainee.load_state_dict(parts["weights"] | parts["average"])
+    return trainer.trainee.eval(), facts
+
+
+def export(trainee: Trainee, vae: MiniVAE, out: Path, *, verdict: dict[str, Any], made: dict[str, Any]) -> None:
+    """Write the preset folder; `made` goes into weights.json."""
+    _, tokenizer = build_trainer(LoopConfig(seed=0))
+    out.mkdir(parents=True, exist_ok=True)
+    metadata = {"modelspec.license": LICENCE, "modelspec.title": "FPGA mini", "modelspec.architecture": "fpga-mini"}
+    denoiser = trainee.denoiser
+    denoiser.id_adapter.save(out / "id_adapter.safetensors", dtype=torch.float16, metadata=metadata)
+    denoiser.hint.save(out / "hint.safetensors", dtype=torch.float16, metadata=metadata)
+    denoiser.release().half().save_pretrained(out / "unet", safe_serialization=True)
+    trainee.text_encoder.half().save_pretrained(out / "text_encoder", safe_serialization=True)
+    vae.half().save_pretrained(out / "vae", safe_serialization=True)
+    tokenizer.save_pretrained(out / "tokenizer")
+    build_scheduler().save_pretrained(out / "scheduler")
+    components = [
+        {"name": name, "file": file, "licence": LICENCE, "sha256": weights.file_sha256(out / file)}
+        for name, file in NETWORKS.items()
+    ]
+    (out / FILE).write_text(json.dumps(preset_facts(verdict, components), indent=1) + "\n")
+    weights.write_manifest(out, made)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, default=Path("var/mini/generator"))
+    parser.add_argument("--vae", type=Path, default=Path("var/mini/vae"), help="folder with the trained autoencoder")
+    parser.add_argument("--out", type=Path, default=Path("fpga_models/weights/mini"))
+    parser.add_argument("--verdict", type=Path, default=Path("var/mini/verdict.json"), help="measured thresholds")
+    options = parser.parse_args()
+    trainee, facts = load_average(options.run)
+    metrics = options.run / "metrics.jsonl"
+    made = {
+        "command": "python -m fpga_models.mini",
+        "config": json.loads((options.run / "config.json").read_text()),
+        "steps": facts["step"],
+        "minutes": round(float(facts["minutes"]), 1),
+        "last_metrics": [json.loads(line) for line in metrics.read_text().splitlines() if "own_id" in line][-1:],
+    }
+    export(
+        trainee,
+        MiniVAE.from_pretrained(options.vae),
+        options.out,
+        verdict=json.loads(options.verdict.read_text()),
+        made=made,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,195 @@
+"""Trains the mini preset's generator on cached latents and embeddings.
+
+    python -m fpga_models.mini.generator --data var/mini --out var/mini/generator --minutes 70 --workers 2
+
+The learning rate is flat and then falls linearly to zero over the last `--anneal` share of the minutes. A stopped run
+continues from its newest checkpoint; `--minutes` counts over all runs. The checkpoint before the fall is kept, so
+that a longer run can start from it (delete the later ones and raise `--minutes`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+import torch.multiprocessing
+from numpy.typing import NDArray
+from transformers import CLIPTokenizer
+
+from fpga_models import ddim
+from fpga_models.mini.networks import build_denoiser, build_scheduler, build_text_encoder
+from fpga_models.mini.tokenizer import build_tokenizer
+from fpga_models.mini.training_data import TrainingData, draw_batch, open_training_data, token_ids
+from fpga_models.mini.validation import face_errors, validation_batch
+from fpga_models.mmf import checkpoint, parallel
+from fpga_models.mmf.loop import LoopConfig, Trainee, Trainer
+from fpga_models.mmf.modes import ModePlan
+from fpga_models.synthetic import KINDS, VOCABULARY
+
+Indices = NDArray[np.int64]
+
+VALIDATION_SCENES = 256
+KIND_SHARES = (0.34, 0.12, 0.08, 0.2, 0.16, 0.1)  # portrait, half body, full body, groups of 2, 3, 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """One training run of the mini generator."""
+
+    minutes: float
+    anneal: float = 0.35
+    rate: float = 3e-3
+    warmup_steps: int = 100
+    kind_shares: tuple[float, ...] = KIND_SHARES
+    modes: ModePlan = field(default_factory=ModePlan)
+    round_steps: int = 25
+    rounds_between_saves: int = 20
+    threads: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clock:
+    """Minutes trained before this process, and when it started; the clock stands still between runs."""
+
+    before: float
+    started: float
+
+    def minutes(self) -> float:
+        """Minutes of training over all runs."""
+        return self.before + (time.monotonic() - self.started) / 60
+
+
+def learning_rate(config: RunConfig, step: int, minutes: float) -> float:
+    """Warm up by steps, stay flat, fall linearly to zero over the last share of the minutes."""
+    left = (config.minutes - minutes) / (config.anneal * config.minutes)
+    return config.rate * min(1.0, (step + 1) / config.warmup_steps, max(left, 0.0))
+
+
+def build_trainer(loop: LoopConfig) -> tuple[Trainer, CLIPTokenizer]:
+    """A fresh trainer and its tokenizer; initial weights follow from the seed."""
+    torch.manual_seed(loop.seed)
+    tokenizer = build_tokenizer(VOCABULARY)
+    trainee = Trainee(build_denoiser(), build_text_encoder(len(tokenizer), tokenizer.eos_token_id))
+    empty = torch.from_numpy(token_ids(tokenizer, [""])[0])
+    return Trainer(trainee, ddim.Schedule.of(build_scheduler()), loop, empty), tokenizer
+
+
+def train(trainer: Trainer, data: TrainingData, config: RunConfig, out: Path) -> Iterator[dict[str, Any]]:
+    """Train until the minutes are used up, round by round; yields one record per round and saves as it goes."""
+    newest = checkpoint.latest(out)
+    facts = trainer.resume(newest) if newest else {}
+    clock = Clock(before=float(facts.get("minutes", 0)), started=time.monotonic())
+    flat: str | None = facts.get("flat")
+    held_out = validation_batch(data, VALIDATION_SCENES)
+    by_kind = [indices[indices < len(data.latents) - VALIDATION_SCENES] for indices in data.indices_by_kind()]
+    minutes = parallel.agree(clock.minutes())
+    while minutes < config.minutes:
+        rate = learning_rate(config, trainer.step, minutes)
+        if flat is None and trainer.step >= config.warmup_steps and rate < config.rate:
+            flat = str(out / f"checkpoint-{trainer.step}")
+            _save(trainer, out, minutes, flat)
+        started = time.monotonic()
+        loss = train_round(trainer, data, by_kind, config, minutes)
+        seconds = time.monotonic() - started
+        minutes = parallel.agree(clock.minutes())
+        yield {
+            "step": trainer.step,
+            "minutes": round(minutes, 2),
+            "loss": round(loss, 4),
+            "rate": round(rate, 6),
+            "samples_per_s": round(config.round_steps * trainer.config.batch_size * parallel.world_size() / seconds, 1),
+        }
+        if trainer.step % (config.rounds_between_saves * config.round_steps) == 0 and parallel.rank() == 0:
+            _save(trainer, out, minutes, flat)
+            yield {"step": trainer.step} | face_errors(
+                trainer.trainee, trainer.schedule, held_out, trainer.config.bfloat16
+            )
+    _save(trainer, out, minutes, flat)
+
+
+def train_round(
+    trainer: Trainer, data: TrainingData, by_kind: Sequence[Indices], config: RunConfig, minutes: float
+) -> float:
+    """`round_steps` steps, then the exchange with the other processes; returns this process's mean loss."""
+    total = 0.0
+    for _ in range(config.round_steps):
+        rng = trainer.rng()
+        size, step = trainer.config.batch_size, trainer.step
+        batch = draw_batch(data, by_kind, config.kind_shares, plan=config.modes, count=size, step=step, rng=rng)
+        total += trainer.train_step(batch, rng, learning_rate(config, step, minutes))["loss"]
+    trainer.exchange()
+    return total / config.round_steps
+
+
+def _save(trainer: Trainer, out: Path, minutes: float, flat: str | None) -> None:
+    if parallel.rank() == 0:
+        trainer.save(out, {"minutes": minutes, "flat": flat})
+        checkpoint.prune(out, keep=2, protected=Path(flat) if flat else None)
+
+
+def run(rank: int, workers: int, store: Path, data: Path, out: Path, loop: LoopConfig, config: RunConfig) -> None:
+    """One training process; process 0 writes the records and the checkpoints."""
+    parallel.join(rank, workers, store)
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1 if workers > 1 else config.threads)
+    trainer, tokenizer = build_trainer(loop)
+    records = train(trainer, open_training_data(data, tokenizer), config, out)
+    with (out / "metrics.jsonl").open("a") as log:
+        for record in records:
+            if rank == 0:
+                log.write(json.dumps(record) + "\n")
+                log.flush()
+                sys.stderr.write(f"{json.dumps(record)} of {config.minutes:.0f} min\n")
+    parallel.leave()
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("var/mini"))
+    parser.add_argument("--out", type=Path, default=Path("var/mini/generator"))
+    parser.add_argument("--minutes", type=float, default=70.0, help="training minutes over all runs")
+    parser.add_argument(
+        "--anneal", type=float, default=RunConfig.anneal, help="share of the minutes in which the rate falls"
+    )
+    parser.add_argument("--workers", type=int, default=2, help="processes of one thread each")
+    parser.add_argument("--threads", type=int, default=1, help="threads, if there is one worker")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--batch-size", type=int, default=LoopConfig.batch_size)
+    parser.add_argument("--shares", type=float, nargs=len(KINDS), default=KIND_SHARES, help=f"of {' '.join(KINDS)}")
+    parser.add_argument("--mode-order", choices=("random", "strict"), default="random")
+    parser.add_argument("--fp32", action="store_true", help="no bfloat16 autocast")
+    options = parser.parse_args()
+
+    os.nice(5)
+    loop = LoopConfig(seed=options.seed, batch_size=options.batch_size, bfloat16=not options.fp32)
+    config = RunConfig(
+        minutes=options.minutes,
+        anneal=options.anneal,
+        kind_shares=tuple(options.shares),
+        modes=ModePlan(order=options.mode_order),
+        threads=options.threads,
+    )
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "config.json").write_text(json.dumps({"loop": asdict(loop), "run": asdict(config)}, indent=1))
+    store = options.out / f".meeting-{os.getpid()}"
+    arguments = (options.workers, store, options.data, options.out, loop, config)
+    if options.workers == 1:
+        run(0, *arguments)
+    else:
+        torch.multiprocessing.spawn(run, arguments, nprocs=options.workers)
+    store.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,344 @@
+"""Portraits of given people at given places: a diffusers-layout folder in, uint8 pictures out.
+
+    pipeline = PortraitPipeline.from_pretrained(preset_directory("mini"))
+    (picture,) = pipeline.generate([PortraitRequest(prompt="portrait of a person", people=(slot,), ...)])
+
+Knows no queue and no file of results. Noise comes from one CPU generator per request, so a seed means the same picture
+whatever else is in the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from fpga_models import ddim, weights
+from fpga_models.control import CONTROL_MODES, ControlMode, Marks, control_flags, control_image, region_mask
+from fpga_models.denoiser import Condition, Denoiser, People
+from fpga_models.errors import EmbeddingError, PlacementError, RequestError
+from fpga_models.hint import HintAdapter
+from fpga_models.id_adapter import IdAdapter
+from fpga_models.presets import Preset, read_preset
+from fpga_models.vae import MiniVAE
+
+PARTS = ("unet/", "vae/", "text_encoder/", "tokenizer/", "scheduler/", "id_adapter", "hint", "preset.json")
+"""What this pipeline reads of a preset folder, and therefore checks against its manifest."""
+
+OnStep = Callable[[int, int], Collection[int] | None]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PersonSlot:
+    """One person and their place.
+
+    Attributes:
+        embedding: (E,) face embedding, any length; used at unit length.
+        kps5: (5, 2) face points in pixels, or None.
+        skeleton: (18, 3) OpenPose joints in pixels with visibility, or None.
+        mask: (H, W) in [0, 1], where this person acts; without it, a feathered ellipse around the face points.
+        id_scale: strength of this person, on top of the request's.
+    """
+
+    embedding: NDArray[np.floating]
+    kps5: NDArray[np.floating] | None = None
+    skeleton: NDArray[np.floating] | None = None
+    mask: NDArray[np.floating] | None = None
+    id_scale: float = 1.0
+
+    def marks(self) -> Marks:
+        """The keypoints alone."""
+        return Marks(kps5=self.kps5, skeleton=self.skeleton)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PortraitRequest:
+    """One picture. `guidance` 1 means none; `id_scale` 0 means nobody in particular."""
+
+    prompt: str
+    people: tuple[PersonSlot, ...]
+    width: int
+    height: int
+    seed: int
+    negative_prompt: str = ""
+    steps: int = 20
+    guidance: float = 2.0
+    id_scale: float = 1.0
+    control: ControlMode = "landmark"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Running:
+    """The part of a batch that is still wanted: everything a step needs, row i belonging to request `indices[i]`."""
+
+    indices: tuple[int, ...]
+    latents: Tensor  # (B, C, h, w)
+    guidance: Tensor  # (B, 1, 1, 1)
+    guided: Condition
+    unguided: Condition
+
+    def without(self, dropped: Collection[int]) -> Running:
+        """The same batch without these requests."""
+        keep = [row for row, index in enumerate(self.indices) if index not in dropped]
+        rows = torch.tensor(keep, dtype=torch.long, device=self.latents.device)
+        return Running(
+            indices=tuple(self.indices[row] for row in keep),
+            latents=self.latents[rows],
+            guidance=self.guidance[rows],
+            guided=self.guided.select(rows),
+            unguided=self.unguided.select(rows),
+        )
+
+
+class PortraitPipeline:
+    """Networks of one preset, loaded once and kept warm."""
+
+    def __init__(
+        self,
+        *,
+        preset: Preset,
+        denoiser: Denoiser,
+        vae: MiniVAE | AutoencoderKL,
+        text_encoder: CLIPTextModel,
+        tokenizer: CLIPTokenizer,
+        schedule: ddim.Schedule,
+        model_sha256: str = "",
+    ) -> None:
+        self.preset = preset
+        self.denoiser = denoiser.eval()
+        self.vae = vae.eval()
+        self.text_encoder = text_encoder.eval()
+        self.tokenizer = tokenizer
+        self.schedule = schedule
+        self.model_sha256 = model_sha256
+
+    @classmethod
+    def from_pretrained(
+        cls, directory: Path, *, device: str = "cpu", dtype: torch.dtype | None = None
+    ) -> PortraitPipeline:
+        """Load a preset folder in diffusers' layout, safetensors only, after checking its manifest.
+
+        Args:
+            directory: holds unet/ vae/ text_encoder/ tokenizer/ scheduler/, id_adapter.safetensors, hint.safetensors,
+                preset.json and weights.json.
+            device: any torch device.
+            dtype: None means float32 on a CPU and float16 elsewhere.
+
+        Raises:
+            WeightsError: a file is missing, altered, or made for another base.
+            PresetError: preset.json cannot be read.
+        """
+        manifest = weights.verify(directory, below=PARTS)
+        dtype = dtype or (torch.float32 if torch.device(device).type == "cpu" else torch.float16)
+        kind = MiniVAE if MiniVAE.load_config(directory / "vae")["_class_name"] == "MiniVAE" else AutoencoderKL
+        options = {"use_safetensors": True, "local_files_only": True, "torch_dtype": dtype}
+        unet = UNet2DConditionModel.from_pretrained(directory / "unet", low_cpu_mem_usage=False, **options)
+        denoiser = Denoiser(
+            unet,
+            IdAdapter.load(directory / "id_adapter.safetensors", unet),
+            HintAdapter.load(directory / "hint.safetensors"),
+        )
+        return cls(
+            preset=read_preset(directory),
+            denoiser=denoiser.to(device, dtype),
+            vae=kind.from_pretrained(directory / "vae", low_cpu_mem_usage=False, **options).to(device),
+            text_encoder=CLIPTextModel.from_pretrained(directory / "text_encoder", **options).to(device),
+            tokenizer=CLIPTokenizer.from_pretrained(directory / "tokenizer", local_files_only=True),
+            schedule=ddim.Schedule.of(DDIMScheduler.from_pretrained(directory / "scheduler")),
+            model_sha256=manifest["model_sha256"],
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return next(self.denoiser.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number format of the networks."""
+        return next(self.denoiser.parameters()).dtype
+
+    @torch.no_grad()
+    def generate(
+        self, requests: Sequence[PortraitRequest], *, masked: bool = True, on_step: OnStep | None = None
+    ) -> list[NDArray[np.uint8] | None]:
+        """Draw a batch of requests of one size and one number of steps.
+
+        Args:
+            requests: what to draw; numbers of people may differ.
+            masked: False lets every person act everywhere (the ablation of MGMICA).
+            on_step: called as (step done, steps in all) after every step; returns the indices of requests to drop.
+                What it raises ends the batch.
+
+        Returns:
+            One (H, W, 3) RGB picture per request, None for the dropped ones.
+
+        Raises:
+            RequestError, PlacementError, EmbeddingError: bad input, before any work is done.
+        """
+        pictures: list[NDArray[np.uint8] | None] = [None] * len(requests)
+        if not requests:
+            return pictures
+        for request in requests:
+            check_request(request, self.preset)
+        shapes = {(request.width, request.height, request.steps) for request in requests}
+        if len(shapes) > 1:
+            raise RequestError(f"A batch has one size and one number of steps; got (width, height, steps) {shapes}.")
+        running = self._start(requests, masked)
+        pairs = ddim.trajectory(self.schedule, requests[0].steps)
+        for done, (start, end) in enumerate(pairs, start=1):
+            output = self._predict(running, start)
+            running = replace(running, latents=ddim.step(self.schedule, running.latents, output, start=start, end=end))
+            dropped = on_step(done, len(pairs)) if on_step else None
+            if dropped:
+                running = running.without(dropped)
+            if not running.indices:
+                return pictures
+        for index, picture in zip(running.indices, self.decode(running.latents), strict=True):
+            pictures[index] = picture
+        return pictures
+
+    def _start(self, requests: Sequence[PortraitRequest], masked: bool) -> Running:
+        """Noise and conditions of a fresh batch."""
+        people = self.people(requests, masked=masked)
+        nobody = replace(people, embeddings=torch.zeros_like(people.embeddings))
+        control, flags = self._controls(requests)
+        conditions = [
+            self.denoiser.prepare(text=self.encode_text(prompts), people=who, control=control, flags=flags)
+            for prompts, who in (
+                ([request.prompt for request in requests], people),
+                ([request.negative_prompt for request in requests], nobody),
+            )
+        ]
+        guidance = torch.tensor([request.guidance for request in requests], device=self.device, dtype=torch.float32)
+        return Running(
+            indices=tuple(range(len(requests))),
+            latents=torch.stack([self.noise(request) for request in requests]).to(self.device),
+            guidance=guidance[:, None, None, None],
+            guided=conditions[0],
+            unguided=conditions[1],
+        )
+
+    def _predict(self, running: Running, timestep: int) -> Tensor:
+        """Network output with guidance towards prompt and identity; control stays in both branches."""
+        latents = running.latents.to(self.dtype)
+        if bool((running.guidance == 1).all()):
+            return self._ask(latents, timestep, running.guided).float()
+        both = self._ask(torch.cat([latents, latents]), timestep, running.guided.join(running.unguided))
+        guided, unguided = both.float().chunk(2)
+        return unguided + running.guidance * (guided - unguided)
+
+    def _ask(self, latents: Tensor, timestep: int, condition: Condition) -> Tensor:
+        at = torch.full((len(latents),), timestep, device=latents.device)
+        output: Tensor = self.denoiser(latents, at, condition)
+        return output
+
+    def encode_text(self, prompts: Sequence[str]) -> Tensor:
+        """Text states (B, M, D)."""
+        tokens = self.tokenizer(list(prompts), padding="max_length", truncation=True, return_tensors="pt")
+        states: Tensor = self.text_encoder(tokens.input_ids.to(self.device)).last_hidden_state
+        return states
+
+    def noise(self, request: PortraitRequest) -> Tensor:
+        """Starting latents (C, h, w), float32, drawn on the CPU from the request's seed alone."""
+        factor = self.preset.latent_factor
+        shape = (self.denoiser.unet.config.in_channels, request.height // factor, request.width // factor)
+        return torch.randn(shape, generator=torch.Generator("cpu").manual_seed(request.seed))
+
+    def people(self, requests: Sequence[PortraitRequest], *, masked: bool = True) -> People:
+        """Embeddings, latent-size masks and scales of a batch, padded to one number of people with zero masks."""
+        most = max(1, *(len(request.people) for request in requests))
+        factor = self.preset.latent_factor
+        cells = requests[0].height // factor, requests[0].width // factor
+        width = self.denoiser.id_adapter.config.embedding_dim
+        embeddings = torch.zeros(len(requests), most, width)
+        masks = torch.zeros(len(requests), most, *cells)
+        scales = torch.ones(len(requests), most)
+        for row, request in enumerate(requests):
+            for place, person in enumerate(request.people):
+                embeddings[row, place] = unit_embedding(person.embedding, width)
+                region = torch.from_numpy(person_mask(person, request.width, request.height))
+                masks[row, place] = F.adaptive_max_pool2d(region[None], cells)[0] if masked else 1.0
+                scales[row, place] = request.id_scale * person.id_scale
+        return People(
+            embeddings=embeddings.to(self.device, self.dtype),
+            masks=masks.to(self.device, self.dtype),
+            scales=scales.to(self.device, self.dtype),
+        )
+
+    def _controls(self, requests: Sequence[PortraitRequest]) -> tuple[Tensor, Tensor]:
+        """Control images (B, 3, H, W) and modality flags (B, 2)."""
+        images = [
+            control_image(
+                [person.marks() for person in request.people if person.kps5 is not None or person.skeleton is not None],
+                width=request.width,
+                height=request.height,
+                mode=request.control,
+            )
+            for request in requests
+        ]
+        flags = torch.tensor([control_flags(request.control) for request in requests])
+        return torch.from_numpy(np.stack(images)).to(self.device, self.dtype), flags.to(self.device, self.dtype)
+
+    def decode(self, latents: Tensor) -> list[NDArray[np.uint8]]:
+        """Pictures (H, W, 3) of latents (B, C, h, w)."""
+        scaled = latents.to(self.dtype) / self.vae.config.scaling_factor
+        pixels = self.vae.decode(scaled).sample.float()  # (B, 3, H, W) in [-1, 1]
+        bytes_ = (pixels.clamp(-1, 1) * 127.5 + 127.5).round().to(torch.uint8)
+        return list(bytes_.permute(0, 2, 3, 1).cpu().numpy())
+
+
+def check_request(request: PortraitRequest, preset: Preset) -> None:
+    """Refuse what the preset does not offer.
+
+    Raises:
+        RequestError: size, steps, guidance, id_scale, control or number of people.
+    """
+    if (request.width, request.height) not in preset.sizes:
+        offered = ", ".join(f"{width}x{height}" for width, height in preset.sizes)
+        raise RequestError(f"Size {request.width}x{request.height}: preset {preset.name} offers {offered}.")
+    if len(request.people) > preset.max_people:
+        raise RequestError(f"{len(request.people)} people: preset {preset.name} places at most {preset.max_people}.")
+    if request.control not in CONTROL_MODES:
+        raise RequestError(f"Control {request.control!r}: one of {', '.join(CONTROL_MODES)} wanted.")
+    for name in ("steps", "guidance", "id_scale"):
+        low, high = preset.limits[name]
+        if not low <= (got := getattr(request, name)) <= high:
+            raise RequestError(f"{name} {got}: {low} to {high} wanted.")
+
+
+def unit_embedding(embedding: NDArray[np.floating], width: int) -> Tensor:
+    """An embedding at unit length, (width,) float32.
+
+    Raises:
+        EmbeddingError: another width, not finite, or zero.
+    """
+    if embedding.shape != (width,):
+        raise EmbeddingError(f"An embedding of shape {embedding.shape}: ({width},) wanted.")
+    norm = float(np.linalg.norm(embedding.astype(np.float64)))
+    if not np.isfinite(norm) or norm == 0:
+        raise EmbeddingError(f"An embedding of length {norm}: finite numbers, not all zero, wanted.")
+    return torch.from_numpy((embedding / norm).astype(np.float32))
+
+
+def person_mask(person: PersonSlot, width: int, height: int) -> NDArray[np.float32]:
+    """Where a person acts, (height, width) in [0, 1].
+
+    Raises:
+        PlacementError: a mask of another size or range, or nothing that tells the place.
+    """
+    if person.mask is None:
+        return region_mask(person.marks().face_points(), width=width, height=height)
+    if person.mask.shape != (height, width):
+        raise PlacementError(f"A mask of shape {person.mask.shape}: ({height}, {width}) wanted.")
+    if not (person.mask.min() >= 0 and person.mask.max() <= 1):
+        raise PlacementError(f"Mask values {person.mask.min()} to {person.mask.max()}: 0 to 1 wanted.")
+    return person.mask.astype(np.float32)

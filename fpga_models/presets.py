@@ -1,0 +1,89 @@
+"""A preset: the public facts of one named configuration, read from the `preset.json` of its folder.
+
+The same file is read by the orchestrator, which cannot import this room; so it holds plain numbers and words only.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fpga_models.errors import PresetError
+
+SHIPPED = Path(__file__).parent / "weights"
+FILE = "preset.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """What a caller may ask of a preset.
+
+    Attributes:
+        sizes: (width, height) pairs on offer, the default first.
+        latent_factor: pixels per latent cell and side.
+        defaults: steps, guidance, id_scale, control.
+        limits: lowest and highest value of steps, guidance, id_scale.
+        layouts: by name: title, caption, slots with kps5 and skeleton as fractions of width and height.
+        styles: prompt suffix by name.
+        verdict: measured thresholds, `accept` and `review` similarity.
+        components: what the preset is made of, with licences.
+    """
+
+    name: str
+    title: str
+    licence: str
+    sizes: tuple[tuple[int, int], ...]
+    latent_factor: int
+    max_people: int
+    defaults: Mapping[str, Any]
+    limits: Mapping[str, tuple[float, float]]
+    layouts: Mapping[str, Any]
+    styles: Mapping[str, str]
+    verdict: Mapping[str, Any]
+    components: tuple[Mapping[str, str], ...]
+
+
+def preset_directory(name: str) -> Path:
+    """Folder of a preset shipped with this package.
+
+    Raises:
+        PresetError: there is no such preset.
+    """
+    directory = SHIPPED / name
+    if not (directory / FILE).is_file():
+        known = sorted(path.parent.name for path in SHIPPED.glob(f"*/{FILE}"))
+        raise PresetError(f"Preset {name!r} is not installed; there are: {', '.join(known) or 'none'}.")
+    return directory
+
+
+def read_preset(directory: Path) -> Preset:
+    """Read `preset.json` of a preset folder.
+
+    Raises:
+        PresetError: the file is missing, not JSON, or lacks a field.
+    """
+    path = directory / FILE
+    try:
+        facts = json.loads(path.read_text())
+    except (FileNotFoundError, json.JSONDecodeError) as error:
+        raise PresetError(f"{path} cannot be read as JSON: {error}.") from error
+    try:
+        return Preset(
+            name=facts["name"],
+            title=facts["title"],
+            licence=facts["licence"],
+            sizes=tuple((int(width), int(height)) for width, height in facts["sizes"]),
+            latent_factor=int(facts["latent_factor"]),
+            max_people=int(facts["max_people"]),
+            defaults=facts["defaults"],
+            limits={name: (low, high) for name, (low, high) in facts["limits"].items()},
+            layouts=facts["layouts"],
+            styles=facts["styles"],
+            verdict=facts["verdict"],
+            components=tuple(facts["components"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise PresetError(f"{path} is not a preset: {error!r}.") from error
