@@ -1,0 +1,175 @@
+"""The sweeper: what lost its worker comes back, what kills workers is held, and one leader at a time."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select, update
+
+from orchestrator.errors import FencedError
+from orchestrator.ledger import artifacts, audit, batches, claims, hints, sweeper, workers
+from orchestrator.ledger.rows import Artifact, Attempt, Audit, Stage, Worker
+from orchestrator.ledger.session import Ledger, now
+from orchestrator.settings import Settings
+from tests.integration.ledger.helpers import batch, claim, end, expire, item_of, let_time_pass, stage_of, submit
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(state_dir=tmp_path, max_crashes=3)
+
+
+def test_a_lapsed_lease_of_a_group_puts_all_of_it_back_under_suspicion_without_a_strike(
+    ledger: Ledger, settings: Settings
+) -> None:
+    submit(ledger, 2)
+    held = claim(ledger, limit=2)
+    for c in held:
+        expire(ledger, c)
+
+    swept = sweeper.sweep(ledger, settings)
+
+    assert (swept.requeued, swept.held) == (2, 0)
+    for c in held:
+        stage = stage_of(ledger, c)
+        assert (stage.state, stage.crashes, stage.alone, stage.token) == ("queued", 0, True, 2)
+        assert item_of(ledger, c).error_code == "worker_lost"
+    with pytest.raises(FencedError):
+        claims.publish(ledger, held[0], {}, end)
+
+
+def test_an_item_that_kills_its_worker_three_times_alone_is_held(ledger: Ledger, settings: Settings) -> None:
+    batch_id = submit(ledger)
+    for strikes in (1, 2, 3):
+        [c] = claim(ledger)
+        expire(ledger, c)
+        sweeper.sweep(ledger, settings)
+        assert stage_of(ledger, c).crashes == strikes
+        let_time_pass(ledger, 60)
+
+    assert item_of(ledger, c).state == "held"
+    assert "3 times" in (item_of(ledger, c).error_message or "")
+    assert claim(ledger) == []
+    assert batch(ledger, batch_id).state == "completed_with_errors"
+
+
+def test_a_lease_that_is_alive_is_left_alone(ledger: Ledger, settings: Settings) -> None:
+    submit(ledger)
+    [c] = claim(ledger)
+
+    swept = sweeper.sweep(ledger, settings)
+
+    assert swept.requeued == 0
+    claims.publish(ledger, c, {}, end)
+
+
+def test_a_worker_without_progress_loses_its_item_although_its_lease_is_fresh(
+    ledger: Ledger, settings: Settings
+) -> None:
+    submit(ledger)
+    [c] = claim(ledger)
+    let_time_pass(ledger, settings.stall_seconds + 1)
+    claims.beat(ledger, [c], progress={c.stage_id: 0.0}, lease_seconds=60)
+
+    sweeper.sweep(ledger, settings)
+
+    with ledger.read() as session:
+        assert session.scalars(select(Attempt.outcome)).all() == ["stalled"]
+    assert stage_of(ledger, c).state == "queued"
+
+
+def test_the_dead_of_this_host_are_found_without_waiting_for_their_leases(ledger: Ledger, settings: Settings) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", "pass"])
+    gone.wait()
+    worker_id = workers.register(ledger, owner="ann", device="cpu", queues=["gpu.generate"])
+    with ledger.write() as session:
+        session.execute(update(Worker).where(Worker.id == worker_id).values(pid=gone.pid))
+    submit(ledger)
+    [c] = claim(ledger, worker=worker_id)
+
+    swept = sweeper.sweep(ledger, settings)
+
+    assert swept.requeued == 1
+    assert stage_of(ledger, c).state == "queued"
+    with ledger.read() as session:
+        assert session.get_one(Worker, worker_id).state == "gone"
+
+
+def test_a_cancel_whose_worker_died_ends_as_cancelled(ledger: Ledger, settings: Settings) -> None:
+    batch_id = submit(ledger)
+    [c] = claim(ledger)
+    batches.cancel(ledger, "ann", batch_id)
+    expire(ledger, c)
+
+    swept = sweeper.sweep(ledger, settings)
+
+    assert swept.cancelled == 1
+    assert batch(ledger, batch_id).state == "cancelled"
+
+
+def test_one_leader_at_a_time_and_a_silent_one_is_replaced(ledger: Ledger) -> None:
+    def lead(holder: str, seconds: float = 30) -> bool:
+        return sweeper.lead(ledger, holder=holder, owner="ann", seconds=seconds)
+
+    assert lead("a")
+    assert lead("a"), "the leader renews"
+    assert not lead("b")
+    assert lead("a", seconds=-1)
+    assert lead("b")
+
+
+def test_bytes_without_a_reference_expire_and_referred_ones_do_not(ledger: Ledger) -> None:
+    def reserve(sha: str) -> str:
+        return artifacts.reserve(ledger, owner="ann", sha256=sha, key=f"k/{sha}", size=1, media_type="image/png")
+
+    kept, lost = reserve("a" * 64), reserve("b" * 64)
+    with ledger.write() as session:
+        artifacts.confirm(session, kept)
+        session.execute(
+            update(Artifact).where(Artifact.id == lost).values(expires_at=now(session) - timedelta(seconds=1))
+        )
+
+    assert sweeper.expired_artifacts(ledger) == [(lost, f"k/{'b' * 64}")]
+    with pytest.raises(Exception, match="is being deleted"):
+        reserve("b" * 64)
+    sweeper.artifacts_deleted(ledger, [lost])
+
+    assert reserve("b" * 64) == lost
+    assert reserve("a" * 64) == kept
+
+
+def test_hints_are_bounded_by_the_living_workers_and_sent_again_when_they_grow_old(ledger: Ledger) -> None:
+    submit(ledger, 50)
+    sent: list[tuple[str, dict[str, object]]] = []
+
+    def ring() -> int:
+        return hints.ring(ledger, lambda queue, body: sent.append((queue, body)), ttl_seconds=30)
+
+    assert ring() == 0, "nobody listens"
+    worker_id = workers.register(ledger, owner="ann", device="cpu", queues=["gpu.generate"])
+    workers.beat(ledger, worker_id, state="ready")
+    assert (ring(), ring()) == (2, 0)
+    with ledger.write() as session:
+        session.execute(
+            update(Stage).where(Stage.hinted_at.is_not(None)).values(hinted_at=now(session) - timedelta(seconds=31))
+        )
+    assert ring() == 2
+    assert sent[0][0] == "gpu.generate"
+    assert set(sent[0][1]) == {"v", "queue", "stage_id"}
+
+
+def test_the_audit_log_shows_any_change(ledger: Ledger) -> None:
+    for _ in range(3):
+        submit(ledger)
+    with ledger.read() as session:
+        assert audit.verify(session) is None
+        second = session.scalars(select(Audit).order_by(Audit.id)).all()[1]
+    with ledger.write() as session:
+        session.execute(update(Audit).where(Audit.id == second.id).values(detail={"items": 99}))
+
+    with ledger.read() as session:
+        assert audit.verify(session) == second.id
