@@ -105,6 +105,7 @@ def add(
         UsageError: a handle, scope or number of pictures is wrong.
     """
     _check_people(ledger, people, owner, more)
+    version = registry.champion(ledger, settings, settings.preset)
     kinds = [[_facts(picture, settings) for picture in person.pictures] for person in people]
     items = []
     for number, (person, facts) in enumerate(zip(people, kinds, strict=True), start=1):
@@ -131,7 +132,7 @@ def add(
             stages=("ingest",),
             items=items,
             lane="interactive",
-            model_version_id=registry.champion(ledger, settings, settings.preset),
+            model_version_id=version,
             flow=False,
         ),
     )

@@ -1,0 +1,271 @@
+"""Looks at everything a deployment stands on and says in one sentence each how it is, and what to do where it is not.
+
+Prints no secret: URLs lose their passwords, and nothing of people is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Literal
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+from sqlalchemy import make_url
+from sqlalchemy.exc import SQLAlchemyError
+
+from orchestrator import registry
+from orchestrator.broker import celery_config
+from orchestrator.errors import FpgaError, NotFoundError
+from orchestrator.ledger import audit, health, models, schema, workers
+from orchestrator.ledger.session import Ledger, now
+from orchestrator.planning.presets import preset_names
+from orchestrator.prefect_api import connect, locate
+from orchestrator.running import find_running, open_state_dir
+from orchestrator.settings import Settings
+from orchestrator.storage import open_store
+
+Status = Literal["ok", "warn", "fail"]
+LIBRARIES = ("celery", "diffusers", "insightface", "numpy", "onnxruntime", "prefect", "sqlalchemy", "torch")
+FREE_WARN_BYTES, FREE_FAIL_BYTES = 2 * 2**30, 200 * 2**20
+SKEW_WARN_SECONDS, SKEW_FAIL_SECONDS = 2.0, 30.0
+GRACE_SECONDS = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """What was looked at, how it is, and the remedy where it is not well."""
+
+    name: str
+    status: Status
+    sentence: str
+    fix: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the object that `fpga doctor --json` prints."""
+        return asdict(self)
+
+
+def examine(settings: Settings) -> list[Check]:
+    """Run every check; one that breaks is a failed check and stops no other."""
+    checks = [_python(), *_guarded("state directory", lambda: _state_dir(settings))]
+    checks += _guarded("database", lambda: _stored(settings))
+    checks += _guarded("broker", lambda: _broker(settings))
+    checks += _guarded("byte store", lambda: _store(settings))
+    checks += _guarded("prefect", lambda: _prefect(settings))
+    checks += _guarded("weights", lambda: _weights(settings))
+    return checks
+
+
+def _guarded(name: str, look: Callable[[], Iterator[Check]]) -> list[Check]:
+    """Collect checks; an error on the way is the last of them."""
+    found: list[Check] = []
+    try:
+        found.extend(look())
+    except FpgaError as error:
+        found.append(Check(name=name, status="fail", sentence=error.message, fix=FIXES.get(name)))
+    except (OSError, SQLAlchemyError, OperationalError) as error:
+        reason = str(getattr(error, "orig", None) or error).splitlines()[0][:200]
+        found.append(Check(name=name, status="fail", sentence=f"{name} failed: {reason}", fix=FIXES.get(name)))
+    return found
+
+
+FIXES = {
+    "state directory": "choose another FPGA_STATE_DIR, or `chmod 700` this one",
+    "database": "check DATABASE_URL and that the server runs",
+    "broker": "check CELERY_BROKER_URL and that the server runs; work goes on slowly without it",
+    "byte store": "check FPGA_STORE_URL, AWS_* and that the store runs; see also free space",
+    "prefect": "check PREFECT_API_URL; batches complete without Prefect, schedules do not start",
+    "weights": "install the weights again; see `fpga model list`",
+}
+
+
+def _python() -> Check:
+    found = []
+    missing = []
+    for name in LIBRARIES:
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            missing.append(name)
+    sentence = f"Python {platform.python_version()}, {', '.join(found)}"
+    if missing or sys.version_info < (3, 11):
+        return Check(
+            name="python", status="fail", sentence=f"{sentence}; missing: {', '.join(missing)}", fix="run `make setup`"
+        )
+    return Check(name="python", status="ok", sentence=sentence)
+
+
+def _state_dir(settings: Settings) -> Iterator[Check]:
+    open_state_dir(settings)
+    folder = settings.state_dir
+    yield Check(name="state directory", status="ok", sentence=f"{folder} is closed to other users")
+    free = shutil.disk_usage(folder).free
+    status: Status = "fail" if free < FREE_FAIL_BYTES else "warn" if free < FREE_WARN_BYTES else "ok"
+    fix = "make room: everything written here is about to fail" if status != "ok" else None
+    yield Check(name="disk", status=status, sentence=f"{free / 2**30:.1f} GiB free", fix=fix)
+    running = find_running(settings)
+    if running:
+        yield Check(name="stack", status="ok", sentence=f"a stack runs here as process {running.pid}")
+    else:
+        yield Check(name="stack", status="ok", sentence="no embedded stack runs here; `fpga up` starts one")
+
+
+def _stored(settings: Settings) -> Iterator[Check]:
+    ledger = Ledger(settings.database_url)
+    try:
+        if (yield from _database(ledger)):
+            yield from _ledger(ledger, settings)
+            yield from _registered(ledger, settings)
+    finally:
+        ledger.dispose()
+
+
+def _database(ledger: Ledger) -> Generator[Check, None, bool]:
+    """Yield the checks of the database and return whether its tables can be read."""
+    shown = make_url(ledger.url).render_as_string(hide_password=True)
+    current, newest = schema.revisions(ledger)
+    if current != newest:
+        sentence = f"{shown} is at revision {current or 'nothing'}, this code wants {newest}"
+        fix = "run `alembic upgrade head`; `fpga up` does it by itself"
+        yield Check(name="database", status="fail", sentence=sentence, fix=fix)
+        return False
+    if ledger.is_sqlite:
+        with ledger.read() as session:
+            journal, level = health.sqlite_modes(session)
+        if (journal, level) != ("wal", 2):
+            sentence = f"SQLite runs with journal_mode={journal}, synchronous={level}; wanted wal and 2"
+            fix = "keep the database on a local file system: WAL needs shared memory"
+            yield Check(name="sqlite", status="fail", sentence=sentence, fix=fix)
+        else:
+            yield Check(name="sqlite", status="ok", sentence="SQLite journals in WAL mode and syncs every commit")
+    else:
+        with ledger.read() as session:
+            skew = abs((now(session) - datetime.now(UTC)).total_seconds())
+        status: Status = "fail" if skew > SKEW_FAIL_SECONDS else "warn" if skew > SKEW_WARN_SECONDS else "ok"
+        sentence = f"this host's clock differs from the database's by {skew:.1f} s"
+        yield Check(name="clock", status=status, sentence=sentence, fix="run NTP" if status != "ok" else None)
+    yield Check(name="database", status="ok", sentence=f"{shown} is at the newest revision {newest}")
+    return True
+
+
+def _ledger(ledger: Ledger, settings: Settings) -> Iterator[Check]:
+    with ledger.read() as session:
+        moment = now(session)
+        living = workers.living(session, moment)
+        ages = [(moment - worker.heartbeat_at).total_seconds() for worker in living]
+        late = health.backlog(session, moment, grace_seconds=GRACE_SECONDS)
+        broken = audit.verify(session)
+    if living:
+        old = max(ages) > 3 * settings.heartbeat_seconds
+        sentence = f"{len(living)} living, the oldest sign of life {max(ages):.0f} s ago"
+        yield Check(
+            name="workers",
+            status="warn" if old else "ok",
+            sentence=sentence,
+            fix="look at the silent worker's log" if old else None,
+        )
+    else:
+        fix = "start one with `fpga up` or `fpga worker run`"
+        yield Check(name="workers", status="warn", sentence="no worker reports; what is submitted waits", fix=fix)
+    yield from _backlog(late)
+    if broken is not None:
+        sentence = f"audit row {broken} does not follow from the row before it: the history was changed"
+        yield Check(name="audit", status="fail", sentence=sentence, fix="restore the database from a backup")
+    else:
+        yield Check(name="audit", status="ok", sentence="the audit chain is whole")
+
+
+def _backlog(late: health.Backlog) -> Iterator[Check]:
+    counts = {
+        "leases past their time": late.overdue_leases,
+        "expired objects not removed": late.expired_artifacts,
+        "effects not delivered": late.late_effects,
+    }
+    wrong = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    if wrong:
+        fix = "a sweeper removes these within seconds: `fpga up` or `fpga sweeper run`"
+        yield Check(name="sweeper", status="warn", sentence=wrong, fix=fix)
+    else:
+        yield Check(name="sweeper", status="ok", sentence="nothing is overdue")
+    if late.held_items:
+        sentence = f"{late.held_items} items are held after they killed their worker again and again"
+        yield Check(name="held items", status="warn", sentence=sentence, fix="see `fpga batch results ID --errors`")
+
+
+def _registered(ledger: Ledger, settings: Settings) -> Iterator[Check]:
+    for name in preset_names(settings.models_dir):
+        shipped = registry.weights_manifest(settings, name)["model_sha256"]
+        try:
+            with ledger.read() as session:
+                champion = models.resolve(session, name)
+        except NotFoundError:
+            sentence = f"preset {name} is installed and not registered yet; the first batch does it"
+            yield Check(name="models", status="ok", sentence=sentence)
+            continue
+        same = champion.tensor_sha256 == shipped
+        sentence = f"preset {name}: champion is version {champion.number} ({champion.tensor_sha256[:12]})"
+        if same:
+            yield Check(name="models", status="ok", sentence=sentence)
+        else:
+            fix = "see `fpga model list`, then `fpga model promote`"
+            sentence = f"{sentence}, installed is {shipped[:12]}"
+            yield Check(name="models", status="warn", sentence=sentence, fix=fix)
+
+
+def _broker(settings: Settings) -> Iterator[Check]:
+    app = Celery("fpga-doctor", set_as_current=False)
+    app.conf.update(celery_config(settings))
+    with app.connection_for_write() as connection:
+        shown = connection.as_uri()
+        connection.ensure_connection(max_retries=1, interval_start=0, timeout=5)
+        yield Check(name="broker", status="ok", sentence=f"{shown} answers")
+
+
+def _store(settings: Settings) -> Iterator[Check]:
+    open_store(settings).check()
+    yield Check(name="byte store", status="ok", sentence="a probe was written, read and deleted")
+
+
+def _prefect(settings: Settings) -> Iterator[Check]:
+    if locate(settings) is None:
+        sentence = "no Prefect server is configured and none runs here; batches complete, schedules do not start"
+        yield Check(name="prefect", status="ok", sentence=sentence)
+        return
+    with connect(settings) as api:
+        if api.healthy():
+            yield Check(name="prefect", status="ok", sentence="the Prefect server answers")
+        else:
+            yield Check(
+                name="prefect", status="warn", sentence="the Prefect server does not answer", fix=FIXES["prefect"]
+            )
+
+
+def _weights(settings: Settings) -> Iterator[Check]:
+    names = preset_names(settings.models_dir)
+    if not names:
+        sentence = f"no preset in {settings.models_dir}"
+        yield Check(name="weights", status="fail", sentence=sentence, fix="check FPGA_MODELS_DIR")
+    for name in names:
+        files = registry.weights_manifest(settings, name)["files"]
+        wrong = [path for path, entry in files.items() if _sha256(settings, name, path) != entry["sha256"]]
+        if wrong:
+            sentence = f"preset {name}: {len(wrong)} of {len(files)} files are missing or altered, such as {wrong[0]}"
+            yield Check(name="weights", status="fail", sentence=sentence, fix=FIXES["weights"])
+        else:
+            sentence = f"preset {name}: {len(files)} files have the sha256 that weights.json pins"
+            yield Check(name="weights", status="ok", sentence=sentence)
+
+
+def _sha256(settings: Settings, preset: str, path: str) -> str | None:
+    try:
+        with (settings.models_dir / preset / path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None

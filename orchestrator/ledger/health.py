@@ -1,0 +1,49 @@
+"""Signs of trouble that a query can see: leases nobody sweeps, bytes nobody removes, effects nobody delivers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import func, select, text
+from sqlalchemy.orm import Session
+
+from orchestrator.ledger.rows import Artifact, Item, Leader, Outbox, Stage
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backlog:
+    """Counts of what should be near zero while a sweeper runs, and until when one leads."""
+
+    overdue_leases: int
+    expired_artifacts: int
+    late_effects: int
+    held_items: int
+    leader_until: datetime | None
+
+
+def backlog(session: Session, moment: datetime, *, grace_seconds: float) -> Backlog:
+    """Return what has been due for longer than the grace."""
+    late = moment - timedelta(seconds=grace_seconds)
+    return Backlog(
+        overdue_leases=session.scalar(select(func.count(Stage.id)).where(Stage.lease_until < late)) or 0,
+        expired_artifacts=session.scalar(
+            select(func.count(Artifact.id)).where(
+                Artifact.state.in_(("pending", "live", "deleting")), Artifact.expires_at < late
+            )
+        )
+        or 0,
+        late_effects=session.scalar(
+            select(func.count(Outbox.id)).where(Outbox.sent_at.is_(None), Outbox.next_at < late)
+        )
+        or 0,
+        held_items=session.scalar(select(func.count(Item.id)).where(Item.state == "held")) or 0,
+        leader_until=session.scalar(select(Leader.lease_until).where(Leader.name == "sweeper")),
+    )
+
+
+def sqlite_modes(session: Session) -> tuple[str, int]:
+    """Return (journal mode, synchronous level) of this SQLite connection; wanted are wal and 2."""
+    journal = session.execute(text("PRAGMA journal_mode")).scalar_one()
+    level = session.execute(text("PRAGMA synchronous")).scalar_one()
+    return str(journal), int(level)
