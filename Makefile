@@ -1,0 +1,52 @@
+# `make` lists what there is. Everything installs what it needs; the first run of anything takes a few minutes.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STATE ?= var/demo
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up check format test test-slow services services-all weights clean
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.installed ## create .venv and install everything at the versions of constraints.txt
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(f"Python 3.11 or 3.12 is wanted, this is {v.major}.{v.minor}; set PYTHON=") if v[:2] not in ((3, 11), (3, 12)) else None'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: setup ## make twelve portraits of eight people on this machine and show the contact sheet
+	$(BIN)/fpga demo --state-dir $(STATE)
+
+up: setup ## start the embedded system and keep it running
+	$(BIN)/fpga up
+
+check: setup ## formatting, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: setup ## format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+test: setup services check ## checks and all quick tests (under ten minutes on two cores)
+	$(BIN)/pytest -m "not slow and not gpu"
+
+test-slow: setup services-all ## chaos, real object store, long numerics (under forty minutes)
+	$(BIN)/pytest -m "slow and not gpu"
+
+services: ## install PostgreSQL from Debian's packages, for the tests
+	scripts/install-services.sh core || test "$$CI" != true
+
+services-all: ## install PostgreSQL, Redis, RabbitMQ and OpenStack Swift from Debian's packages, for the slow tests
+	scripts/install-services.sh all || test "$$CI" != true
+
+weights: setup ## train the mini preset again, from rendering to export (hours)
+	$(BIN)/python -m fpga_models.mini
+
+clean: ## remove the virtual environment and all caches; var/ is left alone
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

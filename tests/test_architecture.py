@@ -1,0 +1,133 @@
+"""Holds the rooms apart by reading the syntax trees: who may import whom, who writes SQL, who reads the environment."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("orchestrator", "workers", "fpga_models", "migrations")
+HEAVY = {"torch", "diffusers", "insightface", "onnxruntime", "transformers"}
+WORKERS_MAY = {"ledger", "storage", "settings", "errors", "broker", "logs"}
+
+
+def sources(room: str) -> Iterator[tuple[Path, ast.Module]]:
+    for path in sorted((ROOT / room).rglob("*.py")):
+        yield path, ast.parse(path.read_text(), str(path))
+
+
+def imports(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def offenders(room: str, forbidden: set[str]) -> list[str]:
+    return [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path, tree in sources(room)
+        for name in imports(tree)
+        if name.split(".")[0] in forbidden
+    ]
+
+
+def test_the_orchestrator_imports_neither_workers_nor_networks() -> None:
+    assert offenders("orchestrator", {"workers", "fpga_models", *HEAVY}) == []
+
+
+def test_the_networks_know_nothing_of_the_rooms_around_them() -> None:
+    assert offenders("fpga_models", {"orchestrator", "workers", "celery", "sqlalchemy", "prefect", "boto3"}) == []
+
+
+def test_workers_use_only_the_lower_rooms_of_the_orchestrator() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path, tree in sources("workers")
+        for name in imports(tree)
+        if name.startswith("orchestrator.") and name.split(".")[1] not in WORKERS_MAY
+    ]
+    assert found == []
+
+
+def test_lower_rooms_do_not_import_higher_ones() -> None:
+    below = {"settings", "errors"}
+    allowed = {
+        "settings": {"errors"},
+        "errors": set(),
+        "broker": below,
+        "logs": below,
+        "ledger": below | {"ledger"},
+        "storage": below | {"storage"},
+        "planning": below | {"planning"},
+    }
+    found = []
+    for path, tree in sources("orchestrator"):
+        room = path.relative_to(ROOT / "orchestrator").parts[0].removesuffix(".py")
+        if room not in allowed:
+            continue
+        for name in imports(tree):
+            parts = name.split(".")
+            if parts[0] == "orchestrator" and len(parts) > 1 and parts[1] not in allowed[room]:
+                found.append(f"{path.relative_to(ROOT)}: {name}")
+    assert found == []
+
+
+def test_only_the_settings_read_the_environment() -> None:
+    readers = []
+    for room in ("orchestrator", "workers"):
+        for path, tree in sources(room):
+            for node in ast.walk(tree):
+                if isinstance(node, ast.Attribute) and node.attr in {"getenv", "environ"}:
+                    readers.append(str(path.relative_to(ROOT)))
+    # the parent of a worker writes one variable for its child; embedded children are given theirs
+    assert set(readers) <= {"orchestrator/settings.py", "workers/celery.py"} | {
+        r for r in readers if r.startswith("orchestrator/embedded/")
+    }
+
+
+def test_only_lifecycle_writes_the_state_of_items_stages_and_batches() -> None:
+    writers = []
+    for path, tree in sources("orchestrator/ledger"):
+        if path.name in {"lifecycle.py", "batches.py", "claims.py"}:
+            continue  # the first is the rule; the others insert new rows in their first state
+        for node in ast.walk(tree):
+            named = isinstance(node, ast.Call) and any(k.arg == "state" for k in node.keywords)
+            called = node.func if isinstance(node, ast.Call) else None
+            if named and isinstance(called, ast.Attribute) and called.attr == "values":
+                target = ast.unparse(node)
+                if any(f"update({row})" in target for row in ("Stage", "Item", "Batch")):
+                    writers.append(f"{path.name}:{node.lineno}")
+    assert writers == []
+
+
+def test_nothing_on_a_load_path_can_unpickle() -> None:
+    found = []
+    for room in ("orchestrator", "workers", "fpga_models"):
+        for path, tree in sources(room):
+            for node in ast.walk(tree):
+                if isinstance(node, ast.Call) and ast.unparse(node.func) in {
+                    "torch.load",
+                    "pickle.load",
+                    "pickle.loads",
+                }:
+                    found.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert found == []
+
+
+@pytest.mark.parametrize("module", ["orchestrator.cli.app", "workers.celery"])
+def test_a_process_that_only_listens_or_answers_help_does_not_load_torch(module: str, tmp_path: Path) -> None:
+    program = f"import sys, {module}; sys.exit(','.join(sorted({HEAVY!r} & set(sys.modules))) or 0)"
+
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, timeout=60, check=False
+    )
+
+    assert ran.returncode == 0, ran.stderr
