@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ROOMS = ("orchestrator", "workers", "fpga_models", "migrations")
 HEAVY = {"torch", "diffusers", "insightface", "onnxruntime", "transformers"}
-WORKERS_MAY = {"ledger", "storage", "settings", "errors", "broker", "logs"}
+WORKERS_MAY = {"ledger", "storage", "settings", "errors", "broker", "logs", "pictures"}
 
 
 def sources(room: str) -> Iterator[tuple[Path, ast.Module]]:
@@ -64,6 +64,7 @@ def test_lower_rooms_do_not_import_higher_ones() -> None:
         "errors": set(),
         "broker": below,
         "logs": below,
+        "pictures": below,
         "ledger": below | {"ledger"},
         "storage": below | {"storage"},
         "planning": below | {"planning"},
