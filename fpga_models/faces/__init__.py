@@ -1,0 +1,6 @@
+"""The border to insightface and onnxruntime: pictures in, faces out."""
+
+from fpga_models.faces.errors import FacePackError, LandmarksError, PictureError
+from fpga_models.faces.pack import Face, FacePack, align
+
+__all__ = ["Face", "FacePack", "FacePackError", "LandmarksError", "PictureError", "align"]

@@ -1,0 +1,147 @@
+"""A folder of ONNX face networks as the product uses it: detect, align, embed.
+
+Any folder that `insightface.app.FaceAnalysis` reads works, with a `pack.json` beside the files. Knows nothing of
+identities, portraits or thresholds of similarity.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnxruntime
+from insightface.app import FaceAnalysis
+from insightface.utils import face_align
+from numpy.typing import NDArray
+
+from fpga_models.faces.errors import FacePackError, LandmarksError, PictureError
+from fpga_models.faces.settings import PackSettings, read_settings
+
+Image = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+MODULES = ("detection", "recognition")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Face:
+    """One face: `box` (4,) left, top, right, bottom in px, `kps5` (5, 2) px, `score` in [0, 1], `embedding` (512,).
+
+    The keypoints are the eyes, nose tip and mouth corners, image-left first. Coordinates count from the picture's edge,
+    so that they scale with it: the middle of the first pixel is 0.5. The embedding is L2-normalised.
+    """
+
+    box: Floats
+    kps5: Floats
+    score: float
+    embedding: Floats
+
+
+class FacePack:
+    """Detector and recogniser of one folder, warm in this process."""
+
+    def __init__(self, analysis: FaceAnalysis, settings: PackSettings) -> None:
+        self._detector = analysis.models["detection"]
+        self._recogniser = analysis.models["recognition"]
+        self.settings = settings
+        self.encoder_sha256 = settings.sha256[Path(self._recogniser.model_file).name]
+        """Names the recogniser: embeddings of two recognisers must never be compared."""
+
+    @classmethod
+    def load(cls, directory: str | Path, *, device: str = "cpu", threads: int = 1) -> "FacePack":
+        """Load a pack.
+
+        Args:
+            directory: folder with `pack.json`, one detector and one recogniser.
+            device: "cpu", "cuda" or "cuda:N".
+            threads: what onnxruntime may use inside one operator; one process per device shares the machine.
+
+        Raises:
+            FacePackError: the folder is not a whole, unchanged pack, or the device has no onnxruntime provider.
+        """
+        directory = Path(directory).resolve()
+        settings = read_settings(directory)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        try:
+            analysis = FaceAnalysis(
+                name=str(directory),
+                root=str(directory.parent),
+                allowed_modules=list(MODULES),
+                providers=_providers(device),
+                sess_options=options,
+            )
+        except AssertionError as error:  # insightface's way to say that no file is a detector
+            raise FacePackError(f"{directory} holds no face detector.") from error
+        if "recognition" not in analysis.models:
+            raise FacePackError(f"{directory} holds no face recogniser.")
+        side = settings.det_size
+        analysis.prepare(ctx_id=0, det_thresh=settings.det_thresh, det_size=(side, side))
+        return cls(analysis, settings)
+
+    def detect(self, image: Image) -> list[Face]:
+        """Find and embed every face of an RGB picture (H, W, 3) uint8, sorted from left to right.
+
+        Raises:
+            PictureError: any other shape or type.
+        """
+        _check_picture(image)
+        boxes, points = self._detector.detect(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        if len(boxes) == 0:
+            return []
+        order = np.argsort(boxes[:, 0] + boxes[:, 2])
+        boxes, points = boxes[order].astype(np.float32), points[order].astype(np.float32)
+        embeddings = self.embed_crops([align(image, kps5) for kps5 in points])
+        return [
+            Face(box=box[:4], kps5=kps5, score=float(box[4]), embedding=embedding)
+            for box, kps5, embedding in zip(boxes, points, embeddings, strict=True)
+        ]
+
+    def embed(self, image: Image, kps5: Floats) -> Floats:
+        """Embed the face at known landmarks (5, 2) px of an RGB picture; returns (512,), L2-normalised.
+
+        Raises:
+            PictureError, LandmarksError: another shape or type.
+        """
+        _check_picture(image)
+        embedding: Floats = self.embed_crops([align(image, kps5)])[0]
+        return embedding
+
+    def embed_crops(self, crops: Sequence[Image]) -> Floats:
+        """Embed aligned RGB crops, each (112, 112, 3) uint8; returns (N, 512), rows L2-normalised."""
+        if not crops:
+            return np.zeros((0, self._recogniser.output_shape[1]), np.float32)
+        found = self._recogniser.get_feat([cv2.cvtColor(crop, cv2.COLOR_RGB2BGR) for crop in crops])
+        norms = np.linalg.norm(found, axis=1, keepdims=True)
+        embeddings: Floats = (found / np.maximum(norms, 1e-12)).astype(np.float32)
+        return embeddings
+
+
+def align(image: Image, kps5: Floats, side: int = 112) -> Image:
+    """Cut the face at landmarks (5, 2) px out of an RGB picture in ArcFace's frame; returns (side, side, 3).
+
+    Raises:
+        LandmarksError: the landmarks are not five finite points.
+    """
+    points = np.asarray(kps5, np.float32)
+    if points.shape != (5, 2) or not np.isfinite(points).all():
+        got = f"shape {points.shape}" if points.shape != (5, 2) else "values that are not finite"
+        raise LandmarksError(f"Five finite points (5, 2) are wanted as landmarks, got {got}.")
+    crop: Image = face_align.norm_crop(image, points - 0.5, side)  # from pixel edges to OpenCV's pixel centres
+    return crop
+
+
+def _check_picture(image: Image) -> None:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        got = f"{image.dtype} {image.shape}"
+        raise PictureError(f"An RGB picture, uint8 (H, W, 3), is wanted, got {got}.")
+
+
+def _providers(device: str) -> list[str | tuple[str, dict[str, str]]]:
+    kind, _, index = device.partition(":")
+    if kind == "cpu":
+        return ["CPUExecutionProvider"]
+    if kind == "cuda" and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        return [("CUDAExecutionProvider", {"device_id": index or "0"}), "CPUExecutionProvider"]
+    raise FacePackError(f"onnxruntime has no provider for {device!r}; cpu always works.")

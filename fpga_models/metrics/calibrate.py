@@ -1,0 +1,143 @@
+"""Measures the verdict thresholds of a preset: how alike the product's own recogniser finds generated faces.
+
+    python -m fpga_models.metrics.calibrate --preset-dir DIR --seed 3 --count 120
+
+Prints the `verdict` object of preset.json. Uses the face pack of the product, as the score stage does, never the judge.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import Progress
+
+from fpga_models.metrics.held_out import draw_trials
+from fpga_models.metrics.trials import (
+    GALLERY,
+    GROUP_KINDS,
+    Networks,
+    Outcome,
+    draw_gallery,
+    observe_generated,
+    single_trials,
+)
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErrorRates:
+    """What the thresholds may get wrong [ours].
+
+    Attributes:
+        false_accept: share of faces that would be accepted as a given other person.
+        false_reject: share of faces placed and conditioned rightly that would be rejected outright.
+    """
+
+    false_accept: float = 0.001
+    false_reject: float = 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thresholds:
+    """Cosine of a generated face to its identity: accepted from `accept`, for review from `review`, else rejected.
+
+    The rates and means are those measured on `faces` generated faces; `review_rate` is the share between the two.
+    """
+
+    accept: float
+    review: float
+    false_accept_rate: float
+    false_reject_rate: float
+    review_rate: float
+    own_mean: float
+    other_mean: float
+    faces: int
+    seed: int
+
+
+def thresholds(own: Floats, other: Floats, *, seed: int, wanted: ErrorRates | None = None) -> Thresholds:
+    """Set thresholds from cosines to the own person (N,) and to other people (M,).
+
+    `accept` is the least value that at most `false_accept` of the others reach; `review` the greatest that at most
+    `false_reject` of the own miss, but never above `accept`.
+    """
+    wanted = wanted or ErrorRates()
+    accept = float(np.quantile(other, 1 - wanted.false_accept, method="higher")) + 1e-3
+    review = min(float(np.quantile(own, wanted.false_reject, method="lower")), accept)
+    return Thresholds(
+        accept=round(accept, 4),
+        review=round(review, 4),
+        false_accept_rate=float((other >= accept).mean()),
+        false_reject_rate=float((own < review).mean()),
+        review_rate=float(((own >= review) & (own < accept)).mean()),
+        own_mean=float(own.mean()),
+        other_mean=float(other.mean()),
+        faces=len(own),
+        seed=seed,
+    )
+
+
+def product_similarities(outcomes: Sequence[Outcome], identities: Floats) -> tuple[Floats, Floats]:
+    """Return cosines to the own person and to everybody else, over the faces found.
+
+    Args:
+        outcomes: generated pictures with their faces.
+        identities: (G, 512) conditioning embeddings of all held-out people; other people are taken from them.
+    """
+    own, other = [], []
+    for outcome in outcomes:
+        for trial, faces in zip(outcome.trials, outcome.faces, strict=True):
+            for place in np.flatnonzero(faces.present):
+                wanted = trial.references[place].face.embedding
+                cosines = identities @ faces.product[place]
+                own.append(float(wanted @ faces.product[place]))
+                other.append(cosines[identities @ wanted < 0.9999])
+    return np.array(own, np.float32), np.concatenate(other).astype(np.float32)
+
+
+def calibrate(networks: Networks, *, seed: int, count: int, progress: Progress) -> dict[str, float | int]:
+    """Generate `count` portraits and a quarter as many groups of each size, and measure the thresholds."""
+    task = progress.add_task("references", total=GALLERY)
+    gallery = draw_gallery(networks, seed, lambda done: progress.advance(task, done))
+    sets = [single_trials(gallery, count, seed, networks.side)]
+    sets += [draw_trials(gallery.people, kind, max(count // 4, 1), seed, networks.side) for kind in GROUP_KINDS]
+    pictures = progress.add_task("pictures", total=sum(map(len, sets)))
+    outcomes = [
+        observe_generated(
+            networks, trials, seed=seed, masked=True, advance=lambda done: progress.advance(pictures, done)
+        )
+        for trials in sets
+    ]
+    identities = np.stack([person.face.embedding for person in gallery.people])
+    own, other = product_similarities(outcomes, identities)
+    return asdict(thresholds(own, other, seed=seed))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the command line, measure, print JSON."""
+    parser = argparse.ArgumentParser(prog="python -m fpga_models.metrics.calibrate", description=__doc__)
+    parser.add_argument("--preset-dir", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=3)
+    parser.add_argument("--count", type=int, default=120)
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    cv2.setNumThreads(1)
+    with Progress(console=Console(stderr=True)) as progress:
+        networks = Networks.load(options.preset_dir, threads=options.threads)
+        found = calibrate(networks, seed=options.seed, count=options.count, progress=progress)
+    sys.stdout.write(json.dumps(found, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

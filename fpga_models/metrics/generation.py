@@ -1,0 +1,43 @@
+"""Trials through the pipeline: held-out people at requested places, in batches, with progress as a callback."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fpga_models.metrics.held_out import Trial
+from fpga_models.pipeline import PersonSlot, PortraitPipeline, PortraitRequest
+from fpga_models.presets import Preset
+
+Image = NDArray[np.uint8]
+BATCH = 32
+
+
+def request_of(trial: Trial, preset: Preset, seed: int) -> PortraitRequest:
+    """Turn a trial into what a client would ask for: prompt, places, embeddings, the preset's defaults."""
+    height, width = trial.real.image.shape[:2]
+    people = tuple(
+        PersonSlot(embedding=reference.face.embedding, kps5=person.kps5, skeleton=person.skeleton, mask=None)
+        for reference, person in zip(trial.references, trial.real.people, strict=True)
+    )
+    return PortraitRequest(
+        prompt=trial.real.caption, people=people, width=width, height=height, seed=seed, **preset.defaults
+    )
+
+
+def generate(
+    pipeline: PortraitPipeline,
+    trials: Sequence[Trial],
+    *,
+    seed: int,
+    masked: bool = True,
+    advance: Callable[[int], None] = lambda _: None,
+) -> list[Image]:
+    """Generate one picture per trial, trial i from seed + i; `advance` is told how many each batch finished."""
+    pictures: list[Image] = []
+    for start in range(0, len(trials), BATCH):
+        part = trials[start : start + BATCH]
+        requests = [request_of(trial, pipeline.preset, seed + start + offset) for offset, trial in enumerate(part)]
+        pictures += [picture for picture in pipeline.generate(requests, masked=masked) if picture is not None]
+        advance(len(part))
+    return pictures

@@ -1,0 +1,36 @@
+"""A picture sheet: each row one trial, references first, then the same scene in several versions."""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Image = NDArray[np.uint8]
+CELL = 160
+GAP = 4
+PAPER = 255
+
+
+def sheet(rows: Sequence[Sequence[Image]]) -> Image:
+    """Lay RGB pictures out in rows of square cells; rows may differ in length."""
+    columns = max(len(row) for row in rows)
+    step = CELL + GAP
+    paper = np.full((len(rows) * step + GAP, columns * step + GAP, 3), PAPER, np.uint8)
+    for row, pictures in enumerate(rows):
+        for column, picture in enumerate(pictures):
+            top, left = GAP + row * step, GAP + column * step
+            paper[top : top + CELL, left : left + CELL] = _fit(picture)
+    return paper
+
+
+def _fit(picture: Image) -> Image:
+    smaller = picture.shape[0] > CELL
+    fitted: Image = cv2.resize(picture, (CELL, CELL), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_NEAREST)
+    return fitted
+
+
+def write_png(path: str, picture: Image) -> None:
+    """Write an RGB picture; raises OSError where the folder cannot be written."""
+    if not cv2.imwrite(path, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
+        raise OSError(f"Cannot write a picture to {path}.")

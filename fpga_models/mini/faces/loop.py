@@ -1,0 +1,87 @@
+"""The one training loop of the three face networks: clock, learning rate, checkpoint, progress with ETA.
+
+The budget is wall time: the learning rate follows the share of the minutes spent, so a busy machine takes fewer
+steps instead of longer. Batches are drawn from (seed, step) alone, so a resumed run sees what it would have seen.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor, nn
+
+from fpga_models.mini.checkpoint import load_checkpoint, save_checkpoint
+
+SECONDS_BETWEEN_CHECKPOINTS = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """How long and how fast to train: `lr` is the peak after `warmup` (a share of the time), cosine to zero."""
+
+    minutes: float
+    seed: int = 0
+    lr: float = 2e-3
+    weight_decay: float = 0.02
+    warmup: float = 0.03
+
+
+def learning_rate(schedule: Schedule, share: float) -> float:
+    """Return the rate at `share` in [0, 1] of the run."""
+    if share < schedule.warmup:
+        return schedule.lr * (share / schedule.warmup + 1e-3)
+    through = (share - schedule.warmup) / (1 - schedule.warmup)
+    return schedule.lr * 0.5 * (1 + math.cos(math.pi * min(through, 1.0)))
+
+
+def train(
+    modules: dict[str, nn.Module],
+    loss_of: Callable[[np.random.Generator, float], Tensor],
+    schedule: Schedule,
+    path: Path,
+) -> int:
+    """Minimise `loss_of(generator, share)` for the given time, resuming from `path` if it is there.
+
+    Returns:
+        The number of steps taken in all; the final state is in `path`.
+    """
+    parameters = [parameter for module in modules.values() for parameter in module.parameters()]
+    decayed, plain = [p for p in parameters if p.ndim > 1], [p for p in parameters if p.ndim < 2]
+    groups = [{"params": decayed, "weight_decay": schedule.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=schedule.lr, betas=(0.9, 0.98))
+    whole = nn.ModuleDict(modules)
+    numbers = load_checkpoint(path, whole, [optimizer]) if path.exists() else {"step": 0, "seconds": 0.0}
+    step, seconds = int(numbers["step"]), numbers["seconds"]
+    whole.train()
+    total, saved_at, mean = schedule.minutes * 60, seconds, math.nan
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(path.stem, total=total)
+        progress.update(task, completed=seconds)
+        while seconds < total:
+            began = time.perf_counter()
+            share = seconds / total
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(schedule, share)
+            loss = loss_of(np.random.default_rng([schedule.seed, step]), share)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(parameters, 5.0)
+            optimizer.step()
+            step += 1
+            seconds += time.perf_counter() - began
+            mean = loss.item() if math.isnan(mean) else 0.95 * mean + 0.05 * loss.item()
+            progress.update(task, completed=seconds, description=f"{path.stem} step {step} loss {mean:.3f}")
+            if seconds - saved_at > SECONDS_BETWEEN_CHECKPOINTS:
+                save_checkpoint(path, whole, [optimizer], {"step": step, "seconds": seconds})
+                saved_at = seconds
+                progress.console.print(f"{path.stem} {seconds:.0f} s, step {step}, loss {mean:.3f}")
+    save_checkpoint(path, whole, [optimizer], {"step": step, "seconds": seconds})
+    whole.eval()
+    return step

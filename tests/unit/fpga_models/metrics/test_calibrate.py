@@ -1,0 +1,26 @@
+import numpy as np
+import pytest
+
+from fpga_models.metrics.calibrate import ErrorRates, thresholds
+
+
+def test_thresholds_keep_the_stated_error_rates() -> None:
+    rng = np.random.default_rng(0)
+    own = np.clip(rng.normal(0.7, 0.15, 4000), -1, 1).astype(np.float32)
+    other = np.clip(rng.normal(0.0, 0.12, 100_000), -1, 1).astype(np.float32)
+
+    found = thresholds(own, other, seed=1)
+
+    assert found.false_accept_rate <= 0.001
+    assert found.false_reject_rate <= 0.02
+    assert 0.3 < found.review <= found.accept < 0.5
+    assert found.review_rate == pytest.approx(((own >= found.review) & (own < found.accept)).mean(), abs=1e-3)
+
+
+def test_review_never_begins_above_acceptance() -> None:
+    own = np.full(100, 0.9, np.float32)
+    other = np.linspace(-0.2, 0.2, 1000, dtype=np.float32)
+
+    found = thresholds(own, other, seed=1, wanted=ErrorRates(false_accept=0.01))
+
+    assert found.review == found.accept < 0.25
