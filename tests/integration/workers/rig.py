@@ -1,0 +1,169 @@
+"""A small deployment for tests: a state directory, a sweeper in a thread, and real Celery workers as processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select
+
+from orchestrator import identities, registry
+from orchestrator.identities import ConsentGiven, NewPerson, Picture
+from orchestrator.ledger import batches, schema, workers
+from orchestrator.ledger.rows import Item, Output
+from orchestrator.ledger.session import Ledger, now
+from orchestrator.settings import Settings
+from orchestrator.storage import open_store
+from orchestrator.submit import submit_portraits
+from orchestrator.sweeping import Sweeper
+
+ROOT = Path(__file__).parents[3]
+QUEUES = "gpu.generate,cpu.io"
+OWNER = "local"
+
+
+class Rig:
+    """The deployment; leave the context and everything is gone."""
+
+    def __init__(self, state_dir: Path, **changes: Any) -> None:
+        self.environment = {
+            "FPGA_STATE_DIR": str(state_dir),
+            "FPGA_LEASE_SECONDS": "6",
+            "FPGA_HEARTBEAT_SECONDS": "1",
+            "FPGA_SWEEP_SECONDS": "0.3",
+            "FPGA_IDLE_LOOK_SECONDS": "1",
+            "FPGA_HINT_TTL_SECONDS": "3",
+            "FPGA_GROUP_SIZE": "4",
+            "FPGA_TORCH_THREADS": "1",
+            "FPGA_BACKOFF_BASE_SECONDS": "0.5",
+            "FPGA_OWNER": OWNER,
+        } | {f"FPGA_{name.upper()}": str(value) for name, value in changes.items()}
+        values = {name.removeprefix("FPGA_").lower(): value for name, value in self.environment.items()}
+        self.settings = Settings(**values)  # type: ignore[arg-type]  # pydantic reads the strings
+        schema.upgrade(self.settings.database_url)
+        self.ledger = Ledger(self.settings.database_url)
+        self.store = open_store(self.settings)
+        registry.ensure_registered(self.ledger, self.settings)
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self._stop = threading.Event()
+        self._sweeper = threading.Thread(target=Sweeper(self.settings).run, args=(self._stop,), daemon=True)
+
+    def __enter__(self) -> Rig:
+        self._sweeper.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for process in self.processes:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+        self._sweeper.join(10)
+        self.ledger.dispose()
+
+    def start_worker(self, *, ready: bool = True, **changes: str) -> subprocess.Popen[bytes]:
+        """Start `celery -A workers worker` in a process group of its own and wait until it reports ready."""
+        log = (Path(self.settings.state_dir) / f"worker-{len(self.processes)}.log").open("wb")
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "celery",
+                "-A",
+                "workers",
+                "worker",
+                "-Q",
+                QUEUES,
+                "-n",
+                f"w{len(self.processes)}@test",
+            ],
+            cwd=ROOT,
+            env={**os.environ, **self.environment, **changes},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        self.processes.append(process)
+        if ready:
+            before = time.time()
+            self.wait(lambda: self._ready_since(before), "a worker is ready", 60)
+        return process
+
+    def _ready_since(self, moment: float) -> bool:
+        with self.ledger.read() as session:
+            return any(
+                worker.state == "ready" and worker.started_at.timestamp() >= moment - 1
+                for worker in workers.living(session, now(session))
+            )
+
+    def logs(self) -> str:
+        """Return what all workers wrote."""
+        paths = sorted(Path(self.settings.state_dir).glob("worker-*.log"))
+        return "\n".join(path.read_text(errors="replace") for path in paths)
+
+    def wait(self, until: Callable[[], bool], what: str, seconds: float) -> None:
+        """Wait until something holds, or fail saying what did not."""
+        deadline = time.monotonic() + seconds
+        while not until():
+            assert time.monotonic() < deadline, f"waited {seconds} s in vain until {what}\n{self.logs()[-3000:]}"
+            time.sleep(0.1)
+
+    def enrol(self, *handles: str) -> list[identities.Enrolled]:
+        """Add people of the examples to the library, through a worker."""
+        people = [
+            NewPerson(
+                handle=handle,
+                pictures=tuple(
+                    Picture(name=path.name, data=path.read_bytes())
+                    for path in sorted((ROOT / "examples" / "people" / handle).glob("*.png"))
+                ),
+                consent=ConsentGiven(scopes=("generate",), granted_by="test"),
+            )
+            for handle in handles
+        ]
+        batch_id = identities.add(self.ledger, self.store, self.settings, people, owner=OWNER)
+        return identities.wait_enrolled(self.ledger, OWNER, batch_id, timeout_seconds=60)
+
+    def submit(self, rows: list[str], **options: Any) -> str:
+        """Submit JSONL rows and return the batch's id."""
+        return submit_portraits(
+            self.ledger,
+            self.settings,
+            manifest="\n".join(rows).encode(),
+            format="jsonl",
+            name="test",
+            owner=OWNER,
+            **options,
+        ).batch_id
+
+    def state(self, batch_id: str) -> str:
+        """Return the state of a batch."""
+        with self.ledger.read() as session:
+            return batches.get(session, OWNER, batch_id).state
+
+    def counts(self, batch_id: str) -> dict[str, int]:
+        """Return the number of items in every state."""
+        with self.ledger.read() as session:
+            return batches.counts(session, batch_id)
+
+    def wait_ended(self, batch_id: str, seconds: float = 120) -> str:
+        """Wait until a batch has ended and return how."""
+        ended = ("completed", "completed_with_errors", "failed", "cancelled")
+        self.wait(lambda: self.state(batch_id) in ended, f"batch {batch_id} has ended", seconds)
+        return self.state(batch_id)
+
+    def items(self, batch_id: str) -> list[Item]:
+        """Return the items of a batch."""
+        with self.ledger.read() as session:
+            return list(batches.items(session, batch_id))
+
+    def outputs(self, batch_id: str) -> list[Output]:
+        """Return every output that was recorded for a batch."""
+        with self.ledger.read() as session:
+            return list(session.scalars(select(Output).where(Output.batch_id == batch_id)))

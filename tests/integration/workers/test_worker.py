@@ -1,0 +1,173 @@
+"""Real Celery workers with the shipped networks: portraits from manifest to verdict, and every way to disturb that."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from orchestrator.ledger import batches
+from tests.integration.workers.rig import OWNER, Rig
+from workers.picture import read_record
+
+STEPS = 4
+
+
+def row(number: int, people: list[str], layout: str, steps: int = STEPS, **more: object) -> str:
+    shown = [{"identity": handle} for handle in people]
+    made = {"custom_id": f"p{number}", "prompt": "portrait of a person", "people": shown, "layout": layout}
+    return json.dumps({**made, "seed": number, "steps": steps, **more})
+
+
+def solo(count: int, steps: int = STEPS) -> list[str]:
+    return [row(n, ["ada"], "portrait", steps) for n in range(count)]
+
+
+@pytest.fixture(scope="module")
+def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    with Rig(tmp_path_factory.mktemp("rig")) as made:
+        made.start_worker()
+        enrolled = made.enrol("ada", "bruno", "clara", "dario")
+        assert all(person.identity_id for person in enrolled), [person.error for person in enrolled]
+        yield made
+
+
+def pixels(rig: Rig, batch_id: str) -> dict[str, np.ndarray]:
+    with rig.ledger.read() as session:
+        found = list(batches.details(session, batches.items(session, batch_id)))
+    return {
+        detail.item.custom_id: np.asarray(Image.open(BytesIO(rig.store.get(detail.outputs[0][1].key))), np.int16)
+        for detail in found
+    }
+
+
+def test_portraits_of_one_to_four_people_end_with_a_verdict_and_a_record(rig: Rig) -> None:
+    people = ["ada", "bruno", "clara", "dario"]
+    layouts = ["portrait", "group_2", "group_3", "group_4"]
+    batch_id = rig.submit([row(n, people[: n + 1], layouts[n]) for n in range(4)])
+
+    assert rig.wait_ended(batch_id) == "completed"
+
+    for item, output in zip(rig.items(batch_id), sorted(rig.outputs(batch_id), key=lambda o: o.seed), strict=True):
+        assert item.verdict in ("accepted", "needs_review", "rejected")
+        assert output.scores is not None
+        assert len(output.scores["people"]) == item.position + 1
+        with rig.ledger.read() as session:
+            [detail] = batches.details(session, [item])
+        data = rig.store.get(detail.outputs[0][1].key, sha256=detail.outputs[0][1].sha256)
+        record = read_record(data)
+        assert record is not None
+        assert (record["seed"], record["item"]) == (output.seed, item.id)
+        assert "ada" not in json.dumps(record["params"]["people"]), "records carry ids, not handles"
+
+
+def test_the_same_requests_batched_differently_give_the_same_pictures(rig: Rig) -> None:
+    rows = [row(n, ["ada", "bruno"][: 1 + n % 2], ["portrait", "group_2"][n % 2], steps=6) for n in range(5)]
+
+    together = rig.submit(rows)
+    rig.wait_ended(together)
+    alone = []
+    for line in rows:
+        batch_id = rig.submit([line])
+        rig.wait_ended(batch_id)
+        alone.append(batch_id)
+
+    one = pixels(rig, together)
+    other = {name: picture for batch_id in alone for name, picture in pixels(rig, batch_id).items()}
+    assert one.keys() == other.keys()
+    worst = max(int(np.abs(one[name] - other[name]).max()) for name in one)
+    assert worst <= 2, f"published tolerance is 2 of 255, got {worst}"
+
+
+def test_a_worker_killed_three_times_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    with Rig(tmp_path / "killed") as rig:
+        worker = rig.start_worker()
+        rig.enrol("ada")
+        batch_id = rig.submit(solo(40))
+        for kills in range(1, 4):
+            done = 6 * kills
+            rig.wait(lambda: rig.counts(batch_id)["completed"] >= done, f"{done} are done", 90)  # noqa: B023
+            os.killpg(worker.pid, signal.SIGKILL)
+            worker.wait()
+            worker = rig.start_worker()
+
+        assert rig.wait_ended(batch_id) == "completed"
+
+        assert rig.counts(batch_id)["completed"] == 40
+        assert len({output.item_id for output in rig.outputs(batch_id)}) == len(rig.outputs(batch_id)) == 40
+        with rig.ledger.read() as session:
+            attempts = [a for d in batches.details(session, batches.items(session, batch_id)) for a in d.attempts]
+        assert any(attempt.outcome == "lost" for attempt in attempts), "the kills hit work under way"
+
+
+def test_cancel_stops_within_a_step_and_pause_gives_the_work_back(rig: Rig) -> None:
+    slow = 100
+    batch_id = rig.submit(solo(4, steps=slow))
+    rig.wait(lambda: rig.counts(batch_id)["running"] > 0, "it runs", 30)
+
+    batches.pause(rig.ledger, OWNER, batch_id)
+    began = time.monotonic()
+    rig.wait(lambda: rig.counts(batch_id)["queued"] == 4, "all work is given back", 10)
+    assert time.monotonic() - began < 5
+    batches.resume(rig.ledger, OWNER, batch_id)
+    rig.wait(lambda: rig.counts(batch_id)["running"] > 0, "it runs again", 30)
+    assert batches.cancel(rig.ledger, OWNER, batch_id) == "cancelling"
+
+    rig.wait(lambda: rig.state(batch_id) == "cancelled", "the worker confirmed", 10)
+    assert rig.counts(batch_id)["cancelled"] == 4
+    assert rig.outputs(batch_id) == []
+
+
+def test_sigterm_while_busy_drains_and_another_worker_goes_on(tmp_path: Path) -> None:
+    with Rig(tmp_path / "drained", drain_seconds=1) as rig:
+        worker = rig.start_worker()
+        rig.enrol("ada")
+        batch_id = rig.submit(solo(4, steps=100))
+        rig.wait(lambda: rig.counts(batch_id)["running"] > 0, "it runs", 30)
+
+        worker.terminate()
+
+        assert worker.wait(timeout=30) == 0
+        assert rig.counts(batch_id)["queued"] == 4
+        assert all(item.error_code is None for item in rig.items(batch_id)), "a drain is no strike"
+        rig.start_worker()
+        assert rig.wait_ended(batch_id, 180) == "completed"
+
+
+def test_a_full_byte_store_is_said_and_retried_until_there_is_room(tmp_path: Path) -> None:
+    with Rig(tmp_path / "full", max_failures=50) as rig:
+        rig.start_worker()
+        rig.enrol("ada")
+        objects = rig.settings.state_dir / "store"
+        moved = rig.settings.state_dir / "away"
+        objects.rename(moved)
+        objects.write_text("a file where the directory should be")  # the store cannot write: every put fails
+        batch_id = rig.submit(solo(2))
+
+        rig.wait(lambda: any(i.error_code for i in rig.items(batch_id)), "an item says what is wrong", 60)
+        item = next(i for i in rig.items(batch_id) if i.error_code)
+        assert item.error_code is not None
+        assert item.error_code.startswith("store")
+        assert item.state in ("queued", "leased", "running")
+        objects.unlink()
+        moved.rename(objects)
+
+        assert rig.wait_ended(batch_id) == "completed"
+
+
+def test_a_bell_that_never_rings_costs_time_and_nothing_else(tmp_path: Path) -> None:
+    with Rig(tmp_path / "silent") as rig:
+        rig.start_worker(CELERY_BROKER_URL="memory://")  # listens where nobody sends
+
+        assert rig.enrol("ada")[0].identity_id is not None
+        batch_id = rig.submit(solo(2))
+
+        assert rig.wait_ended(batch_id, 60) == "completed"
