@@ -1,6 +1,7 @@
 """The border to insightface and onnxruntime: pictures in, faces out."""
 
+from fpga_models.faces.alignment import align
 from fpga_models.faces.errors import FacePackError, LandmarksError, PictureError
-from fpga_models.faces.pack import Face, FacePack, align
+from fpga_models.faces.pack import Face, FacePack
 
 __all__ = ["Face", "FacePack", "FacePackError", "LandmarksError", "PictureError", "align"]

@@ -12,10 +12,10 @@ import cv2
 import numpy as np
 import onnxruntime
 from insightface.app import FaceAnalysis
-from insightface.utils import face_align
 from numpy.typing import NDArray
 
-from fpga_models.faces.errors import FacePackError, LandmarksError, PictureError
+from fpga_models.faces.alignment import align
+from fpga_models.faces.errors import FacePackError, PictureError
 from fpga_models.faces.settings import PackSettings, read_settings
 
 Image = NDArray[np.uint8]
@@ -116,20 +116,6 @@ class FacePack:
         norms = np.linalg.norm(found, axis=1, keepdims=True)
         embeddings: Floats = (found / np.maximum(norms, 1e-12)).astype(np.float32)
         return embeddings
-
-
-def align(image: Image, kps5: Floats, side: int = 112) -> Image:
-    """Cut the face at landmarks (5, 2) px out of an RGB picture in ArcFace's frame; returns (side, side, 3).
-
-    Raises:
-        LandmarksError: the landmarks are not five finite points.
-    """
-    points = np.asarray(kps5, np.float32)
-    if points.shape != (5, 2) or not np.isfinite(points).all():
-        got = f"shape {points.shape}" if points.shape != (5, 2) else "values that are not finite"
-        raise LandmarksError(f"Five finite points (5, 2) are wanted as landmarks, got {got}.")
-    crop: Image = face_align.norm_crop(image, points - 0.5, side)  # from pixel edges to OpenCV's pixel centres
-    return crop
 
 
 def _check_picture(image: Image) -> None:

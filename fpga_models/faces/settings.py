@@ -1,11 +1,11 @@
 """`pack.json`: what a face pack says about itself beside its ONNX files, checked when it is loaded."""
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from fpga_models.faces.errors import FacePackError
+from fpga_models.weights import file_sha256
 
 FILE_NAME = "pack.json"
 
@@ -48,6 +48,6 @@ def read_settings(directory: Path) -> PackSettings:
 def _check_file(path: Path, wanted: str) -> None:
     if not path.is_file():
         raise FacePackError(f"The face pack lists {path.name}, which is not in {path.parent}.")
-    got = hashlib.sha256(path.read_bytes()).hexdigest()
+    got = file_sha256(path)
     if got != wanted:
         raise FacePackError(f"{path} has sha256 {got}; pack.json wants {wanted}.")

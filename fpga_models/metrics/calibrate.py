@@ -107,7 +107,7 @@ def product_similarities(outcomes: Sequence[Outcome], identities: Floats) -> tup
 def calibrate(networks: Networks, *, seed: int, count: int, progress: Progress) -> dict[str, float | int]:
     """Generate `count` portraits and a quarter as many groups of each size, and measure the thresholds."""
     task = progress.add_task("references", total=GALLERY)
-    gallery = draw_gallery(networks, seed, lambda done: progress.advance(task, done))
+    gallery = draw_gallery(networks, seed, GALLERY, lambda done: progress.advance(task, done))
     sets = [single_trials(gallery, count, seed, networks.side)]
     sets += [draw_trials(gallery.people, kind, max(count // 4, 1), seed, networks.side) for kind in GROUP_KINDS]
     pictures = progress.add_task("pictures", total=sum(map(len, sets)))

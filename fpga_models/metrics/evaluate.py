@@ -75,11 +75,11 @@ class Evaluation:
     groups: dict[str, tuple[Outcome, Outcome]]
 
 
-def run_trials(networks: Networks, *, seed: int, count: int, progress: Progress) -> Evaluation:
-    """Render, generate and look at everything that the report needs."""
+def run_trials(networks: Networks, *, seed: int, count: int, progress: Progress, people: int = GALLERY) -> Evaluation:
+    """Render, generate and look at everything that the report needs, with `people` in the gallery."""
     per_group = max(count // GROUP_SHARE, 1)
-    task = progress.add_task("references", total=GALLERY)
-    gallery = draw_gallery(networks, seed, lambda done: progress.advance(task, done))
+    task = progress.add_task("references", total=people)
+    gallery = draw_gallery(networks, seed, people, lambda done: progress.advance(task, done))
     trials = single_trials(gallery, count, seed, networks.side)
     portraits = progress.add_task("portraits", total=count)
     singles = observe_generated(

@@ -67,10 +67,10 @@ class Gallery:
         return [index[person.identity] for person in trial.references]
 
 
-def draw_gallery(networks: Networks, seed: int, advance: Advance) -> Gallery:
-    """Render and embed one reference of each held-out person."""
+def draw_gallery(networks: Networks, seed: int, size: int, advance: Advance) -> Gallery:
+    """Render and embed one reference of each of `size` held-out people."""
     people = []
-    for identity in draw_people(seed, GALLERY):
+    for identity in draw_people(seed, size):
         people.append(reference(networks.pack, identity, seed))
         advance(1)
     crops = [align(person.picture, person.face.kps5) for person in people]

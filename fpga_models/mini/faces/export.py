@@ -1,6 +1,5 @@
 """Trained networks to ONNX files with fp16 weights, and the folder of them that `FacePack.load` reads."""
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -9,6 +8,8 @@ import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
+
+from fpga_models.weights import file_sha256
 
 OPSET = 17
 STORED_AS_HALF = 256  # elements: smaller tensors (shapes, scalars, biases) stay as they are
@@ -30,7 +31,7 @@ def export_detector(detector: nn.Module, path: Path) -> None:
 
 def write_pack_settings(directory: Path, *, det_size: int, det_thresh: float) -> None:
     """Write `pack.json` beside the ONNX files: detector settings, licence and the sha256 of each file."""
-    files = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(directory.glob("*.onnx"))}
+    files = {file.name: file_sha256(file) for file in sorted(directory.glob("*.onnx"))}
     settings = {"det_size": det_size, "det_thresh": det_thresh, "licence": LICENCE, "sha256": files}
     (directory / "pack.json").write_text(json.dumps(settings, indent=2) + "\n")
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from insightface.app import FaceAnalysis
 
-from fpga_models.faces import FacePack, FacePackError, LandmarksError, PictureError, align
+from fpga_models.faces import FacePack, FacePackError, PictureError, align
 from fpga_models.mini.faces.networks import Detector, EncoderA
 
 KPS5 = np.array([[40, 50], [70, 50], [55, 68], [44, 85], [67, 85]], np.float32)
@@ -67,16 +67,6 @@ def test_one_picture_embeds_like_its_aligned_crop(untrained_pack: Path) -> None:
     assert np.allclose(embedding, pack.embed_crops([align(picture(), KPS5)])[0])
 
 
-def test_alignment_moves_the_keypoints_onto_the_template() -> None:
-    template = np.array(
-        [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]], np.float32
-    )
-
-    crop = align(picture(112, 112), template + 0.5)
-
-    assert np.abs(crop.astype(int) - picture(112, 112)).max() <= 2
-
-
 def test_a_folder_without_settings_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FacePackError, match=r"pack\.json is wanted there"):
         FacePack.load(tmp_path)
@@ -128,9 +118,3 @@ def test_an_unknown_device_is_refused(untrained_pack: Path) -> None:
 def test_a_picture_that_is_not_uint8_rgb_is_refused(untrained_pack: Path, wrong: np.ndarray) -> None:
     with pytest.raises(PictureError, match="uint8"):
         FacePack.load(untrained_pack).detect(wrong)
-
-
-@pytest.mark.parametrize("wrong", [np.zeros((4, 2)), np.full((5, 2), np.nan)])
-def test_landmarks_that_are_not_five_finite_points_are_refused(untrained_pack: Path, wrong: np.ndarray) -> None:
-    with pytest.raises(LandmarksError, match="Five finite points"):
-        FacePack.load(untrained_pack).embed(picture(), wrong)
