@@ -12,7 +12,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from orchestrator.errors import SettingsError
@@ -30,6 +30,7 @@ class Settings(BaseSettings):
     database_url_: str | None = Field(default=None, validation_alias="DATABASE_URL")
     broker_url_: str | None = Field(default=None, validation_alias="CELERY_BROKER_URL")
     prefect_api_url: str | None = Field(default=None, validation_alias="PREFECT_API_URL")
+    prefect_api_auth_string: SecretStr | None = Field(default=None, validation_alias="PREFECT_API_AUTH_STRING")
     store_url_: str | None = Field(default=None, validation_alias="FPGA_STORE_URL")
     """`s3://bucket/prefix` or `file:///directory`."""
     s3_addressing_style: Literal["auto", "path", "virtual"] = "auto"
@@ -106,3 +107,9 @@ def load_settings() -> Settings:
 def get_settings() -> Settings:
     """Return this process's settings, read at the first call."""
     return load_settings()
+
+
+def choose_state_dir(path: Path) -> None:
+    """Make this process, and those it starts, use this state directory whatever the environment says."""
+    os.environ["FPGA_STATE_DIR"] = str(path.absolute())
+    get_settings.cache_clear()
