@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -275,13 +276,29 @@ def erase(ledger: Ledger, store: ByteStore, owner: str, who: str) -> dict[str, A
     }
 
 
+def check_receipt_path(path: Path) -> None:
+    """Check before an erase that its receipt can be written there.
+
+    Raises:
+        ConflictError: the file exists.
+        UsageError: its folder cannot be made or written.
+    """
+    if path.exists():
+        raise ConflictError(f"{path} exists; a receipt is never overwritten", code="file_exists")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise UsageError(f"{path.parent} cannot be made: {error.strerror}", code="file_unwritable") from error
+    if not os.access(path.parent, os.W_OK):
+        raise UsageError(f"{path.parent} cannot be written", code="file_unwritable")
+
+
 def write_receipt(receipt: dict[str, Any], path: Path) -> None:
     """Write a receipt, readable by its owner alone.
 
     Raises:
         ConflictError: the file exists.
     """
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     try:
         path.touch(mode=0o600, exist_ok=False)
     except FileExistsError as error:

@@ -47,17 +47,20 @@ def ensure_registered(ledger: Ledger, settings: Settings, preset: str | None = N
     """
     name = preset or settings.preset
     facts = load_preset(settings.models_dir, name)
-    manifest = weights_manifest(settings, name)
+    # thresholds are measured for these very weights, so they are kept with the version
+    manifest = {**weights_manifest(settings, name), "verdict": facts.verdict}
+    location = str(settings.models_dir / name)
     with ledger.read() as session:
         for version, _ in models.listing(session):
-            if (version.preset, version.tensor_sha256) == (name, manifest["model_sha256"]):
+            known = version.preset, version.tensor_sha256, version.location, version.manifest
+            if known == (name, manifest["model_sha256"], location, manifest):
                 return version.id
     return models.register(
         ledger,
         settings.owner,
         preset=name,
         tensor_sha256=manifest["model_sha256"],
-        location=str(settings.models_dir / name),
+        location=location,
         licence=facts.licence,
         manifest=manifest,
     )

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from orchestrator.ledger import batches, history
 from orchestrator.ledger.batches import ItemDetail
-from orchestrator.ledger.rows import Artifact, Attempt, Batch, Output, Stage
+from orchestrator.ledger.rows import Artifact, Attempt, Batch, Item, Output, Stage
 from orchestrator.ledger.states import BATCH_ENDED, ENDED
 
 STATUS_WORDS = {"completed_with_errors": "completed", "paused": "in_progress"}
@@ -99,16 +99,33 @@ def item_object(detail: ItemDetail) -> dict[str, Any]:
         "scores": chosen[0].scores if chosen else None,
         "redraws": item.redraws,
         "stages": [_stage(stage, attempts.get(stage.id, [])) for stage in detail.stages],
-        "error": item_error(detail),
+        "error": item_error(item),
         "created_at": _time(item.created_at),
         "started_at": _time(item.started_at),
         "finished_at": _time(item.finished_at),
     }
 
 
-def item_error(detail: ItemDetail) -> dict[str, Any] | None:
+def item_line(item: Item) -> dict[str, Any]:
+    """Return the light object of an item for lists."""
+    return {
+        "id": item.id,
+        "object": "batch.item",
+        "custom_id": item.custom_id,
+        "status": item.state,
+        "seed": item.seed,
+        "verdict": item.verdict,
+        "similarity": item.similarity,
+        "redraws": item.redraws,
+        "error": item_error(item),
+        "started_at": _time(item.started_at),
+        "finished_at": _time(item.finished_at),
+        "seconds": _between(item.started_at, item.finished_at),
+    }
+
+
+def item_error(item: Item) -> dict[str, Any] | None:
     """Return the story of an item that went wrong, or of the last mishap of one that still tries."""
-    item = detail.item
     if item.error_code is None:
         return None
     return {

@@ -99,7 +99,7 @@ def submit_portraits(
         ConflictError: the idempotency key was used for another request.
         UsageError, NotFoundError, ModelError: an option, the preset or its files are wrong.
     """
-    _check_options(lane, priority, redraws)
+    check_options(lane, priority, redraws)
     preset_name, defaults = preset or settings.preset, defaults or BatchDefaults()
     options = {
         "preset": preset_name,
@@ -218,7 +218,12 @@ def _collector_paused() -> Iterator[None]:
             gc.enable()
 
 
-def _check_options(lane: str, priority: int, redraws: int) -> None:
+def check_options(lane: str, priority: int, redraws: int) -> None:
+    """Check the numbers and words of a submit that are no part of its rows.
+
+    Raises:
+        UsageError: one is not allowed.
+    """
     if lane not in LANES or lane == "training":
         raise UsageError(f"a lane is interactive or bulk, got {lane!r}", code="bad_lane")
     if not -MAX_PRIORITY <= priority <= MAX_PRIORITY:

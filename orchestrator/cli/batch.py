@@ -1,0 +1,427 @@
+"""`fpga batch`: submit manifests, watch them, fetch what they made, stop and start them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from orchestrator.cli.common import (
+    MANIFEST_HELP,
+    FinishError,
+    JsonOption,
+    Services,
+    WaitOption,
+    YesOption,
+    confirm,
+    moment,
+    print_facts,
+    print_json,
+    print_lines,
+    print_table,
+    read_input,
+    say,
+    services,
+    words,
+)
+
+if TYPE_CHECKING:
+    from orchestrator.planning.manifest import Format
+    from orchestrator.planning.plan import BatchDefaults
+    from orchestrator.submit import DryRun
+
+app = typer.Typer(name="batch", help="Batches of portraits.", no_args_is_help=True)
+
+BatchId = Annotated[str, typer.Argument(metavar="ID", help="Id of a batch; a unique beginning is enough.")]
+ManifestPath = Annotated[Path, typer.Argument(metavar="MANIFEST", help=MANIFEST_HELP)]
+FormatOption = Annotated[str | None, typer.Option("--format", help="jsonl or csv (default: by the file's ending).")]
+PresetOption = Annotated[str | None, typer.Option(help="Preset to run on (default: FPGA_PRESET, or mini).")]
+SeedOption = Annotated[int, typer.Option(min=0, help="Decides the seeds of rows that name none.")]
+StyleOption = Annotated[str | None, typer.Option(help="Style of rows that name none.")]
+LayoutOption = Annotated[str | None, typer.Option(help="Layout of rows that name none, where it fits.")]
+StepsOption = Annotated[int | None, typer.Option(help="Denoising steps of rows that name none.")]
+SHOWN_ITEMS = 50
+
+
+@app.command()
+def submit(
+    manifest: ManifestPath,
+    name: Annotated[str | None, typer.Option(help="What to call it (default: the file's name).")] = None,
+    format: FormatOption = None,
+    preset: PresetOption = None,
+    seed: SeedOption = 0,
+    style: StyleOption = None,
+    layout: LayoutOption = None,
+    steps: StepsOption = None,
+    lane: Annotated[str, typer.Option(help="interactive goes before bulk.")] = "bulk",
+    priority: Annotated[int, typer.Option(help="-3 to 3 within the lane.")] = 0,
+    redraws: Annotated[int, typer.Option(help="Draw rejected pictures again with seed+1, so often.")] = 0,
+    skip_invalid: Annotated[bool, typer.Option("--skip-invalid", help="Leave wrong rows out.")] = False,
+    idempotency_key: Annotated[
+        str | None, typer.Option(help="The same key with the same manifest makes one batch only.")
+    ] = None,
+    paused: Annotated[bool, typer.Option("--paused", help="Do not start it yet; see resume.")] = False,
+    wait: WaitOption = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would happen.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Submit a manifest; nothing is queued when a row is wrong, unless --skip-invalid."""
+    data, form = read_input(manifest), manifest_format(manifest, format)
+    defaults = _defaults(seed, style, layout, steps)
+    if dry_run:
+        _dry_run(data, form, preset, defaults, as_json=as_json, skip_invalid=skip_invalid)
+        return
+    from orchestrator.submit import submit_portraits
+
+    with services() as s:
+        made = submit_portraits(
+            s.ledger,
+            s.settings,
+            manifest=data,
+            format=form,
+            name=name or ("standard input" if str(manifest) == "-" else manifest.stem),
+            owner=s.owner,
+            preset=preset,
+            defaults=defaults,
+            lane=lane,
+            priority=priority,
+            redraws=redraws,
+            skip_invalid=skip_invalid,
+            idempotency_key=idempotency_key,
+            paused=paused,
+        )
+        rows = len({error.row for error in made.errors})
+        left_out = f", {rows} wrong rows left out" if rows else ""
+        say(
+            f"{made.batch_id} had been made by an earlier request"
+            if made.repeated
+            else f"{made.batch_id} has {made.planned} items{left_out}"
+        )
+        _answer(s, made.batch_id, wait=wait, as_json=as_json)
+
+
+@app.command()
+def validate(
+    manifest: ManifestPath,
+    format: FormatOption = None,
+    preset: PresetOption = None,
+    seed: SeedOption = 0,
+    style: StyleOption = None,
+    layout: LayoutOption = None,
+    steps: StepsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check a manifest: wrong rows, missing consents, items and time; exit 1 when a row is wrong."""
+    data, form = read_input(manifest), manifest_format(manifest, format)
+    _dry_run(data, form, preset, _defaults(seed, style, layout, steps), as_json=as_json, skip_invalid=False)
+
+
+@app.command("list")
+def list_(
+    state: Annotated[list[str] | None, typer.Option(help="Only batches in this state; may be repeated.")] = None,
+    kind: Annotated[str, typer.Option(help="generate, enrol, or all.")] = "generate",
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many of the newest.")] = 20,
+    as_json: JsonOption = False,
+) -> None:
+    """List the newest batches."""
+    from orchestrator.ledger import batches
+    from orchestrator.results import batch_line
+
+    with services() as s, s.ledger.read() as session:
+        found = batches.listing(session, s.owner, states=state or (), kind=None if kind == "all" else kind, limit=limit)
+        lines = [batch_line(batch, batches.counts(session, batch.id)) for batch in found]
+    if as_json:
+        print_json(lines)
+        return
+    rows = [
+        (b["id"], b["name"], b["state"], _done(b), b["request_counts"]["failed"] or "", moment(b["created_at"]))
+        for b in lines
+    ]
+    print_table(["id", "name", "state", "completed", "failed", "submitted"], rows)
+
+
+@app.command()
+def show(batch_id: BatchId, as_json: JsonOption = False) -> None:
+    """Show a batch: counts, verdicts, times of each stage, and its items."""
+    with services() as s:
+        batch = _batch(s, batch_id, with_items=True)
+    if as_json:
+        print_json(batch)
+        return
+    print_batch(batch)
+    print_items(batch["items"][:SHOWN_ITEMS])
+    if len(batch["items"]) > SHOWN_ITEMS:
+        say(f"and {len(batch['items']) - SHOWN_ITEMS} more; --json lists all")
+
+
+@app.command()
+def watch(batch_id: BatchId, as_json: JsonOption = False) -> None:
+    """Follow a batch until it has ended; exit 2 if items failed. Ctrl-C leaves it running."""
+    with services() as s:
+        _follow(s, _resolve(s, batch_id), as_json=as_json)
+
+
+@app.command()
+def results(
+    batch_id: BatchId,
+    errors: Annotated[bool, typer.Option("--errors", help="Print errors.jsonl instead of results.jsonl.")] = False,
+    download: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write pictures, sidecars and lists into this new folder.")
+    ] = None,
+    sheet: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the contact sheet, one self-contained HTML file.")
+    ] = None,
+    template: Annotated[
+        str, typer.Option(help="Name of pictures: {custom_id} {index} {identity} {seed} {layout} {ext}.")
+    ] = "{custom_id}.{ext}",
+    as_json: JsonOption = False,
+) -> None:
+    """Print what is finished so far, one JSON object in each line, or write it to files; nothing is overwritten."""
+    from orchestrator import export, results
+    from orchestrator.ledger import batches
+
+    with services() as s:
+        found = _resolve(s, batch_id)
+        written: dict[str, Any] = {}
+        if download is not None:
+            folder = export.download(s.ledger, s.store, s.owner, found, download, template=template)
+            written["folder"] = str(folder)
+        if sheet is not None:
+            written["sheet"] = str(export.write_contact_sheet(s.ledger, s.store, s.owner, found, sheet))
+        if written:
+            print_json(written) if as_json else print_facts(written)
+            return
+        with s.ledger.read() as session:
+            batch = batches.get(session, s.owner, found)
+            lines = results.errors_lines(session, batch) if errors else results.results_lines(session, batch)
+            print_lines(lines)
+
+
+@app.command()
+def retry(
+    batch_id: BatchId,
+    code: Annotated[list[str] | None, typer.Option(help="Only items with this error; may be repeated.")] = None,
+    wait: WaitOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a new batch of the items that failed or were held."""
+    from orchestrator.ledger import batches
+
+    with services() as s:
+        made = batches.retry(s.ledger, s.owner, batch_id, codes=code or ())
+        say(f"{made.batch_id} retries what failed in {batch_id}")
+        _answer(s, made.batch_id, wait=wait, as_json=as_json)
+
+
+@app.command()
+def cancel(batch_id: BatchId, yes: YesOption = False, as_json: JsonOption = False) -> None:
+    """Cancel a batch; what is finished stays, what runs stops within one denoising step."""
+    from orchestrator.ledger import batches
+
+    with services() as s:
+        found = _resolve(s, batch_id)
+        confirm(f"Cancel {found}?", yes=yes)
+        state = batches.cancel(s.ledger, s.owner, found)
+        _tell(s, found, f"{found} is {state}", as_json=as_json)
+
+
+@app.command()
+def pause(
+    batch_id: BatchId,
+    reason: Annotated[str | None, typer.Option(help="Kept with the batch.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Stop working on a batch until it is resumed; workers give back what they hold."""
+    from orchestrator.ledger import batches
+
+    with services() as s:
+        found = _resolve(s, batch_id)
+        batches.pause(s.ledger, s.owner, found, reason=reason)
+        _tell(s, found, f"{found} is paused", as_json=as_json)
+
+
+@app.command()
+def resume(batch_id: BatchId, as_json: JsonOption = False) -> None:
+    """Go on with a paused batch."""
+    from orchestrator.ledger import batches
+
+    with services() as s:
+        found = _resolve(s, batch_id)
+        batches.resume(s.ledger, s.owner, found)
+        _tell(s, found, f"{found} goes on", as_json=as_json)
+
+
+def print_batch(batch: dict[str, Any]) -> None:
+    """Print a batch for people, without its items."""
+    counts = batch["request_counts"]
+    print_facts(
+        {
+            "id": batch["id"],
+            "name": batch["name"],
+            "state": batch["state"],
+            "reason": batch["reason"],
+            "items": f"{counts['total']} ({words(batch['counts'])})",
+            "rows left out": batch["rejected_rows"] or None,
+            "verdicts": words(batch["verdicts"]),
+            "errors": words(batch["error_counts"]),
+            "preset": f"{batch['preset']} ({batch['model_version'] or 'no version'})",
+            "submitted": moment(batch["created_at"]),
+            "started": moment(batch["started_at"]),
+            "finished": moment(batch["finished_at"]),
+            "seconds": batch["seconds"],
+            "retries": batch["parent_id"],
+            "flow run": batch["flow_run_id"],
+        }
+    )
+    if batch["stages"]:
+        columns = ["stage", "items", "waited p50", "p90", "max", "ran p50", "p90", "max"]
+        rows = [
+            (
+                stage["name"],
+                stage["count"],
+                *(f"{stage['queue_seconds'][key]:.2f}" for key in ("p50", "p90", "max")),
+                *(f"{stage['run_seconds'][key]:.2f}" for key in ("p50", "p90", "max")),
+            )
+            for stage in batch["stages"]
+        ]
+        print_table(columns, rows)
+
+
+def print_items(items: list[dict[str, Any]]) -> None:
+    """Print items for people, one in each line."""
+    rows = [
+        (
+            item["custom_id"],
+            item["status"],
+            item["verdict"],
+            "" if item["similarity"] is None else f"{item['similarity']:.3f}",
+            "" if item["seconds"] is None else f"{item['seconds']:.1f}",
+            "" if item["error"] is None else f"{item['error']['code']}: {item['error']['message']}",
+        )
+        for item in items
+    ]
+    print_table(["custom_id", "state", "verdict", "similarity", "seconds", "error"], rows)
+
+
+def _batch(s: Services, batch_id: str, *, with_items: bool = False) -> dict[str, Any]:
+    from orchestrator.ledger import batches
+    from orchestrator.results import batch_object, item_line
+
+    with s.ledger.read() as session:
+        batch = batches.get(session, s.owner, batch_id)
+        shown = batch_object(session, batch)
+        if with_items:
+            shown["items"] = [item_line(item) for item in batches.items(session, batch.id)]
+        return shown
+
+
+def _resolve(s: Services, batch_id: str) -> str:
+    """Return the full id that this beginning stands for."""
+    from orchestrator.ledger import batches
+
+    with s.ledger.read() as session:
+        return batches.get(session, s.owner, batch_id).id
+
+
+def _answer(s: Services, batch_id: str, *, wait: bool, as_json: bool) -> None:
+    """End a submit: wait if asked to, and print the batch on standard output."""
+    from orchestrator.cli.watch import follow
+    from orchestrator.results import exit_code
+
+    if wait:
+        follow(s, batch_id)
+    batch = _batch(s, batch_id)
+    if as_json:
+        print_json(batch)
+    elif wait:
+        print_batch(batch)
+    else:
+        typer.echo(batch_id)
+    if wait and exit_code(batch):
+        raise FinishError(exit_code(batch))
+
+
+def _follow(s: Services, batch_id: str, *, as_json: bool) -> None:
+    from orchestrator.cli.watch import follow
+    from orchestrator.results import exit_code
+
+    follow(s, batch_id, as_json=as_json)
+    batch = _batch(s, batch_id)
+    if not as_json:
+        print_batch(batch)
+    if exit_code(batch):
+        raise FinishError(exit_code(batch))
+
+
+def _tell(s: Services, batch_id: str, sentence: str, *, as_json: bool) -> None:
+    if as_json:
+        print_json(_batch(s, batch_id))
+    else:
+        say(sentence)
+
+
+def _dry_run(
+    data: bytes, form: Format, preset: str | None, defaults: BatchDefaults, *, as_json: bool, skip_invalid: bool
+) -> None:
+    from orchestrator import submit
+
+    with services() as s:
+        found = submit.dry_run(
+            s.ledger, s.settings, manifest=data, format=form, owner=s.owner, preset=preset, defaults=defaults
+        )
+    if as_json:
+        print_json(found.as_json())
+    else:
+        _print_dry_run(found)
+    if found.errors and not (skip_invalid and found.items):
+        raise FinishError(1)
+
+
+def _print_dry_run(found: DryRun) -> None:
+    from orchestrator.planning.estimate import describe
+
+    if found.errors:
+        print_table(
+            ["row", "field", "code", "what is wrong"], [(e.row, e.field, e.code, e.message) for e in found.errors]
+        )
+    print_facts(
+        {
+            "items": found.items,
+            "people": found.people,
+            "wrong rows": len({error.row for error in found.errors}),
+            "time": describe(found.eta),
+            "workers": found.workers,
+            "items ahead": found.ahead,
+        }
+    )
+    for sentence in found.missing_consents:
+        typer.echo(f"consent missing: {sentence}")
+
+
+def manifest_format(path: Path, chosen: str | None) -> Format:
+    """Return the manifest's format: the chosen one, else that of the file's ending.
+
+    Raises:
+        UsageError: neither says it.
+    """
+    from orchestrator.errors import UsageError
+    from orchestrator.planning.manifest import FORMATS
+
+    if chosen in ("jsonl", "csv"):
+        return "csv" if chosen == "csv" else "jsonl"
+    if chosen is None and path.suffix.lower() in FORMATS:
+        return FORMATS[path.suffix.lower()]
+    if chosen is None and str(path) == "-":
+        return "jsonl"
+    raise UsageError(f"a manifest is jsonl or csv, got {chosen or path.name!r}; see --format", code="bad_format")
+
+
+def _defaults(seed: int, style: str | None, layout: str | None, steps: int | None) -> BatchDefaults:
+    from orchestrator.planning.plan import BatchDefaults
+
+    return BatchDefaults(seed=seed, style=style, layout=layout, steps=steps)
+
+
+def _done(batch: dict[str, Any]) -> str:
+    return f"{batch['request_counts']['completed']}/{batch['request_counts']['total']}"

@@ -1,0 +1,196 @@
+"""What all commands share: options, services opened once, output for people and as JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from orchestrator.ledger.session import Ledger
+    from orchestrator.settings import Settings
+    from orchestrator.storage import ByteStore
+
+MANIFEST_HELP = "JSONL or CSV file, or - for standard input."
+WIDE = 180
+"""Columns of a table that is not shown on a terminal."""
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+WaitOption = Annotated[bool, typer.Option("--wait", help="Stay until it has ended; exit 2 if items failed.")]
+StateDirOption = Annotated[
+    Path | None, typer.Option("--state-dir", help="Directory of the embedded stack (default: var/fpga).")
+]
+
+
+class FinishError(Exception):
+    """Ends the command with this exit code; what there was to say has been said."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+@dataclass(frozen=True, kw_only=True)
+class Services:
+    """What a command works with."""
+
+    settings: Settings
+    ledger: Ledger
+    store: ByteStore
+
+    @property
+    def owner(self) -> str:
+        """Whose batches and people these are."""
+        return self.settings.owner
+
+
+def use_state_dir(path: Path | None) -> None:
+    """Choose the state directory for this process and those it starts."""
+    if path is not None:
+        from orchestrator.settings import choose_state_dir
+
+        choose_state_dir(path)
+
+
+@contextmanager
+def services() -> Iterator[Services]:
+    """Open ledger and byte store; an embedded database is brought up to date, any other must be.
+
+    Raises:
+        SettingsError: the environment is wrong, or the database is not at the newest revision.
+    """
+    from orchestrator.ledger.session import Ledger
+    from orchestrator.settings import get_settings
+    from orchestrator.storage import open_store
+
+    settings = get_settings()
+    _prepare(settings)
+    ledger = Ledger(settings.database_url)
+    try:
+        _check_schema(settings, ledger)
+        yield Services(settings=settings, ledger=ledger, store=open_store(settings))
+    finally:
+        ledger.dispose()
+
+
+def _prepare(settings: Settings) -> None:
+    from orchestrator.running import open_state_dir
+
+    if settings.database_url_ is None or settings.store_url_ is None:
+        open_state_dir(settings)
+
+
+def _check_schema(settings: Settings, ledger: Ledger) -> None:
+    from orchestrator.errors import SettingsError
+    from orchestrator.ledger import schema
+
+    current, newest = schema.revisions(ledger)
+    if current == newest:
+        return
+    if settings.database_url_ is not None:
+        raise SettingsError(
+            f"the database is at revision {current or 'nothing'}, this code wants {newest}; run `alembic upgrade head`",
+            code="database_outdated",
+        )
+    schema.upgrade(settings.database_url)
+
+
+def read_input(path: Path) -> bytes:
+    """Return the bytes of a file, or of standard input for `-`.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    from orchestrator.errors import NotFoundError, UsageError
+
+    if str(path) == "-":
+        return sys.stdin.buffer.read()
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise NotFoundError(f"there is no file {path}", code="file_not_found") from error
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}", code="file_unreadable") from error
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON value, indented, on standard output."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_lines(values: Iterable[Any]) -> None:
+    """Print JSON values on standard output, one in each line."""
+    for value in values:
+        typer.echo(json.dumps(value, ensure_ascii=False))
+
+
+def say(text: str) -> None:
+    """Tell people something on standard error."""
+    typer.echo(text, err=True)
+
+
+def screen() -> Console:
+    """Return the console of standard error."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> None:
+    """Print a table for people on standard output."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(*columns, title=title, box=None, title_justify="left", header_style="bold", pad_edge=False)
+    for row in rows:
+        table.add_row(*(escape("" if cell is None else str(cell)) for cell in row))
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=WIDE)
+    console.print(table)
+
+
+def print_facts(facts: dict[str, object]) -> None:
+    """Print names and values below each other on standard output; values that are None or empty are left out."""
+    shown = {name: value for name, value in facts.items() if value not in (None, "", [], {})}
+    width = max((len(name) for name in shown), default=0)
+    for name, value in shown.items():
+        typer.echo(f"{name:<{width}}  {value}")
+
+
+def words(counts: dict[str, int]) -> str:
+    """Say counts in words, zeros left out, such as `completed 4, failed 1`."""
+    return ", ".join(f"{name} {count}" for name, count in counts.items() if count)
+
+
+def moment(iso: str | None) -> str:
+    """Shorten an ISO time to local `YYYY-MM-DD HH:MM:SS`."""
+    from datetime import datetime
+
+    return datetime.fromisoformat(iso).astimezone().strftime("%Y-%m-%d %H:%M:%S") if iso else ""
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask before something that cannot be undone.
+
+    Raises:
+        UsageError: the answer is no, or nobody is there to give one.
+    """
+    from orchestrator.errors import UsageError
+
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise UsageError(f"{question} Nobody can answer here: repeat with --yes", code="not_confirmed")
+    if not typer.confirm(question, err=True):
+        raise UsageError("nothing was done", code="not_confirmed")

@@ -1,0 +1,238 @@
+"""`fpga identity`: the library of people, what they allow, and taking them away."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from orchestrator.cli.common import (
+    JsonOption,
+    Services,
+    YesOption,
+    confirm,
+    moment,
+    print_facts,
+    print_json,
+    print_table,
+    read_input,
+    say,
+    services,
+)
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from orchestrator.identities import ConsentGiven, Enrolled, Picture
+
+app = typer.Typer(name="identity", help="People: reference pictures and consent.", no_args_is_help=True)
+
+Who = Annotated[str, typer.Argument(metavar="WHO", help="Handle or id of a person.")]
+GrantedBy = Annotated[str | None, typer.Option(help="Who wrote the consent down (default: the owner).")]
+ConsentText = Annotated[Path | None, typer.Option(help="File with the text they saw; its sha256 is kept.")]
+Expires = Annotated[str | None, typer.Option(help="Until when, such as 2027-01-31.")]
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
+
+
+@app.command()
+def add(
+    handle: Annotated[str, typer.Argument(help="What manifests call this person.")],
+    pictures: Annotated[list[Path], typer.Argument(help="Reference pictures, folders of them, or - for one.")],
+    consent: Annotated[list[str] | None, typer.Option(help="Scope they allow: generate, restore, swap, train.")] = None,
+    granted_by: GrantedBy = None,
+    consent_text: ConsentText = None,
+    expires: Expires = None,
+    name: Annotated[str | None, typer.Option(help="Their name, for your eyes only.")] = None,
+    more: Annotated[bool, typer.Option("--more", help="Add to a person who is there already.")] = False,
+    wait: Annotated[bool, typer.Option(help="Wait until a worker has found the faces.")] = True,
+    timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait at most.")] = 120.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Add a person: each picture must show exactly one face. Nothing is kept of a picture that does not."""
+    from orchestrator.identities import NewPerson
+    from orchestrator.identities import add as add_people
+
+    with services() as s:
+        given = _consent(s, consent or [], granted_by, consent_text, expires)
+        person = NewPerson(handle=handle, name=name, pictures=tuple(_pictures(pictures)), consent=given)
+        batch_id = add_people(s.ledger, s.store, s.settings, [person], owner=s.owner, more=more)
+        if not wait:
+            say("a worker will look at the pictures; follow with: fpga batch watch " + batch_id)
+            print_json({"object": "identity.enrolling", "batch_id": batch_id}) if as_json else typer.echo(batch_id)
+            return
+        found = _wait(s, batch_id, timeout)
+    if as_json:
+        print_json(found.as_json())
+    else:
+        say(f"{handle} is in the library")
+        typer.echo(found.identity_id)
+
+
+@app.command("list")
+def list_(as_json: JsonOption = False) -> None:
+    """List the people of the library."""
+    from orchestrator.identities import list_people
+
+    with services() as s:
+        people = list_people(s.ledger, s.owner)
+    if as_json:
+        print_json(people)
+        return
+    rows = [(p["handle"], p["id"], p["references"], ", ".join(p["scopes"]), moment(p["created_at"])) for p in people]
+    print_table(["handle", "id", "references", "allows", "since"], rows)
+
+
+@app.command()
+def show(who: Who, as_json: JsonOption = False) -> None:
+    """Show a person with references and every consent ever given."""
+    from orchestrator import identities
+
+    with services() as s:
+        _print_person(identities.show(s.ledger, s.owner, who), as_json=as_json)
+
+
+@app.command()
+def consent(
+    who: Who,
+    grant: Annotated[list[str] | None, typer.Option(help="Scope they allow now; may be repeated.")] = None,
+    revoke: Annotated[list[str] | None, typer.Option(help="Scope they no longer allow; may be repeated.")] = None,
+    granted_by: GrantedBy = None,
+    consent_text: ConsentText = None,
+    expires: Expires = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write down what a person allows, or ends; without either, show it."""
+    from orchestrator import identities
+
+    with services() as s:
+        if revoke:
+            identities.revoke(s.ledger, s.owner, who, _scopes(revoke))
+        if grant:
+            given = _consent(s, grant, granted_by, consent_text, expires)
+            identities.grant(s.ledger, s.owner, who, given)
+        _print_person(identities.show(s.ledger, s.owner, who), as_json=as_json)
+
+
+@app.command()
+def erase(
+    who: Who,
+    receipt: Annotated[
+        Path | None, typer.Option(help="Where the receipt goes (default: receipts/ID.json in the state directory).")
+    ] = None,
+    yes: YesOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Take a person away with everything that shows them, and prove it with a receipt. Cannot be undone."""
+    from orchestrator import identities
+
+    with services() as s:
+        person = identities.show(s.ledger, s.owner, who)
+        confirm(f"Erase {who} ({person['id']}) and every picture of this person?", yes=yes)
+        path = receipt or s.settings.state_dir / "receipts" / f"{person['id']}.json"
+        identities.check_receipt_path(path)
+        proof = identities.erase(s.ledger, s.store, s.owner, person["id"])
+        identities.write_receipt(proof, path)
+    if as_json:
+        print_json(proof)
+    else:
+        say(f"erased {proof['references']} references, {proof['outputs']} outputs, {proof['objects']} stored objects")
+        typer.echo(path)
+
+
+def _wait(s: Services, batch_id: str, timeout: float) -> Enrolled:
+    """Wait for one person and return how it ended; say so when nobody works.
+
+    Raises:
+        InputError: the pictures are not usable.
+        TransientError: the time was over first.
+    """
+    from orchestrator.errors import InputError, TransientError
+    from orchestrator.identities import wait_enrolled
+    from orchestrator.ledger import workers
+    from orchestrator.ledger.session import now
+
+    with s.ledger.read() as session:
+        if not workers.living(session, now(session)):
+            say("no worker runs; the pictures wait for one: start `fpga up`")
+    (found,) = wait_enrolled(s.ledger, s.owner, batch_id, timeout_seconds=timeout)
+    if found.error:
+        raise InputError(found.error["message"], code=found.error["code"], batch_id=batch_id)
+    if found.identity_id is None:
+        raise TransientError(
+            f"no worker has finished with the pictures within {timeout:g} s; follow with: fpga batch watch {batch_id}",
+            code="still_waiting",
+            batch_id=batch_id,
+        )
+    return found
+
+
+def _pictures(paths: list[Path]) -> list[Picture]:
+    from orchestrator.identities import Picture
+
+    files: list[Path] = []
+    for path in paths:
+        inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
+        files += inside
+    return [Picture(name=path.name, data=read_input(path)) for path in files]
+
+
+def _consent(
+    s: Services, scopes: list[str], granted_by: str | None, text: Path | None, expires: str | None
+) -> ConsentGiven:
+    from orchestrator.identities import ConsentGiven
+
+    return ConsentGiven(
+        scopes=tuple(_scopes(scopes)),
+        granted_by=granted_by or s.owner,
+        text=read_input(text) if text else None,
+        expires_at=_time(expires) if expires else None,
+    )
+
+
+def _scopes(given: list[str]) -> list[str]:
+    return [scope.strip() for part in given for scope in part.split(",") if scope.strip()]
+
+
+def _time(text: str) -> datetime:
+    """Read a date or time; without a zone it is local.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    from datetime import datetime
+
+    from orchestrator.errors import UsageError
+
+    try:
+        return datetime.fromisoformat(text).astimezone()
+    except ValueError as error:
+        raise UsageError(f"a date such as 2027-01-31 is wanted, got {text!r}", code="bad_date") from error
+
+
+def _print_person(person: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print_json(person)
+        return
+    print_facts({name: person[name] for name in ("id", "handle", "name", "created_at")})
+    print_table(
+        ["reference", "sha256", "face box", "score"],
+        [
+            (r["id"], r["sha256"][:16], " ".join(f"{v:g}" for v in r["face"].get("box", ())), r["face"].get("score"))
+            for r in person["references"]
+        ],
+    )
+    print_table(
+        ["scope", "state", "granted by", "granted", "expires", "revoked"],
+        [
+            (
+                c["scope"],
+                c["state"],
+                c["granted_by"],
+                moment(c["granted_at"]),
+                moment(c["expires_at"]),
+                moment(c["revoked_at"]),
+            )
+            for c in person["consents"]
+        ],
+    )

@@ -1,0 +1,148 @@
+"""Follows a batch until it has ended: a live picture on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from orchestrator.cli.common import FinishError, Services, print_lines, say, screen, words
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from orchestrator.progress import Progress
+
+LIVE_SECONDS = 0.5
+LINE_SECONDS = 5.0
+BAR_WIDTH = 40
+INTERRUPTED = 130
+
+
+def follow(s: Services, batch_id: str, *, as_json: bool = False, title: str = "") -> Progress:
+    """Show a batch until it has ended and return the last look; Ctrl-C leaves it running.
+
+    Args:
+        as_json: print one JSON object on standard output for each change, instead of showing anything.
+
+    Raises:
+        FinishError: interrupted; how to come back has been said.
+    """
+    try:
+        if as_json:
+            return _each_change(s, batch_id, lambda look: print_lines([look.as_json()]))
+        if sys.stderr.isatty():
+            return _live(s, batch_id, title)
+        return _each_line(s, batch_id)
+    except KeyboardInterrupt:
+        say(f"\nThe batch goes on. Come back with: fpga batch watch {batch_id}")
+        raise FinishError(INTERRUPTED) from None
+
+
+def _live(s: Services, batch_id: str, title: str) -> Progress:
+    from rich.live import Live
+
+    from orchestrator.progress import look
+
+    with Live(console=screen(), refresh_per_second=4) as live:
+        while True:
+            found = look(s.ledger, s.owner, batch_id)
+            live.update(_picture(found, title))
+            if found.ended:
+                return found
+            time.sleep(LIVE_SECONDS)
+
+
+def _each_line(s: Services, batch_id: str) -> Progress:
+    told = 0.0
+
+    def tell(found: Progress) -> None:
+        nonlocal told
+        if found.ended or time.monotonic() - told >= LINE_SECONDS:
+            told = time.monotonic()
+            say(_line(found))
+
+    return _each_look(s, batch_id, tell)
+
+
+def _each_change(s: Services, batch_id: str, tell: Callable[[Progress], None]) -> Progress:
+    seen: tuple[object, ...] = ()
+
+    def tell_changes(found: Progress) -> None:
+        nonlocal seen
+        state = (found.state, found.counts, found.stages)
+        if state != seen:
+            tell(found)
+        seen = state
+
+    return _each_look(s, batch_id, tell_changes)
+
+
+def _each_look(s: Services, batch_id: str, tell: Callable[[Progress], None]) -> Progress:
+    from orchestrator.progress import look
+
+    while True:
+        found = look(s.ledger, s.owner, batch_id)
+        tell(found)
+        if found.ended:
+            return found
+        time.sleep(LIVE_SECONDS)
+
+
+def _line(found: Progress) -> str:
+    parts = [f"{found.done}/{found.total}", found.state, words(found.counts), _stages(found), _when(found)]
+    return " · ".join(part for part in parts if part)
+
+
+def _picture(found: Progress, title: str) -> RenderableType:
+    from rich.console import Group
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+    from rich.text import Text
+
+    bar = Table.grid(padding=(0, 1))
+    share = found.done + sum(stage.running * stage.progress for stage in found.stages) / 2
+    bar.add_row(
+        ProgressBar(total=max(1, found.total), completed=found.total if found.ended else share, width=BAR_WIDTH),
+        Text(f"{found.done}/{found.total}", style="bold"),
+        Text(found.state),
+        Text(_when(found), style="cyan"),
+    )
+    lines: list[RenderableType] = [
+        Text(f"{title or 'batch'} {found.batch_id}", style="bold"),
+        bar,
+        Text(f"  {words(found.counts)}"),
+    ]
+    if stages := _stages(found):
+        lines.append(Text(f"  now: {stages}"))
+    if found.verdicts:
+        lines.append(Text(f"  verdicts: {words(found.verdicts)}"))
+    if found.errors:
+        lines.append(Text(f"  errors: {words(found.errors)}", style="red"))
+    if found.run_p50 is not None:
+        lines.append(Text(f"  a stage waited {found.queue_p50:.1f} s and ran {found.run_p50:.1f} s (medians)", "dim"))
+    return Group(*lines)
+
+
+def _stages(found: Progress) -> str:
+    return ", ".join(
+        f"{stage.name} {stage.running} running {stage.progress:.0%}"
+        + (f", {stage.waiting} waiting" if stage.waiting else "")
+        if stage.running
+        else f"{stage.name} {stage.waiting} waiting"
+        for stage in found.stages
+    )
+
+
+def _when(found: Progress) -> str:
+    from orchestrator.planning.estimate import describe
+
+    if found.ended:
+        return f"after {found.elapsed:.0f} s"
+    if found.state == "paused":
+        return "paused"
+    if not found.workers:
+        return "no worker runs; start one with `fpga up`"
+    left = describe(found.eta)
+    return f"{found.elapsed:.0f} s so far, {left}" if found.eta is None else f"{left} to go"

@@ -1,0 +1,144 @@
+"""Plays the parts around the services: a worker without networks, pictures of one colour, short manifests."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from orchestrator import registry
+from orchestrator.errors import StageError
+from orchestrator.ledger import artifacts, claims, identities
+from orchestrator.ledger.base import new_id
+from orchestrator.ledger.rows import Item, Output
+from orchestrator.ledger.session import Ledger
+from orchestrator.settings import Settings
+from orchestrator.storage import ByteStore, content_key
+
+AddPerson = Callable[..., str]
+
+
+def lines(*rows: dict[str, Any]) -> bytes:
+    """Return rows as a JSONL manifest."""
+    return "\n".join(json.dumps(row) for row in rows).encode()
+
+
+def picture(colour: tuple[int, int, int] = (200, 120, 90), size: int = 32, form: str = "PNG") -> bytes:
+    """Return a small picture of one colour."""
+    file = io.BytesIO()
+    Image.new("RGB", (size, size), colour).save(file, form)
+    return file.getvalue()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Played:
+    """Plays a worker against the ledger: real claims and publishes, pictures of one colour instead of networks."""
+
+    ledger: Ledger
+    store: ByteStore
+    settings: Settings
+
+    def work(self, *, failing: Sequence[str] = (), verdict: str = "accepted", similarity: float = 0.8) -> int:
+        """Do everything that is due in all queues and return how many stages ended; `failing` are custom_ids."""
+        version = registry.ensure_registered(self.ledger, self.settings)
+        ended = 0
+        for queue in ("cpu.io", "gpu.generate", "cpu.io"):
+            while held := self._claim(queue):
+                for c in held:
+                    ended += 1
+                    if c.custom_id in failing:
+                        error = StageError("the pipe broke", code="pipe_broken")
+                        claims.fail(self.ledger, c, error, max_failures=1, backoff_seconds=0)
+                    elif c.name == "generate":
+                        self._generate(c, version)
+                    elif c.name == "score":
+                        self._score(c, verdict, similarity)
+                    else:
+                        self._enrol(c)
+        return ended
+
+    def _claim(self, queue: str) -> list[claims.Claim]:
+        held = claims.claim(self.ledger, worker_id="wrk_test", queue=queue, limit=8, lease_seconds=60)
+        return claims.start(self.ledger, held)
+
+    def _generate(self, c: claims.Claim, version: str) -> None:
+        data = picture((c.seed % 256, c.stage_id % 256, 90))
+        sha256 = hashlib.sha256(data).hexdigest()
+        key = content_key(c.owner, sha256, ".png")
+        artifact = artifacts.reserve(
+            self.ledger, owner=c.owner, sha256=sha256, key=key, size=len(data), media_type="image/png"
+        )
+        self.store.put(key, data, media_type="image/png")
+        output = Output(
+            id=new_id("out"),
+            item_id=c.item_id,
+            batch_id=c.batch_id,
+            owner=c.owner,
+            round=c.round,
+            artifact_id=artifact,
+            token=c.token,
+            width=32,
+            height=32,
+            seed=c.seed,
+            model_version_id=version,
+            record={"seed": c.seed, "params": c.params},
+            created_at=datetime.now(UTC),
+        )
+
+        def effect(session: Session, _: datetime) -> claims.Next:
+            artifacts.confirm(session, artifact)
+            session.add(output)
+            return claims.Next(stage="score", round=c.round, ordinal=1)
+
+        claims.publish(self.ledger, c, {"sha256": sha256}, effect)
+
+    def _score(self, c: claims.Claim, verdict: str, similarity: float) -> None:
+        def effect(session: Session, _: datetime) -> claims.Next:
+            (output,) = session.scalars(select(Output).where(Output.item_id == c.item_id))
+            output.verdict, output.similarity = verdict, similarity
+            output.scores = {"matrix": [[similarity]], "faces": [], "people": []}
+            session.execute(
+                update(Item)
+                .where(Item.id == c.item_id)
+                .values(output_id=output.id, verdict=verdict, similarity=similarity)
+            )
+            return claims.Next()
+
+        claims.publish(self.ledger, c, {"verdict": verdict}, effect)
+
+    def _enrol(self, c: claims.Claim) -> None:
+        embedding = np.zeros(512, np.float32)
+        embedding[0] = 1.0
+        found = [
+            identities.NewReference(
+                artifact_id=reference["artifact_id"],
+                encoder="e" * 64,
+                embedding=embedding,
+                face={"box": [4.0, 4.0, 28.0, 28.0], "score": 0.9},
+            )
+            for reference in c.params["references"]
+        ]
+
+        def effect(session: Session, moment: datetime) -> claims.Next:
+            p = c.params
+            identities.enrol(
+                session,
+                c.owner,
+                handle=p["handle"],
+                name=p["name"],
+                found=found,
+                consent=p["consent"],
+                moment=moment,
+            )
+            return claims.Next()
+
+        claims.publish(self.ledger, c, {"references": len(found)}, effect)
