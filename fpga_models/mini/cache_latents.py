@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    vae = MiniVAE.from_pretrained(options.vae)
+    vae = MiniVAE.from_pretrained(options.vae, low_cpu_mem_usage=False)
     for name in ("scenes_test", "scenes"):
         cache_latents(options.data / name, vae, options.out / f"{name}.npy")
 

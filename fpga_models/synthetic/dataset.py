@@ -17,9 +17,9 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 import numpy.typing as npt
-from insightface.utils.face_align import norm_crop
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from fpga_models.faces.alignment import align
 from fpga_models.synthetic.render import PersonTruth, render
 from fpga_models.synthetic.sampling import random_scene
 from fpga_models.synthetic.scene import KINDS, number_of_people
@@ -137,9 +137,8 @@ def aligned_crop(rng: np.random.Generator, identity: int, face_px: float) -> npt
     size = round(face_px / box_height)
     rendered = render(random_scene(rng, [identity], "portrait", size))
     (person,) = rendered.people
-    kps = person.kps5 - 0.5 + rng.normal(0, 0.012, (5, 2)) * face_px
-    crop: npt.NDArray[np.uint8] = norm_crop(rendered.image, kps.astype(np.float32), CROP_SIDE)
-    return crop
+    kps = person.kps5 + rng.normal(0, 0.012, (5, 2)) * face_px
+    return align(rendered.image, kps.astype(np.float32))
 
 
 def write_crops(folder: Path, indices: range, seed: int, identities: range, per_identity: int) -> list[str]:
