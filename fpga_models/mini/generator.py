@@ -115,6 +115,8 @@ def train(trainer: Trainer, data: TrainingData, config: RunConfig, out: Path) ->
                 trainer.trainee, trainer.schedule, held_out, trainer.config.bfloat16
             )
     _save(trainer, out, minutes, flat)
+    if parallel.rank() == 0:
+        yield {"step": trainer.step} | face_errors(trainer.trainee, trainer.schedule, held_out, trainer.config.bfloat16)
 
 
 def train_round(

@@ -54,7 +54,7 @@ def open_training_data(folder: Path, tokenizer: CLIPTokenizer, *, part: str = "s
     scenes = open_scenes(folder / part)
     return TrainingData(
         scenes=scenes,
-        latents=np.load(folder / f"latents_{part}.npy"),
+        latents=np.load(folder / "latents" / f"{part}.npy", mmap_mode="r"),
         text=token_ids(tokenizer, scenes.captions),
         masks=_cached_masks(folder / part / "region_masks.npy", scenes),
         embeddings=np.load(folder / "embeddings.npy").astype(np.float32),

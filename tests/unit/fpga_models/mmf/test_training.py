@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from fpga_models import ddim
+from fpga_models.mmf import checkpoint
+from fpga_models.mmf.batch import Disturbance, TrainingBatch, disturb
+from fpga_models.mmf.loop import LoopConfig, Trainee, Trainer
+from fpga_models.mmf.losses import draw_timesteps, region_mse, weighted_mse
+from fpga_models.mmf.modes import ModePlan, draw_modes
+from fpga_models.mmf.optimiser import MuonAdamW, OptimiserConfig, orthogonalise
+from tests.unit.fpga_models.networks import scheduler, tiny_denoiser
+
+EMPTY = torch.zeros(6, dtype=torch.long)
+
+
+def batch(size: int = 4) -> TrainingBatch:
+    generator = torch.Generator().manual_seed(0)
+    masks = torch.zeros(size, 3, 8, 8)
+    masks[:, 0, :4], masks[:, 1, 4:] = 1, 1  # two people and padding
+    return TrainingBatch(
+        latents=torch.randn(size, 4, 8, 8, generator=generator),
+        text=torch.ones(size, 6, dtype=torch.long),
+        embeddings=torch.nn.functional.normalize(torch.randn(size, 3, 32, generator=generator), dim=-1),
+        masks=masks,
+        control=torch.rand(size, 3, 64, 64, generator=generator),
+        flags=torch.ones(size, 2),
+    )
+
+
+def trainer() -> Trainer:
+    denoiser = tiny_denoiser()
+    torch.manual_seed(0)
+    text = CLIPTextConfig(
+        vocab_size=8, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+        max_position_embeddings=6, eos_token_id=7,
+    )  # fmt: skip
+    config = LoopConfig(seed=3, batch_size=4, bfloat16=False)
+    return Trainer(Trainee(denoiser, CLIPTextModel(text)), ddim.Schedule.of(scheduler()), config, EMPTY)
+
+
+def steps(trainer: Trainer, count: int, rate: float = 3e-3) -> list[float]:
+    return [trainer.train_step(batch(), trainer.rng(), rate)["loss"] for _ in range(count)]
+
+
+def test_training_lowers_the_loss() -> None:
+    torch.set_num_threads(1)
+    losses = steps(trainer(), 60)
+    assert np.mean(losses[-10:]) < 0.9 * np.mean(losses[:10])
+
+
+def test_a_resumed_run_continues_bit_for_bit(tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    whole = trainer()
+    steps(whole, 3)
+    folder = whole.save(tmp_path, {"minutes": 1.5})
+    after = steps(whole, 2)
+
+    resumed = trainer()
+    facts = resumed.resume(folder)
+
+    assert facts["minutes"] == 1.5
+    assert steps(resumed, 2) == after
+    assert all(torch.equal(a, b) for a, b in zip(whole.average.values(), resumed.average.values(), strict=True))
+
+
+def test_only_complete_checkpoints_are_found_and_old_ones_go(tmp_path: Path) -> None:
+    run = trainer()
+    for _ in range(3):
+        steps(run, 1)
+        run.save(tmp_path, {})
+    (tmp_path / "checkpoint-99").mkdir()  # a folder whose state.json was never written
+    assert checkpoint.latest(tmp_path) == tmp_path / "checkpoint-3"
+    checkpoint.prune(tmp_path, keep=2, protected=tmp_path / "checkpoint-1")
+    assert (tmp_path / "checkpoint-1").exists()
+    assert not (tmp_path / "checkpoint-2").exists()
+
+
+def test_orthogonalised_matrices_have_singular_values_near_one() -> None:
+    matrices = torch.randn(2, 12, 40, generator=torch.Generator().manual_seed(0))
+    for case in (matrices, matrices.transpose(-1, -2)):
+        values = torch.linalg.svdvals(orthogonalise(case, 5))
+        assert 0.5 < values.min() <= values.max() < 1.4
+
+
+def test_the_optimiser_brings_a_matrix_and_a_bias_to_their_target() -> None:
+    torch.manual_seed(0)
+    layer, wanted = torch.nn.Linear(6, 6), torch.nn.Linear(6, 6)
+    optimiser = MuonAdamW(layer.named_parameters(), OptimiserConfig())
+    inputs = torch.randn(64, 6)
+    for step in range(300):
+        torch.nn.functional.mse_loss(layer(inputs), wanted(inputs).detach()).backward()
+        optimiser.step(0.03 * (1 - step / 300))
+    assert torch.nn.functional.mse_loss(layer(inputs), wanted(inputs)) < 1e-3
+
+
+def test_dropped_identities_are_zero_and_dropped_texts_are_empty() -> None:
+    always = Disturbance(text_drop=0, id_drop=0, both_drop=1, full_mask=0)
+    dropped = disturb(batch(), always, np.random.default_rng(0), EMPTY)
+    assert dropped.embeddings.abs().max() == 0
+    assert torch.equal(dropped.text, EMPTY.expand(4, -1))
+
+
+def test_people_change_places_together_with_their_masks() -> None:
+    quiet = Disturbance(text_drop=0, id_drop=0, both_drop=0, full_mask=0, embedding_noise=0)
+    before = batch(16)
+    after = disturb(before, quiet, np.random.default_rng(0), EMPTY)
+    before_map = torch.einsum("bke,bkhw->behw", before.embeddings, before.masks)
+    after_map = torch.einsum("bke,bkhw->behw", after.embeddings, after.masks)
+    assert torch.allclose(before_map, after_map, atol=1e-5)
+    assert not torch.equal(before.masks, after.masks)
+
+
+def test_full_masks_never_give_padding_a_place() -> None:
+    after = disturb(batch(16), Disturbance(full_mask=1), np.random.default_rng(0), EMPTY)
+    assert torch.equal(after.masks.amin(dim=(-1, -2)).sum(dim=1), torch.full((16,), 2.0))
+
+
+@pytest.mark.parametrize("step", [0, 1])
+def test_strict_order_alternates_skeleton_and_landmark_by_step(step: int) -> None:
+    plan = ModePlan(order="strict", shares=(0.5, 0.5, 0, 0))
+    assert set(draw_modes(plan, 20, step, np.random.default_rng(0))) == {("skeleton", "landmark")[step]}
+
+
+def test_random_order_follows_the_shares() -> None:
+    drawn = draw_modes(ModePlan(), 4000, 0, np.random.default_rng(0))
+    assert drawn.count("skeleton") / 4000 == pytest.approx(0.45, abs=0.03)
+    assert drawn.count("none") / 4000 == pytest.approx(0.05, abs=0.02)
+
+
+def test_timesteps_favour_the_middle_and_reach_both_ends() -> None:
+    times = draw_timesteps(20_000, 1000, np.random.default_rng(0)).numpy()
+    assert times.min() >= 0
+    assert times.max() <= 999
+    assert np.mean((times > 250) & (times < 750)) > 0.6
+    assert (times < 20).any()
+    assert (times > 980).any()
+
+
+def test_errors_on_faces_weigh_more() -> None:
+    target, weight = torch.zeros(1, 1, 4, 4), batch(1).face_weight(2.0)[:, :, :4, :4]
+    weight[..., :2] = 1
+    on_face, beside = torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 4, 4)
+    on_face[..., 3], beside[..., 0] = 1, 1
+    assert weighted_mse(on_face, target, weight) == pytest.approx(3 * float(weighted_mse(beside, target, weight)))
+    assert region_mse(on_face, target, torch.ones(1, 1, 4, 4)) == pytest.approx(0.25)
+
+
+def test_the_union_of_regions_sets_the_weight() -> None:
+    assert torch.equal(batch(1).face_weight(2.0), torch.full((1, 1, 8, 8), 3.0))
+    assert replace(batch(1), masks=torch.zeros(1, 3, 8, 8)).face_weight(2.0).max() == 1
