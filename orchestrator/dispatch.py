@@ -1,0 +1,103 @@
+"""The only door out: rings the bell for workers, and delivers what committed changes ask of the outside world.
+
+Nothing here is needed for a batch to complete: a broker or a Prefect server that is away costs latency and a view.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime, timedelta
+
+from orchestrator.broker import Bell
+from orchestrator.errors import FpgaError, TransientError
+from orchestrator.ledger import batches, hints, outbox
+from orchestrator.ledger.rows import Batch, Outbox
+from orchestrator.ledger.session import Ledger, now, retrying
+from orchestrator.ledger.states import BATCH_ENDED
+from orchestrator.prefect_api import connect, locate
+from orchestrator.settings import Settings
+
+log = logging.getLogger(__name__)
+FLOW = "generate_batch"
+WATCH = "watch"
+"""Name of the deployment without a schedule: it watches batches that were submitted by hand."""
+TAG = "fpga"
+FLOWS = {"generate": (FLOW, WATCH)}
+"""Deployment that watches a batch, by the batch's kind."""
+LATE = timedelta(hours=1)
+"""A batch that ended so long ago gets no flow run any more: Prefect, back after a week, shall not start a thousand."""
+
+
+def ring(ledger: Ledger, settings: Settings, bell: Bell | None = None) -> int:
+    """Announce what is due to the workers and return how many hints went out."""
+    return hints.ring(ledger, (bell or Bell(settings)).send, ttl_seconds=settings.hint_ttl_seconds)
+
+
+def start_flow(settings: Settings, batch_id: str, kind: str) -> str:
+    """Start the flow run that watches a batch and return its id; a second call gives the same run.
+
+    Raises:
+        TransientError: Prefect cannot be reached.
+        NotFoundError: the deployment does not exist there.
+    """
+    flow, deployment = FLOWS[kind]
+    with connect(settings) as api:
+        run = api.create_flow_run(
+            api.deployment(flow, deployment)["id"],
+            name=batch_id,
+            parameters={"batch_id": batch_id},
+            tags=[TAG, batch_id],
+            idempotency_key=batch_id,
+        )
+    return str(run["id"])
+
+
+def deliver(ledger: Ledger, settings: Settings) -> int:
+    """Deliver the effects that are due, each at least once, and return how many got out.
+
+    Without a Prefect server nothing is tried: flow runs wait in the ledger until there is one.
+    """
+    kinds = ["batch.ended"] + (["flow.start"] if locate(settings) else [])
+    with ledger.read() as session:
+        due = outbox.due(session, now(session), kinds=kinds)
+    delivered = 0
+    for row in due:
+        try:
+            _deliver(ledger, settings, row)
+        except FpgaError as error:
+            log.warning("effect postponed", extra={"kind": row.kind, "ref": row.ref, "error": error.code})
+            _postpone(ledger, row, error)
+            if isinstance(error, TransientError):
+                break  # the next one would wait for the same server
+        else:
+            _settle(ledger, row)
+            delivered += 1
+    return delivered
+
+
+def _deliver(ledger: Ledger, settings: Settings, row: Outbox) -> None:
+    if row.kind == "batch.ended":
+        log.info("batch ended", extra={"batch": row.ref, "state": row.body["state"]})
+        return
+    kind = row.body["kind"]
+    if kind in FLOWS and _worth_watching(ledger, row.ref):
+        batches.set_flow_run(ledger, row.ref, start_flow(settings, row.ref, kind))
+
+
+def _worth_watching(ledger: Ledger, batch_id: str) -> bool:
+    with ledger.read() as session:
+        batch = session.get_one(Batch, batch_id)
+        moment: datetime = now(session)
+    return batch.state not in BATCH_ENDED or batch.finished_at is None or batch.finished_at > moment - LATE
+
+
+@retrying
+def _settle(ledger: Ledger, row: Outbox) -> None:
+    with ledger.write() as session:
+        outbox.sent(session, row.id, now(session))
+
+
+@retrying
+def _postpone(ledger: Ledger, row: Outbox, error: FpgaError) -> None:
+    with ledger.write() as session:
+        outbox.postponed(session, row.id, row.tries, error.message, now(session))

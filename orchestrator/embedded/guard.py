@@ -1,0 +1,81 @@
+"""Runs one command and lets nothing of it live longer than the process that asked for it.
+
+`python guard.py FD COMMAND...`, where FD is the reading end of a pipe whose other end the parent alone holds: when the
+parent is gone, however it went, the pipe closes and every descendant is killed. SIGTERM is passed on to the command,
+SIGQUIT kills it with all its descendants at once. Standard library only, because one of these runs beside each child.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+
+PR_SET_CHILD_SUBREAPER = 36
+
+
+def main() -> None:
+    """Run the command and end with its code."""
+    pipe, command = int(sys.argv[1]), sys.argv[2:]
+    # orphaned grandchildren become ours, so that they can be found and killed whatever session they moved to
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to hear
+    child = subprocess.Popen(command, start_new_session=True)
+
+    def pass_on(_number: int, _frame: FrameType | None) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child.pid, signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, pass_on)
+    signal.signal(signal.SIGQUIT, lambda _number, _frame: _end(1))
+    threading.Thread(target=_watch, args=(pipe,), daemon=True).start()
+    _end(_wait_for(child.pid))
+
+
+def _watch(pipe: int) -> None:
+    while os.read(pipe, 1):
+        pass
+    _end(1)
+
+
+def _wait_for(pid: int) -> int:
+    """Reap whatever ends until the command itself does; return its code, 128 + signal if it was killed."""
+    while True:
+        ended, status = os.waitpid(-1, 0)
+        if ended == pid:
+            code = os.waitstatus_to_exitcode(status)
+            return code if code >= 0 else 128 - code
+
+
+def _end(code: int) -> None:
+    """Kill what is left below us, generation by generation, and leave."""
+    while children := _children():
+        for pid in children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        time.sleep(0.01)
+    os._exit(code)
+
+
+def _children() -> list[int]:
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
+            if int(parent) == os.getpid() and state != "Z":
+                found.append(int(stat.parent.name))
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Prefect's side: flows that watch batches, and the deployments and schedules they run from."""

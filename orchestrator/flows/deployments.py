@@ -1,0 +1,237 @@
+"""Deployments and schedules of the flows, made through Prefect's interface; `prefect.yaml` makes the same by hand.
+
+A schedule is a deployment of its own with one cron schedule, tagged `fpga-schedule`; its manifest lies in the byte
+store and the deployment refers to it by key and sha256.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from orchestrator.dispatch import FLOW, TAG, WATCH
+from orchestrator.errors import ConflictError, NotFoundError, UsageError
+from orchestrator.prefect_api import PrefectApi, connect
+from orchestrator.settings import Settings
+from orchestrator.storage import ByteStore
+
+POOL = "fpga"
+SCHEDULE_TAG = "fpga-schedule"
+ENTRYPOINT = "orchestrator.flows.generate_batch.generate_batch"
+PARAMETERS_SCHEMA = {
+    "title": "Parameters",
+    "type": "object",
+    "properties": {
+        "batch_id": {"title": "batch_id", "anyOf": [{"type": "string"}, {"type": "null"}], "default": None},
+        "manifest": {"title": "manifest", "anyOf": [{"type": "object"}, {"type": "null"}], "default": None},
+    },
+}
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredManifest:
+    """A manifest in the byte store with everything that `submit_portraits` wants to know."""
+
+    key: str
+    sha256: str
+    format: str
+    name: str
+    owner: str
+    options: dict[str, Any] = field(default_factory=dict)
+    """Further keyword arguments of `submit_portraits`: preset, lane, priority, redraws, skip_invalid."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """A deployment that runs by itself."""
+
+    name: str
+    cron: str
+    timezone: str
+    active: bool
+    manifest: dict[str, Any]
+    deployment_id: str
+    next_run: str | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the object that the command line prints."""
+        return {"object": "schedule", **asdict(self)}
+
+
+def ensure_deployments(settings: Settings) -> None:
+    """Create or renew the work pool and the deployment that watches batches; schedules are left as they are.
+
+    Raises:
+        TransientError: Prefect cannot be reached.
+    """
+    with connect(settings) as api:
+        ensure(api)
+
+
+def ensure(api: PrefectApi) -> None:
+    """Do what `ensure_deployments` does over an open connection."""
+    _ensure_pool(api)
+    _put_deployment(api, WATCH, tags=[TAG])
+
+
+def continue_killed(api: PrefectApi) -> int:
+    """Queue again all flow runs that the server believes to be running, and return how many those were.
+
+    For a private server right after its start only: nothing can run yet, so whatever is called running was killed.
+    """
+    alive = {"flow_runs": {"state": {"type": {"any_": ["RUNNING", "PENDING"]}}}, "limit": 200}
+    runs = api.call("POST", "flow_runs/filter", alive)
+    for run in runs:
+        state = {"type": "SCHEDULED", "name": "AwaitingRetry", "message": "its process was killed; it goes on"}
+        api.call("POST", f"flow_runs/{run['id']}/set_state", {"state": state, "force": True})
+    return len(runs)
+
+
+def add_schedule(
+    settings: Settings,
+    store: ByteStore,
+    name: str,
+    *,
+    cron: str,
+    timezone: str,
+    manifest: bytes,
+    stored: dict[str, Any],
+) -> Schedule:
+    """Store the manifest and run it whenever `cron` says, by the clock of `timezone`.
+
+    Args:
+        cron: five fields, or a word such as `@daily`.
+        timezone: a name of the IANA database, such as `Europe/Berlin`.
+        stored: `format`, `name`, `owner` and `options` of StoredManifest.
+
+    Raises:
+        UsageError: the name is not made of `a-z 0-9 _ -`, or Prefect refuses the cron line or the zone.
+        ConflictError: there is a schedule of this name.
+        TransientError: Prefect or the byte store cannot be reached.
+    """
+    if not NAME.fullmatch(name) or name == WATCH:
+        raise UsageError(f"schedule name {name!r}: wanted 1 to 63 of a-z 0-9 _ -, and not {WATCH!r}")
+    with connect(settings) as api:
+        if _find(api, name) is not None:
+            raise ConflictError(f"there is a schedule {name!r}; remove it first", code="schedule_exists")
+        sha256 = hashlib.sha256(manifest).hexdigest()
+        # a fixed key outside of the ledger's artifacts: nothing but the schedule refers to it
+        key = f"s/{stored['owner']}/{sha256}.{stored['format']}"
+        store.put(key, manifest, media_type="text/plain", sha256=sha256)
+        kept = StoredManifest(key=key, sha256=sha256, **stored)
+        _ensure_pool(api)
+        try:
+            _put_deployment(
+                api,
+                name,
+                tags=[TAG, SCHEDULE_TAG],
+                parameters={"batch_id": None, "manifest": asdict(kept)},
+                schedules=[{"active": True, "schedule": {"cron": cron, "timezone": timezone}}],
+            )
+        except ConflictError as error:
+            raise UsageError(f"cron {cron!r} in zone {timezone!r} was refused: {error.message}") from error
+        return _schedule(api, _get(api, name))
+
+
+def list_schedules(settings: Settings) -> list[Schedule]:
+    """Return all schedules by name."""
+    with connect(settings) as api:
+        found = api.call(
+            "POST", "deployments/filter", {"deployments": {"tags": {"all_": [SCHEDULE_TAG]}}, "limit": 200}
+        )
+        return sorted((_schedule(api, deployment) for deployment in found), key=lambda schedule: schedule.name)
+
+
+def remove_schedule(settings: Settings, store: ByteStore, name: str) -> None:
+    """Remove a schedule and its manifest, unless another schedule runs the same; batches it made stay.
+
+    Raises:
+        NotFoundError: there is none of this name.
+    """
+    removed = next((schedule for schedule in list_schedules(settings) if schedule.name == name), None)
+    if removed is None:
+        raise _unknown(name)
+    with connect(settings) as api:
+        api.call("DELETE", f"deployments/{removed.deployment_id}")
+    key = removed.manifest.get("key")
+    if key and all(schedule.manifest.get("key") != key for schedule in list_schedules(settings)):
+        store.delete(key)
+
+
+def run_now(settings: Settings, name: str) -> str:
+    """Run a schedule once, now, and return the id of its flow run.
+
+    Raises:
+        NotFoundError: there is none of this name.
+    """
+    with connect(settings) as api:
+        return str(api.create_flow_run(_get(api, name)["id"], tags=[SCHEDULE_TAG])["id"])
+
+
+def _ensure_pool(api: PrefectApi) -> None:
+    try:
+        api.call("GET", f"work_pools/{POOL}")
+    except NotFoundError:
+        # the worker fills in the template of its type when it first looks
+        api.call("POST", "work_pools/", {"name": POOL, "type": "process", "description": "flows of FPGA"})
+
+
+def _put_deployment(api: PrefectApi, name: str, **fields: Any) -> None:
+    flow = api.call("POST", "flows/", {"name": FLOW, "tags": [TAG]})
+    body = {
+        "name": name,
+        "flow_id": flow["id"],
+        "entrypoint": ENTRYPOINT,
+        "work_pool_name": POOL,
+        "parameter_openapi_schema": PARAMETERS_SCHEMA,
+        "description": "Watches a batch until it has ended, or makes one from a stored manifest.",
+        **fields,
+    }
+    api.call("POST", "deployments/", body)
+
+
+def _find(api: PrefectApi, name: str) -> dict[str, Any] | None:
+    try:
+        found = api.deployment(FLOW, name)
+    except NotFoundError:
+        return None
+    return found if SCHEDULE_TAG in found["tags"] else None
+
+
+def _get(api: PrefectApi, name: str) -> dict[str, Any]:
+    found = _find(api, name)
+    if found is None:
+        raise _unknown(name)
+    return found
+
+
+def _unknown(name: str) -> NotFoundError:
+    return NotFoundError(f"there is no schedule {name!r}; see `fpga schedule list`", code="schedule_not_found")
+
+
+def _schedule(api: PrefectApi, deployment: dict[str, Any]) -> Schedule:
+    timing: dict[str, Any] = next(iter(deployment["schedules"]), {"active": False, "schedule": {}})
+    coming = api.call(
+        "POST",
+        "flow_runs/filter",
+        {
+            "flow_runs": {
+                "deployment_id": {"any_": [deployment["id"]]},
+                "state": {"type": {"any_": ["SCHEDULED"]}},
+            },
+            "sort": "NEXT_SCHEDULED_START_TIME_ASC",
+            "limit": 1,
+        },
+    )
+    return Schedule(
+        name=deployment["name"],
+        cron=timing["schedule"].get("cron", ""),
+        timezone=timing["schedule"].get("timezone") or "UTC",
+        active=bool(timing["active"]) and not deployment.get("paused", False),
+        manifest=deployment["parameters"].get("manifest") or {},
+        deployment_id=deployment["id"],
+        next_run=coming[0]["next_scheduled_start_time"] if coming else None,
+    )

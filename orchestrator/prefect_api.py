@@ -1,0 +1,120 @@
+"""The few calls that we make to a Prefect server, over its REST interface.
+
+Plain HTTP and not Prefect's client, because that one takes two seconds to import and reads profiles of the user's
+home; commands and the sweeper want neither. Knows nothing of batches.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from orchestrator.errors import ConflictError, NotFoundError, TransientError
+from orchestrator.running import find_running
+from orchestrator.settings import Settings
+
+TIMEOUT_SECONDS = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Address:
+    """Where a Prefect server answers; `auth` is its `user:password`, if it asks for one."""
+
+    url: str
+    auth: str | None = None
+
+
+def locate(settings: Settings) -> Address | None:
+    """Return the Prefect server to use: the configured one, else the private one of a running stack, else None."""
+    if settings.prefect_api_url:
+        secret = settings.prefect_api_auth_string
+        return Address(url=settings.prefect_api_url, auth=secret.get_secret_value() if secret else None)
+    running = find_running(settings)
+    if running is None or running.prefect_api_url is None:
+        return None
+    return Address(url=running.prefect_api_url, auth=running.prefect_auth)
+
+
+class PrefectApi:
+    """A connection to one Prefect server; use it as a context manager.
+
+    Every call raises TransientError `prefect_unavailable` when the server cannot be reached, fails or is still
+    starting, NotFoundError for what is not there and ConflictError for what it refuses.
+    """
+
+    def __init__(self, address: Address) -> None:
+        user, _, password = (address.auth or "").partition(":")
+        self._client = httpx.Client(
+            base_url=address.url.rstrip("/") + "/",
+            auth=httpx.BasicAuth(user, password) if address.auth else None,
+            timeout=TIMEOUT_SECONDS,
+            trust_env=False,  # a proxy of the environment is no way to a server on loopback
+        )
+
+    def call(self, method: str, path: str, body: Any = None) -> Any:
+        """Make one request and return its decoded JSON, or None when the answer is empty."""
+        try:
+            answer = self._client.request(method, path, json=body)
+        except httpx.HTTPError as error:
+            raise TransientError(f"Prefect cannot be reached: {error}", code="prefect_unavailable") from error
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            raise NotFoundError(f"Prefect knows no {path}", code="prefect_not_found")
+        if answer.status_code >= 500 or answer.status_code in (
+            httpx.codes.REQUEST_TIMEOUT,
+            httpx.codes.TOO_MANY_REQUESTS,
+        ):
+            raise TransientError(f"Prefect answered {answer.status_code} to {path}", code="prefect_unavailable")
+        if answer.is_error:
+            raise ConflictError(
+                f"Prefect refused {method} {path} with {answer.status_code}: {answer.text[:300]}",
+                code="prefect_refused",
+            )
+        return answer.json() if answer.content else None
+
+    def healthy(self) -> bool:
+        """Say whether the server answers now."""
+        try:
+            return bool(self.call("GET", "health"))
+        except (TransientError, NotFoundError):
+            return False
+
+    def deployment(self, flow: str, name: str) -> dict[str, Any]:
+        """Return a deployment by the names of its flow and its own."""
+        found: dict[str, Any] = self.call("GET", f"deployments/name/{flow}/{name}")
+        return found
+
+    def create_flow_run(
+        self, deployment_id: str, *, parameters: dict[str, Any] | None = None, **fields: Any
+    ) -> dict[str, Any]:
+        """Create a flow run; with an `idempotency_key` of before, return that earlier run."""
+        body = {**fields, **({"parameters": parameters} if parameters is not None else {})}
+        made: dict[str, Any] = self.call("POST", f"deployments/{deployment_id}/create_flow_run", body)
+        return made
+
+    def __enter__(self) -> Self:
+        """Open the connection."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the connection."""
+        self._client.close()
+
+
+def connect(settings: Settings) -> PrefectApi:
+    """Return a connection to the Prefect server in use.
+
+    Raises:
+        TransientError: `prefect_unavailable`, none is configured and no stack runs on the state directory.
+    """
+    address = locate(settings)
+    if address is None:
+        raise TransientError(
+            "no Prefect server: start `fpga up` on this state directory, or set PREFECT_API_URL",
+            code="prefect_unavailable",
+        )
+    return PrefectApi(address)

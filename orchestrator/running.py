@@ -1,0 +1,99 @@
+"""What a running stack tells other commands on the same state directory, and the lock that keeps it the only one."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from orchestrator.errors import ConflictError, SettingsError
+from orchestrator.ledger.workers import boot_id, process_started
+from orchestrator.settings import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class StackInfo:
+    """A running stack: its process, and its Prefect server once that answers."""
+
+    pid: int
+    pid_started: str
+    boot_id: str
+    prefect_api_url: str | None = None
+    prefect_auth: str | None = None
+
+
+def status_path(settings: Settings) -> Path:
+    """Return the file in which a running stack says who it is; only its owner may read it."""
+    return settings.state_dir / "stack.json"
+
+
+def find_running(settings: Settings) -> StackInfo | None:
+    """Return the stack that runs on this state directory, or None; the file of a killed one is not believed."""
+    try:
+        info = StackInfo(**json.loads(status_path(settings).read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+    return info if info.boot_id == boot_id() and process_started(info.pid) == info.pid_started else None
+
+
+def announce(settings: Settings, *, prefect_api_url: str | None = None, prefect_auth: str | None = None) -> None:
+    """Write who runs here, at once and whole."""
+    info = StackInfo(
+        pid=os.getpid(),
+        pid_started=process_started(os.getpid()) or "unknown",
+        boot_id=boot_id(),
+        prefect_api_url=prefect_api_url,
+        prefect_auth=prefect_auth,
+    )
+    write_private(status_path(settings), json.dumps(asdict(info)))
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replace a file that only its owner may read; a reader sees the old text or the new."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(text)
+    fresh.replace(path)
+
+
+def open_state_dir(settings: Settings) -> None:
+    """Create the state directory, closed to other users.
+
+    Raises:
+        SettingsError: it exists and others may enter, or it cannot be made.
+    """
+    folder = settings.state_dir
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        mode = folder.stat().st_mode & 0o777
+    except OSError as error:
+        raise SettingsError(f"state directory {folder} cannot be made: {error.strerror}") from error
+    if mode & 0o077:
+        raise SettingsError(f"state directory {folder} has mode {mode:o}; wanted 700: what it holds is about people")
+
+
+@contextmanager
+def only_one(settings: Settings) -> Iterator[None]:
+    """Hold the state directory's lock; it falls with the process, so a killed holder leaves nothing to clean up.
+
+    Raises:
+        ConflictError: another process holds it; the message names its pid.
+    """
+    with os.fdopen(os.open(settings.state_dir / "lock", os.O_RDWR | os.O_CREAT, 0o600), "r+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = file.read().strip() or "unknown"
+            raise ConflictError(
+                f"process {holder} already runs on {settings.state_dir}; stop it, or choose another FPGA_STATE_DIR",
+                code="state_dir_taken",
+                pid=holder,
+            ) from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield

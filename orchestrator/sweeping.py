@@ -1,0 +1,94 @@
+"""The sweeper's loop: lead, repair, remove expired bytes, deliver, ring. Any number may run; one leads.
+
+`python -m orchestrator.sweeping` runs it by itself, next to a scaled-out deployment; `fpga up` runs it in its parent.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from types import FrameType
+
+from orchestrator import dispatch, logs
+from orchestrator.broker import Bell
+from orchestrator.errors import StoreUnavailableError, TransientError
+from orchestrator.ledger import sweeper
+from orchestrator.ledger.session import Ledger
+from orchestrator.settings import Settings, get_settings
+from orchestrator.storage import ByteStore, open_store
+
+log = logging.getLogger(__name__)
+STALE_SECONDS = 3600.0
+"""Pieces that killed writers left in the byte store are looked for, and removed, when they are this old."""
+
+
+class Sweeper:
+    """What one process needs to sweep; `holder` is the name under which it leads."""
+
+    def __init__(self, settings: Settings, *, holder: str | None = None) -> None:
+        self._settings = settings
+        self._holder = holder or f"{socket.gethostname()}:{os.getpid()}"
+        self._ledger = Ledger(settings.database_url)
+        self._store = open_store(settings)
+        self._bell = Bell(settings)
+        self._tidied = 0.0
+
+    def run(self, stop: threading.Event) -> None:
+        """Sweep every `sweep_seconds` until told to stop; what is away now is tried again at the next round."""
+        while not stop.is_set():
+            try:
+                self.round()
+            except TransientError as error:
+                log.warning("sweep put off", extra={"error": error.code})
+            stop.wait(self._settings.sweep_seconds)
+        self._ledger.dispose()
+
+    def round(self) -> bool:
+        """Do one round if this process leads, and return whether it does."""
+        lease = max(15.0, 5 * self._settings.sweep_seconds)
+        if not sweeper.lead(self._ledger, holder=self._holder, owner=self._settings.owner, seconds=lease):
+            return False
+        sweeper.sweep(self._ledger, self._settings)
+        # the bell before everything that may wait for a store or a server
+        dispatch.ring(self._ledger, self._settings, self._bell)
+        dispatch.deliver(self._ledger, self._settings)
+        try:
+            remove_expired(self._ledger, self._store)
+            if time.monotonic() - self._tidied > STALE_SECONDS:
+                self._store.sweep_stale(STALE_SECONDS)
+                self._tidied = time.monotonic()
+        except StoreUnavailableError as error:
+            log.warning("byte store does not answer", extra={"error": error.code})
+        return True
+
+
+def remove_expired(ledger: Ledger, store: ByteStore) -> int:
+    """Remove the bytes of artifacts whose time is over, and return how many those were."""
+    expired = sweeper.expired_artifacts(ledger)
+    for _, key in expired:
+        store.delete(key)
+    if expired:
+        sweeper.artifacts_deleted(ledger, [artifact_id for artifact_id, _ in expired])
+    return len(expired)
+
+
+def main() -> None:
+    """Sweep until SIGTERM or SIGINT."""
+    settings = get_settings()
+    logs.setup(settings)
+    stop = threading.Event()
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, end)
+    Sweeper(settings).run(stop)
+
+
+if __name__ == "__main__":
+    main()
