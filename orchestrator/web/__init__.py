@@ -1,0 +1,1 @@
+"""What people look at outside the command line: contact sheets and result folders. Files only, no server."""

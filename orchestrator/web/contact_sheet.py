@@ -1,0 +1,180 @@
+"""One batch as one self-contained HTML page: results beside the people they should show, verdicts, failures.
+
+Pictures are inline, there is no script, and the page's own policy forbids loading anything; it opens from disk, on a
+phone and on paper. It knows only the values below: no ledger, no byte store.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image
+
+from orchestrator.pictures import BROKEN, check_picture, open_picture
+from orchestrator.web.results_folder import write_new
+
+VERDICTS = {"accepted": "accepted", "needs_review": "needs review", "rejected": "rejected"}
+THUMBNAIL_PX = 160
+PIXELATED_BELOW = 256
+"""Smaller pictures are shown with hard pixels: enlarging smoothly would hide what they are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """A person of the batch: the label to show and one reference picture (JPEG, PNG or WebP), if there is one."""
+
+    label: str
+    picture: bytes | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PersonScore:
+    """One intended person of a result: the key into `references`, and what the score stage found at their place.
+
+    `face` is the row of the matrix that was matched, `nearest` the key of the person whom that face resembles most.
+    """
+
+    person: str
+    similarity: float | None = None
+    face: int | None = None
+    nearest: str | None = None
+    slot: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """One finished portrait. `matrix`: cosines, found faces x people in the order of `people`."""
+
+    custom_id: str
+    picture: bytes
+    prompt: str
+    seed: int
+    verdict: str | None
+    people: Sequence[PersonScore] = ()
+    matrix: Sequence[Sequence[float]] = ()
+    layout: str | None = None
+    seconds: float | None = None
+    redraws: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """One item without a picture, or one row that was left out (`stage` is then `validate`)."""
+
+    custom_id: str
+    code: str
+    message: str
+    stage: str | None = None
+    attempt: int | None = None
+    row: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContactSheet:
+    """All that the page shows. `references` maps the keys that results use to people."""
+
+    title: str
+    batch_id: str
+    state: str
+    results: Sequence[Result]
+    references: Mapping[str, Reference]
+    failures: Sequence[Failure] = ()
+    counts: Mapping[str, int] = field(default_factory=dict)
+    seconds: float | None = None
+    model: str = ""
+    preset: str = ""
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    made_at: datetime | None = None
+
+
+def write_contact_sheet(path: Path, sheet: ContactSheet) -> Path:
+    """Write the page to a new file and return its path.
+
+    Raises:
+        ConflictError: the file is there already.
+        UsageError, TransientError: it cannot be written.
+    """
+    write_new(path, render_contact_sheet(sheet).encode())
+    return path
+
+
+def render_contact_sheet(sheet: ContactSheet) -> str:
+    """Return the page; every text in it is escaped, whoever wrote it."""
+    verdicts = {word: sum(result.verdict == word for result in sheet.results) for word in VERDICTS}
+    return (
+        _environment()
+        .get_template("contact_sheet.html")
+        .render(
+            sheet=sheet,
+            verdicts={word: count for word, count in verdicts.items() if count},
+            words=VERDICTS,
+            keys={person: f"person-{n}" for n, person in enumerate(sheet.references)},
+            thumbnails={person: _thumbnail(ref.picture) for person, ref in sheet.references.items()},
+        )
+    )
+
+
+@lru_cache(maxsize=1)
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(inline=_inline, pixelated=_pixelated, cosine=_cosine, duration=_duration)
+    return environment
+
+
+def _inline(picture: bytes) -> str:
+    """Return a picture as a data URI, its bytes untouched."""
+    facts = check_picture(picture)
+    return f"data:{facts.media_type};base64,{base64.b64encode(picture).decode()}"
+
+
+def _pixelated(picture: bytes) -> bool:
+    facts = check_picture(picture)
+    return max(facts.width, facts.height) < PIXELATED_BELOW
+
+
+def _thumbnail(picture: bytes | None) -> str | None:
+    """Return a reference as a small square data URI, or None where there is none to show."""
+    if picture is None:
+        return None
+    check_picture(picture)
+    try:
+        with open_picture(picture) as image:
+            image.draft("RGB", (2 * THUMBNAIL_PX, 2 * THUMBNAIL_PX))
+            rgb = image.convert("RGB")
+    except BROKEN:
+        return None
+    side = min(rgb.size)
+    left, top = (rgb.width - side) // 2, (rgb.height - side) // 2
+    square = rgb.crop((left, top, left + side, top + side))
+    if side > THUMBNAIL_PX:
+        square = square.resize((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS)
+    out = io.BytesIO()
+    square.save(out, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}"
+
+
+def _cosine(value: float | None) -> str:
+    """Write a similarity with two digits and a true minus sign."""
+    return "–" if value is None else f"{value:.2f}".replace("-", "−")
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "–"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

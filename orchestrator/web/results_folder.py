@@ -1,0 +1,114 @@
+"""Writes finished pictures into a folder that `datasets.load_dataset("imagefolder", data_dir=...)` reads unchanged.
+
+`NAME.png` with sidecar `NAME.json`, `metadata.jsonl`, `results.jsonl` and `errors.jsonl`. Nothing is overwritten, and
+no name ever shows a half-written file.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import ConflictError, TransientError, UsageError
+from orchestrator.planning.naming import DEFAULT_TEMPLATE, NameFacts, output_names
+
+LISTS = ("metadata.jsonl", "results.jsonl", "errors.jsonl")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderItem:
+    """One finished picture: what names may say of it, its item object, flat columns, and how to get its bytes."""
+
+    facts: NameFacts
+    item: Mapping[str, Any]
+    """The API's object; the sidecar and the line of results.jsonl are equal to it."""
+    columns: Mapping[str, str | int | float | bool | None]
+    """Columns of metadata.jsonl beside `file_name`; all items should have the same."""
+    load: Callable[[], bytes]
+
+
+def write_results_folder(
+    folder: Path,
+    items: Sequence[FolderItem],
+    errors: Iterable[Mapping[str, Any]] = (),
+    *,
+    template: str = DEFAULT_TEMPLATE,
+) -> list[Path]:
+    """Write everything and return the paths of the pictures.
+
+    Raises:
+        ConflictError: a file is there already (`details["file"]`), or two pictures get one name; nothing is written.
+        UsageError: the template is wrong, or the folder cannot be made.
+        TransientError: the disk is full.
+    """
+    names = output_names(template, (item.facts for item in items))
+    if not template.endswith(".{ext}"):
+        raise UsageError(f"a template ends with .{{ext}}, got {template!r}", code="bad_template")
+    pictures = [folder / name for name in names]
+    sidecars = [picture.with_suffix(".json") for picture in pictures]
+    for path in (*pictures, *sidecars, *(folder / name for name in LISTS)):
+        if path.exists():
+            raise _taken(path)
+    for item, picture, sidecar in zip(items, pictures, sidecars, strict=True):
+        write_new(picture, item.load())
+        write_new(sidecar, _json(item.item, indent=2))
+    rows = ({"file_name": name, **item.columns} for name, item in zip(names, items, strict=True))
+    write_new(folder / "metadata.jsonl", _lines(rows))
+    write_new(folder / "results.jsonl", _lines(item.item for item in items))
+    write_new(folder / "errors.jsonl", _lines(errors))
+    return pictures
+
+
+def write_new(path: Path, data: bytes) -> None:
+    """Write a file that is not there yet, whole or not at all; folders on the way are made.
+
+    Raises:
+        ConflictError: it is there already, also if it came while we wrote.
+        UsageError: the place cannot be written to.
+        TransientError: the disk is full.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise _taken(path.parent) from error
+    except OSError as error:
+        raise _failed(path, error) from error
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=".part-", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).chmod(0o644)
+            os.link(temporary, path)  # fails where the name is taken, unlike a rename
+        finally:
+            Path(temporary).unlink()
+    except FileExistsError as error:
+        raise _taken(path) from error
+    except OSError as error:
+        raise _failed(path, error) from error
+
+
+def _failed(path: Path, error: OSError) -> TransientError | UsageError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return TransientError(f"no space left to write {path}", code="disk_full")
+    return UsageError(f"{path} cannot be written: {error.strerror}", code="not_writable")
+
+
+def _taken(path: Path) -> ConflictError:
+    return ConflictError(f"{path} exists and is not overwritten", code="file_exists", file=str(path))
+
+
+def _json(value: Mapping[str, Any], *, indent: int | None = None) -> bytes:
+    return (json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent) + "\n").encode()
+
+
+def _lines(values: Iterable[Mapping[str, Any]]) -> bytes:
+    return b"".join(_json(value) for value in values)
