@@ -103,7 +103,7 @@ def plan(
             continue
         if len(items) + row.count > MAX_ITEMS:
             errors.append(_error(row, "count", "too_many_items", f"a batch holds at most {MAX_ITEMS} pictures"))
-            break
+            continue
         items.extend(planner.items(row, found.params, start=len(items)))
     return Plan(items=tuple(items), errors=tuple(sorted(errors, key=lambda error: error.row)))
 
