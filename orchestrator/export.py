@@ -7,13 +7,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from orchestrator.ledger import batches, identities
-from orchestrator.ledger.rows import Batch
-from orchestrator.ledger.session import Ledger
+from orchestrator.errors import UsageError
+from orchestrator.ledger import batches, identities, models
+from orchestrator.ledger.rows import Artifact, Batch, ModelVersion
+from orchestrator.ledger.session import Ledger, now
 from orchestrator.planning.naming import DEFAULT_TEMPLATE, NameFacts
 from orchestrator.results import errors_lines, results_lines
 from orchestrator.storage import ByteStore
+from orchestrator.web import contact_sheet
+from orchestrator.web.contact_sheet import ContactSheet, Failure, PersonScore, Reference, Result
 from orchestrator.web.results_folder import FolderItem, write_results_folder
+
+SHEET_PICTURES = 1000
 
 
 def download(
@@ -43,6 +48,98 @@ def download(
         errors = list(errors_lines(session, batch))
     write_results_folder(folder, items, errors, template=template)
     return folder
+
+
+def write_contact_sheet(ledger: Ledger, store: ByteStore, owner: str, batch_id: str, path: Path) -> Path:
+    """Write one self-contained HTML page of what is finished now and return its path.
+
+    Raises:
+        NotFoundError: there is no such batch.
+        ConflictError: the file is there already.
+        UsageError: the batch has too many pictures for one page, or the file cannot be written.
+        StoreUnavailableError, TransientError: bytes cannot be read, or the disk is full.
+    """
+    with ledger.read() as session:
+        batch = batches.get(session, owner, batch_id)
+        finished = [item for item in results_lines(session, batch) if item["output"] is not None]
+        if len(finished) > SHEET_PICTURES:
+            raise UsageError(
+                f"a contact sheet shows at most {SHEET_PICTURES} pictures, this batch has {len(finished)}; "
+                "see --download",
+                code="too_many_pictures",
+            )
+        shown = dict.fromkeys(person["identity"] for item in finished for person in item["params"]["people"])
+        people = {row.id: row.handle or row.id for row, _ in identities.listing(session, owner)}
+        firsts = {i: found[0][1] for i in shown if (found := identities.references(session, i))}
+        version = models.get(session, batch.model_version_id) if batch.model_version_id else None
+        sheet = ContactSheet(
+            title=batch.name,
+            batch_id=batch.id,
+            state=batch.state,
+            results=[_result(item, store) for item in finished],
+            references={i: _reference(people.get(i, i), firsts.get(i), store) for i in shown},
+            failures=[_failure(line) for line in errors_lines(session, batch)],
+            counts={state: count for state, count in batches.counts(session, batch.id).items() if count},
+            seconds=_seconds(batch),
+            model=f"version {version.number} ({version.tensor_sha256[:12]})" if version else "",
+            preset=batch.preset,
+            thresholds=_thresholds(version),
+            made_at=batch.finished_at or now(session),
+        )
+    return contact_sheet.write_contact_sheet(path, sheet)
+
+
+def _result(item: Mapping[str, Any], store: ByteStore) -> Result:
+    params, output, scores = item["params"], item["output"], item["scores"] or {}
+    people = params["people"]
+    scored = scores.get("people") or [{} for _ in people]
+    return Result(
+        custom_id=item["custom_id"],
+        picture=store.get(output["key"], sha256=output["sha256"]),
+        prompt=params["prompt"],
+        seed=output["seed"],
+        verdict=item["verdict"],
+        people=[
+            PersonScore(
+                person=person["identity"],
+                similarity=score.get("similarity"),
+                face=score.get("face"),
+                nearest=people[score["nearest"]]["identity"] if score.get("nearest") is not None else None,
+                slot=person.get("slot"),
+            )
+            for person, score in zip(people, scored, strict=True)
+        ],
+        matrix=scores.get("matrix", ()),
+        layout=params.get("layout"),
+        seconds=sum(stage["seconds"] or 0.0 for stage in item["stages"]),
+        redraws=item["redraws"],
+    )
+
+
+def _reference(label: str, artifact: Artifact | None, store: ByteStore) -> Reference:
+    return Reference(label=label, picture=store.get(artifact.key, sha256=artifact.sha256) if artifact else None)
+
+
+def _failure(line: Mapping[str, Any]) -> Failure:
+    error = line["error"]
+    return Failure(
+        custom_id=line["custom_id"] or "",
+        code=error["code"],
+        message=error["message"],
+        stage=error.get("stage"),
+        attempt=error.get("attempt"),
+        row=line.get("row"),
+    )
+
+
+def _seconds(batch: Batch) -> float | None:
+    ended, began = batch.finished_at, batch.started_at
+    return (ended - began).total_seconds() if ended and began else None
+
+
+def _thresholds(version: ModelVersion | None) -> dict[str, float]:
+    measured = version.manifest.get("verdict", {}) if version else {}
+    return {name: value for name, value in measured.items() if isinstance(value, int | float)}
 
 
 def _people(item: Mapping[str, Any], handles: Mapping[str, str]) -> list[str]:

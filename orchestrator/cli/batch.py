@@ -145,7 +145,7 @@ def list_(
 def show(batch_id: BatchId, as_json: JsonOption = False) -> None:
     """Show a batch: counts, verdicts, times of each stage, and its items."""
     with services() as s:
-        batch = _batch(s, batch_id, with_items=True)
+        batch = describe_batch(s, batch_id, with_items=True)
     if as_json:
         print_json(batch)
         return
@@ -304,7 +304,8 @@ def print_items(items: list[dict[str, Any]]) -> None:
     print_table(["custom_id", "state", "verdict", "similarity", "seconds", "error"], rows)
 
 
-def _batch(s: Services, batch_id: str, *, with_items: bool = False) -> dict[str, Any]:
+def describe_batch(s: Services, batch_id: str, *, with_items: bool = False) -> dict[str, Any]:
+    """Return the object of a batch, with light objects of its items if asked for."""
     from orchestrator.ledger import batches
     from orchestrator.results import batch_object, item_line
 
@@ -331,7 +332,7 @@ def _answer(s: Services, batch_id: str, *, wait: bool, as_json: bool) -> None:
 
     if wait:
         follow(s, batch_id)
-    batch = _batch(s, batch_id)
+    batch = describe_batch(s, batch_id)
     if as_json:
         print_json(batch)
     elif wait:
@@ -347,7 +348,7 @@ def _follow(s: Services, batch_id: str, *, as_json: bool) -> None:
     from orchestrator.results import exit_code
 
     follow(s, batch_id, as_json=as_json)
-    batch = _batch(s, batch_id)
+    batch = describe_batch(s, batch_id)
     if not as_json:
         print_batch(batch)
     if exit_code(batch):
@@ -356,7 +357,7 @@ def _follow(s: Services, batch_id: str, *, as_json: bool) -> None:
 
 def _tell(s: Services, batch_id: str, sentence: str, *, as_json: bool) -> None:
     if as_json:
-        print_json(_batch(s, batch_id))
+        print_json(describe_batch(s, batch_id))
     else:
         say(sentence)
 

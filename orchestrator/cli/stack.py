@@ -2,9 +2,87 @@
 
 from __future__ import annotations
 
-from orchestrator.cli.common import StateDirOption, use_state_dir
+import signal
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from orchestrator.cli.common import FinishError, StateDirOption, say, use_state_dir
+
+if TYPE_CHECKING:
+    from orchestrator.embedded.stack import Stack
+    from orchestrator.settings import Settings
+
+READY_SECONDS = 120.0
 
 
-def up(state_dir: StateDirOption = None) -> None:
+def up(
+    state_dir: StateDirOption = None,
+    workers: Annotated[int, typer.Option(min=0, help="How many workers compute on this machine.")] = 1,
+    prefect: Annotated[bool, typer.Option(help="Run flows and schedules.")] = True,
+) -> None:
     """Start everything on this machine, state in one directory; Ctrl-C drains, and the next start goes on."""
     use_state_dir(state_dir)
+    from orchestrator import logs
+    from orchestrator.embedded.stack import Stack
+    from orchestrator.errors import FpgaError
+    from orchestrator.settings import get_settings
+
+    settings = get_settings()
+    logs.setup(settings)
+    signal.signal(signal.SIGTERM, end_politely)
+    stack = Stack(settings, prefect=prefect, workers=workers)
+    stack.start()
+    try:
+        _welcome(settings)
+        stack.wait_ready(READY_SECONDS, on_event=ready)
+        if prefect:
+            _wait_for_flows(stack, settings)
+        stack.run_forever()
+    except KeyboardInterrupt:
+        pass  # as orderly an end as the one that run_forever returns from
+    except FpgaError:
+        stack.kill()
+        raise
+    say("draining: what is under way is finished or given back; Ctrl-C once more ends at once")
+    if not stack.stop():
+        say("something had to be killed; its work goes on at the next start")
+        raise FinishError(1)
+    say("stopped; the next start goes on from here")
+
+
+def _welcome(settings: Settings) -> None:
+    from sqlalchemy import make_url
+
+    say(f"state     {settings.state_dir}")
+    say(f"database  {make_url(settings.database_url).render_as_string(hide_password=True)}")
+    say(f"pictures  {settings.store_url}")
+    say(f"logs      {settings.state_dir / 'logs'}")
+    say("submit from another terminal: fpga batch submit MANIFEST --wait")
+
+
+def _wait_for_flows(stack: Stack, settings: Settings) -> None:
+    """Wait for Prefect, whose absence stops nothing."""
+    from orchestrator.errors import TransientError
+    from orchestrator.running import find_running
+
+    try:
+        stack.wait_ready(2 * READY_SECONDS, prefect=True)
+    except TransientError as error:
+        say(f"flows do not run yet: {error.message}")
+        return
+    running = find_running(settings)
+    if running and running.prefect_api_url:
+        dashboard = running.prefect_api_url.removesuffix("/api")
+        say(f"flows     {dashboard} (user and password in {settings.state_dir / 'prefect-auth'})")
+
+
+def ready(part: str, seconds: float) -> None:
+    """Say that a part of the stack can be used now."""
+    say(f"{part} ready after {seconds:.0f} s")
+
+
+def end_politely(_number: int, _frame: FrameType | None) -> NoReturn:
+    """Take SIGTERM for Ctrl-C."""
+    raise KeyboardInterrupt
