@@ -20,7 +20,9 @@ from orchestrator.broker import celery_config
 from orchestrator.settings import get_settings
 
 log = logging.getLogger(__name__)
-DRAIN_SIGNAL = signal.SIGUSR2
+DRAIN_SIGNAL = signal.SIGURG
+"""Parent to child: claim nothing more. Celery's pool takes the usual signals for itself after a child has begun, and
+this one does no harm to a child that is not listening yet."""
 
 app = Celery("fpga", include=["workers.tasks"])
 app.conf.update(celery_config(get_settings()))

@@ -33,6 +33,8 @@ from workers.stages.base import Done, DrainedError, Tools
 log = logging.getLogger(__name__)
 WARM_BOUND = 16
 """So many claims in a row may prefer the warm model before another batch gets its turn."""
+EXIT_SECONDS = 10.0
+"""After the grace time a step may still have to end and its claims to be given back."""
 
 
 class Process:
@@ -66,8 +68,14 @@ class Process:
         log.info("worker ready", extra={"worker": self.worker_id, "queues": ",".join(self.queues)})
 
     def end(self) -> None:
-        """Leave the ledger's list of workers."""
+        """Wait for what still computes, within the grace time, and leave the ledger's list of workers.
+
+        Celery waits for its own tasks only; work that the pulse thread found by itself is waited for here.
+        """
         self._ended.set()
+        self.drain()
+        if self._busy.acquire(timeout=self.settings.drain_seconds + EXIT_SECONDS):
+            self._busy.release()
         workers.beat(self.ledger, self.worker_id, state="gone")
         self.ledger.dispose()
 

@@ -46,6 +46,8 @@ class Rig:
             "FPGA_OWNER": OWNER,
         } | {f"FPGA_{name.upper()}": str(value) for name, value in changes.items()}
         values = {name.removeprefix("FPGA_").lower(): value for name, value in self.environment.items()}
+        if "store_url" in values:
+            values["store_url_"] = values.pop("store_url")
         self.settings = Settings(**values)  # type: ignore[arg-type]  # pydantic reads the strings
         schema.upgrade(self.settings.database_url)
         self.ledger = Ledger(self.settings.database_url)

@@ -5,18 +5,25 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
+import boto3
 import numpy as np
 import pytest
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError
 from PIL import Image
 
 from orchestrator.ledger import batches
+from orchestrator.pictures import read_record
 from tests.integration.workers.rig import OWNER, Rig
-from workers.picture import read_record
 
 STEPS = 4
 
@@ -142,25 +149,48 @@ def test_sigterm_while_busy_drains_and_another_worker_goes_on(tmp_path: Path) ->
         assert rig.wait_ended(batch_id, 180) == "completed"
 
 
-def test_a_full_byte_store_is_said_and_retried_until_there_is_room(tmp_path: Path) -> None:
-    with Rig(tmp_path / "full", max_failures=50) as rig:
-        rig.start_worker()
-        rig.enrol("ada")
-        objects = rig.settings.state_dir / "store"
-        moved = rig.settings.state_dir / "away"
-        objects.rename(moved)
-        objects.write_text("a file where the directory should be")  # the store cannot write: every put fails
-        batch_id = rig.submit(solo(2))
+def test_an_unreachable_byte_store_is_said_and_retried_until_it_is_back(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        endpoint = f"http://127.0.0.1:{free.getsockname()[1]}"
+    access = {"AWS_ENDPOINT_URL_S3": endpoint, "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
+    access |= {"AWS_DEFAULT_REGION": "us-east-1"}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in access.items():
+            patch.setenv(name, value)
+        with s3_server(endpoint) as server, Rig(tmp_path / "away", store_url="s3://portraits", max_failures=50) as rig:
+            rig.start_worker()
+            assert rig.enrol("ada")[0].identity_id is not None
+            server.kill()
+            server.wait()
+            batch_id = rig.submit(solo(2))
+            rig.wait(lambda: any(i.error_code for i in rig.items(batch_id)), "an item says what is wrong", 60)
+            item = next(i for i in rig.items(batch_id) if i.error_code)
+            assert item.error_code == "store_unavailable"
+            assert item.state in ("queued", "leased", "running")
 
-        rig.wait(lambda: any(i.error_code for i in rig.items(batch_id)), "an item says what is wrong", 60)
-        item = next(i for i in rig.items(batch_id) if i.error_code)
-        assert item.error_code is not None
-        assert item.error_code.startswith("store")
-        assert item.state in ("queued", "leased", "running")
-        objects.unlink()
-        moved.rename(objects)
+            with s3_server(endpoint):
+                assert rig.wait_ended(batch_id) == "completed"
 
-        assert rig.wait_ended(batch_id) == "completed"
+
+@contextmanager
+def s3_server(endpoint: str) -> Iterator[subprocess.Popen[bytes]]:
+    """An S3 server at this endpoint with an empty bucket, in a process that can be killed."""
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", endpoint.rpartition(":")[2]]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                client = boto3.client("s3", endpoint_url=endpoint, config=Config(connect_timeout=1))
+                client.create_bucket(Bucket="portraits")
+                break
+            except BotoCoreError:
+                assert time.monotonic() < deadline, "the S3 server did not start"
+                time.sleep(0.2)
+        yield process
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_a_bell_that_never_rings_costs_time_and_nothing_else(tmp_path: Path) -> None:
