@@ -75,7 +75,7 @@ class Item(Row):
     stages: Mapped[list[str]]
     params: Mapped[dict[str, Any]]
     params_sha256: Mapped[str]
-    seed: Mapped[int]
+    seed: Mapped[int] = mapped_column(BigInteger)
     cost: Mapped[float] = mapped_column(default=0.0)
     redraws: Mapped[int] = mapped_column(default=0)
     output_id: Mapped[str | None]
@@ -206,7 +206,7 @@ class Output(Row):
     token: Mapped[int]
     width: Mapped[int]
     height: Mapped[int]
-    seed: Mapped[int]
+    seed: Mapped[int] = mapped_column(BigInteger)
     model_version_id: Mapped[str] = mapped_column(ForeignKey("model_version.id"))
     record: Mapped[dict[str, Any]]
     verdict: Mapped[str | None]
