@@ -6,6 +6,7 @@ home; commands and the sweeper want neither. Knows nothing of batches.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -17,6 +18,8 @@ from orchestrator.running import find_running
 from orchestrator.settings import Settings
 
 TIMEOUT_SECONDS = 10.0
+BUSY = (httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE)
+BUSY_PAUSES = (0.1, 0.3, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,16 +59,10 @@ class PrefectApi:
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
         """Make one request and return its decoded JSON, or None when the answer is empty."""
-        try:
-            answer = self._client.request(method, path, json=body)
-        except httpx.HTTPError as error:
-            raise TransientError(f"Prefect cannot be reached: {error}", code="prefect_unavailable") from error
+        answer = self._request(method, path, body)
         if answer.status_code == httpx.codes.NOT_FOUND:
             raise NotFoundError(f"Prefect knows no {path}", code="prefect_not_found")
-        if answer.status_code >= 500 or answer.status_code in (
-            httpx.codes.REQUEST_TIMEOUT,
-            httpx.codes.TOO_MANY_REQUESTS,
-        ):
+        if answer.is_server_error or answer.status_code in BUSY:
             raise TransientError(f"Prefect answered {answer.status_code} to {path}", code="prefect_unavailable")
         if answer.is_error:
             raise ConflictError(
@@ -73,6 +70,18 @@ class PrefectApi:
                 code="prefect_refused",
             )
         return answer.json() if answer.content else None
+
+    def _request(self, method: str, path: str, body: Any) -> httpx.Response:
+        """Ask until the server has time: it answers 503 and changes nothing when two requests meet in its SQLite."""
+        try:
+            for pause in BUSY_PAUSES:
+                answer = self._client.request(method, path, json=body)
+                if answer.status_code not in BUSY:
+                    return answer
+                time.sleep(pause)
+            return self._client.request(method, path, json=body)
+        except httpx.HTTPError as error:
+            raise TransientError(f"Prefect cannot be reached: {error}", code="prefect_unavailable") from error
 
     def healthy(self) -> bool:
         """Say whether the server answers now."""

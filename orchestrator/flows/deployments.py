@@ -132,6 +132,7 @@ def add_schedule(
                 schedules=[{"active": True, "schedule": {"cron": cron, "timezone": timezone}}],
             )
         except ConflictError as error:
+            _forget(store, key, _schedules(api))
             raise UsageError(f"cron {cron!r} in zone {timezone!r} was refused: {error.message}") from error
         return _schedule(api, _get(api, name))
 
@@ -151,14 +152,10 @@ def remove_schedule(settings: Settings, store: ByteStore, name: str) -> None:
     Raises:
         NotFoundError: there is none of this name.
     """
-    removed = next((schedule for schedule in list_schedules(settings) if schedule.name == name), None)
-    if removed is None:
-        raise _unknown(name)
     with connect(settings) as api:
+        removed = _schedule(api, _get(api, name))
         api.call("DELETE", f"deployments/{removed.deployment_id}")
-    key = removed.manifest.get("key")
-    if key and all(schedule.manifest.get("key") != key for schedule in list_schedules(settings)):
-        store.delete(key)
+        _forget(store, removed.manifest["key"], _schedules(api))
 
 
 def run_now(settings: Settings, name: str) -> str:
@@ -210,6 +207,17 @@ def _get(api: PrefectApi, name: str) -> dict[str, Any]:
 
 def _unknown(name: str) -> NotFoundError:
     return NotFoundError(f"there is no schedule {name!r}; see `fpga schedule list`", code="schedule_not_found")
+
+
+def _schedules(api: PrefectApi) -> list[Schedule]:
+    found = api.call("POST", "deployments/filter", {"deployments": {"tags": {"all_": [SCHEDULE_TAG]}}, "limit": 200})
+    return sorted((_schedule(api, deployment) for deployment in found), key=lambda schedule: schedule.name)
+
+
+def _forget(store: ByteStore, key: str, remaining: list[Schedule]) -> None:
+    """Delete a manifest, unless another schedule runs the same."""
+    if all(schedule.manifest.get("key") != key for schedule in remaining):
+        store.delete(key)
 
 
 def _schedule(api: PrefectApi, deployment: dict[str, Any]) -> Schedule:
