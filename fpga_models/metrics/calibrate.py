@@ -10,6 +10,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -23,12 +24,13 @@ from fpga_models.metrics.held_out import draw_trials
 from fpga_models.metrics.trials import (
     GALLERY,
     GROUP_KINDS,
-    Networks,
+    Instruments,
     Outcome,
     draw_gallery,
     observe_generated,
     single_trials,
 )
+from fpga_models.pipeline import PortraitPipeline
 
 Floats = NDArray[np.float32]
 
@@ -104,19 +106,18 @@ def product_similarities(outcomes: Sequence[Outcome], identities: Floats) -> tup
     return np.array(own, np.float32), np.concatenate(other).astype(np.float32)
 
 
-def calibrate(networks: Networks, *, seed: int, count: int, progress: Progress) -> dict[str, float | int]:
+def calibrate(
+    instruments: Instruments, pipeline: PortraitPipeline, *, seed: int, count: int, progress: Progress
+) -> dict[str, float | int]:
     """Generate `count` portraits and a quarter as many groups of each size, and measure the thresholds."""
+    side = min(pipeline.preset.sizes[0])
     task = progress.add_task("references", total=GALLERY)
-    gallery = draw_gallery(networks, seed, GALLERY, lambda done: progress.advance(task, done))
-    sets = [single_trials(gallery, count, seed, networks.side)]
-    sets += [draw_trials(gallery.people, kind, max(count // 4, 1), seed, networks.side) for kind in GROUP_KINDS]
+    gallery = draw_gallery(instruments, seed, GALLERY, partial(progress.advance, task))
+    sets = [single_trials(gallery, count, seed, side)]
+    sets += [draw_trials(gallery.people, kind, max(count // 4, 1), seed, side) for kind in GROUP_KINDS]
     pictures = progress.add_task("pictures", total=sum(map(len, sets)))
-    outcomes = [
-        observe_generated(
-            networks, trials, seed=seed, masked=True, advance=lambda done: progress.advance(pictures, done)
-        )
-        for trials in sets
-    ]
+    look = partial(observe_generated, instruments, pipeline, seed=seed, masked=True)
+    outcomes = [look(trials, advance=partial(progress.advance, pictures)) for trials in sets]
     identities = np.stack([person.face.embedding for person in gallery.people])
     own, other = product_similarities(outcomes, identities)
     return asdict(thresholds(own, other, seed=seed))
@@ -133,8 +134,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(options.threads)
     cv2.setNumThreads(1)
     with Progress(console=Console(stderr=True)) as progress:
-        networks = Networks.load(options.preset_dir, threads=options.threads)
-        found = calibrate(networks, seed=options.seed, count=options.count, progress=progress)
+        instruments = Instruments.load(options.preset_dir, threads=options.threads)
+        pipeline = PortraitPipeline.from_pretrained(options.preset_dir)
+        found = calibrate(instruments, pipeline, seed=options.seed, count=options.count, progress=progress)
     sys.stdout.write(json.dumps(found, indent=2) + "\n")
     return 0
 

@@ -13,6 +13,8 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import cv2
@@ -30,7 +32,7 @@ from fpga_models.metrics.trials import (
     GALLERY,
     GROUP_KINDS,
     Gallery,
-    Networks,
+    Instruments,
     Outcome,
     draw_gallery,
     observe_generated,
@@ -40,7 +42,7 @@ from fpga_models.metrics.trials import (
 from fpga_models.pipeline import PortraitPipeline
 
 GROUP_SHARE = 4
-SHEET_ROWS = 6
+SHEET_SINGLES, SHEET_COLUMNS, SHEET_GROUPS = 18, 3, 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,31 +77,31 @@ class Evaluation:
     groups: dict[str, tuple[Outcome, Outcome]]
 
 
-def run_trials(networks: Networks, *, seed: int, count: int, progress: Progress, people: int = GALLERY) -> Evaluation:
-    """Render, generate and look at everything that the report needs, with `people` in the gallery."""
-    per_group = max(count // GROUP_SHARE, 1)
-    task = progress.add_task("references", total=people)
-    gallery = draw_gallery(networks, seed, people, lambda done: progress.advance(task, done))
-    trials = single_trials(gallery, count, seed, networks.side)
+def run_trials(
+    instruments: Instruments, pipeline: PortraitPipeline, *, seed: int, count: int, progress: Progress
+) -> Evaluation:
+    """Render, generate and look at everything that the report needs."""
+    side, per_group = min(pipeline.preset.sizes[0]), max(count // GROUP_SHARE, 1)
+    task = progress.add_task("references", total=GALLERY)
+    gallery = draw_gallery(instruments, seed, GALLERY, partial(progress.advance, task))
     portraits = progress.add_task("portraits", total=count)
-    singles = observe_generated(
-        networks, trials, seed=seed, masked=True, advance=lambda done: progress.advance(portraits, done)
-    )
     both = progress.add_task("groups", total=2 * per_group * len(GROUP_KINDS))
+    look = partial(observe_generated, instruments, pipeline, seed=seed)
+    trials = single_trials(gallery, count, seed, side)
     groups = {}
+    singles = look(trials, masked=True, advance=partial(progress.advance, portraits))
     for kind in GROUP_KINDS:
-        scenes = draw_trials(gallery.people, kind, per_group, seed, networks.side)
+        scenes = draw_trials(gallery.people, kind, per_group, seed, side)
         masked, unmasked = (
-            observe_generated(
-                networks, scenes, seed=seed, masked=masks, advance=lambda done: progress.advance(both, done)
-            )
-            for masks in (True, False)
+            look(scenes, masked=masks, advance=partial(progress.advance, both)) for masks in (True, False)
         )
         groups[kind[-1]] = (masked, unmasked)
-    return Evaluation(gallery=gallery, singles=singles, singles_real=observe_real(networks, trials), groups=groups)
+    return Evaluation(gallery=gallery, singles=singles, singles_real=observe_real(instruments, trials), groups=groups)
 
 
-def report(found: Evaluation, pipeline: PortraitPipeline, *, seed: int, count: int, seconds: float) -> IdentityReport:
+def report(
+    found: Evaluation, *, seed: int, count: int, preset: str, model_sha256: str, seconds: float
+) -> IdentityReport:
     """Turn outcomes into figures."""
     rows = np.array([found.gallery.rows(trial)[0] for trial in found.singles.trials])
     generated, real = (np.concatenate([f.judged for f in o.faces]) for o in (found.singles, found.singles_real))
@@ -116,8 +118,8 @@ def report(found: Evaluation, pipeline: PortraitPipeline, *, seed: int, count: i
         position=position(everywhere),
         seed=seed,
         count=count,
-        preset=pipeline.preset.name,
-        model_sha256=pipeline.model_sha256,
+        preset=preset,
+        model_sha256=model_sha256,
         seconds=seconds,
     )
 
@@ -129,17 +131,19 @@ def _assignment(gallery: Gallery, outcome: Outcome) -> Assignment:
 
 def picture_sheet(found: Evaluation) -> Image:
     """Lay out some trials: references, real render, generated, and for groups generated without masks."""
-    step = max(len(found.singles.trials) // (2 * SHEET_ROWS), 1)
-    outcomes: list[tuple[Outcome, ...]] = [(found.singles,), *found.groups.values()]
-    rows = []
-    for versions in outcomes:
-        alone = len(versions) == 1
-        indices = range(0, len(versions[0].trials), step if alone else 1)
-        for index in indices[: SHEET_ROWS * 2 if alone else SHEET_ROWS]:
-            trial = versions[0].trials[index]
-            references = [reference.picture for reference in trial.references]
-            rows.append([*references, trial.real.image, *(version.pictures[index] for version in versions)])
+    step = max(len(found.singles.trials) // SHEET_SINGLES, 1)
+    singles = [_strip((found.singles,), index) for index in range(0, len(found.singles.trials), step)]
+    starts = range(0, len(singles), SHEET_COLUMNS)
+    rows = [list(chain.from_iterable(singles[start : start + SHEET_COLUMNS])) for start in starts]
+    for versions in found.groups.values():
+        rows += [_strip(versions, index) for index in range(min(SHEET_GROUPS, len(versions[0].trials)))]
     return sheet(rows)
+
+
+def _strip(versions: Sequence[Outcome], index: int) -> list[Image]:
+    trial = versions[0].trials[index]
+    references = [reference.picture for reference in trial.references]
+    return [*references, trial.real.image, *(version.pictures[index] for version in versions)]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -159,10 +163,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     began = time.monotonic()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        networks = Networks.load(options.preset_dir, device=options.device, threads=options.threads)
-        found = run_trials(networks, seed=options.seed, count=options.count, progress=progress)
-    seconds = round(time.monotonic() - began, 1)
-    figures = report(found, networks.pipeline, seed=options.seed, count=options.count, seconds=seconds)
+        instruments = Instruments.load(options.preset_dir, threads=options.threads)
+        pipeline = PortraitPipeline.from_pretrained(options.preset_dir, device=options.device)
+        found = run_trials(instruments, pipeline, seed=options.seed, count=options.count, progress=progress)
+    figures = report(
+        found,
+        seed=options.seed,
+        count=options.count,
+        preset=pipeline.preset.name,
+        model_sha256=pipeline.model_sha256,
+        seconds=round(time.monotonic() - began, 1),
+    )
     if options.sheet:
         write_png(str(options.sheet), picture_sheet(found))
     sys.stdout.write(render_json(figures) if options.json else render_table(figures))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fpga_models.faces import Face, FacePack
 from fpga_models.metrics.errors import HeldOutError
-from fpga_models.synthetic import Rendered, random_scene, reference_crop, render
+from fpga_models.synthetic import KINDS, Rendered, random_scene, reference_crop, render
 from fpga_models.synthetic.dataset import TEST_IDENTITIES
 
 Image = NDArray[np.uint8]
@@ -66,7 +66,7 @@ def reference(pack: FacePack, identity: int, seed: int) -> Reference:
 def draw_trials(people: Sequence[Reference], kind: str, count: int, seed: int, size: int) -> list[Trial]:
     """Draw `count` scenes of one kind, everybody in `people` taking turns as far as they reach."""
     per_scene = int(kind[-1]) if kind.startswith("group_") else 1
-    rng = np.random.default_rng([seed, 13, sum(kind.encode())])
+    rng = np.random.default_rng([seed, 13, KINDS.index(kind)])
     turns = np.concatenate([rng.permutation(len(people)) for _ in range(1 + count * per_scene // len(people))])
     trials = []
     for index in range(count):

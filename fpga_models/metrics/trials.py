@@ -23,26 +23,19 @@ GROUP_KINDS = ("group_2", "group_3", "group_4")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Networks:
-    """What is measured and what measures."""
+class Instruments:
+    """What measures: the product's own face pack, which finds faces, and the judge, which compares them."""
 
-    pipeline: PortraitPipeline
     pack: FacePack
     judge: EvaluationEncoder
 
     @classmethod
-    def load(cls, preset_dir: Path, *, device: str = "cpu", threads: int = 1) -> "Networks":
-        """Load a preset folder: the pipeline, `faces/` and, for measuring only, `eval/`."""
+    def load(cls, preset_dir: Path, *, threads: int = 1) -> "Instruments":
+        """Load `faces/` and `eval/` of a preset folder."""
         return cls(
-            pipeline=PortraitPipeline.from_pretrained(preset_dir, device=device),
-            pack=FacePack.load(preset_dir / "faces", device=device, threads=threads),
+            pack=FacePack.load(preset_dir / "faces", threads=threads),
             judge=EvaluationEncoder.load(preset_dir / "eval", threads=threads),
         )
-
-    @property
-    def side(self) -> int:
-        """Side in px of the square pictures that are measured: the smaller one of the preset's default size."""
-        return min(self.pipeline.preset.sizes[0])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -67,14 +60,14 @@ class Gallery:
         return [index[person.identity] for person in trial.references]
 
 
-def draw_gallery(networks: Networks, seed: int, size: int, advance: Advance) -> Gallery:
+def draw_gallery(instruments: Instruments, seed: int, size: int, advance: Advance) -> Gallery:
     """Render and embed one reference of each of `size` held-out people."""
     people = []
     for identity in draw_people(seed, size):
-        people.append(reference(networks.pack, identity, seed))
+        people.append(reference(instruments.pack, identity, seed))
         advance(1)
     crops = [align(person.picture, person.face.kps5) for person in people]
-    return Gallery(people=people, judged=networks.judge.embed_crops(crops))
+    return Gallery(people=people, judged=instruments.judge.embed_crops(crops))
 
 
 def single_trials(gallery: Gallery, count: int, seed: int, size: int) -> list[Trial]:
@@ -87,23 +80,29 @@ def single_trials(gallery: Gallery, count: int, seed: int, size: int) -> list[Tr
     ]
 
 
-def observe(networks: Networks, trials: Sequence[Trial], pictures: Sequence[Image]) -> Outcome:
+def observe(instruments: Instruments, trials: Sequence[Trial], pictures: Sequence[Image]) -> Outcome:
     """Find the faces of pictures at the places of their trials."""
     faces = [
-        place_faces(picture, trial.kps5, networks.pack, networks.judge)
+        place_faces(picture, trial.kps5, instruments.pack, instruments.judge)
         for picture, trial in zip(pictures, trials, strict=True)
     ]
     return Outcome(trials=trials, pictures=pictures, faces=faces)
 
 
-def observe_real(networks: Networks, trials: Sequence[Trial]) -> Outcome:
+def observe_real(instruments: Instruments, trials: Sequence[Trial]) -> Outcome:
     """Find the faces of the real renders of trials."""
-    return observe(networks, trials, [trial.real.image for trial in trials])
+    return observe(instruments, trials, [trial.real.image for trial in trials])
 
 
 def observe_generated(
-    networks: Networks, trials: Sequence[Trial], *, seed: int, masked: bool, advance: Advance
+    instruments: Instruments,
+    pipeline: PortraitPipeline,
+    trials: Sequence[Trial],
+    *,
+    seed: int,
+    masked: bool,
+    advance: Advance,
 ) -> Outcome:
     """Generate the pictures of trials and find their faces."""
-    pictures = generate(networks.pipeline, trials, seed=seed, masked=masked, advance=advance)
-    return observe(networks, trials, pictures)
+    pictures = generate(pipeline, trials, seed=seed, masked=masked, advance=advance)
+    return observe(instruments, trials, pictures)

@@ -96,7 +96,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     cv2.setNumThreads(1)
-    schedule = loop.Schedule(minutes=options.minutes, seed=options.seed)
+    muon = options.part == "detector"
+    schedule = loop.Schedule(minutes=options.minutes, seed=options.seed, lr=3e-3 if muon else 2e-3, muon=muon)
     if options.part == "detector":
         figures = train_detector(options.data, options.out, schedule)
     elif options.part == "embeddings":

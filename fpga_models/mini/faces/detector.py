@@ -1,6 +1,6 @@
 """Training of the face detector on rendered scenes: crops at many scales, degraded like real and generated pictures.
 
-A fifth of the samples hold no face at all, and some faces are painted over, so that skin-coloured blobs do not fire.
+Some samples hold no face at all and some faces are painted over, so that skin-coloured blobs do not fire.
 """
 
 import math
@@ -31,10 +31,12 @@ class DetectorConfig:
     smallest_face: float = 11.0
     largest_face: float = 190.0
     largest_zoom: float = 3.2
-    faceless: float = 0.2
-    painted_over: float = 0.1
+    mosaics: float = 0.6
+    clutter: float = 0.05
+    faceless: float = 0.12
+    painted_over: float = 0.12
     box_weight: float = 2.0
-    points_weight: float = 4.0
+    points_weight: float = 20.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,22 +48,15 @@ class Sample:
     points: Floats
 
 
-def draw_sample(scenes: Scenes, index: int, config: DetectorConfig, generator: np.random.Generator) -> Sample:
-    """Cut a random square window of a scene, around one of its faces or away from all of them."""
-    count = int(scenes.count[index])
-    picture = np.array(scenes.images[index])
-    boxes: Floats = np.array(scenes.box[index, :count])
-    points: Floats = np.array(scenes.kps5[index, :count])
-    if count and generator.random() < config.faceless:
-        for box in boxes:
-            paint_over(picture, box, generator)
-        boxes, points = boxes[:0], points[:0]
-    elif count > 1 and generator.random() < config.painted_over:
-        hidden = int(generator.integers(count))
-        paint_over(picture, boxes[hidden], generator)
-        shown = np.arange(count) != hidden
-        boxes, points = boxes[shown], points[shown]
-    zoom, corner = _window(boxes, picture.shape[0], config, generator)
+def draw_sample(scenes: Scenes, config: DetectorConfig, generator: np.random.Generator) -> Sample:
+    """Cut a random square window of a scene or of four scenes, around one of its faces or away from all of them."""
+    whole = mosaic(scenes, generator) if generator.random() < config.mosaics else one_scene(scenes, generator)
+    picture = whole.picture
+    hidden = generator.random(len(whole.boxes)) < (1.0 if generator.random() < config.faceless else config.painted_over)
+    for box in whole.boxes[hidden]:
+        paint_over(picture, box, generator)
+    boxes, points = whole.boxes[~hidden], whole.points[~hidden]
+    zoom, corner = _window(boxes, len(picture), config, generator)
     matrix = np.array([[zoom, 0, -corner[0] * zoom], [0, zoom, -corner[1] * zoom]])
     shrink = cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR
     border = int(generator.integers(0, 2)) * int(generator.integers(0, 256))  # padding is black when served
@@ -75,6 +70,28 @@ def draw_sample(scenes: Scenes, index: int, config: DetectorConfig, generator: n
         boxes=corners.reshape(-1, 4).astype(np.float32),
         points=((points - shift) * zoom).astype(np.float32),
     )
+
+
+def one_scene(scenes: Scenes, generator: np.random.Generator) -> Sample:
+    """Copy a random scene with its faces."""
+    index = int(generator.integers(len(scenes)))
+    count = int(scenes.count[index])
+    return Sample(
+        picture=np.array(scenes.images[index]),
+        boxes=np.array(scenes.box[index, :count]),
+        points=np.array(scenes.kps5[index, :count]),
+    )
+
+
+def mosaic(scenes: Scenes, generator: np.random.Generator) -> Sample:
+    """Lay four random scenes side by side, two by two: windows of small faces are then not mostly empty."""
+    parts = [one_scene(scenes, generator) for _ in range(4)]
+    side = len(parts[0].picture)
+    shifts = [np.array((x, y), np.float32) for y in (0, side) for x in (0, side)]
+    rows = [np.concatenate([part.picture for part in parts[row : row + 2]], 1) for row in (0, 2)]
+    boxes = [part.boxes + np.tile(shift, 2) for part, shift in zip(parts, shifts, strict=True)]
+    points = [part.points + shift for part, shift in zip(parts, shifts, strict=True)]
+    return Sample(picture=np.concatenate(rows), boxes=np.concatenate(boxes), points=np.concatenate(points))
 
 
 def _window(
@@ -159,7 +176,7 @@ def detection_loss(outputs: tuple[Tensor, Tensor, Tensor], targets: list[Targets
     wanted_points = torch.from_numpy(np.stack([target.points for target in targets]))[positive]
     face_side = (wanted_boxes[:, :2] + wanted_boxes[:, 2:]).amax(1, keepdim=True)
     errors = F.smooth_l1_loss(
-        points[positive] / face_side * 10, wanted_points / face_side * 10, reduction="sum", beta=0.3
+        points[positive] / face_side * 10, wanted_points / face_side * 10, reduction="sum", beta=0.1
     )
     box_loss = (1 - _giou(boxes[positive], wanted_boxes)).sum() / count
     return score_loss + config.box_weight * box_loss + config.points_weight * errors / (100 * count)
@@ -194,8 +211,8 @@ def train_detector(scenes: Scenes, path: Path, schedule: Schedule, config: Detec
     def loss_of(generator: np.random.Generator, share: float) -> Tensor:
         samples = [
             clutter(config.side, generator)
-            if generator.random() < config.faceless / 4
-            else draw_sample(scenes, int(generator.integers(len(scenes))), config, generator)
+            if generator.random() < config.clutter
+            else draw_sample(scenes, config, generator)
             for _ in range(config.batch)
         ]
         targets = [assign(sample.boxes, sample.points, config.side) for sample in samples]

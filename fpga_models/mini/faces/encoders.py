@@ -77,6 +77,7 @@ def train_encoder_a(crops: Crops, path: Path, schedule: Schedule, config: CosFac
     config = config or CosFaceConfig()
     torch.manual_seed(schedule.seed)
     encoder = EncoderA()
+    encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # twice as fast on a CPU
     head = nn.Linear(EMBEDDING_WIDTH, len(crops), bias=False)
 
     def loss_of(generator: np.random.Generator, share: float) -> Tensor:
@@ -100,6 +101,7 @@ def train_encoder_b(crops: Crops, path: Path, schedule: Schedule, config: Contra
     config = config or ContrastiveConfig()
     torch.manual_seed(schedule.seed)
     encoder = EncoderB()
+    encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # twice as fast on a CPU
 
     def loss_of(generator: np.random.Generator, share: float) -> Tensor:
         chosen = generator.choice(len(crops), config.people, replace=False)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,19 +18,24 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
 from fpga_models.mini.checkpoint import load_checkpoint, save_checkpoint
+from fpga_models.mini.muon import Muon, split_parameters
 
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """How long and how fast to train: `lr` is the peak after `warmup` (a share of the time), cosine to zero."""
+    """How long and how fast to train: `lr` is the peak after `warmup` (a share of the time), cosine to zero.
+
+    With `muon`, matrices and kernels are trained by Muon and the rest by AdamW; without, everything by AdamW.
+    """
 
     minutes: float
     seed: int = 0
     lr: float = 2e-3
     weight_decay: float = 0.02
     warmup: float = 0.03
+    muon: bool = False
 
 
 def learning_rate(schedule: Schedule, share: float) -> float:
@@ -38,6 +44,20 @@ def learning_rate(schedule: Schedule, share: float) -> float:
         return schedule.lr * (share / schedule.warmup + 1e-3)
     through = (share - schedule.warmup) / (1 - schedule.warmup)
     return schedule.lr * 0.5 * (1 + math.cos(math.pi * min(through, 1.0)))
+
+
+def build_optimisers(module: nn.Module, schedule: Schedule) -> list[torch.optim.Optimizer]:
+    """Return what trains this module; biases and norms do not decay."""
+    matrices, rest = split_parameters(module)
+    decayed = {"params": matrices, "weight_decay": schedule.weight_decay}
+    plain = {"params": rest, "weight_decay": 0.0}
+    if schedule.muon:
+        return [Muon(matrices, schedule.lr, weight_decay=schedule.weight_decay), _adamw([plain], schedule)]
+    return [_adamw([decayed, plain], schedule)]
+
+
+def _adamw(groups: list[dict[str, Any]], schedule: Schedule) -> torch.optim.AdamW:
+    return torch.optim.AdamW(groups, lr=schedule.lr, betas=(0.9, 0.98))
 
 
 def train(
@@ -51,12 +71,9 @@ def train(
     Returns:
         The number of steps taken in all; the final state is in `path`.
     """
-    parameters = [parameter for module in modules.values() for parameter in module.parameters()]
-    decayed, plain = [p for p in parameters if p.ndim > 1], [p for p in parameters if p.ndim < 2]
-    groups = [{"params": decayed, "weight_decay": schedule.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=schedule.lr, betas=(0.9, 0.98))
     whole = nn.ModuleDict(modules)
-    numbers = load_checkpoint(path, whole, [optimizer]) if path.exists() else {"step": 0, "seconds": 0.0}
+    optimisers = build_optimisers(whole, schedule)
+    numbers = load_checkpoint(path, whole, optimisers) if path.exists() else {"step": 0, "seconds": 0.0}
     step, seconds = int(numbers["step"]), numbers["seconds"]
     whole.train()
     total, saved_at, mean = schedule.minutes * 60, seconds, math.nan
@@ -67,21 +84,23 @@ def train(
         while seconds < total:
             began = time.perf_counter()
             share = seconds / total
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(schedule, share)
+            for optimiser in optimisers:
+                for group in optimiser.param_groups:
+                    group["lr"] = learning_rate(schedule, share)
             loss = loss_of(np.random.default_rng([schedule.seed, step]), share)
-            optimizer.zero_grad(set_to_none=True)
+            whole.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(parameters, 5.0)
-            optimizer.step()
+            torch.nn.utils.clip_grad_norm_(whole.parameters(), 5.0)
+            for optimiser in optimisers:
+                optimiser.step()
             step += 1
             seconds += time.perf_counter() - began
             mean = loss.item() if math.isnan(mean) else 0.95 * mean + 0.05 * loss.item()
             progress.update(task, completed=seconds, description=f"{path.stem} step {step} loss {mean:.3f}")
             if seconds - saved_at > SECONDS_BETWEEN_CHECKPOINTS:
-                save_checkpoint(path, whole, [optimizer], {"step": step, "seconds": seconds})
+                save_checkpoint(path, whole, optimisers, {"step": step, "seconds": seconds})
                 saved_at = seconds
                 progress.console.print(f"{path.stem} {seconds:.0f} s, step {step}, loss {mean:.3f}")
-    save_checkpoint(path, whole, [optimizer], {"step": step, "seconds": seconds})
+    save_checkpoint(path, whole, optimisers, {"step": step, "seconds": seconds})
     whole.eval()
     return step

@@ -130,7 +130,10 @@ class Detector(nn.Module):
         self.heads = nn.ModuleList(nn.Sequential(conv_bn(head, head), nn.ReLU()) for _ in STRIDES)
         self.score = nn.ModuleList(nn.Conv2d(head, ANCHORS_PER_CELL, 3, padding=1) for _ in STRIDES)
         self.box = nn.ModuleList(nn.Conv2d(head, ANCHORS_PER_CELL * 4, 3, padding=1) for _ in STRIDES)
-        self.points = nn.ModuleList(nn.Conv2d(head, ANCHORS_PER_CELL * 10, 3, padding=1) for _ in STRIDES)
+        self.points = nn.ModuleList(
+            nn.Sequential(conv_bn(head, head), nn.ReLU(), nn.Conv2d(head, ANCHORS_PER_CELL * 10, 3, padding=1))
+            for _ in STRIDES
+        )
         for layer in self.score:
             nn.init.constant_(layer.get_parameter("bias"), -4.0)  # start near the true share of faces among cells
 

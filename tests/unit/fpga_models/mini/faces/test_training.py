@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fpga_models.mini.faces.augment import augment
-from fpga_models.mini.faces.detector import DetectorConfig, clutter, draw_sample, paint_over
+from fpga_models.mini.faces.detector import DetectorConfig, clutter, draw_sample, mosaic, paint_over
 from fpga_models.mini.faces.encoders import ContrastiveConfig, CosFaceConfig, halve, train_encoder_a, train_encoder_b
 from fpga_models.mini.faces.loop import Schedule, learning_rate, train
 from fpga_models.mini.faces.report import recognition
@@ -96,12 +96,12 @@ def test_a_window_keeps_its_keypoints_on_the_same_pixels() -> None:
     yy, xx = np.mgrid[:128, :128] + 0.5
     marked[0, (xx - nose[0]) ** 2 + (yy - nose[1]) ** 2 < 9] = 255
     marked_scenes = Scenes(**{**vars(scenes), "images": marked})
-    config = DetectorConfig(faceless=0.0, painted_over=0.0, smallest_face=30, largest_face=60)
+    config = DetectorConfig(mosaics=0.0, faceless=0.0, painted_over=0.0, smallest_face=30, largest_face=60)
     generator = np.random.default_rng(3)
     offsets = []
 
     for _ in range(12):
-        sample = draw_sample(marked_scenes, 0, config, generator)
+        sample = draw_sample(marked_scenes, config, generator)
         bright = np.argwhere(sample.picture.mean(2) > 128)
         near = bright[np.abs(bright[:, ::-1] + 0.5 - sample.points[0, 2]).max(1) < 16]
         if len(near) > 20 and len(near) < 300:
@@ -109,6 +109,17 @@ def test_a_window_keeps_its_keypoints_on_the_same_pixels() -> None:
 
     assert len(offsets) >= 5
     assert np.abs(np.median(offsets, 0)).max() < 0.6
+
+
+def test_a_mosaic_keeps_every_face_on_its_own_picture() -> None:
+    scenes = one_scene()
+
+    sample = mosaic(scenes, np.random.default_rng(0))
+
+    assert sample.picture.shape == (256, 256, 3)
+    assert np.array_equal(sample.picture[128:, 128:], scenes.images[0])
+    assert np.allclose(sample.points[6:], scenes.kps5[0, :2] + 128)
+    assert np.allclose(sample.boxes[2:4], scenes.box[0, :2] + [128, 0, 128, 0])
 
 
 def test_a_painted_over_face_is_gone() -> None:

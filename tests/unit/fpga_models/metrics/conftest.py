@@ -1,0 +1,18 @@
+from pathlib import Path
+
+import pytest
+
+from fpga_models.faces import FacePack
+from fpga_models.metrics.evaluator import EvaluationEncoder
+
+WEIGHTS = Path(__file__).parents[4] / "fpga_models" / "weights" / "mini"
+
+
+@pytest.fixture(scope="session")
+def pack() -> FacePack:
+    return FacePack.load(WEIGHTS / "faces")
+
+
+@pytest.fixture(scope="session")
+def judge() -> EvaluationEncoder:
+    return EvaluationEncoder.load(WEIGHTS / "eval")
