@@ -10,7 +10,7 @@ from orchestrator.ledger import batches, history, workers
 from orchestrator.ledger.rows import Batch
 from orchestrator.ledger.session import Ledger, now
 from orchestrator.ledger.states import BATCH_ENDED, ENDED
-from orchestrator.planning.estimate import Eta, estimate
+from orchestrator.planning.estimate import MIN_HISTORY, Eta, estimate
 from orchestrator.submit import STAGES, stage_loads
 
 PIPELINES = {"generate": STAGES, "enrol": ("ingest",)}
@@ -29,7 +29,7 @@ class StageNow:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """One look at a batch. `eta` is None without history, while paused, and where nobody works."""
+    """One look at a batch. `eta` is None before anything was measured, while paused, and where nobody works."""
 
     batch_id: str
     state: str
@@ -44,6 +44,8 @@ class Progress:
     run_p50: float | None
     elapsed: float
     eta: Eta | None
+    unmeasured: tuple[str, ...]
+    """Stages still to come that never ran here; the estimate leaves them out."""
 
     @property
     def ended(self) -> bool:
@@ -67,8 +69,10 @@ def look(ledger: Ledger, owner: str, batch_id: str) -> Progress:
         counts = batches.counts(session, batch.id)
         stages = _stages(history.open_stages(session, batch.id))
         living = workers.living(session, moment)
-        open_ = batch.state == "in_progress" and bool(living)
-        eta = estimate(stage_loads(session, batch.preset, _left(batch, stages))) if open_ else None
+        pace = history.running_pace(session, batch.id)
+        loads = [load for load in stage_loads(session, batch.preset, _left(batch, stages), pace=pace) if load.left]
+        measured = [load for load in loads if len(load.durations) >= MIN_HISTORY]
+        open_ = batch.state == "in_progress" and bool(living) and bool(measured)
         times = history.stage_times(session, batch.id)
         waits = sorted(seconds for of_stage in times.values() for seconds in of_stage.queue)
         runs = sorted(seconds for of_stage in times.values() for seconds in of_stage.run)
@@ -85,7 +89,8 @@ def look(ledger: Ledger, owner: str, batch_id: str) -> Progress:
             queue_p50=_middle(waits),
             run_p50=_middle(runs),
             elapsed=((batch.finished_at or moment) - batch.created_at).total_seconds(),
-            eta=eta,
+            eta=estimate(measured) if open_ else None,
+            unmeasured=tuple(load.name for load in loads if load not in measured),
         )
 
 

@@ -106,8 +106,14 @@ def item_object(detail: ItemDetail) -> dict[str, Any]:
     }
 
 
-def item_line(item: Item) -> dict[str, Any]:
-    """Return the light object of an item for lists."""
+def item_lines(session: Session, batch: Batch) -> list[dict[str, Any]]:
+    """Return the light objects of all items, in manifest order."""
+    ran = history.run_seconds(session, batch.id)
+    return [item_line(item, ran.get(item.id)) for item in batches.items(session, batch.id)]
+
+
+def item_line(item: Item, run_seconds: float | None) -> dict[str, Any]:
+    """Return the light object of an item; `seconds` has what it waited between its stages, `run_seconds` has not."""
     return {
         "id": item.id,
         "object": "batch.item",
@@ -121,6 +127,7 @@ def item_line(item: Item) -> dict[str, Any]:
         "started_at": _time(item.started_at),
         "finished_at": _time(item.finished_at),
         "seconds": _between(item.started_at, item.finished_at),
+        "run_seconds": None if run_seconds is None else round(run_seconds, 3),
     }
 
 

@@ -178,15 +178,21 @@ def dry_run(
     )
 
 
-def stage_loads(session: Session, preset: str, left: Mapping[str, int]) -> list[StageLoad]:
-    """Return what the estimate needs for so many items left by stage name; where no worker lives, one is assumed."""
+def stage_loads(
+    session: Session, preset: str, left: Mapping[str, int], *, pace: Mapping[str, list[float]] | None = None
+) -> list[StageLoad]:
+    """Return what the estimate needs for so many items left by stage name; where no worker lives, one is assumed.
+
+    Args:
+        pace: seconds for each item, for stages that were never finished before.
+    """
     living = workers.living(session, now(session))
     return [
         StageLoad(
             name=name,
             queue=QUEUES[name],
             left=count,
-            durations=history.busy_seconds(session, name, preset=preset),
+            durations=history.busy_seconds(session, name, preset=preset) or (pace or {}).get(name, []),
             workers=sum(QUEUES[name] in worker.queues for worker in living) or 1,
         )
         for name, count in left.items()

@@ -296,24 +296,24 @@ def print_items(items: list[dict[str, Any]]) -> None:
             item["status"],
             item["verdict"],
             "" if item["similarity"] is None else f"{item['similarity']:.3f}",
-            "" if item["seconds"] is None else f"{item['seconds']:.1f}",
+            "" if item["run_seconds"] is None else f"{item['run_seconds']:.1f}",
             "" if item["error"] is None else f"{item['error']['code']}: {item['error']['message']}",
         )
         for item in items
     ]
-    print_table(["custom_id", "state", "verdict", "similarity", "seconds", "error"], rows)
+    print_table(["custom_id", "state", "verdict", "similarity", "ran s", "error"], rows)
 
 
 def describe_batch(s: Services, batch_id: str, *, with_items: bool = False) -> dict[str, Any]:
     """Return the object of a batch, with light objects of its items if asked for."""
     from orchestrator.ledger import batches
-    from orchestrator.results import batch_object, item_line
+    from orchestrator.results import batch_object, item_lines
 
     with s.ledger.read() as session:
         batch = batches.get(session, s.owner, batch_id)
         shown = batch_object(session, batch)
         if with_items:
-            shown["items"] = [item_line(item) for item in batches.items(session, batch.id)]
+            shown["items"] = item_lines(session, batch)
         return shown
 
 

@@ -54,7 +54,9 @@ def demo(
     signal.signal(signal.SIGTERM, end_politely)
     began = time.monotonic()
     say(f"starting on {settings.state_dir}")
-    with Stack(settings) as stack:
+    # short batches want a fresher look than the default, which is meant for nights
+    lively = settings.model_copy(update={"heartbeat_seconds": min(settings.heartbeat_seconds, 2.0)})
+    with Stack(lively) as stack:
         stack.wait_ready(READY_SECONDS, on_event=ready)
         with services() as s:
             _add_people(s, examples / "people")

@@ -144,5 +144,7 @@ def _when(found: Progress) -> str:
         return "paused"
     if not found.workers:
         return "no worker runs; start one with `fpga up`"
-    left = describe(found.eta)
-    return f"{found.elapsed:.0f} s so far, {left}" if found.eta is None else f"{left} to go"
+    if found.eta is None:
+        return f"{found.elapsed:.0f} s so far, {describe(found.eta)}"
+    lacking = f" without {' and '.join(found.unmeasured)}, never measured yet" if found.unmeasured else ""
+    return f"{describe(found.eta)} to go{lacking}"

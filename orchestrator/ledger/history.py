@@ -83,6 +83,32 @@ def open_stages(session: Session, batch_id: str) -> Sequence[OpenStage]:
     ]
 
 
+def running_pace(session: Session, batch_id: str) -> dict[str, list[float]]:
+    """Return seconds for each item by stage name, as the share that running stages have done so far suggests."""
+    query = (
+        select(Stage.name, Stage.started_at, Stage.progress_at, Stage.progress, Attempt.group_size)
+        .join(Attempt, (Attempt.stage_id == Stage.id) & (Attempt.token == Stage.token))
+        .where(Stage.batch_id == batch_id, Stage.state == "running", Stage.progress > 0)
+    )
+    pace: dict[str, list[float]] = {}
+    for name, started, seen, share, group in session.execute(query).tuples():
+        if started is not None and seen is not None:
+            pace.setdefault(name, []).append(_seconds(started, seen) / share / group)
+    return pace
+
+
+def run_seconds(session: Session, batch_id: str) -> dict[str, float]:
+    """Return how long the finished stages of each item ran, waiting left out, by item id."""
+    query = select(Stage.item_id, Stage.started_at, Stage.finished_at).where(
+        Stage.batch_id == batch_id, Stage.state == "completed"
+    )
+    ran: dict[str, float] = {}
+    for item_id, started, finished in session.execute(query).tuples():
+        if started is not None and finished is not None:
+            ran[item_id] = ran.get(item_id, 0.0) + _seconds(started, finished)
+    return ran
+
+
 def queued_ahead(session: Session) -> int:
     """Return how many items of open batches wait or run now."""
     query = (
