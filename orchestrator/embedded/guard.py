@@ -48,31 +48,37 @@ def _watch(pipe: int) -> None:
 def _wait_for(pid: int) -> int:
     """Reap whatever ends until the command itself does; return its code, 128 + signal if it was killed."""
     while True:
-        ended, status = os.waitpid(-1, 0)
+        try:
+            ended, status = os.waitpid(-1, 0)
+        except ChildProcessError:
+            threading.Event().wait()  # another thread is ending everything, this process included
         if ended == pid:
             code = os.waitstatus_to_exitcode(status)
             return code if code >= 0 else 128 - code
 
 
 def _end(code: int) -> None:
-    """Kill what is left below us, generation by generation, and leave."""
-    while children := _children():
-        for pid in children:
+    """Kill what is left below us, generation by generation, and leave when there is nothing to wait for any more.
+
+    Only that is proof: a dying process may look like a zombie while a thread of it still has the children.
+    """
+    while True:
+        for pid in _children():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        with contextlib.suppress(ChildProcessError):
+        try:
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
+        except ChildProcessError:
+            os._exit(code)
         time.sleep(0.01)
-    os._exit(code)
 
 
 def _children() -> list[int]:
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
-            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
-            if int(parent) == os.getpid() and state != "Z":
+            if int(stat.read_text().rpartition(")")[2].split()[1]) == os.getpid():
                 found.append(int(stat.parent.name))
     return found
 

@@ -83,6 +83,7 @@ def up(settings: Settings) -> Iterator[Callable[[], subprocess.Popen[str]]]:
         process.wait()
 
 
+@pytest.mark.slow  # two starts of everything: a minute on two busy cores
 def test_a_killed_stack_leaves_no_process_and_its_next_start_goes_on_and_drains(
     settings: Settings, up: Callable[[], subprocess.Popen[str]]
 ) -> None:

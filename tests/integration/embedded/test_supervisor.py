@@ -18,6 +18,11 @@ ROOT = Path(__file__).parents[3]
 SLEEPS = "import time; time.sleep(600)"
 # a grandchild in a session of its own, as Prefect starts flow runs
 HAS_A_CHILD = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {SLEEPS!r}], start_new_session=True)"
+# ... and by a thread, which keeps its children for a moment when the process dies
+HAS_A_CHILD_OF_A_THREAD = (
+    "import subprocess, sys, threading; threading.Thread(target=subprocess.run, "
+    f"args=([sys.executable, '-c', {SLEEPS!r}],), kwargs={{'start_new_session': True}}).start()"
+)
 
 
 def wait(until: Callable[[], object], what: str, seconds: float = 15.0) -> None:
@@ -120,8 +125,11 @@ def test_stop_lets_a_child_end_by_itself_and_kills_one_that_will_not(supervisor:
     wait(lambda: not marked(mark), "nothing of it is left", 2)
 
 
-def test_killing_takes_grandchildren_along_whatever_session_they_are_in(supervisor: Supervisor, mark: str) -> None:
-    supervisor.add(program(HAS_A_CHILD, mark))
+@pytest.mark.parametrize("code", [HAS_A_CHILD, HAS_A_CHILD_OF_A_THREAD])
+def test_killing_takes_grandchildren_along_whatever_session_they_are_in(
+    supervisor: Supervisor, mark: str, code: str
+) -> None:
+    supervisor.add(program(code, mark))
     wait(lambda: len(marked(mark)) == 3, "guard, child and grandchild run")
     supervisor.kill()
     assert marked(mark) == []
@@ -134,7 +142,8 @@ from pathlib import Path
 from orchestrator.embedded.supervisor import Program, Supervisor
 supervisor = Supervisor(Path({str(tmp_path / "logs")!r}))
 for name in ("one", "two"):
-    supervisor.add(Program(name=name, command=[sys.executable, "-c", {HAS_A_CHILD!r}], env={{"TEST_MARK": {mark!r}}}))
+    command = [sys.executable, "-c", {HAS_A_CHILD_OF_A_THREAD!r}]
+    supervisor.add(Program(name=name, command=command, env={{"TEST_MARK": {mark!r}}}))
 time.sleep(600)
 """
     process = subprocess.Popen([sys.executable, "-c", parent], cwd=ROOT)
