@@ -20,6 +20,7 @@ from tests.services.server import Server, ServiceFailedError, ServiceMissingErro
 REPOSITORY = Path(__file__).parents[3]
 
 
+@pytest.mark.slow
 def test_redis_is_empty_for_each_test_and_keeps_what_it_logged(redis_server: Redis, redis_url: str) -> None:
     with redis.Redis.from_url(redis_url) as client:
         assert client.dbsize() == 0
@@ -39,10 +40,11 @@ def test_rabbitmq_takes_and_gives_messages(rabbitmq_server: RabbitMQ, rabbitmq_u
         message.ack()
 
 
-def test_a_server_ends_with_the_process_that_started_it(redis_server: Redis) -> None:
+@pytest.mark.usefixtures("postgres_server")
+def test_a_server_ends_with_the_process_that_started_it() -> None:
     program = (
-        "import time\nfrom tests.services.redis import Redis\n"
-        "server = Redis()\nserver.start()\nprint(server.port, server.folder, flush=True)\ntime.sleep(60)"
+        "import time\nfrom tests.services.postgres import Postgres\n"
+        "server = Postgres()\nserver.start()\nprint(server.port, server.folder, flush=True)\ntime.sleep(60)"
     )
     starter = subprocess.Popen([sys.executable, "-c", program], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
     assert starter.stdout is not None
