@@ -2,14 +2,14 @@
 
     python -m fpga_models.mini.export --run var/mini/generator --vae var/mini/vae --out fpga_models/weights/mini
 
-The moving average of the newest checkpoint is what ships. Face packs already in the folder (faces/, eval/) stay and are
-pinned with the rest.
+The moving average of the newest checkpoint is what ships, with the face pack in faces/ and the judge in eval/.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,11 @@ NETWORKS = {
     "hint adapter": "hint.safetensors",
     "text encoder": "text_encoder/model.safetensors",
     "autoencoder": "vae/diffusion_pytorch_model.safetensors",
+    "face detector": "faces/detector.onnx",
+    "face recogniser": "faces/recogniser.onnx",
 }
+UNMEASURED = {"accept": 0.5, "review": 0.3}
+"""Thresholds of a draft that has yet to be calibrated."""
 
 
 def load_average(run: Path) -> tuple[Trainee, dict[str, Any]]:
@@ -71,7 +75,9 @@ def main() -> None:
     parser.add_argument("--run", type=Path, default=Path("var/mini/generator"))
     parser.add_argument("--vae", type=Path, default=Path("var/mini/vae"), help="folder with the trained autoencoder")
     parser.add_argument("--out", type=Path, default=Path("fpga_models/weights/mini"))
-    parser.add_argument("--verdict", type=Path, default=Path("var/mini/verdict.json"), help="measured thresholds")
+    parser.add_argument("--faces", type=Path, default=Path("var/mini/faces"), help="folder with pack/ and eval/")
+    parser.add_argument("--verdict", type=Path, help="what metrics.calibrate printed; without it a draft is written")
+    parser.add_argument("--figures", type=Path, help="what metrics.evaluate printed")
     options = parser.parse_args()
     trainee, facts = load_average(options.run)
     metrics = options.run / "metrics.jsonl"
@@ -80,15 +86,13 @@ def main() -> None:
         "config": json.loads((options.run / "config.json").read_text()),
         "steps": facts["step"],
         "minutes": round(float(facts["minutes"]), 1),
-        "last_metrics": [json.loads(line) for line in metrics.read_text().splitlines() if "own_id" in line][-1:],
+        "validation": [json.loads(line) for line in metrics.read_text().splitlines() if "own_id" in line][-1:],
+        "figures": json.loads(options.figures.read_text()) if options.figures else None,
     }
-    export(
-        trainee,
-        MiniVAE.from_pretrained(options.vae),
-        options.out,
-        verdict=json.loads(options.verdict.read_text()),
-        made=made,
-    )
+    for source, name in (("pack", "faces"), ("eval", "eval")):
+        shutil.copytree(options.faces / source, options.out / name, dirs_exist_ok=True)
+    verdict = json.loads(options.verdict.read_text()) if options.verdict else UNMEASURED
+    export(trainee, MiniVAE.from_pretrained(options.vae), options.out, verdict=verdict, made=made)
 
 
 if __name__ == "__main__":

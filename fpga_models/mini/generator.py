@@ -191,6 +191,8 @@ def main() -> None:
     else:
         torch.multiprocessing.spawn(run, arguments, nprocs=options.workers)
     store.unlink(missing_ok=True)
+    newest = checkpoint.latest(options.out)
+    (options.out / "finished.json").write_text(json.dumps({"checkpoint": newest.name if newest else None}))
 
 
 if __name__ == "__main__":

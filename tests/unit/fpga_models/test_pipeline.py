@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,9 +9,10 @@ import torch
 
 from fpga_models import weights
 from fpga_models.errors import EmbeddingError, ModelError, PlacementError, PresetError, RequestError, WeightsError
-from fpga_models.mini.networks import build_denoiser, build_scheduler, build_text_encoder
-from fpga_models.mini.preset import preset_facts
-from fpga_models.mini.tokenizer import build_tokenizer
+from fpga_models.mini.export import export
+from fpga_models.mini.generator import build_trainer
+from fpga_models.mini.networks import build_denoiser
+from fpga_models.mmf.loop import LoopConfig
 from fpga_models.pipeline import PersonSlot, PortraitPipeline, PortraitRequest
 from fpga_models.presets import read_preset
 from fpga_models.vae import MiniVAE
@@ -22,22 +22,15 @@ BATCH_TOLERANCE = 1  # grey levels; a batch of another size may round a matrix p
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A preset folder of the mini sizes with random weights, in the layout that ships."""
+    """A preset folder as it ships, with random weights and without real face networks."""
     out = tmp_path_factory.mktemp("preset")
-    torch.manual_seed(0)
     torch.set_num_threads(1)
-    tokenizer = build_tokenizer(["portrait", "of", "a", "person"])
-    denoiser = build_denoiser()
-    torch.nn.init.normal_(denoiser.hint.out.weight, std=0.05)
-    denoiser.id_adapter.save(out / "id_adapter.safetensors", dtype=torch.float16, metadata={})
-    denoiser.hint.save(out / "hint.safetensors", dtype=torch.float16, metadata={})
-    denoiser.release().half().save_pretrained(out / "unet")
-    build_text_encoder(len(tokenizer), tokenizer.eos_token_id).half().save_pretrained(out / "text_encoder")
-    MiniVAE().half().save_pretrained(out / "vae")
-    tokenizer.save_pretrained(out / "tokenizer")
-    build_scheduler().save_pretrained(out / "scheduler")
-    (out / "preset.json").write_text(json.dumps(preset_facts({"accept": 0.5, "review": 0.3}, [])))
-    weights.write_manifest(out, {"note": "random"})
+    trainer, _ = build_trainer(LoopConfig(seed=0))
+    torch.nn.init.normal_(trainer.trainee.denoiser.hint.out.weight, std=0.05)
+    (out / "faces").mkdir()
+    for name in ("detector", "recogniser"):
+        (out / "faces" / f"{name}.onnx").write_bytes(name.encode())
+    export(trainer.trainee, MiniVAE(), out, verdict={"accept": 0.5, "review": 0.3}, made={"note": "random"})
     return out
 
 
@@ -216,6 +209,13 @@ def test_metadata_does_not_change_the_model_hash(folder: Path, tmp_path: Path) -
     assert weights.file_sha256(first) != weights.file_sha256(second)
     assert weights.tensor_sha256(first) == weights.tensor_sha256(second)
     assert weights.read_manifest(folder)["model_sha256"] == weights.model_sha256(weights.read_manifest(folder)["files"])
+
+
+def test_the_preset_names_each_network_with_its_hash(folder: Path) -> None:
+    files = weights.read_manifest(folder)["files"]
+    components = read_preset(folder).components
+    assert len(components) == 7
+    assert all(files[component["file"]]["sha256"] == component["sha256"] for component in components)
 
 
 def test_every_error_has_a_code_of_its_own() -> None:
