@@ -22,8 +22,8 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-import torch.multiprocessing
 from numpy.typing import NDArray
+from torch.multiprocessing.spawn import spawn
 from transformers import CLIPTokenizer
 
 from fpga_models import ddim
@@ -189,7 +189,7 @@ def main() -> None:
     if options.workers == 1:
         run(0, *arguments)
     else:
-        torch.multiprocessing.spawn(run, arguments, nprocs=options.workers)
+        spawn(run, arguments, nprocs=options.workers)  # type: ignore[no-untyped-call]  # torch says nothing
     store.unlink(missing_ok=True)
     newest = checkpoint.latest(options.out)
     (options.out / "finished.json").write_text(json.dumps({"checkpoint": newest.name if newest else None}))
