@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from orchestrator.embedded import programs
+from orchestrator.embedded.stack import Stack
 from orchestrator.errors import ConflictError, NotFoundError, UsageError
 from orchestrator.flows import deployments
 from orchestrator.ledger import batches
 from orchestrator.ledger.rows import Batch
 from orchestrator.ledger.session import Ledger
 from orchestrator.prefect_api import PrefectApi
+from orchestrator.running import find_running
 from orchestrator.settings import Settings
 from orchestrator.storage import ByteStore
 from orchestrator.submit import submit_portraits
 from tests.unit.orchestrator.played import Played, lines
 
+ROOT = Path(__file__).parents[3]
 MANIFEST = lines({"custom_id": "a", "people": "ada"}, {"custom_id": "b", "people": "ada"})
 
 
@@ -149,3 +156,22 @@ def test_the_deployments_are_made_once_however_often_they_are_ensured(settings: 
     deployments.ensure_deployments(settings)
     found = api.call("POST", "deployments/filter", {})
     assert [d["name"] for d in found] == ["watch"]
+
+
+def test_prefect_yaml_makes_the_same_deployment(stack: Stack, settings: Settings, api: PrefectApi) -> None:
+    ours = api.deployment("generate_batch", "watch")
+    running = find_running(settings)
+    assert running is not None
+    env = {
+        **programs.environment(settings),
+        "PREFECT_HOME": str(settings.state_dir / "prefect"),
+        "PREFECT_API_URL": running.prefect_api_url or "",
+        "PREFECT_API_AUTH_STRING": running.prefect_auth or "",
+    }
+    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+    theirs = api.deployment("generate_batch", "watch")
+    same = ("id", "entrypoint", "path", "tags", "parameters", "schedules", "work_pool_name", "description")
+    assert {name: theirs[name] for name in same} == {name: ours[name] for name in same}

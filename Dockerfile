@@ -1,0 +1,37 @@
+# Two variants of one image: `--build-arg VARIANT=cpu` (default) and `--build-arg VARIANT=cuda`.
+# The only difference is where torch comes from; the driver comes with the host through the NVIDIA container toolkit.
+FROM python:3.11.13-slim-bookworm
+
+ARG VARIANT=cpu
+ARG TORCH_VERSION=2.13.0
+
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends build-essential libgl1 libglib2.0-0 \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --create-home --uid 10001 fpga \
+    && install --directory --owner fpga --mode 700 /var/lib/fpga
+
+WORKDIR /srv/fpga
+COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY orchestrator orchestrator
+COPY workers workers
+COPY fpga_models fpga_models
+COPY migrations migrations
+COPY alembic.ini prefect.yaml ./
+
+# the CPU build has its own index; the normal build brings CUDA's libraries with it
+RUN if [ "$VARIANT" = cpu ]; then \
+        pip install --no-cache-dir --index-url https://download.pytorch.org/whl/cpu "torch==${TORCH_VERSION}"; \
+    elif [ "$VARIANT" != cuda ]; then \
+        echo "VARIANT must be cpu or cuda, got $VARIANT" >&2; exit 1; \
+    fi \
+    && pip install --no-cache-dir --constraint constraints.txt --editable .
+
+USER fpga
+ENV FPGA_STATE_DIR=/var/lib/fpga \
+    FPGA_LOG_FORMAT=json \
+    DO_NOT_TRACK=1 \
+    PREFECT_RESULTS_DEFAULT_SERIALIZER=json \
+    PYTHONUNBUFFERED=1
+ENTRYPOINT []
+CMD ["fpga", "--help"]
