@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -39,7 +38,7 @@ def demo(
 ) -> None:
     """Add eight people, make fourteen portraits of them, and write a contact sheet."""
     use_state_dir(state_dir)
-    from orchestrator.cli.stack import end_politely, ready
+    from orchestrator.cli.stack import hear_ctrl_c, ready
     from orchestrator.embedded.stack import Stack
     from orchestrator.errors import UsageError
     from orchestrator.running import open_state_dir
@@ -51,7 +50,7 @@ def demo(
     settings = get_settings()
     open_state_dir(settings)
     _log_to_file(settings)
-    signal.signal(signal.SIGTERM, end_politely)
+    hear_ctrl_c()
     began = time.monotonic()
     say(f"starting on {settings.state_dir}")
     # short batches want a fresher look than the default, which is meant for nights

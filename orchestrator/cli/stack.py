@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import signal
-from types import FrameType
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -31,7 +30,7 @@ def up(
 
     settings = get_settings()
     logs.setup(settings)
-    signal.signal(signal.SIGTERM, end_politely)
+    hear_ctrl_c()
     stack = Stack(settings, prefect=prefect, workers=workers)
     stack.start()
     try:
@@ -83,6 +82,6 @@ def ready(part: str, seconds: float) -> None:
     say(f"{part} ready after {seconds:.0f} s")
 
 
-def end_politely(_number: int, _frame: FrameType | None) -> NoReturn:
-    """Take SIGTERM for Ctrl-C."""
-    raise KeyboardInterrupt
+def hear_ctrl_c() -> None:
+    """Make SIGINT a KeyboardInterrupt also where a shell that started us in the background has it ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -403,12 +404,19 @@ def test_a_wrong_manifest_is_not_scheduled(fpga: Fpga, wrong: Path) -> None:
     assert "row 2" in said.err
 
 
-def test_evaluate_passes_on_how_the_measuring_process_ended(fpga: Fpga) -> None:
+def test_evaluate_refuses_a_preset_that_is_not_installed(fpga: Fpga) -> None:
     missing = fpga("evaluate", "identity", "--preset", "none-such")
+
     assert missing.code == 1
     assert "none-such" in missing.err
-    # the test preset has facts and no weights, so the process itself refuses
-    assert fpga("evaluate", "identity", "--preset", "mini", "--count", "1").code == 1
+
+
+@pytest.mark.slow  # a process that imports torch
+def test_evaluate_passes_on_how_the_measuring_process_ended(fpga: Fpga) -> None:
+    said = fpga("evaluate", "identity", "--preset", "mini", "--count", "1")
+
+    assert said.code == 1, "the test preset has facts and no weights"
+    assert said.err
 
 
 def test_a_fresh_state_directory_is_made_private_and_migrated_by_the_first_command(
@@ -448,6 +456,29 @@ def test_the_installed_program_runs_as_a_process_of_its_own(settings: Settings, 
     refused = call("show", "bat_none")
     assert refused.returncode == 1
     assert refused.stderr.strip() == "error: there is no batch 'bat_none'"
+
+
+def test_up_refuses_a_second_one_naming_the_pid_and_ends_in_order_on_ctrl_c(settings: Settings, tmp_path: Path) -> None:
+    environment = {**os.environ, "FPGA_STATE_DIR": str(settings.state_dir), "FPGA_MODELS_DIR": str(settings.models_dir)}
+    command = [sys.executable, "-m", "orchestrator.cli.app", "up", "--workers", "0", "--no-prefect"]
+    said = tmp_path / "said"
+    with said.open("w") as stream:
+        first = subprocess.Popen(command, stderr=stream, env=environment, cwd=ROOT)
+    try:
+        deadline = time.monotonic() + 60
+        while "submit from another terminal" not in said.read_text():
+            assert time.monotonic() < deadline, said.read_text()
+            assert first.poll() is None, said.read_text()
+            time.sleep(0.1)
+        second = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT, check=False)
+        first.send_signal(signal.SIGINT)
+        assert first.wait(30) == 0
+    finally:
+        first.kill()
+
+    assert second.returncode == 1
+    assert f"process {first.pid} already runs" in second.stderr
+    assert "stopped; the next start goes on from here" in said.read_text()
 
 
 def test_nothing_of_prompts_or_people_is_logged(
