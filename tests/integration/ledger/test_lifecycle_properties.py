@@ -81,22 +81,39 @@ class Lifecycle(RuleBasedStateMachine):
         found = claims.claim(self.ledger, worker_id=worker, queue=queue, limit=limit, lease_seconds=LEASE)
         return multiple(*(claims.start(self.ledger, found) if started else found))
 
+    @rule(target=held, c=held, worker=st.sampled_from(WORKERS))
+    def lose_to_another(self, c: Claim, worker: str) -> object:
+        """The whole story of a lost lease at once: it lapses, is swept, and somebody else gets the stage."""
+        self.lapse(c)
+        self.sweep()
+        self.delays_end()
+        queue = "gpu.generate" if c.name == "generate" else "cpu.io"
+        return self.claim(worker, queue, 3, True)
+
+    def _holds(self, c: Claim) -> bool:
+        with self.ledger.read() as session:
+            return session.scalar(select(Stage.token).where(Stage.id == c.stage_id)) == c.token
+
     @rule(c=held)
     def publish(self, c: Claim) -> None:
+        held = self._holds(c)
         try:
             claims.publish(self.ledger, c, {}, to_score if c.name == "generate" else end)
         except FencedError:
             return
+        assert held, "a result was published under a token that had been lost"
         assert c.stage_id not in self.published, "a stage was published twice"
         self.published[c.stage_id] = c.token
 
     @rule(c=held, retryable=st.booleans())
     def fail(self, c: Claim, retryable: bool) -> None:
+        held = self._holds(c)
         error = StoreUnavailableError("away") if retryable else InputError("bad", code="bad")
         try:
             claims.fail(self.ledger, c, error, max_failures=3, backoff_seconds=1)
         except FencedError:
             return
+        assert held, "a loser's late failure hit the live attempt"
         assert c.stage_id not in self.published, "a published stage was failed"
 
     @rule(c=consumes(held), alone=st.booleans())
@@ -110,7 +127,7 @@ class Lifecycle(RuleBasedStateMachine):
     @rule(c=held, share=st.floats(0, 1))
     def beat(self, c: Claim, share: float) -> None:
         answer = claims.beat(self.ledger, [c], progress={c.stage_id: share}, lease_seconds=LEASE)
-        if c.stage_id in self.published:
+        if c.stage_id in self.published or not self._holds(c):
             assert answer.lost == {c.stage_id}
 
     @rule(c=held)
