@@ -37,7 +37,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 @pytest.fixture(scope="session")
 def stack(settings: Settings) -> Iterator[Stack]:
     with Stack(settings, workers=0) as running:
-        running.wait_ready(120, prefect=True)
+        running.wait_ready(240, prefect=True)
         yield running
 
 

@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[3]
 MANIFEST = lines({"custom_id": "a", "people": "ada"}, {"custom_id": "b", "people": "ada"})
 
 
-def wait(until: Callable[[], object], what: str, seconds: float = 60.0) -> None:
+def wait(until: Callable[[], object], what: str, seconds: float = 120.0) -> None:
     deadline = time.monotonic() + seconds
     while not until():
         assert time.monotonic() < deadline, f"waited {seconds} s in vain until {what}"
