@@ -59,3 +59,20 @@ def version_of(tools: Tools, c: Claim) -> ModelVersion:
         if c.model_version_id is not None:
             return models.get(session, c.model_version_id)
         return models.resolve(session, c.preset)
+
+
+def one_by_one(tools: Tools, held: Sequence[Claim], lease: Lease, work: Callable[[Claim], Done]) -> Iterator[Ended]:
+    """Run `work` on each claim that has not been told to stop; a typed error is the end of that claim alone.
+
+    Raises:
+        DrainedError: the grace time of a drain is over.
+    """
+    for c in held:
+        if tools.draining():
+            raise DrainedError
+        if c.stage_id in lease.stopped:
+            continue
+        try:
+            yield c, work(c)
+        except FpgaError as error:
+            yield c, error

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from sqlalchemy.orm import Session
 
-from orchestrator.errors import FpgaError, InputError
+from orchestrator.errors import InputError
 from orchestrator.ledger import identities
 from orchestrator.ledger.claims import Claim, Next
 from orchestrator.ledger.identities import NewReference
 from orchestrator.ledger.rows import ModelVersion
 from workers.decode import decode
 from workers.lease import Lease
-from workers.stages.base import Done, DrainedError, Ended, Tools, version_of
+from workers.stages.base import Done, Ended, Tools, one_by_one, version_of
 
 LEAST_FACE_PX = 16
 
@@ -24,15 +24,7 @@ LEAST_FACE_PX = 16
 def ingest(tools: Tools, held: Sequence[Claim], lease: Lease) -> Iterator[Ended]:
     """Enrol the people of these claims, one after the other."""
     version = version_of(tools, held[0])
-    for c in held:
-        if tools.draining():
-            raise DrainedError
-        if c.stage_id in lease.stopped:
-            continue
-        try:
-            yield c, _enrol(tools, c, version, lease)
-        except FpgaError as error:
-            yield c, error
+    return one_by_one(tools, held, lease, lambda c: _enrol(tools, c, version, lease))
 
 
 def _enrol(tools: Tools, c: Claim, version: ModelVersion, lease: Lease) -> Done:

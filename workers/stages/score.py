@@ -20,13 +20,13 @@ from sqlalchemy.orm import Session
 
 from fpga_models.faces.pack import Face
 from fpga_models.metrics.assignment import ABSENT, match_places
-from orchestrator.errors import FpgaError, StageError
+from orchestrator.errors import StageError
 from orchestrator.ledger import claims, identities
 from orchestrator.ledger.claims import Claim, Next
 from orchestrator.ledger.rows import Artifact, Item, ModelVersion, Output
 from orchestrator.ledger.session import now
 from workers.lease import Lease
-from workers.stages.base import Done, DrainedError, Ended, Tools, version_of
+from workers.stages.base import Done, Ended, Tools, one_by_one, version_of
 
 Floats = NDArray[np.float32]
 DIGITS = 4
@@ -35,15 +35,7 @@ DIGITS = 4
 def score(tools: Tools, held: Sequence[Claim], lease: Lease) -> Iterator[Ended]:
     """Score the outputs of these claims, one after the other."""
     version = version_of(tools, held[0])
-    for c in held:
-        if tools.draining():
-            raise DrainedError
-        if c.stage_id in lease.stopped:
-            continue
-        try:
-            yield c, _score(tools, c, version)
-        except FpgaError as error:
-            yield c, error
+    return one_by_one(tools, held, lease, lambda c: _score(tools, c, version))
 
 
 def _score(tools: Tools, c: Claim, version: ModelVersion) -> Done:

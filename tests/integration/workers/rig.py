@@ -118,18 +118,20 @@ class Rig:
 
     def enrol(self, *handles: str) -> list[identities.Enrolled]:
         """Add people of the examples to the library, through a worker."""
-        people = [
+        folder = ROOT / "examples" / "people"
+        return self.add({h: [path.read_bytes() for path in sorted((folder / h).glob("*.png"))] for h in handles})
+
+    def add(self, people: dict[str, list[bytes]]) -> list[identities.Enrolled]:
+        """Add people by their reference pictures to the library, through a worker."""
+        new = [
             NewPerson(
                 handle=handle,
-                pictures=tuple(
-                    Picture(name=path.name, data=path.read_bytes())
-                    for path in sorted((ROOT / "examples" / "people" / handle).glob("*.png"))
-                ),
+                pictures=tuple(Picture(name=f"{number}.png", data=data) for number, data in enumerate(pictures)),
                 consent=ConsentGiven(scopes=("generate",), granted_by="test"),
             )
-            for handle in handles
+            for handle, pictures in people.items()
         ]
-        batch_id = identities.add(self.ledger, self.store, self.settings, people, owner=OWNER)
+        batch_id = identities.add(self.ledger, self.store, self.settings, new, owner=OWNER)
         return identities.wait_enrolled(self.ledger, OWNER, batch_id, timeout_seconds=60)
 
     def submit(self, rows: list[str], **options: Any) -> str:

@@ -21,9 +21,11 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 from PIL import Image
 
+from fpga_models.synthetic import random_scene, render
 from orchestrator.ledger import batches
+from orchestrator.ledger import identities as library
 from orchestrator.pictures import read_record
-from tests.integration.workers.rig import OWNER, Rig
+from tests.integration.workers.rig import OWNER, ROOT, Rig
 
 STEPS = 4
 
@@ -74,6 +76,33 @@ def test_portraits_of_one_to_four_people_end_with_a_verdict_and_a_record(rig: Ri
         assert record is not None
         assert (record["seed"], record["item"]) == (output.seed, item.id)
         assert "ada" not in json.dumps(record["params"]["people"]), "records carry ids, not handles"
+
+
+def png(image: np.ndarray) -> bytes:
+    out = BytesIO()
+    Image.fromarray(image).save(out, "PNG")
+    return out.getvalue()
+
+
+def test_a_reference_without_exactly_one_face_is_refused_and_nothing_of_it_is_kept(rig: Rig) -> None:
+    crowd = random_scene(np.random.default_rng(3), [100_001, 100_002], "group_2", 128)
+    good = (ROOT / "examples" / "people" / "emeka" / "1.png").read_bytes()
+    before = {listed.key for listed in rig.store.list()}
+
+    empty, several = rig.add(
+        {
+            "nobody": [good, png(np.full((96, 96, 3), (90, 140, 200), np.uint8))],
+            "crowd": [png(render(crowd).image)],
+        }
+    )
+
+    assert empty.error is not None
+    assert several.error is not None
+    assert (empty.error["code"], several.error["code"]) == ("no_face", "several_faces")
+    assert "2 faces" in several.error["message"]
+    rig.wait(lambda: {listed.key for listed in rig.store.list()} == before, "the cleaner has been there", 20)
+    with rig.ledger.read() as session:
+        assert [row.handle for row, _ in library.listing(session, OWNER) if row.handle in ("nobody", "crowd")] == []
 
 
 def test_the_same_requests_batched_differently_give_the_same_pictures(rig: Rig) -> None:

@@ -30,14 +30,14 @@ def test_nothing_set_means_everything_in_one_directory(tmp_path: Path) -> None:
 def test_a_misspelt_setting_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FPGA_GROUPSIZE", "4")
 
-    with pytest.raises(SettingsError, match="FPGA_GROUPSIZE.*FPGA_GROUP_SIZE"):
+    with pytest.raises(SettingsError, match=r"FPGA_GROUPSIZE.*FPGA_GROUP_SIZE"):
         load_settings()
 
 
 def test_a_value_of_the_wrong_form_is_named_with_what_was_got(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FPGA_LEASE_SECONDS", "soon")
 
-    with pytest.raises(SettingsError, match="lease_seconds.*'soon'"):
+    with pytest.raises(SettingsError, match=r"lease_seconds.*'soon'"):
         load_settings()
 
 
