@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from sqlalchemy import select
 
 from orchestrator import identities, registry
@@ -19,7 +20,7 @@ from orchestrator.identities import ConsentGiven, NewPerson, Picture
 from orchestrator.ledger import batches, schema, workers
 from orchestrator.ledger.rows import Item, Output
 from orchestrator.ledger.session import Ledger, now
-from orchestrator.settings import Settings
+from orchestrator.settings import load_settings
 from orchestrator.storage import open_store
 from orchestrator.submit import submit_portraits
 from orchestrator.sweeping import Sweeper
@@ -32,7 +33,7 @@ OWNER = "local"
 class Rig:
     """The deployment; leave the context and everything is gone."""
 
-    def __init__(self, state_dir: Path, **changes: Any) -> None:
+    def __init__(self, state_dir: Path, environment: dict[str, str] | None = None, **changes: object) -> None:
         self.environment = {
             "FPGA_STATE_DIR": str(state_dir),
             "FPGA_LEASE_SECONDS": "6",
@@ -44,18 +45,21 @@ class Rig:
             "FPGA_TORCH_THREADS": "1",
             "FPGA_BACKOFF_BASE_SECONDS": "0.5",
             "FPGA_OWNER": OWNER,
-        } | {f"FPGA_{name.upper()}": str(value) for name, value in changes.items()}
-        values = {name.removeprefix("FPGA_").lower(): value for name, value in self.environment.items()}
-        if "store_url" in values:
-            values["store_url_"] = values.pop("store_url")
-        self.settings = Settings(**values)  # type: ignore[arg-type]  # pydantic reads the strings
-        schema.upgrade(self.settings.database_url)
-        self.ledger = Ledger(self.settings.database_url)
-        self.store = open_store(self.settings)
-        registry.ensure_registered(self.ledger, self.settings)
+            **{f"FPGA_{name.upper()}": str(value) for name, value in changes.items()},
+            **(environment or {}),
+        }
         self.processes: list[subprocess.Popen[bytes]] = []
         self._stop = threading.Event()
-        self._sweeper = threading.Thread(target=Sweeper(self.settings).run, args=(self._stop,), daemon=True)
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in self.environment.items():
+                patch.setenv(name, value)
+            self.settings = load_settings()
+            schema.upgrade(self.settings.database_url)
+            self.ledger = Ledger(self.settings.database_url)
+            self.store = open_store(self.settings)
+            registry.ensure_registered(self.ledger, self.settings)
+            sweeper = Sweeper(self.settings)
+        self._sweeper = threading.Thread(target=sweeper.run, args=(self._stop,), daemon=True)
 
     def __enter__(self) -> Rig:
         self._sweeper.start()
@@ -103,6 +107,18 @@ class Rig:
                 worker.state == "ready" and worker.started_at.timestamp() >= moment - 1
                 for worker in workers.living(session, now(session))
             )
+
+    def fpga(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run the command line against this deployment."""
+        return subprocess.run(
+            [sys.executable, "-m", "orchestrator.cli.app", *arguments],
+            cwd=ROOT,
+            env={**os.environ, **self.environment},
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
 
     def logs(self) -> str:
         """Return what all workers wrote."""

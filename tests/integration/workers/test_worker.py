@@ -28,6 +28,7 @@ from orchestrator.pictures import read_record
 from tests.integration.workers.rig import OWNER, ROOT, Rig
 
 STEPS = 4
+ACCESS = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": "us-east-1"}
 
 
 def row(number: int, people: list[str], layout: str, steps: int = STEPS, **more: object) -> str:
@@ -181,24 +182,20 @@ def test_sigterm_while_busy_drains_and_another_worker_goes_on(tmp_path: Path) ->
 def test_an_unreachable_byte_store_is_said_and_retried_until_it_is_back(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         endpoint = f"http://127.0.0.1:{free.getsockname()[1]}"
-    access = {"AWS_ENDPOINT_URL_S3": endpoint, "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
-    access |= {"AWS_DEFAULT_REGION": "us-east-1"}
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in access.items():
-            patch.setenv(name, value)
-        with s3_server(endpoint) as server, Rig(tmp_path / "away", store_url="s3://portraits", max_failures=50) as rig:
-            rig.start_worker()
-            assert rig.enrol("ada")[0].identity_id is not None
-            server.kill()
-            server.wait()
-            batch_id = rig.submit(solo(2))
-            rig.wait(lambda: any(i.error_code for i in rig.items(batch_id)), "an item says what is wrong", 60)
-            item = next(i for i in rig.items(batch_id) if i.error_code)
-            assert item.error_code == "store_unavailable"
-            assert item.state in ("queued", "leased", "running")
+    access = {**ACCESS, "AWS_ENDPOINT_URL_S3": endpoint, "FPGA_STORE_URL": "s3://portraits"}
+    with s3_server(endpoint) as server, Rig(tmp_path / "away", access, max_failures=50) as rig:
+        rig.start_worker()
+        assert rig.enrol("ada")[0].identity_id is not None
+        server.kill()
+        server.wait()
+        batch_id = rig.submit(solo(2))
+        rig.wait(lambda: any(i.error_code for i in rig.items(batch_id)), "an item says what is wrong", 60)
+        item = next(i for i in rig.items(batch_id) if i.error_code)
+        assert item.error_code == "store_unavailable"
+        assert item.state in ("queued", "leased", "running")
 
-            with s3_server(endpoint):
-                assert rig.wait_ended(batch_id) == "completed"
+        with s3_server(endpoint):
+            assert rig.wait_ended(batch_id) == "completed"
 
 
 @contextmanager
@@ -210,7 +207,14 @@ def s3_server(endpoint: str) -> Iterator[subprocess.Popen[bytes]]:
         deadline = time.monotonic() + 60
         while True:
             try:
-                client = boto3.client("s3", endpoint_url=endpoint, config=Config(connect_timeout=1))
+                client = boto3.client(
+                    "s3",
+                    endpoint_url=endpoint,
+                    aws_access_key_id="a",
+                    aws_secret_access_key="b",
+                    region_name="us-east-1",
+                    config=Config(connect_timeout=1),
+                )
                 client.create_bucket(Bucket="portraits")
                 break
             except BotoCoreError:
