@@ -1,0 +1,18 @@
+"""DIIR, DDIM Inversion based ID Restoration: faces of any picture restored, swapped or edited; the rest stays."""
+
+from fpga_models.diir.pairing import Reference
+from fpga_models.diir.report import DiirResult, FaceReport
+from fpga_models.diir.restorer import Restorer
+from fpga_models.diir.settings import PRESETS, RESTORE, STYLIZED, SWAP, DiirSettings
+
+__all__ = [
+    "PRESETS",
+    "RESTORE",
+    "STYLIZED",
+    "SWAP",
+    "DiirResult",
+    "DiirSettings",
+    "FaceReport",
+    "Reference",
+    "Restorer",
+]

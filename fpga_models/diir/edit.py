@@ -1,0 +1,196 @@
+"""The diffusion part of DIIR: a batch of crops is inverted, then sampled back with the wanted identities.
+
+    path  = DDIM inversion of the encoded crop up to t*, without guidance and identity      [paper: DDIM inversion]
+    z     = path[-1], inside the mask with a share gamma of fresh noise                     [ours]
+    after every step back:  z = M z + (1 - M) path[i]                                       [ours: background lock]
+
+Knows nothing of the picture that the crops come from, nor of whether the result is any good.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from fpga_models import ddim
+from fpga_models.control import ControlMode, Marks, control_flags, control_image
+from fpga_models.denoiser import Condition
+from fpga_models.diir.picture import Floats, Image
+from fpga_models.diir.settings import DiirSettings
+from fpga_models.errors import RequestError
+from fpga_models.pipeline import PersonSlot, PortraitPipeline, PortraitRequest
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CropEdit:
+    """One crop to edit.
+
+    Attributes:
+        pixels: (n, n, 3) RGB.
+        kps5: (5, 2) landmarks of the face, in pixels of the crop.
+        mask: (n, n) in [0, 1], where it may change.
+        embedding: (E,) the wanted identity.
+        seed: of the fresh noise.
+    """
+
+    pixels: Image
+    kps5: Floats
+    mask: NDArray[np.float32]
+    embedding: Floats
+    seed: int
+
+
+def steps_to(schedule: ddim.Schedule, t_star: float, steps: int) -> list[tuple[int, int]]:
+    """(from, to) pairs from t* down to the clean end in even, closed steps; inversion climbs the same ones.
+
+    Raises:
+        RequestError: more steps than there are timesteps below t*.
+    """
+    top = min(round(t_star * schedule.length), schedule.length) - 1
+    if steps > top + 1:
+        raise RequestError(f"{steps} steps up to t* {t_star}: at most {top + 1} wanted.")
+    grid = np.linspace(top, -1, steps + 1).round().astype(int).tolist()
+    return list(pairwise(grid))
+
+
+@torch.no_grad()
+def edit_crops(
+    pipeline: PortraitPipeline,
+    crops: Sequence[CropEdit],
+    settings: DiirSettings,
+    *,
+    t_star: float,
+    on_step: Callable[[], None],
+) -> list[Image]:
+    """Edit crops of one size as one batch; returns them decoded, whole, colours not yet matched.
+
+    Args:
+        pipeline: its networks and schedule are used, its preset's sizes are not checked.
+        crops: of one side, divisible by the latent factor.
+        settings: the knobs.
+        t_star: of this try.
+        on_step: called after every step, inversion included; what it raises ends the work.
+    """
+    pairs = steps_to(pipeline.schedule, t_star, settings.steps)
+    wanted, nobody = _conditions(pipeline, crops, settings)
+    clean = encode(pipeline, [crop.pixels for crop in crops])
+    fresh = torch.stack([_noise(crop.seed, clean.shape[1:]) for crop in crops]).to(clean)
+    mask = latent_masks(crops, (clean.shape[2], clean.shape[3])).to(clean)
+    path = _path(pipeline, clean, fresh, nobody, pairs, settings, on_step)
+    latents = renoise(pipeline.schedule, path, fresh, mask, at=pairs[0][0], gamma=settings.gamma)
+    both = wanted.join(nobody)
+    for index, (start, end) in enumerate(pairs):
+        output = _guided(pipeline, latents, start, wanted, both, settings.guidance)
+        latents = ddim.step(pipeline.schedule, latents, output, start=start, end=end)
+        if settings.lock:
+            latents = mask * latents + (1 - mask) * path[-2 - index]
+        on_step()
+    return [np.asarray(picture) for picture in pipeline.decode(latents)]
+
+
+def renoise(
+    schedule: ddim.Schedule, path: Sequence[Tensor], fresh: Tensor, mask: Tensor, *, at: int, gamma: float
+) -> Tensor:
+    """The end of the path with a share `gamma` of its noise replaced inside the mask, at the same noise level.
+
+    z = s x0 + n (sqrt(1 - gamma^2) eps + gamma fresh), where eps is what the path added to the clean latents.
+    """
+    signal, noise = schedule.level(at) ** 0.5, (1 - schedule.level(at)) ** 0.5
+    eps = (path[-1] - signal * path[0]) / noise
+    mixed = signal * path[0] + noise * ((1 - gamma**2) ** 0.5 * eps + gamma * fresh)
+    start: Tensor = path[-1] + mask * (mixed - path[-1])
+    return start
+
+
+def encode(pipeline: PortraitPipeline, pictures: Sequence[Image]) -> Tensor:
+    """Mean latents (B, C, h, w), float32, of RGB pictures of one size, scaled as the UNet sees them."""
+    pixels = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).to(pipeline.device, pipeline.dtype)
+    mean = pipeline.vae.encode(pixels / 127.5 - 1).latent_dist.mode()
+    latents: Tensor = mean.float() * pipeline.vae.config.scaling_factor
+    return latents
+
+
+def latent_masks(crops: Sequence[CropEdit], cells: tuple[int, int]) -> Tensor:
+    """Masks on the latent grid, (B, 1, h, w): the mean of each cell."""
+    masks = torch.from_numpy(np.stack([crop.mask for crop in crops]))[:, None]
+    return F.adaptive_avg_pool2d(masks, cells)
+
+
+def _conditions(
+    pipeline: PortraitPipeline, crops: Sequence[CropEdit], settings: DiirSettings
+) -> tuple[Condition, Condition]:
+    """With and without the identities; text, landmarks and places are the same in both."""
+    mode: ControlMode = "landmark" if settings.landmarks else "none"
+    requests = [
+        PortraitRequest(
+            prompt=settings.prompt,
+            people=(PersonSlot(embedding=crop.embedding, kps5=crop.kps5),),
+            width=crop.pixels.shape[1],
+            height=crop.pixels.shape[0],
+            seed=crop.seed,
+            id_scale=settings.id_scale,
+        )
+        for crop in crops
+    ]
+    people = pipeline.people(requests)
+    nobody = replace(people, embeddings=torch.zeros_like(people.embeddings))
+    images = [
+        control_image([Marks(kps5=crop.kps5)], width=crop.pixels.shape[1], height=crop.pixels.shape[0], mode=mode)
+        for crop in crops
+    ]
+    control = torch.from_numpy(np.stack(images)).to(pipeline.device, pipeline.dtype)
+    flags = torch.tensor([control_flags(mode)] * len(crops)).to(control)
+    text = pipeline.encode_text([settings.prompt] * len(crops))
+    wanted, without = (
+        pipeline.denoiser.prepare(text=text, people=who, control=control, flags=flags) for who in (people, nobody)
+    )
+    return wanted, without
+
+
+def _path(
+    pipeline: PortraitPipeline,
+    clean: Tensor,
+    fresh: Tensor,
+    nobody: Condition,
+    pairs: list[tuple[int, int]],
+    settings: DiirSettings,
+    on_step: Callable[[], None],
+) -> list[Tensor]:
+    """Latents from clean to t*, one per level: inverted, or for the ablation noised along one straight line."""
+    if not settings.inversion:
+        levels = [pipeline.schedule.level(start) for start, _ in reversed(pairs)]
+        return [clean, *(level**0.5 * clean + (1 - level) ** 0.5 * fresh for level in levels)]
+
+    def predict(latents: Tensor, timestep: int) -> Tensor:
+        output = _ask(pipeline, latents, timestep, nobody)
+        on_step()
+        return output
+
+    return ddim.invert(pipeline.schedule, clean, predict, pairs)
+
+
+def _guided(
+    pipeline: PortraitPipeline, latents: Tensor, timestep: int, wanted: Condition, both: Condition, guidance: float
+) -> Tensor:
+    if guidance == 1:
+        return _ask(pipeline, latents, timestep, wanted)
+    with_id, without = _ask(pipeline, torch.cat([latents, latents]), timestep, both).chunk(2)
+    return without + guidance * (with_id - without)
+
+
+def _ask(pipeline: PortraitPipeline, latents: Tensor, timestep: int, condition: Condition) -> Tensor:
+    steps = torch.full((len(latents),), timestep, device=latents.device)
+    output: Tensor = pipeline.denoiser(latents.to(pipeline.dtype), steps, condition)
+    return output.float()
+
+
+def _noise(seed: int, shape: Sequence[int]) -> Tensor:
+    """On the CPU, so that a seed means the same noise on every device."""
+    return torch.randn(tuple(shape), generator=torch.Generator("cpu").manual_seed(seed))

@@ -1,0 +1,77 @@
+"""The knobs of DIIR, all [ours] within the ranges that suit published relatives, each switchable for ablation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from fpga_models.errors import RequestError
+
+Pairing = Literal["likeness", "map"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiirSettings:
+    """How faces are edited; the defaults are those of `RESTORE`.
+
+    Attributes:
+        t_star: how far the picture is inverted, as a share of the training timesteps, in (0, 1].
+        steps: DDIM steps between clean and t_star, the same each way.
+        guidance: towards the identity while sampling back; inversion always runs without [paper: DDIM inversion].
+        id_scale: strength of the identity tokens; 0 reconstructs the face.
+        gamma: share of the noise inside the mask that is drawn afresh, in [0, 1]: a blurred crop inverts to an
+            over-smooth code. 1 forgets the inversion there.
+        inversion: False noises the crop at random instead of inverting it (ablation).
+        lock: after every step, put the stored path back outside the mask; False lets the background drift (ablation).
+        landmarks: condition on the landmarks of the face being edited [paper]; False shows no control (ablation).
+        prompt: text for the edited crop; empty as in training's text drop.
+        crop_factor: side of the crop over the longer side of the face's box.
+        dilation, feather: mask ellipse over the face's, and width of its soft edge in radii.
+        pairing: who is who without known places: by likeness, or only by the caller's map.
+        min_likeness, margin: least cosine of a pair, and its least distance to the runner-up.
+        min_gain: similarity must rise by more than this.
+        max_landmark_shift: mean landmark distance over the distance of the eyes; above it the result is refused.
+        retries: tries after a refusal, each with t_star lower by `retry_drop`.
+        batch: most crops that go through the networks together.
+    """
+
+    t_star: float = 0.5
+    steps: int = 12
+    guidance: float = 2.0
+    id_scale: float = 0.8
+    gamma: float = 0.3
+    inversion: bool = True
+    lock: bool = True
+    landmarks: bool = True
+    prompt: str = ""
+    crop_factor: float = 2.0
+    dilation: float = 1.25
+    feather: float = 0.3
+    pairing: Pairing = "likeness"
+    min_likeness: float = 0.2
+    margin: float = 0.05
+    min_gain: float = 0.0
+    max_landmark_shift: float = 0.25
+    retries: int = 2
+    retry_drop: float = 0.1
+    batch: int = 8
+
+    def __post_init__(self) -> None:
+        ranges: dict[str, tuple[float, float]] = {
+            "t_star": (0.01, 1), "steps": (1, 1000), "guidance": (1, 20), "id_scale": (0, 5), "gamma": (0, 1),
+            "crop_factor": (1.2, 8), "dilation": (0.5, 3), "feather": (0.01, 2), "retries": (0, 9), "batch": (1, 256),
+        }  # fmt: skip
+        for name, (low, high) in ranges.items():
+            if not low <= (got := getattr(self, name)) <= high:
+                raise RequestError(f"{name} {got}: {low} to {high} wanted.")
+
+    def attempts(self) -> list[float]:
+        """t_star of every try, first one first."""
+        tries = [self.t_star - k * self.retry_drop for k in range(self.retries + 1)]
+        return [self.t_star, *(t for t in tries[1:] if t >= 0.1 - 1e-9)]
+
+
+RESTORE = DiirSettings()
+SWAP = DiirSettings(t_star=0.8, guidance=4.0, id_scale=1.0, gamma=0.45, pairing="map")
+STYLIZED = DiirSettings(t_star=0.5, guidance=3.0, id_scale=0.6, gamma=0.0)
+PRESETS = {"restore": RESTORE, "swap": SWAP, "stylized": STYLIZED}
