@@ -24,7 +24,7 @@ from fpga_models.mini.faces.embeddings import embed_crops
 from fpga_models.mini.faces.report import recognition
 from fpga_models.synthetic.dataset import open_crops, open_scenes
 
-DET_SIZE, DET_THRESH = 256, 0.5
+DET_SIZE, DET_THRESH = 256, 0.6
 PARTS = ("encoder_a", "embeddings", "detector", "encoder_b")
 
 
@@ -38,7 +38,14 @@ def train_encoder(part: str, data: Path, out: Path, schedule: loop.Schedule) -> 
     target = out / ("pack/recogniser.onnx" if part == "encoder_a" else "eval/evaluator.onnx")
     figures = encoder_figures(encoder, encoders.halve(people_by_views(data / "crops_test")[:, :2]))
     export.export_encoder(encoder, target)
+    seal(out / "pack")
     return {"part": part, "file": str(target), **figures}
+
+
+def seal(pack: Path) -> None:
+    """Write the pack's settings as soon as both networks are there, so that no other file ever fits them."""
+    if len(list(pack.glob("*.onnx"))) == 2:
+        export.write_pack_settings(pack, det_size=DET_SIZE, det_thresh=DET_THRESH)
 
 
 def write_embeddings(data: Path, out: Path, threads: int) -> dict[str, object]:
@@ -60,6 +67,7 @@ def train_detector(data: Path, out: Path, schedule: loop.Schedule) -> dict[str, 
     """Train and export the detector; return its figures on freshly rendered people, small and large pictures."""
     checkpoint, target = out / "checkpoints" / "detector.safetensors", out / "pack" / "detector.onnx"
     export.export_detector(detector.train_detector(open_scenes(data / "scenes"), checkpoint, schedule), target)
+    seal(out / "pack")
     figures: dict[str, object] = {"part": "detector", "file": str(target)}
     for size, count in ((128, 600), (384, 60)):
         scenes = held_out_scenes(schedule.seed, count, size)
@@ -104,9 +112,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         figures = write_embeddings(options.data, options.out, options.threads)
     else:
         figures = train_encoder(options.part, options.data, options.out, schedule)
-    pack = options.out / "pack"
-    if len(list(pack.glob("*.onnx"))) == 2:
-        export.write_pack_settings(pack, det_size=DET_SIZE, det_thresh=DET_THRESH)
     sys.stdout.write(json.dumps(figures, indent=2) + "\n")
     return 0
 

@@ -28,7 +28,7 @@ class DetectorConfig:
 
     side: int = 192
     batch: int = 16
-    smallest_face: float = 11.0
+    smallest_face: float = 15.0
     largest_face: float = 190.0
     largest_zoom: float = 3.2
     mosaics: float = 0.6

@@ -12,6 +12,7 @@ Floats = NDArray[np.float32]
 ANCHOR_SIDES = {8: (14.0, 28.0), 16: (52.0, 84.0), 32: (128.0, 190.0)}  # px of face that each anchor is for
 POSITIVE_RADIUS = 0.25  # share of the face's side within which a cell answers for it
 NEIGHBOUR_RATIO = 1.5  # anchors whose side differs by less than this may answer too: neither asked nor punished
+SMALLEST_SIDE = 12.0  # px; below, a blurred face and a shoe look the same: neither asked nor punished
 IGNORED, NEGATIVE = -2, -1
 
 
@@ -52,7 +53,8 @@ def assign(boxes: Floats, points: Floats, side: int) -> Targets:
     for index in np.argsort(-spans.max(1, initial=0.0)):  # small faces last: they win a contested cell
         centre, span = boxes[index, :2] + spans[index] / 2, float(spans[index].max())
         distance = np.abs(corners - centre).max(1)
-        if not ((centre >= 0) & (centre < side)).all():  # more than half is cut away
+        cut_away = not ((centre >= 0) & (centre < side)).all()
+        if cut_away or span < SMALLEST_SIDE:
             inside = ((corners >= boxes[index, :2] - 8) & (corners <= boxes[index, 2:] + 8)).all(1)
             face[inside & (face == NEGATIVE)] = IGNORED
             continue

@@ -40,9 +40,16 @@ def test_box_and_keypoints_are_recovered_from_the_targets() -> None:
 
 
 def test_the_smallest_face_still_has_a_cell() -> None:
-    targets = assign(np.array([[50, 50, 59, 59]], np.float32), POINTS, 96)
+    targets = assign(np.array([[50, 50, 62, 62]], np.float32), POINTS, 96)
 
     assert (targets.face == 0).sum() >= 1
+
+
+def test_a_face_too_small_to_tell_from_a_shoe_is_neither_asked_for_nor_punished() -> None:
+    targets = assign(np.array([[50, 50, 59, 59]], np.float32), POINTS, 96)
+
+    assert not (targets.face == 0).any()
+    assert (targets.face == IGNORED).any()
 
 
 def test_a_face_that_is_mostly_cut_away_is_neither_asked_for_nor_punished() -> None:
