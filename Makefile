@@ -18,7 +18,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-demo: setup ## make twelve portraits of eight people on this machine and show the contact sheet
+demo: setup ## make fourteen portraits of eight people on this machine and show the contact sheet
 	$(BIN)/fpga demo --state-dir $(STATE)
 
 up: setup ## start the embedded system and keep it running
