@@ -4,6 +4,7 @@ from fpga_models.diir.pairing import Reference
 from fpga_models.diir.report import DiirResult, FaceReport
 from fpga_models.diir.restorer import Restorer
 from fpga_models.diir.settings import PRESETS, RESTORE, STYLIZED, SWAP, DiirSettings
+from fpga_models.diir.wrap import RestoredOutput, RestoringPipeline
 
 __all__ = [
     "PRESETS",
@@ -14,5 +15,7 @@ __all__ = [
     "DiirSettings",
     "FaceReport",
     "Reference",
+    "RestoredOutput",
     "Restorer",
+    "RestoringPipeline",
 ]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ from fpga_models.diir.pairing import Reference, by_place, pair, points_of
 from fpga_models.diir.picture import Floats, Picture, blend, check_picture, rgb8
 from fpga_models.diir.report import NO_FACE, NO_PAIR, DiirResult, FaceReport, as_box
 from fpga_models.diir.settings import RESTORE, DiirSettings
+from fpga_models.diir.wrap import RestoringPipeline
 from fpga_models.errors import RequestError
 from fpga_models.faces import Face, FacePack
 from fpga_models.pipeline import PortraitPipeline, unit_embedding
@@ -127,6 +129,10 @@ class Restorer:
     def faces(self, picture: Picture) -> list[Face]:
         """The faces of a picture from left to right: the order that a `mapping` counts in."""
         return find_faces(self.pack, rgb8(picture))
+
+    def wrap(self, generator: Callable[..., Any], *, settings: DiirSettings = RESTORE) -> RestoringPipeline:
+        """Put this restorer behind any diffusers pipeline: its arguments stay, `references` is added."""
+        return RestoringPipeline(generator=generator, restore=self.restore, settings=settings)
 
     def _unit(self, reference: Reference) -> Reference:
         width = self.pipeline.denoiser.id_adapter.config.embedding_dim
