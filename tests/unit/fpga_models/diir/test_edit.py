@@ -15,7 +15,7 @@ from fpga_models.errors import RequestError
 from fpga_models.pipeline import PortraitPipeline
 from tests.unit.fpga_models.diir.conftest import scene
 
-QUIET = replace(RESTORE, steps=3, guidance=1.0, gamma=0.0)
+QUIET = replace(RESTORE, t_star=0.5, id_scale=0.8, steps=3, guidance=1.0, gamma=0.0)
 BATCH_TOLERANCE = 1  # grey levels
 
 

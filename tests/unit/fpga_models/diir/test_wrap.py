@@ -24,7 +24,17 @@ from fpga_models.mini.networks import build_scheduler
 from fpga_models.pipeline import PortraitPipeline
 from tests.unit.fpga_models.diir.conftest import scene
 
-OPEN = replace(RESTORE, steps=2, guidance=1.0, gamma=0.0, min_gain=-2.0, max_landmark_shift=9.0, retries=0)
+OPEN = replace(
+    RESTORE,
+    t_star=0.5,
+    id_scale=0.8,
+    steps=2,
+    guidance=1.0,
+    gamma=0.0,
+    min_gain=-2.0,
+    max_landmark_shift=9.0,
+    retries=0,
+)
 BLOCKS: dict[str, Any] = {
     "block_out_channels": (16, 32),
     "layers_per_block": 1,
