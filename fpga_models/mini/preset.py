@@ -42,7 +42,7 @@ def preset_facts(verdict: dict[str, Any], components: list[dict[str, str]]) -> d
         "sizes": [[IMAGE_SIDE, IMAGE_SIDE]],
         "latent_factor": 8,
         "max_people": MAX_PEOPLE,
-        "defaults": {"steps": 20, "guidance": 2.0, "id_scale": 1.0, "control": "landmark"},
+        "defaults": {"steps": 20, "guidance": 1.5, "id_scale": 1.0, "control": "landmark"},
         "limits": {"steps": [1, 100], "guidance": [1.0, 8.0], "id_scale": [0.0, 2.0]},
         "layouts": {name: _layout(name, slots) for name, slots in layouts().items()},
         "styles": STYLES,
