@@ -17,11 +17,11 @@ from pathlib import Path
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One command; done when `product` exists. `output` takes what the command prints."""
+    """One command; done when `product` exists, always run without one. `output` takes what the command prints."""
 
     module: str
     arguments: tuple[str, ...]
-    product: Path
+    product: Path | None
     output: Path | None = None
 
 
@@ -35,9 +35,9 @@ def recipe(data: Path, out: Path, *, minutes: float, workers: int, seed: int) ->
         arguments = (part, *common, "--out", str(faces), "--minutes", str(length))
         return Step(module="fpga_models.mini.faces", arguments=arguments, product=product)
 
-    def export(folder: Path, *extra: str) -> Step:
+    def export(folder: Path, product: Path | None, *extra: str) -> Step:
         sources = ("--run", str(run), "--vae", str(vae), "--faces", str(faces), "--out", str(folder))
-        return Step(module="fpga_models.mini.export", arguments=(*sources, *extra), product=folder / "weights.json")
+        return Step(module="fpga_models.mini.export", arguments=(*sources, *extra), product=product)
 
     return [
         Step(
@@ -60,7 +60,7 @@ def recipe(data: Path, out: Path, *, minutes: float, workers: int, seed: int) ->
             arguments=(*common, "--out", str(run), "--minutes", str(minutes), "--workers", str(workers)),
             product=run / "finished.json",
         ),
-        export(draft),
+        export(draft, draft / "weights.json"),
         Step(
             module="fpga_models.metrics.calibrate",
             arguments=("--preset-dir", str(draft)),
@@ -73,7 +73,7 @@ def recipe(data: Path, out: Path, *, minutes: float, workers: int, seed: int) ->
             product=figures,
             output=figures,
         ),
-        export(out, "--verdict", str(verdict), "--figures", str(figures)),
+        export(out, None, "--verdict", str(verdict), "--figures", str(figures)),
     ]
 
 
@@ -99,7 +99,7 @@ def main() -> int:
     steps = recipe(options.data, options.out, minutes=options.minutes, workers=options.workers, seed=options.seed)
     for number, step in enumerate(steps, start=1):
         title = f"[{number}/{len(steps)}] {step.module} {' '.join(step.arguments)}\n"
-        if step.product.exists():
+        if step.product and step.product.exists():
             sys.stderr.write(f"done {title}")
             continue
         sys.stderr.write(title)
