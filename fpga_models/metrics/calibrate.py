@@ -44,7 +44,7 @@ class ErrorRates:
         false_reject: share of faces placed and conditioned rightly that would be rejected outright.
     """
 
-    false_accept: float = 0.001
+    false_accept: float = 0.01
     false_reject: float = 0.02
 
 
