@@ -138,8 +138,10 @@ def _seconds(batch: Batch) -> float | None:
 
 
 def _thresholds(version: ModelVersion | None) -> dict[str, float]:
+    """Return the two lines that a verdict draws, out of all that was measured with them."""
     measured = version.manifest.get("verdict", {}) if version else {}
-    return {name: value for name, value in measured.items() if isinstance(value, int | float)}
+    words = {"accept": "accepted", "review": "needs review"}
+    return {word: float(measured[name]) for name, word in words.items() if name in measured}
 
 
 def _people(item: Mapping[str, Any], handles: Mapping[str, str]) -> list[str]:
