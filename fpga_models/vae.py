@@ -98,7 +98,7 @@ class Decoder(nn.Module):
         return pixels
 
 
-class MiniVAE(ModelMixin, ConfigMixin):  # type: ignore[misc]
+class MiniVAE(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers ships no types
     """The autoencoder of the mini preset; `from_pretrained` and `save_pretrained` as in diffusers.
 
     Pixels are (B, 3, H, W) in [-1, 1], H and W divisible by 8; latents (B, 16, H/8, W/8) have about unit variance per
@@ -107,7 +107,7 @@ class MiniVAE(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
     config_name = "config.json"
 
-    @register_to_config  # type: ignore[untyped-decorator]
+    @register_to_config  # type: ignore[untyped-decorator]  # likewise
     def __init__(
         self,
         in_channels: int = 3,

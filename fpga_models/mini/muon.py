@@ -20,7 +20,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # no closure is ever given
         """Apply one update; parameters with two or more dimensions are seen as (rows, rest)."""
         for group in self.param_groups:
             for parameter in group["params"]:

@@ -95,7 +95,7 @@ def train(data: Path, out: Path, recipe: Recipe, console: Console) -> MiniVAE:
     scenes = open_scenes(data / "scenes")
     vae: MiniVAE = MiniVAE()
     trainee = Trainee(vae)
-    trainee.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    trainee.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack this form
     matrices, others = split_parameters(trainee)
     optimisers = (Muon(matrices, lr=recipe.lr), AdamW(others, lr=recipe.lr, betas=(0.9, 0.99), weight_decay=0.0))
     checkpoint, step = out / "checkpoint.safetensors", 0
@@ -135,7 +135,7 @@ def _step(trainee: Trainee, optimisers: tuple[Muon, AdamW], scenes: Scenes, reci
         recipe.batch, trainee.normalise.num_features, recipe.crop // 8, recipe.crop // 8, generator=generator
     )
     loss = reconstruction_loss(trainee(pixels, noise), pixels, weights, recipe.gradient_weight)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     nn.utils.clip_grad_norm_(trainee.parameters(), 1.0)
     for optimiser in optimisers:
         optimiser.step()

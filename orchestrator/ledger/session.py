@@ -133,7 +133,7 @@ def _engine(url: str) -> Engine:
 
 def _prepare_sqlite(connection: object, _: ConnectionPoolEntry) -> None:
     connection.isolation_level = None  # type: ignore[attr-defined]  # the driver must not begin by itself
-    cursor = connection.cursor()  # type: ignore[attr-defined]
+    cursor = connection.cursor()  # type: ignore[attr-defined]  # a driver's own connection
     for pragma in SQLITE_PRAGMAS:
         cursor.execute(pragma)
     cursor.close()

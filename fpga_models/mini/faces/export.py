@@ -40,7 +40,7 @@ def _export(
     network: nn.Module, example: torch.Tensor, path: Path, outputs: list[str], axes: dict[str, dict[int, str]]
 ) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    network = network.eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    network = network.eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # torch's stubs lack this form
     torch.onnx.export(  # the TorchScript exporter: the newer one needs a package that nothing else here uses
         network,
         (example,),

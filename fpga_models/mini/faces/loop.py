@@ -89,7 +89,7 @@ def train(
                     group["lr"] = learning_rate(schedule, share)
             loss = loss_of(np.random.default_rng([schedule.seed, step]), share)
             whole.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
             torch.nn.utils.clip_grad_norm_(whole.parameters(), 5.0)
             for optimiser in optimisers:
                 optimiser.step()

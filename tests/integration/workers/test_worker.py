@@ -131,7 +131,7 @@ def test_a_worker_killed_three_times_loses_and_doubles_nothing(tmp_path: Path) -
         batch_id = rig.submit(solo(40))
         for kills in range(1, 4):
             done = 6 * kills
-            rig.wait(lambda: rig.counts(batch_id)["completed"] >= done, f"{done} are done", 90)  # noqa: B023
+            rig.wait(lambda: rig.counts(batch_id)["completed"] >= done, f"{done} are done", 90)  # noqa: B023 waited for within this turn
             os.killpg(worker.pid, signal.SIGKILL)
             worker.wait()
             worker = rig.start_worker()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from diffusers.models.modeling_utils import ModelMixin
 
 from fpga_models import ddim
 from fpga_models.denoiser import Denoiser
-from fpga_models.diir import Restorer
+from fpga_models.diir import RESTORE, Restorer
 from fpga_models.faces import FacePack
 from fpga_models.hint import HintAdapter, HintConfig
 from fpga_models.id_adapter import IdAdapter, IdAdapterConfig
@@ -28,6 +29,18 @@ from fpga_models.vae import DecoderOutput, DiagonalGaussianDistribution, Encoder
 
 WEIGHTS = Path(__file__).parents[4] / "fpga_models" / "weights" / "mini"
 CELL = 8
+OPEN = replace(
+    RESTORE,
+    t_star=0.5,
+    id_scale=0.8,
+    steps=2,
+    guidance=1.0,
+    gamma=0.0,
+    min_gain=-2.0,
+    max_landmark_shift=9.0,
+    retries=0,
+)
+"""Settings under which the gate lets everything through, in two steps."""
 
 
 class FoldingVAE(ModelMixin, ConfigMixin):

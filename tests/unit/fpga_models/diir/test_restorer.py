@@ -6,23 +6,12 @@ import cv2
 import numpy as np
 import pytest
 
-from fpga_models.diir import RESTORE, SWAP, DiirResult, DiirSettings, Reference, Restorer
+from fpga_models.diir import SWAP, DiirResult, DiirSettings, Reference, Restorer
 from fpga_models.diir.picture import Picture, rgb8
 from fpga_models.errors import EmbeddingError, RequestError
 from fpga_models.faces import PictureError
-from tests.unit.fpga_models.diir.conftest import scene
+from tests.unit.fpga_models.diir.conftest import OPEN, scene
 
-OPEN = replace(
-    RESTORE,
-    t_star=0.5,
-    id_scale=0.8,
-    steps=2,
-    guidance=1.0,
-    gamma=0.0,
-    min_gain=-2.0,
-    max_landmark_shift=9.0,
-    retries=0,
-)
 """A gate that lets everything through: random networks improve nothing, and pasting is what is looked at here."""
 
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,23 +17,12 @@ from diffusers import (
 from diffusers.utils import BaseOutput
 from PIL import Image as PilImage
 
-from fpga_models.diir import RESTORE, Reference, Restorer
+from fpga_models.diir import Reference, Restorer
 from fpga_models.errors import RequestError
 from fpga_models.mini.networks import build_scheduler
 from fpga_models.pipeline import PortraitPipeline
-from tests.unit.fpga_models.diir.conftest import scene
+from tests.unit.fpga_models.diir.conftest import OPEN, scene
 
-OPEN = replace(
-    RESTORE,
-    t_star=0.5,
-    id_scale=0.8,
-    steps=2,
-    guidance=1.0,
-    gamma=0.0,
-    min_gain=-2.0,
-    max_landmark_shift=9.0,
-    retries=0,
-)
 BLOCKS: dict[str, Any] = {
     "block_out_channels": (16, 32),
     "layers_per_block": 1,
