@@ -4,7 +4,8 @@
 
 The learning rate is flat and then falls linearly to zero over the last `--anneal` share of the minutes. A stopped run
 continues from its newest checkpoint; `--minutes` counts over all runs. The checkpoint before the fall is kept, so
-that a longer run can start from it (delete the later ones and raise `--minutes`).
+that a longer run can start from it (delete the later ones and raise `--minutes`). `--start PRESET` begins from the
+weights of a finished preset folder instead of random ones, with a fresh optimiser.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file
+from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 from transformers import CLIPTokenizer
 
@@ -32,6 +35,7 @@ from fpga_models.mini.tokenizer import build_tokenizer
 from fpga_models.mini.training_data import TrainingData, draw_batch, open_training_data, token_ids
 from fpga_models.mini.validation import face_errors, validation_batch
 from fpga_models.mmf import checkpoint, parallel
+from fpga_models.mmf.batch import Disturbance
 from fpga_models.mmf.loop import LoopConfig, Trainee, Trainer
 from fpga_models.mmf.modes import ModePlan
 from fpga_models.synthetic import KINDS, VOCABULARY
@@ -55,6 +59,7 @@ class RunConfig:
     round_steps: int = 25
     rounds_between_saves: int = 20
     threads: int = 1
+    start: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +87,22 @@ def build_trainer(loop: LoopConfig) -> tuple[Trainer, CLIPTokenizer]:
     trainee = Trainee(build_denoiser(), build_text_encoder(len(tokenizer), tokenizer.eos_token_id))
     empty = torch.from_numpy(token_ids(tokenizer, [""])[0])
     return Trainer(trainee, ddim.Schedule.of(build_scheduler()), loop, empty), tokenizer
+
+
+def preset_weights(trainer: Trainer, preset: Path) -> dict[str, Tensor]:
+    """Weights of a finished preset folder under the trainee's names, in float32.
+
+    Saving folds the projector's input scale into its first layer; here it is taken out again.
+    """
+    parts = {
+        "denoiser.unet.": preset / "unet" / "diffusion_pytorch_model.safetensors",
+        "denoiser.id_adapter.": preset / "id_adapter.safetensors",
+        "denoiser.hint.": preset / "hint.safetensors",
+        "text_encoder.": preset / "text_encoder" / "model.safetensors",
+    }
+    state = {prefix + key: value.float() for prefix, path in parts.items() for key, value in load_file(path).items()}
+    state["denoiser.id_adapter.image_proj.proj.0.weight"] /= trainer.trainee.denoiser.id_adapter.config.input_scale
+    return state
 
 
 def train(trainer: Trainer, data: TrainingData, config: RunConfig, out: Path) -> Iterator[dict[str, Any]]:
@@ -145,6 +166,8 @@ def run(rank: int, workers: int, store: Path, data: Path, out: Path, loop: LoopC
     cv2.setNumThreads(1)
     torch.set_num_threads(1 if workers > 1 else config.threads)
     trainer, tokenizer = build_trainer(loop)
+    if config.start:
+        trainer.begin_from(preset_weights(trainer, Path(config.start)))
     records = train(trainer, open_training_data(data, tokenizer), config, out)
     with (out / "metrics.jsonl").open("a") as log:
         for record in records:
@@ -167,6 +190,9 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="processes of one thread each")
     parser.add_argument("--threads", type=int, default=1, help="threads, if there is one worker")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--start", type=Path, help="preset folder whose weights to begin from")
+    parser.add_argument("--rate", type=float, default=RunConfig.rate)
+    parser.add_argument("--embedding-noise", type=float, default=Disturbance.embedding_noise)
     parser.add_argument("--batch-size", type=int, default=LoopConfig.batch_size)
     parser.add_argument("--shares", type=float, nargs=len(KINDS), default=KIND_SHARES, help=f"of {' '.join(KINDS)}")
     parser.add_argument("--mode-order", choices=("random", "strict"), default="random")
@@ -174,9 +200,16 @@ def main() -> None:
     options = parser.parse_args()
 
     os.nice(5)
-    loop = LoopConfig(seed=options.seed, batch_size=options.batch_size, bfloat16=not options.fp32)
+    loop = LoopConfig(
+        seed=options.seed,
+        batch_size=options.batch_size,
+        disturbance=Disturbance(embedding_noise=options.embedding_noise),
+        bfloat16=not options.fp32,
+    )
     config = RunConfig(
         minutes=options.minutes,
+        rate=options.rate,
+        start=str(options.start) if options.start else None,
         anneal=options.anneal,
         kind_shares=tuple(options.shares),
         modes=ModePlan(order=options.mode_order),

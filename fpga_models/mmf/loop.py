@@ -110,6 +110,13 @@ class Trainer:
         }
         return checkpoint.save(directory, self.step, parts, facts)
 
+    def begin_from(self, weights: Mapping[str, Tensor]) -> None:
+        """Start from these weights, moving average included, with a fresh optimiser."""
+        self.trainee.load_state_dict(weights)
+        with torch.no_grad():
+            for name, p in self.trainee.named_parameters():
+                self.average[name].copy_(p)
+
     def resume(self, folder: Path) -> dict[str, Any]:
         """Continue from a checkpoint; returns the caller's facts."""
         parts, facts = checkpoint.load(folder)
