@@ -289,7 +289,11 @@ class ModelVersion(Row):
     location: Mapped[str] = mapped_column(Text)
     licence: Mapped[str]
     manifest: Mapped[dict[str, Any]]
+    """`files` with their hashes, `made` (command, config), `verdict` (thresholds measured for these weights)."""
     parent_id: Mapped[str | None] = mapped_column(ForeignKey("model_version.id"))
+    dataset_id: Mapped[str | None]
+    code_version: Mapped[str | None]
+    seed: Mapped[int | None] = mapped_column(BigInteger)
     tainted_at: Mapped[datetime | None]
     created_at: Mapped[datetime]
 
@@ -320,6 +324,8 @@ class ModelAliasMove(Row):
     to_id: Mapped[str] = mapped_column(ForeignKey("model_version.id"))
     actor: Mapped[str]
     reason: Mapped[str] = mapped_column(Text)
+    rollback: Mapped[bool | None]
+    """True where the move went back to an earlier version."""
     moved_at: Mapped[datetime]
 
 
