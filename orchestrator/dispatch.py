@@ -20,10 +20,10 @@ from orchestrator.settings import Settings
 log = logging.getLogger(__name__)
 FLOW = "generate_batch"
 WATCH = "watch"
-"""Name of the deployment without a schedule: it watches batches that were submitted by hand."""
+"""Name of each flow's deployment without a schedule: it watches batches that were submitted by hand."""
 TAG = "fpga"
-FLOWS = {"generate": (FLOW, WATCH)}
-"""Deployment that watches a batch, by the batch's kind."""
+FLOWS = {"generate": FLOW}
+"""Flow that watches a batch, by the batch's kind; each has one deployment called WATCH."""
 LATE = timedelta(hours=1)
 """A batch that ended so long ago gets no flow run any more: Prefect, back after a week, shall not start a thousand."""
 
@@ -40,10 +40,9 @@ def start_flow(settings: Settings, batch_id: str, kind: str) -> str:
         TransientError: Prefect cannot be reached.
         NotFoundError: the deployment does not exist there.
     """
-    flow, deployment = FLOWS[kind]
     with connect(settings) as api:
         run = api.create_flow_run(
-            api.deployment(flow, deployment)["id"],
+            api.deployment(FLOWS[kind], WATCH)["id"],
             name=batch_id,
             parameters={"batch_id": batch_id},
             tags=[TAG, batch_id],

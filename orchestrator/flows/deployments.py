@@ -19,16 +19,25 @@ from orchestrator.storage import ByteStore
 
 POOL = "fpga"
 SCHEDULE_TAG = "fpga-schedule"
-ENTRYPOINT = "orchestrator.flows.generate_batch.generate_batch"
-PARAMETERS_SCHEMA = {
-    "title": "Parameters",
-    "type": "object",
-    "properties": {
-        "batch_id": {"title": "batch_id", "anyOf": [{"type": "string"}, {"type": "null"}], "default": None},
-        "manifest": {"title": "manifest", "anyOf": [{"type": "object"}, {"type": "null"}], "default": None},
-    },
-}
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowFacts:
+    """What Prefect must know of a flow; `parameter` is what a schedule fills in, beside `batch_id`."""
+
+    entrypoint: str
+    description: str
+    parameter: str
+
+
+FLOW_FACTS = {
+    FLOW: FlowFacts(
+        entrypoint="orchestrator.flows.generate_batch.generate_batch",
+        description="Watches a batch until it has ended, or makes one from a stored manifest.",
+        parameter="manifest",
+    ),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +71,7 @@ class Schedule:
 
 
 def ensure_deployments(settings: Settings) -> None:
-    """Create or renew the work pool and the deployment that watches batches; schedules are left as they are.
+    """Create or renew the work pool and the deployments that watch batches; schedules are left as they are.
 
     Raises:
         TransientError: Prefect cannot be reached.
@@ -73,8 +82,9 @@ def ensure_deployments(settings: Settings) -> None:
 
 def ensure(api: PrefectApi) -> None:
     """Do what `ensure_deployments` does over an open connection."""
-    _ensure_pool(api)
-    _put_deployment(api, WATCH, tags=[TAG])
+    ensure_pool(api)
+    for flow in FLOW_FACTS:
+        put_deployment(api, WATCH, flow=flow, tags=[TAG])
 
 
 def continue_killed(api: PrefectApi) -> int:
@@ -122,9 +132,9 @@ def add_schedule(
         key = f"s/{stored['owner']}/{sha256}.{stored['format']}"
         store.put(key, manifest, media_type="text/plain", sha256=sha256)
         kept = StoredManifest(key=key, sha256=sha256, **stored)
-        _ensure_pool(api)
+        ensure_pool(api)
         try:
-            _put_deployment(
+            put_deployment(
                 api,
                 name,
                 tags=[TAG, SCHEDULE_TAG],
@@ -168,7 +178,8 @@ def run_now(settings: Settings, name: str) -> str:
         return str(api.create_flow_run(_get(api, name)["id"], tags=[SCHEDULE_TAG])["id"])
 
 
-def _ensure_pool(api: PrefectApi) -> None:
+def ensure_pool(api: PrefectApi) -> None:
+    """Create the work pool that flow runs wait in, unless it exists."""
     try:
         api.call("GET", f"work_pools/{POOL}")
     except NotFoundError:
@@ -176,18 +187,28 @@ def _ensure_pool(api: PrefectApi) -> None:
         api.call("POST", "work_pools/", {"name": POOL, "type": "process", "description": "flows of FPGA"})
 
 
-def _put_deployment(api: PrefectApi, name: str, **fields: Any) -> None:
-    flow = api.call("POST", "flows/", {"name": FLOW, "tags": [TAG]})
+def put_deployment(api: PrefectApi, name: str, *, flow: str = FLOW, **fields: Any) -> None:
+    """Create or renew a deployment of one of our flows; `fields` are Prefect's own."""
+    facts = FLOW_FACTS[flow]
+    made = api.call("POST", "flows/", {"name": flow, "tags": [TAG]})
     body = {
         "name": name,
-        "flow_id": flow["id"],
-        "entrypoint": ENTRYPOINT,
+        "flow_id": made["id"],
+        "entrypoint": facts.entrypoint,
         "work_pool_name": POOL,
-        "parameter_openapi_schema": PARAMETERS_SCHEMA,
-        "description": "Watches a batch until it has ended, or makes one from a stored manifest.",
+        "parameter_openapi_schema": _parameters_schema(facts.parameter),
+        "description": facts.description,
         **fields,
     }
     api.call("POST", "deployments/", body)
+
+
+def _parameters_schema(parameter: str) -> dict[str, Any]:
+    def optional(name: str, kind: str) -> dict[str, Any]:
+        return {"title": name, "anyOf": [{"type": kind}, {"type": "null"}], "default": None}
+
+    properties = {"batch_id": optional("batch_id", "string"), parameter: optional(parameter, "object")}
+    return {"title": "Parameters", "type": "object", "properties": properties}
 
 
 def _find(api: PrefectApi, name: str) -> dict[str, Any] | None:
