@@ -78,48 +78,53 @@ def submit(ledger: Ledger, new: NewBatch) -> Submitted:
         ConflictError: the idempotency key was used for another request.
     """
     with ledger.write() as session:
-        moment = now(session)
-        if new.idempotency_key is not None:
-            known = session.scalars(
-                select(Batch).where(Batch.owner == new.owner, Batch.idempotency_key == new.idempotency_key)
-            ).first()
-            if known is not None:
-                if known.request_sha256 != new.request_sha256:
-                    raise ConflictError(
-                        f"idempotency key {new.idempotency_key!r} belongs to batch {known.id} with another request",
-                        code="idempotency_conflict",
-                    )
-                return Submitted(batch_id=known.id, repeated=True)
-        batch_id = new_id("bat")
-        session.add(
-            Batch(
-                id=batch_id,
-                owner=new.owner,
-                kind=new.kind,
-                name=new.name,
-                state="paused" if new.paused else "in_progress",
-                paused_at=moment if new.paused else None,
-                lane=new.lane,
-                priority=new.priority,
-                preset=new.preset,
-                model_version_id=new.model_version_id,
-                parent_id=new.parent_id,
-                idempotency_key=new.idempotency_key,
-                request_sha256=new.request_sha256,
-                options=new.options,
-                total=len(new.items),
-                rejected_rows=list(new.rejected_rows),
-                flow_run_id=new.flow_run_id,
-                created_at=moment,
-            )
+        return enter(session, new)
+
+
+def enter(session: Session, new: NewBatch) -> Submitted:
+    """Do what `submit` does inside the caller's transaction."""
+    moment = now(session)
+    if new.idempotency_key is not None:
+        known = session.scalars(
+            select(Batch).where(Batch.owner == new.owner, Batch.idempotency_key == new.idempotency_key)
+        ).first()
+        if known is not None:
+            if known.request_sha256 != new.request_sha256:
+                raise ConflictError(
+                    f"idempotency key {new.idempotency_key!r} belongs to batch {known.id} with another request",
+                    code="idempotency_conflict",
+                )
+            return Submitted(batch_id=known.id, repeated=True)
+    batch_id = new_id("bat")
+    session.add(
+        Batch(
+            id=batch_id,
+            owner=new.owner,
+            kind=new.kind,
+            name=new.name,
+            state="paused" if new.paused else "in_progress",
+            paused_at=moment if new.paused else None,
+            lane=new.lane,
+            priority=new.priority,
+            preset=new.preset,
+            model_version_id=new.model_version_id,
+            parent_id=new.parent_id,
+            idempotency_key=new.idempotency_key,
+            request_sha256=new.request_sha256,
+            options=new.options,
+            total=len(new.items),
+            rejected_rows=list(new.rejected_rows),
+            flow_run_id=new.flow_run_id,
+            created_at=moment,
         )
-        session.flush()
-        _insert_items(session, batch_id, new, moment)
-        if new.flow and new.flow_run_id is None:
-            outbox.add(session, new.owner, "flow.start", batch_id, {"kind": new.kind}, moment)
-        audit.write(session, new.owner, "batch.submit", batch_id, {"items": len(new.items), "kind": new.kind}, moment)
-        if not new.items:
-            lifecycle.close_batch(session, batch_id, moment)
+    )
+    session.flush()
+    _insert_items(session, batch_id, new, moment)
+    if new.flow and new.flow_run_id is None:
+        outbox.add(session, new.owner, "flow.start", batch_id, {"kind": new.kind}, moment)
+    audit.write(session, new.owner, "batch.submit", batch_id, {"items": len(new.items), "kind": new.kind}, moment)
+    if not new.items:
+        lifecycle.close_batch(session, batch_id, moment)
     return Submitted(batch_id=batch_id, repeated=False)
 
 

@@ -1,20 +1,50 @@
-"""Model versions and their aliases; an alias moves in one transaction and never without a line in its history."""
+"""Model versions and their aliases; an alias moves in one transaction and never without a line in its history.
+
+Batches that were not pinned to a version follow the champion: a move gives open ones the new version with the alias,
+so that running workers take it up at their next claim.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from orchestrator.errors import ConflictError, NotFoundError
-from orchestrator.ledger import audit
+from orchestrator.ledger import artifacts, audit
 from orchestrator.ledger.base import new_id
-from orchestrator.ledger.rows import ModelAlias, ModelAliasMove, ModelVersion
+from orchestrator.ledger.rows import Artifact, Batch, ModelAlias, ModelAliasMove, ModelVersion
+from orchestrator.ledger.rows_training import GateDecision, ModelFile
 from orchestrator.ledger.session import Ledger, now, retrying
+from orchestrator.ledger.states import BATCH_ENDED
 
 CHAMPION = "champion"
+CANDIDATE = "candidate"
+STORED = "store:"
+"""Location of a version whose files lie in the byte store, listed by `ModelFile`."""
+FOLLOWING = ("generate", "restore")
+"""Kinds of batches that go on with a new champion, unless their options say `pinned`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewVersion:
+    """A set of weights as it is registered; `files` maps paths to artifacts, for those in the byte store."""
+
+    owner: str
+    preset: str
+    tensor_sha256: str
+    licence: str
+    manifest: dict[str, Any]
+    location: str = STORED
+    parent_id: str | None = None
+    dataset_id: str | None = None
+    code_version: str | None = None
+    seed: int | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 @retrying
@@ -28,55 +58,160 @@ def register(
     licence: str,
     manifest: dict[str, Any],
     parent_id: str | None = None,
+    dataset_id: str | None = None,
+    seed: int | None = None,
 ) -> str:
-    """Enter a set of weights and return the id of its version; the same tensors are entered once.
+    """Enter a set of weights that lies in a folder and return the id of its version."""
+    new = NewVersion(
+        owner=owner,
+        preset=preset,
+        tensor_sha256=tensor_sha256,
+        location=location,
+        licence=licence,
+        manifest=manifest,
+        parent_id=parent_id,
+        dataset_id=dataset_id,
+        seed=seed,
+    )
+    with ledger.write() as session:
+        return add(session, new, now(session))
+
+
+def add(session: Session, new: NewVersion, moment: datetime) -> str:
+    """Enter a set of weights inside the caller's transaction; the same tensors are entered once.
 
     The first version of a preset becomes its champion.
     """
-    with ledger.write() as session:
-        moment = now(session)
-        known = session.scalars(
-            select(ModelVersion).where(ModelVersion.preset == preset, ModelVersion.tensor_sha256 == tensor_sha256)
-        ).first()
-        if known is not None:
-            known.location, known.manifest = location, manifest
-            return known.id
-        number = (session.scalar(select(func.max(ModelVersion.number)).where(ModelVersion.preset == preset)) or 0) + 1
-        version = ModelVersion(
-            id=new_id("mdl"),
-            owner=owner,
-            preset=preset,
-            number=number,
-            tensor_sha256=tensor_sha256,
-            location=location,
-            licence=licence,
-            manifest=manifest,
-            parent_id=parent_id,
-            created_at=moment,
-        )
-        session.add(version)
-        session.flush()
-        audit.write(session, owner, "model.register", version.id, {"preset": preset, "number": number}, moment)
-        if session.get(ModelAlias, (preset, CHAMPION)) is None:
-            _move(session, owner, version, CHAMPION, "first version of the preset")
-        return version.id
+    known = session.scalars(
+        select(ModelVersion).where(ModelVersion.preset == new.preset, ModelVersion.tensor_sha256 == new.tensor_sha256)
+    ).first()
+    if known is not None:
+        if new.location != STORED:
+            known.location, known.manifest = new.location, new.manifest
+            known.dataset_id, known.seed = new.dataset_id or known.dataset_id, new.seed
+        return known.id
+    number = (session.scalar(select(func.max(ModelVersion.number)).where(ModelVersion.preset == new.preset)) or 0) + 1
+    version = ModelVersion(
+        id=new_id("mdl"),
+        owner=new.owner,
+        preset=new.preset,
+        number=number,
+        tensor_sha256=new.tensor_sha256,
+        location=new.location,
+        licence=new.licence,
+        manifest=new.manifest,
+        parent_id=new.parent_id,
+        dataset_id=new.dataset_id,
+        code_version=new.code_version,
+        seed=new.seed,
+        created_at=moment,
+    )
+    session.add(version)
+    session.flush()
+    for path, artifact_id in new.files.items():
+        artifacts.confirm(session, artifact_id)
+        session.add(ModelFile(model_version_id=version.id, path=path, owner=new.owner, artifact_id=artifact_id))
+    audit.write(session, new.owner, "model.register", version.id, {"preset": new.preset, "number": number}, moment)
+    if session.get(ModelAlias, (new.preset, CHAMPION)) is None:
+        move(session, new.owner, version, CHAMPION, "first version of the preset")
+    return version.id
 
 
 @retrying
-def promote(ledger: Ledger, owner: str, version_id: str, *, alias: str = CHAMPION, reason: str) -> None:
+def promote(
+    ledger: Ledger, owner: str, version_id: str, *, alias: str = CHAMPION, reason: str, override: bool = False
+) -> None:
     """Make an alias mean this version.
+
+    Args:
+        override: promote although the gate has refused it; the history says so.
 
     Raises:
         NotFoundError: no such version.
-        ConflictError: it was trained on pictures of a person who withdrew.
+        ConflictError: it was trained on pictures of a person who withdrew, or the gate refused it.
     """
     with ledger.write() as session:
-        version = session.get(ModelVersion, version_id)
-        if version is None:
-            raise NotFoundError(f"there is no model version {version_id!r}", code="model_not_found")
-        if version.tainted_at is not None:
-            raise ConflictError(f"model version {version_id} is tainted by withdrawn data", code="model_tainted")
-        _move(session, owner, version, alias, reason)
+        version = get(session, version_id)
+        check_untainted(version)
+        refused = _refusal(session, version_id)
+        if refused and not override:
+            raise ConflictError(
+                f"the gate refused model version {version_id}: {'; '.join(refused)}; --override promotes it anyway",
+                code="gate_refused",
+            )
+        move(session, owner, version, alias, f"{reason} (against the gate)" if refused else reason)
+
+
+@retrying
+def rollback(ledger: Ledger, owner: str, preset: str, *, alias: str = CHAMPION, reason: str) -> str:
+    """Make an alias mean again what it meant before its newest move, and return that version's id.
+
+    A second rollback goes one further back; versions that were tainted since are passed over.
+
+    Raises:
+        NotFoundError: the preset has no such alias.
+        ConflictError: there is no earlier version.
+    """
+    with ledger.write() as session:
+        resolve(session, preset, alias)
+        for version_id in reversed(_meanings(history(session, preset), alias)[:-1]):
+            version = get(session, version_id)
+            if version.tainted_at is None:
+                move(session, owner, version, alias, reason, rollback=True)
+                return version.id
+        raise ConflictError(f"{preset}@{alias} has no earlier version to go back to", code="nothing_to_roll_back")
+
+
+def check_untainted(version: ModelVersion) -> None:
+    """Check that nobody whom this version was trained on has withdrawn.
+
+    Raises:
+        ConflictError: somebody has.
+    """
+    if version.tainted_at is not None:
+        raise ConflictError(f"model version {version.id} is tainted by withdrawn data", code="model_tainted")
+
+
+def _refusal(session: Session, version_id: str) -> list[str]:
+    """Return why the newest decision of the gate refused a version; nothing where it passed or was never asked."""
+    newest = session.scalars(
+        select(GateDecision)
+        .where(GateDecision.model_version_id == version_id)
+        .order_by(GateDecision.decided_at.desc(), GateDecision.id.desc())
+        .limit(1)
+    ).first()
+    if newest is None or newest.passed:
+        return []
+    return [check["reason"] for check in newest.checks if not check["passed"]]
+
+
+def _meanings(moves: Iterable[ModelAliasMove], alias: str) -> list[str]:
+    """Return what the alias has meant, oldest first, as if moves that were rolled back had not been."""
+    meant: list[str] = []
+    for step in moves:
+        if step.alias != alias:
+            continue
+        if step.rollback and step.to_id in meant:
+            while meant[-1] != step.to_id:
+                meant.pop()
+        else:
+            meant.append(step.to_id)
+    return meant
+
+
+def taint(session: Session, dataset_ids: Sequence[str], moment: datetime) -> list[str]:
+    """Mark versions trained on these data sets, and all that began from the weights of such; return their ids."""
+    tainted: list[str] = []
+    found = session.scalars(select(ModelVersion).where(ModelVersion.dataset_id.in_(dataset_ids))).all()
+    while found:
+        for version in found:
+            version.tainted_at = version.tainted_at or moment
+        tainted += [version.id for version in found]
+        below = select(ModelVersion).where(
+            ModelVersion.parent_id.in_([version.id for version in found]), ModelVersion.id.not_in(tainted)
+        )
+        found = session.scalars(below).all()
+    return tainted
 
 
 def resolve(session: Session, preset: str, alias: str = CHAMPION) -> ModelVersion:
@@ -125,9 +260,23 @@ def history(session: Session, preset: str) -> Sequence[ModelAliasMove]:
     ).all()
 
 
-def _move(session: Session, owner: str, version: ModelVersion, alias: str, reason: str) -> None:
+def files(session: Session, version_id: str) -> dict[str, Artifact]:
+    """Return the files of a version that lie in the byte store, by path."""
+    query = (
+        select(ModelFile.path, Artifact)
+        .join(Artifact, Artifact.id == ModelFile.artifact_id)
+        .where(ModelFile.model_version_id == version_id)
+        .order_by(ModelFile.path)
+    )
+    return dict(session.execute(query).tuples().all())
+
+
+def move(
+    session: Session, owner: str, version: ModelVersion, alias: str, reason: str, *, rollback: bool | None = None
+) -> None:
+    """Move an alias with its line of history and the open batches that follow it, inside the caller's transaction."""
     moment = now(session)
-    row = session.get(ModelAlias, (version.preset, alias))
+    row = session.get(ModelAlias, (version.preset, alias), with_for_update=True)
     before = row.model_version_id if row else None
     if row is None:
         session.add(
@@ -144,7 +293,22 @@ def _move(session: Session, owner: str, version: ModelVersion, alias: str, reaso
             to_id=version.id,
             actor=owner,
             reason=reason,
+            rollback=rollback,
             moved_at=moment,
         )
     )
-    audit.write(session, owner, "model.promote", version.id, {"alias": alias}, moment)
+    if alias == CHAMPION and before is not None:
+        session.execute(
+            update(Batch)
+            .where(
+                Batch.preset == version.preset,
+                Batch.model_version_id == before,
+                Batch.kind.in_(FOLLOWING),
+                Batch.state.not_in(BATCH_ENDED),
+                Batch.options["pinned"].as_boolean().is_not(True),
+            )
+            .values(model_version_id=version.id)
+            .execution_options(synchronize_session=False)
+        )
+    action = "model.rollback" if rollback else "model.promote"
+    audit.write(session, owner, action, version.id, {"alias": alias}, moment)
