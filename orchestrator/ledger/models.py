@@ -18,6 +18,7 @@ from orchestrator.errors import ConflictError, NotFoundError
 from orchestrator.ledger import artifacts, audit
 from orchestrator.ledger.base import new_id
 from orchestrator.ledger.rows import Artifact, Batch, ModelAlias, ModelAliasMove, ModelVersion
+from orchestrator.ledger.rows_datasets import DataSetVersion
 from orchestrator.ledger.rows_training import GateDecision, ModelFile
 from orchestrator.ledger.session import Ledger, now, retrying
 from orchestrator.ledger.states import BATCH_ENDED
@@ -104,6 +105,7 @@ def add(session: Session, new: NewVersion, moment: datetime) -> str:
         dataset_id=new.dataset_id,
         code_version=new.code_version,
         seed=new.seed,
+        tainted_at=moment if _made_of_tainted(session, new) else None,
         created_at=moment,
     )
     session.add(version)
@@ -160,6 +162,13 @@ def rollback(ledger: Ledger, owner: str, preset: str, *, alias: str = CHAMPION, 
                 move(session, owner, version, alias, reason, rollback=True)
                 return version.id
         raise ConflictError(f"{preset}@{alias} has no earlier version to go back to", code="nothing_to_roll_back")
+
+
+def _made_of_tainted(session: Session, new: NewVersion) -> bool:
+    """Tell whether data set or parent were withdrawn while the version was being made."""
+    parent = session.get(ModelVersion, new.parent_id) if new.parent_id else None
+    dataset = session.get(DataSetVersion, new.dataset_id) if new.dataset_id else None
+    return any(source is not None and source.tainted_at is not None for source in (parent, dataset))
 
 
 def check_untainted(version: ModelVersion) -> None:

@@ -1,0 +1,341 @@
+"""Training runs in the ledger: submit, go on, checkpoints behind the fencing token, records of what happened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Select, delete, select, tuple_, union_all, update
+from sqlalchemy.orm import Session
+
+from orchestrator.errors import ConflictError, FencedError, NotFoundError
+from orchestrator.ledger import artifacts, batches, lifecycle, models
+from orchestrator.ledger.base import new_id
+from orchestrator.ledger.batches import NewBatch, NewItem, Submitted
+from orchestrator.ledger.claims import Claim
+from orchestrator.ledger.rows import Artifact, Attempt, Batch, Item, Stage
+from orchestrator.ledger.rows_training import ModelFile, TrainCheckpoint, TrainCheckpointFile, TrainingRun, TrainRecord
+from orchestrator.ledger.session import Ledger, now, retrying
+from orchestrator.ledger.states import BATCH_ENDED, LEASED
+
+KIND = "train"
+STAGES = ("train", "evaluate")
+KEEP = 2
+"""So many of the newest checkpoints of a run are kept while it trains; one of a finished run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewRun:
+    """A training run as it is submitted; `plan` is the trainer's, `options` are evaluation, gate and promotion."""
+
+    owner: str
+    name: str
+    preset: str
+    dataset_id: str | None
+    parent_id: str | None
+    plan: dict[str, Any]
+    options: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    idempotency_key: str | None = None
+    request_sha256: str | None = None
+    flow_run_id: str | None = None
+    paused: bool = False
+
+
+@retrying
+def submit(ledger: Ledger, new: NewRun) -> tuple[str, Submitted]:
+    """Write a run with its first batch in one transaction and return its id; a repeated request gives the first run.
+
+    Raises:
+        ConflictError: the idempotency key was used for another request.
+    """
+    with ledger.write() as session:
+        run_id = new_id("trn")
+        submitted = batches.enter(session, _batch(new, run_id))
+        if submitted.repeated:
+            return by_batch(session, submitted.batch_id).id, submitted
+        session.add(
+            TrainingRun(
+                id=run_id,
+                owner=new.owner,
+                name=new.name,
+                preset=new.preset,
+                dataset_id=new.dataset_id,
+                parent_id=new.parent_id,
+                plan=new.plan,
+                options=new.options,
+                batch_id=submitted.batch_id,
+                created_at=now(session),
+            )
+        )
+        return run_id, submitted
+
+
+def _batch(new: NewRun, run_id: str, parent_id: str | None = None) -> NewBatch:
+    params = {"run": run_id, "plan": new.plan, "dataset": new.dataset_id, "parent": new.parent_id, **new.options}
+    item = NewItem(custom_id=run_id, params=params, params_sha256=new.request_sha256 or run_id, seed=new.seed)
+    return NewBatch(
+        owner=new.owner,
+        kind=KIND,
+        name=new.name,
+        preset=new.preset,
+        stages=STAGES,
+        items=[item],
+        lane="training",
+        model_version_id=new.parent_id,
+        parent_id=parent_id,
+        idempotency_key=new.idempotency_key,
+        request_sha256=new.request_sha256,
+        options={"run": run_id},
+        flow_run_id=new.flow_run_id,
+        paused=new.paused,
+    )
+
+
+@retrying
+def go_on(ledger: Ledger, owner: str, run_id: str) -> str:
+    """Let a paused, failed or cancelled run go on from its last checkpoint and return the batch that does it.
+
+    Raises:
+        NotFoundError: no such run.
+        ConflictError: it runs, or it has its version already.
+    """
+    with ledger.write() as session:
+        run = get(session, owner, run_id)
+        batch = session.get_one(Batch, run.batch_id)
+        if run.model_version_id is not None:
+            raise ConflictError(f"run {run.id} has made version {run.model_version_id} already", code="run_ended")
+        if batch.state == "paused":
+            lifecycle.move_batch(session, batch.id, "in_progress", paused_at=None, reason=None)
+            return batch.id
+        if batch.state not in BATCH_ENDED:
+            raise ConflictError(f"run {run.id} is {batch.state}", code="run_in_progress")
+        again = NewRun(
+            owner=owner,
+            name=run.name,
+            preset=run.preset,
+            dataset_id=run.dataset_id,
+            parent_id=run.parent_id,
+            plan=run.plan,
+            options=run.options,
+            seed=int(run.plan.get("seed", 0)),
+        )
+        run.batch_id = batches.enter(session, _batch(again, run.id, batch.id)).batch_id
+        return run.batch_id
+
+
+def get(session: Session, owner: str, wanted: str) -> TrainingRun:
+    """Return a run by id, a unique beginning of it, or the id of one of its batches.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    query = select(TrainingRun).where(TrainingRun.owner == owner)
+    found = session.scalars(
+        query.where(TrainingRun.id.startswith(wanted, autoescape=True) | (TrainingRun.batch_id == wanted)).limit(2)
+    ).all()
+    if len(found) != 1:
+        raise NotFoundError(f"there is no one training run {wanted!r}; see `fpga train list`", code="run_not_found")
+    return found[0]
+
+
+def by_batch(session: Session, batch_id: str) -> TrainingRun:
+    """Return the run that a batch works on.
+
+    Raises:
+        NotFoundError: it is no training batch.
+    """
+    run_id = session.get_one(Batch, batch_id).options.get("run")
+    run = session.get(TrainingRun, run_id) if run_id else None
+    if run is None:
+        raise NotFoundError(f"batch {batch_id} does not belong to a training run", code="run_not_found")
+    return run
+
+
+def listing(session: Session, owner: str, *, limit: int = 50) -> Sequence[tuple[TrainingRun, Batch]]:
+    """Return the newest runs with the batch that works on each."""
+    query = (
+        select(TrainingRun, Batch)
+        .join(Batch, Batch.id == TrainingRun.batch_id)
+        .where(TrainingRun.owner == owner)
+        .order_by(TrainingRun.created_at.desc())
+        .limit(limit)
+    )
+    return session.execute(query).tuples().all()
+
+
+def attempts(session: Session, run_id: str) -> Sequence[tuple[Stage, Attempt]]:
+    """Return every try of every stage of a run, oldest first."""
+    query = (
+        select(Stage, Attempt)
+        .join(Attempt, Attempt.stage_id == Stage.id)
+        .join(Item, Item.id == Stage.item_id)
+        .where(Item.custom_id == run_id)
+        .order_by(Attempt.started_at, Attempt.token)
+    )
+    return session.execute(query).tuples().all()
+
+
+@retrying
+def save_checkpoint(ledger: Ledger, c: Claim, run_id: str, step: int, files: Mapping[str, str]) -> None:
+    """Record a whole checkpoint, its files being in the byte store already, and let older ones go.
+
+    A run that saves is making progress, so the crashes counted against its stage are forgotten.
+
+    Args:
+        files: artifact id by path.
+
+    Raises:
+        FencedError: another worker holds the run by now; nothing was written.
+        TransientError: the cleaner took a file; store it again.
+    """
+    with ledger.write() as session:
+        moment = now(session)
+        held(session, c)
+        session.execute(update(Stage).where(Stage.id == c.stage_id).values(crashes=0))
+        if session.get(TrainCheckpoint, (run_id, step)) is None:
+            session.add(TrainCheckpoint(run_id=run_id, step=step, owner=c.owner, created_at=moment))
+            for path, artifact_id in files.items():
+                artifacts.confirm(session, artifact_id)
+                row = TrainCheckpointFile(run_id=run_id, step=step, path=path, owner=c.owner, artifact_id=artifact_id)
+                session.add(row)
+            session.flush()
+        drop_checkpoints(session, run_id, keep=KEEP, moment=moment)
+
+
+def held(session: Session, c: Claim) -> None:
+    """Check inside a transaction that this claim still holds its stage, and keep others off until it is over.
+
+    Raises:
+        FencedError: it does not.
+    """
+    ours = (Stage.id == c.stage_id, Stage.token == c.token, Stage.state.in_(LEASED))
+    if session.scalar(select(Stage.id).where(*ours).with_for_update()) is None:
+        raise FencedError(f"stage {c.stage_id} is no longer held by attempt {c.token}")
+
+
+def drop_checkpoints(session: Session, run_id: str, *, keep: int, moment: datetime) -> None:
+    """Forget all but the newest checkpoints of a run; the cleaner takes bytes that nothing else refers to."""
+    steps = session.scalars(
+        select(TrainCheckpoint.step).where(TrainCheckpoint.run_id == run_id).order_by(TrainCheckpoint.step.desc())
+    ).all()
+    old = steps[keep:]
+    files = TrainCheckpointFile.run_id == run_id, TrainCheckpointFile.step.in_(old)
+    freed = set(session.scalars(select(TrainCheckpointFile.artifact_id).where(*files)))
+    session.execute(delete(TrainCheckpointFile).where(*files))
+    session.execute(delete(TrainCheckpoint).where(TrainCheckpoint.run_id == run_id, TrainCheckpoint.step.in_(old)))
+    release_files(session, freed, moment)
+
+
+def release_files(session: Session, artifact_ids: set[str], moment: datetime) -> None:
+    """Let the cleaner take those of these artifacts that no checkpoint, version or record refers to."""
+    used = union_all(*(_used(table, artifact_ids) for table in (TrainCheckpointFile, ModelFile, TrainRecord)))
+    free = artifact_ids - set(session.scalars(used))
+    session.execute(update(Artifact).where(Artifact.id.in_(free)).values(expires_at=moment))
+
+
+def _used(table: type[TrainCheckpointFile | ModelFile | TrainRecord], artifact_ids: set[str]) -> Select[Any]:
+    return select(table.artifact_id).where(table.artifact_id.in_(artifact_ids))
+
+
+def newest_checkpoint(session: Session, run_id: str) -> tuple[int, dict[str, Artifact]] | None:
+    """Return step and files by path of the newest checkpoint of a run, or None."""
+    step = session.scalar(
+        select(TrainCheckpoint.step)
+        .where(TrainCheckpoint.run_id == run_id)
+        .order_by(TrainCheckpoint.step.desc())
+        .limit(1)
+    )
+    if step is None:
+        return None
+    query = (
+        select(TrainCheckpointFile.path, Artifact)
+        .join(Artifact, Artifact.id == TrainCheckpointFile.artifact_id)
+        .where(TrainCheckpointFile.run_id == run_id, TrainCheckpointFile.step == step)
+    )
+    return step, dict(session.execute(query).tuples().all())
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewRecord:
+    """What a run says about one of its steps; `kind` is step, validation or sample."""
+
+    kind: str
+    step: int
+    facts: dict[str, Any]
+    artifact_id: str | None = None
+
+
+@retrying
+def record(ledger: Ledger, c: Claim, run_id: str, found: Sequence[NewRecord]) -> None:
+    """Write records of a run; a step that is done again after a loss replaces what was said about it.
+
+    Raises:
+        FencedError: another worker holds the run by now; nothing was written.
+    """
+    with ledger.write() as session:
+        moment = now(session)
+        held(session, c)
+        keys = [(new.kind, new.step) for new in found]
+        mine = TrainRecord.run_id == run_id, tuple_(TrainRecord.kind, TrainRecord.step).in_(keys)
+        session.execute(delete(TrainRecord).where(*mine))
+        for new in found:
+            if new.artifact_id is not None:
+                artifacts.confirm(session, new.artifact_id)
+            session.add(
+                TrainRecord(
+                    run_id=run_id,
+                    kind=new.kind,
+                    step=new.step,
+                    owner=c.owner,
+                    facts=new.facts,
+                    artifact_id=new.artifact_id,
+                    at=moment,
+                )
+            )
+
+
+def records(session: Session, run_id: str, kind: str, *, after: int = -1, limit: int = 10_000) -> Sequence[TrainRecord]:
+    """Return records of one kind with a step greater than `after`, in the order of steps."""
+    query = (
+        select(TrainRecord)
+        .where(TrainRecord.run_id == run_id, TrainRecord.kind == kind, TrainRecord.step > after)
+        .order_by(TrainRecord.step)
+        .limit(limit)
+    )
+    return session.scalars(query).all()
+
+
+def last_record(session: Session, run_id: str, kind: str) -> TrainRecord | None:
+    """Return the newest record of one kind, or None."""
+    query = select(TrainRecord).where(TrainRecord.run_id == run_id, TrainRecord.kind == kind)
+    return session.scalars(query.order_by(TrainRecord.step.desc()).limit(1)).first()
+
+
+def forget(session: Session, dataset_ids: Sequence[str], moment: datetime) -> list[str]:
+    """Stop the runs on these data sets, take away their checkpoints and pictures, taint their versions; return those.
+
+    Called in the transaction that erases a person or taints a data set.
+    """
+    for run in session.scalars(select(TrainingRun).where(TrainingRun.dataset_id.in_(dataset_ids))).all():
+        _stop(session, run.batch_id, moment)
+        drop_checkpoints(session, run.id, keep=0, moment=moment)
+        pictures = TrainRecord.run_id == run.id, TrainRecord.kind == "sample"
+        shown = set(session.scalars(select(TrainRecord.artifact_id).where(*pictures))) - {None}
+        session.execute(delete(TrainRecord).where(*pictures))
+        release_files(session, {artifact_id for artifact_id in shown if artifact_id}, moment)
+    return models.taint(session, dataset_ids, moment)
+
+
+def _stop(session: Session, batch_id: str, moment: datetime) -> None:
+    if not lifecycle.move_batch(session, batch_id, "cancelling", reason="its data set was withdrawn"):
+        return
+    waiting = ("queued", "held")
+    stages, items = Stage.batch_id == batch_id, Item.batch_id == batch_id
+    lifecycle.move_stages(session, "cancelled", stages, Stage.state.in_(waiting), finished_at=moment)
+    lifecycle.move_items(session, "cancelled", items, Item.state.in_(waiting), finished_at=moment)
+    lifecycle.move_stages(session, "cancelling", stages)
+    lifecycle.move_items(session, "cancelling", items)
+    lifecycle.close_batch(session, batch_id, moment)
