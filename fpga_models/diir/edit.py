@@ -37,6 +37,7 @@ class CropEdit:
         kps5: (5, 2) landmarks of the face, in pixels of the crop.
         mask: (n, n) in [0, 1], where it may change.
         embedding: (E,) the wanted identity.
+        current: (E,) the identity that the face has now, with which the path is inverted if the settings say so.
         seed: of the fresh noise.
     """
 
@@ -44,6 +45,7 @@ class CropEdit:
     kps5: Floats
     mask: NDArray[np.float32]
     embedding: Floats
+    current: Floats
     seed: int
 
 
@@ -79,11 +81,14 @@ def edit_crops(
         on_step: called after every step, inversion included; what it raises ends the work.
     """
     pairs = steps_to(pipeline.schedule, t_star, settings.steps)
-    wanted, nobody = _conditions(pipeline, crops, settings)
+    wanted, nobody = _conditions(pipeline, crops, settings, [crop.embedding for crop in crops])
+    current = nobody
+    if settings.own_identity:
+        current, _ = _conditions(pipeline, crops, settings, [crop.current for crop in crops])
     clean = encode(pipeline, [crop.pixels for crop in crops])
     fresh = torch.stack([_noise(crop.seed, clean.shape[1:]) for crop in crops]).to(clean)
     mask = latent_masks(crops, (clean.shape[2], clean.shape[3])).to(clean)
-    path = _path(pipeline, clean, fresh, nobody, pairs, settings, on_step)
+    path = _path(pipeline, clean, fresh, current, pairs, settings, on_step)
     latents = renoise(pipeline.schedule, path, fresh, mask, at=pairs[0][0], gamma=settings.gamma)
     both = wanted.join(nobody)
     for index, (start, end) in enumerate(pairs):
@@ -124,20 +129,20 @@ def latent_masks(crops: Sequence[CropEdit], cells: tuple[int, int]) -> Tensor:
 
 
 def _conditions(
-    pipeline: PortraitPipeline, crops: Sequence[CropEdit], settings: DiirSettings
+    pipeline: PortraitPipeline, crops: Sequence[CropEdit], settings: DiirSettings, identities: Sequence[Floats]
 ) -> tuple[Condition, Condition]:
-    """With and without the identities; text, landmarks and places are the same in both."""
+    """With and without these identities, one per crop; text, landmarks and places are the same in both."""
     mode: ControlMode = "landmark" if settings.landmarks else "none"
     requests = [
         PortraitRequest(
             prompt=settings.prompt,
-            people=(PersonSlot(embedding=crop.embedding, kps5=crop.kps5),),
+            people=(PersonSlot(embedding=identity, kps5=crop.kps5),),
             width=crop.pixels.shape[1],
             height=crop.pixels.shape[0],
             seed=crop.seed,
             id_scale=settings.id_scale,
         )
-        for crop in crops
+        for crop, identity in zip(crops, identities, strict=True)
     ]
     people = pipeline.people(requests)
     nobody = replace(people, embeddings=torch.zeros_like(people.embeddings))
@@ -158,7 +163,7 @@ def _path(
     pipeline: PortraitPipeline,
     clean: Tensor,
     fresh: Tensor,
-    nobody: Condition,
+    condition: Condition,
     pairs: list[tuple[int, int]],
     settings: DiirSettings,
     on_step: Callable[[], None],
@@ -169,7 +174,7 @@ def _path(
         return [clean, *(level**0.5 * clean + (1 - level) ** 0.5 * fresh for level in levels)]
 
     def predict(latents: Tensor, timestep: int) -> Tensor:
-        output = _ask(pipeline, latents, timestep, nobody)
+        output = _ask(pipeline, latents, timestep, condition)
         on_step()
         return output
 

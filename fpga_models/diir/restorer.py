@@ -204,6 +204,7 @@ class Restorer:
             kps5=crop.to_native(job.face.kps5),
             mask=self._mask(canvas, job, settings, native=True),
             embedding=job.embedding,
+            current=job.face.embedding,
             seed=seed + job.index,
         )
 

@@ -22,6 +22,8 @@ class DiirSettings:
         gamma: share of the noise inside the mask that is drawn afresh, in [0, 1]: a blurred crop inverts to an
             over-smooth code. 1 forgets the inversion there.
         inversion: False noises the crop at random instead of inverting it (ablation).
+        own_identity: invert with the identity that the face has now, so that the difference of the two is the whole
+            edit; False inverts without any identity.
         lock: after every step, put the stored path back outside the mask; False lets the background drift (ablation).
         landmarks: condition on the landmarks of the face being edited [paper]; False shows no control (ablation).
         prompt: text for the edited crop; empty as in training's text drop.
@@ -42,6 +44,7 @@ class DiirSettings:
     id_scale: float = 1.0
     gamma: float = 0.9
     inversion: bool = True
+    own_identity: bool = False
     lock: bool = True
     landmarks: bool = True
     prompt: str = ""

@@ -28,6 +28,7 @@ def crop(seed: int = 3) -> CropEdit:
         kps5=points,
         mask=face_mask(points, (), side=128, inner_edges=(True,) * 4, dilation=1.0, feather=0.3),
         embedding=rng.standard_normal(512),
+        current=rng.standard_normal(512),
         seed=seed,
     )
 
@@ -66,6 +67,17 @@ def test_without_identity_and_guidance_the_inversion_is_undone(pipeline: Portrai
     assert np.abs(back.astype(int) - one.pixels).mean() < 6  # nobody's tokens leave with the scale: nearly, not exactly
 
 
+def test_an_edit_towards_the_identity_that_was_inverted_with_leaves_the_face(pipeline: PortraitPipeline) -> None:
+    one = crop()
+    one = replace(one, current=one.embedding)
+    settings = replace(QUIET, steps=100, id_scale=5.0, t_star=0.3, lock=False)
+
+    (kept,), (edited,) = edit(pipeline, replace(settings, own_identity=True), one), edit(pipeline, settings, one)
+
+    error, change = (np.abs(picture.astype(int) - one.pixels).mean() for picture in (kept, edited))
+    assert error < 0.7 * change
+
+
 def test_the_lock_returns_the_background_and_without_it_the_background_drifts(pipeline: PortraitPipeline) -> None:
     one = crop()
     free = outside(one.mask)
@@ -81,7 +93,10 @@ def test_the_lock_returns_the_background_and_without_it_the_background_drifts(pi
 
 @pytest.mark.parametrize(
     "change",
-    [{"inversion": False}, {"landmarks": False}, {"id_scale": 0.0}, {"gamma": 0.6}, {"guidance": 5.0}, {"t_star": 0.8}],
+    [
+        *({"inversion": False}, {"own_identity": True}, {"landmarks": False}, {"id_scale": 0.0}),
+        *({"gamma": 0.6}, {"guidance": 5.0}, {"t_star": 0.8}),
+    ],
     ids=lambda change: next(iter(change)),
 )
 def test_every_switch_changes_the_edit(pipeline: PortraitPipeline, change: dict[str, float]) -> None:
