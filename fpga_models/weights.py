@@ -28,6 +28,11 @@ def file_sha256(path: Path, *, skip: int = 0) -> str:
     return digest.hexdigest()
 
 
+def bytes_sha256(data: bytes) -> str:
+    """sha256 of bytes in memory."""
+    return hashlib.sha256(data).hexdigest()
+
+
 def tensor_sha256(path: Path) -> str:
     """sha256 of the tensor section: in safetensors what follows the 8-byte length and the header."""
     if path.suffix != ".safetensors":

@@ -69,7 +69,7 @@ class FacePack:
                 name=str(directory),
                 root=str(directory.parent),
                 allowed_modules=list(MODULES),
-                providers=_providers(device),
+                providers=providers(device),
                 sess_options=options,
             )
         except AssertionError as error:  # insightface's way to say that no file is a detector
@@ -124,7 +124,12 @@ def _check_picture(image: Image) -> None:
         raise PictureError(f"An RGB picture, uint8 (H, W, 3), is wanted, got {got}.")
 
 
-def _providers(device: str) -> list[str | tuple[str, dict[str, str]]]:
+def providers(device: str) -> list[str | tuple[str, dict[str, str]]]:
+    """Return what onnxruntime calls a device: "cpu", "cuda" or "cuda:N".
+
+    Raises:
+        FacePackError: onnxruntime has no provider for it.
+    """
     kind, _, index = device.partition(":")
     if kind == "cpu":
         return ["CPUExecutionProvider"]

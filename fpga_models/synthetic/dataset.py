@@ -22,7 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from fpga_models.faces.alignment import align
 from fpga_models.synthetic.render import PersonTruth, render
 from fpga_models.synthetic.sampling import random_scene
-from fpga_models.synthetic.scene import KINDS, number_of_people
+from fpga_models.synthetic.scene import KINDS, Scene, number_of_people
 
 SIZE = 128
 MAX_PEOPLE = 4
@@ -102,19 +102,25 @@ def _create(folder: Path, spec: Spec, count: int) -> None:
         np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, (count, *shape)).flush()
 
 
+def scene_of(seed: int, index: int, identities: range) -> Scene:
+    """The scene with this index of the data set with this seed."""
+    rng = np.random.default_rng([seed, index])
+    kind = str(rng.choice(list(KIND_SHARES), p=list(KIND_SHARES.values())))
+    people = rng.choice(len(identities), number_of_people(kind), replace=False) + identities.start
+    return random_scene(rng, people.tolist(), kind, SIZE)
+
+
 def write_scenes(folder: Path, indices: range, seed: int, identities: range) -> list[str]:
     """Render the scenes with these indices into the arrays of the folder and return their captions."""
     cv2.setNumThreads(1)
     arrays = _open(folder, SCENE_ARRAYS, "r+")
     captions = []
     for index in indices:
-        rng = np.random.default_rng([seed, index])
-        kind = str(rng.choice(list(KIND_SHARES), p=list(KIND_SHARES.values())))
-        people = rng.choice(len(identities), number_of_people(kind), replace=False) + identities.start
-        rendered = render(random_scene(rng, people.tolist(), kind, SIZE))
+        scene = scene_of(seed, index, identities)
+        rendered = render(scene)
         arrays["images"][index] = rendered.image
         arrays["count"][index] = len(rendered.people)
-        arrays["kind"][index] = KINDS.index(kind)
+        arrays["kind"][index] = KINDS.index(scene.kind)
         arrays["identity"][index] = -1
         for place, person in enumerate(rendered.people):
             _write_person(arrays, index, place, person)
