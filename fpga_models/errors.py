@@ -5,7 +5,10 @@ ModelError
 ├── PresetError       preset.json cannot be read as a preset
 ├── EmbeddingError    a face embedding of the wrong width, or not finite
 ├── PlacementError    a person without a place, or a mask or keypoints of the wrong shape
-└── RequestError      sizes, steps, numbers of people outside what the preset offers
+├── RequestError      sizes, steps, numbers of people outside what the preset offers
+├── PlanError         a training plan cannot be read, or is not the one that this folder was begun with
+├── DataError         training data is missing, unreadable, or not of the preset's shape
+└── DivergedError     the loss of a training is not finite any more
 """
 
 from __future__ import annotations
@@ -45,3 +48,21 @@ class RequestError(ModelError):
     """A request lies outside what the preset offers."""
 
     code = "request_invalid"
+
+
+class PlanError(ModelError):
+    """A training plan cannot be read, or is not the one that this folder was begun with."""
+
+    code = "plan_invalid"
+
+
+class DataError(ModelError):
+    """Training data is missing, unreadable, or not of the preset's shape."""
+
+    code = "data_invalid"
+
+
+class DivergedError(ModelError):
+    """The loss of a training is not finite any more."""
+
+    code = "training_diverged"

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from fpga_models import ddim
-from fpga_models.mini.training_data import TrainingData, draw_embeddings, gather
 from fpga_models.mmf.batch import TrainingBatch
+from fpga_models.mmf.data import TrainingData, draw_embeddings, gather
 from fpga_models.mmf.loop import Trainee
 from fpga_models.mmf.losses import region_mse
 

@@ -11,7 +11,7 @@ from fpga_models.mini.generator import RunConfig, learning_rate
 from fpga_models.mini.networks import TEXT_LENGTH
 from fpga_models.mini.preset import preset_facts
 from fpga_models.mini.tokenizer import build_tokenizer
-from fpga_models.mini.training_data import draw_batch, latent_mask, open_training_data, token_ids
+from fpga_models.mmf.data import draw_batch, latent_mask, open_training_data, token_ids
 from fpga_models.mmf.modes import ModePlan
 from fpga_models.synthetic import KINDS, VOCABULARY, layouts, words
 from fpga_models.synthetic.dataset import SCENE_ARRAYS, _create, write_scenes
@@ -79,7 +79,7 @@ def test_the_same_step_draws_the_same_batch(data_folder: Path) -> None:
 def test_the_smallest_face_of_a_layout_owns_a_latent_cell() -> None:
     for slots in layouts().values():
         for slot in slots:
-            assert latent_mask(slot.kps5 * 128).max() == 255
+            assert latent_mask(slot.kps5 * 128, 128, 16).max() == 255
 
 
 def test_the_learning_rate_warms_up_stays_flat_and_falls_to_zero() -> None:

@@ -1,7 +1,11 @@
-"""Cached facts of the rendered scenes as training batches: latents, token ids, embeddings, masks, control images.
+"""A folder of cached facts as training batches: latents, text, embeddings, masks, control images.
 
-Latents and embeddings come from the earlier steps of the recipe; token ids and region masks are derived here once and
-kept beside them. Control images are drawn per batch, since their mode changes every time.
+    FOLDER/scenes/*.npy, captions.jsonl    pictures with ground truth (synthetic/dataset.py says which arrays)
+    FOLDER/latents/scenes.npy              (N, C, h, w) as the preset's autoencoder encodes them
+    FOLDER/embeddings.npy                  (I, R, E) R pictures of identity i; a scene's `identity` is the row
+
+Token ids and region masks are derived here once. Control images are drawn per batch, since their mode changes every
+time. All sizes are read off the arrays.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ from torch.nn import functional as F
 from transformers import CLIPTokenizer
 
 from fpga_models.control import ControlMode, Marks, control_flags, control_image, region_mask
-from fpga_models.mini.networks import IMAGE_SIDE, LATENT_SIDE, MAX_PEOPLE
+from fpga_models.errors import DataError
 from fpga_models.mmf.batch import TrainingBatch
 from fpga_models.mmf.modes import ModePlan, draw_modes
 from fpga_models.synthetic.dataset import Scenes, open_scenes
@@ -26,15 +30,15 @@ from fpga_models.synthetic.scene import KINDS
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrainingData:
-    """N scenes.
+    """N scenes of at most K people.
 
     Attributes:
         scenes: ground truth.
-        latents: (N, 16, 16, 16) float16, scaled as the UNet sees them.
+        latents: (N, C, h, w) float16, scaled as the UNet sees them.
         text: (N, M) token ids.
-        masks: (N, 4, 16, 16) uint8, 255 inside.
-        embeddings: (I, R, 512) unit length, R pictures of identity i.
-        rows: (N, 4) row of each person in `embeddings`, -1 for nobody.
+        masks: (N, K, h, w) uint8, 255 inside.
+        embeddings: (I, R, E) unit length, R pictures of identity i.
+        rows: (N, K) row of each person in `embeddings`, -1 for nobody.
     """
 
     scenes: Scenes
@@ -50,15 +54,30 @@ class TrainingData:
 
 
 def open_training_data(folder: Path, tokenizer: CLIPTokenizer, *, part: str = "scenes") -> TrainingData:
-    """Open the training scenes of a data folder; derives and caches token ids and masks on first use."""
-    scenes = open_scenes(folder / part)
+    """Open one part of a data folder; derives and caches the masks on first use.
+
+    Raises:
+        DataError: a file is missing or unreadable, or the arrays do not belong together.
+    """
+    try:
+        scenes = open_scenes(folder / part)
+        latents = np.load(folder / "latents" / f"{part}.npy", mmap_mode="r")
+        embeddings = np.load(folder / "embeddings.npy").astype(np.float32)
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{folder} cannot be read as training data: {error}.") from error
+    rows = scenes.identity.astype(np.int64)
+    if not len(scenes) == len(latents) == len(scenes.captions):
+        got = f"{len(scenes)} pictures, {len(latents)} latents, {len(scenes.captions)} captions"
+        raise DataError(f"{folder / part} has {got}: as many of each were wanted.")
+    if rows.max(initial=-1) >= len(embeddings):
+        raise DataError(f"{folder / part} shows identity {rows.max()}: embeddings.npy ends at {len(embeddings) - 1}.")
     return TrainingData(
         scenes=scenes,
-        latents=np.load(folder / "latents" / f"{part}.npy", mmap_mode="r"),
+        latents=latents,
         text=token_ids(tokenizer, scenes.captions),
-        masks=_cached_masks(folder / part / "region_masks.npy", scenes),
-        embeddings=np.load(folder / "embeddings.npy").astype(np.float32),
-        rows=scenes.identity.astype(np.int64),
+        masks=_cached_masks(folder / part / "region_masks.npy", scenes, latents.shape[-1]),
+        embeddings=embeddings,
+        rows=rows,
     )
 
 
@@ -69,22 +88,22 @@ def token_ids(tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> NDArray[np.in
     return ids
 
 
-def latent_mask(kps5: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """Region of one face on the latent grid, (16, 16), 255 inside: the largest value of each cell."""
-    mask = region_mask(kps5, width=IMAGE_SIDE, height=IMAGE_SIDE)
-    cell = IMAGE_SIDE // LATENT_SIDE
-    cells = mask.reshape(LATENT_SIDE, cell, LATENT_SIDE, cell).max(axis=(1, 3))
-    quantised: NDArray[np.uint8] = np.round(cells * 255).astype(np.uint8)
+def latent_mask(kps5: NDArray[np.floating], side: int, cells: int) -> NDArray[np.uint8]:
+    """Region of one face on a latent grid of (cells, cells), 255 inside: the largest value of each cell."""
+    mask = region_mask(kps5, width=side, height=side)
+    cell = side // cells
+    largest = mask.reshape(cells, cell, cells, cell).max(axis=(1, 3))
+    quantised: NDArray[np.uint8] = np.round(largest * 255).astype(np.uint8)
     return quantised
 
 
-def _cached_masks(path: Path, scenes: Scenes) -> NDArray[np.uint8]:
-    if path.exists():
-        cached: NDArray[np.uint8] = np.load(path)
-        return cached
-    masks = np.zeros((len(scenes), MAX_PEOPLE, LATENT_SIDE, LATENT_SIDE), np.uint8)
+def _cached_masks(path: Path, scenes: Scenes, cells: int) -> NDArray[np.uint8]:
+    shape = (*scenes.identity.shape, cells, cells)
+    if path.exists() and (cached := np.load(path)).shape == shape:
+        return np.asarray(cached, np.uint8)
+    masks = np.zeros(shape, np.uint8)
     for scene, place in np.argwhere(scenes.identity >= 0):
-        masks[scene, place] = latent_mask(scenes.kps5[scene, place])
+        masks[scene, place] = latent_mask(scenes.kps5[scene, place], scenes.images.shape[1], cells)
     np.save(path, masks)
     return masks
 
@@ -92,17 +111,24 @@ def _cached_masks(path: Path, scenes: Scenes) -> NDArray[np.uint8]:
 def draw_scenes(
     by_kind: Sequence[NDArray[np.int64]], shares: Sequence[float], count: int, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Scene numbers of one batch: kinds by their shares, scenes evenly within a kind."""
-    kinds = rng.choice(len(by_kind), size=count, p=np.asarray(shares) / np.sum(shares))
+    """Scene numbers of one batch: kinds by their shares (empty kinds never), scenes evenly within a kind.
+
+    Raises:
+        DataError: no scene has a kind with a share.
+    """
+    weights = np.where([len(indices) > 0 for indices in by_kind], shares, 0.0)
+    if not weights.sum() > 0:
+        raise DataError(f"No scene of a kind with a share: {[len(indices) for indices in by_kind]} scenes by kind.")
+    kinds = rng.choice(len(by_kind), size=count, p=weights / weights.sum())
     return np.array([by_kind[kind][rng.integers(len(by_kind[kind]))] for kind in kinds])
 
 
 def draw_embeddings(data: TrainingData, chosen: NDArray[np.int64], rng: np.random.Generator) -> torch.Tensor:
-    """Embeddings (B, 4, 512) of the people of these scenes, from other pictures than the scene itself.
+    """Embeddings (B, K, E) of the people of these scenes, from other pictures than the scene itself.
 
     A third of them are the mean of several pictures, as identities with several references are [ours].
     """
-    people = data.embeddings[np.maximum(data.rows[chosen], 0)]  # (B, 4, R, 512)
+    people = data.embeddings[np.maximum(data.rows[chosen], 0)]  # (B, K, R, E)
     order = rng.random(people.shape[:3])
     several = rng.random(people.shape[:2]) < 1 / 3
     wanted = np.where(several, rng.integers(2, people.shape[2] + 1, people.shape[:2]), 1)
@@ -115,14 +141,15 @@ def draw_embeddings(data: TrainingData, chosen: NDArray[np.int64], rng: np.rando
 def draw_controls(
     scenes: Scenes, chosen: NDArray[np.int64], modes: Sequence[ControlMode]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Control images (B, 3, 128, 128) and modality flags (B, 2)."""
+    """Control images (B, 3, H, W) and modality flags (B, 2)."""
+    side = scenes.images.shape[1]
     images = []
     for scene, mode in zip(chosen, modes, strict=True):
         people = [
             Marks(kps5=scenes.kps5[scene, place], skeleton=scenes.skeleton[scene, place])
             for place in range(scenes.count[scene])
         ]
-        images.append(control_image(people, width=IMAGE_SIDE, height=IMAGE_SIDE, mode=mode))
+        images.append(control_image(people, width=side, height=side, mode=mode))
     return torch.from_numpy(np.stack(images)), torch.tensor([control_flags(mode) for mode in modes])
 
 
