@@ -60,18 +60,22 @@ class Lease:
     def _keep(self) -> None:
         wait = min(LOOK_SECONDS, self._settings.heartbeat_seconds)
         while not self._done.wait(wait):
-            held = self._held
-            if not held:
-                continue
-            if time.monotonic() - self._moved > self._settings.stall_seconds:
-                log.critical("no progress, process gives up", extra={"stages": [c.stage_id for c in held]})
-                os._exit(EXIT_STALLED)
-            try:
-                self._stop(self._ask(held))
-            except TransientError as error:
-                log.warning("ledger does not answer", extra={"error": error.code})
-                if time.monotonic() - self._renewed > self._settings.lease_seconds:
-                    self._stop(Beat(lost=frozenset(c.stage_id for c in held)))
+            self.look()
+
+    def look(self) -> None:
+        """Renew what is due, and note what must stop; the side thread does this twice a second."""
+        held = self._held
+        if not held:
+            return
+        if time.monotonic() - self._moved > self._settings.stall_seconds:
+            log.critical("no progress, process gives up", extra={"stages": [c.stage_id for c in held]})
+            os._exit(EXIT_STALLED)
+        try:
+            self._stop(self._ask(held))
+        except TransientError as error:
+            log.warning("ledger does not answer", extra={"error": error.code})
+            if time.monotonic() - self._renewed > self._settings.lease_seconds:
+                self._stop(Beat(lost=frozenset(c.stage_id for c in held)))
 
     def _ask(self, held: Sequence[Claim]) -> Beat:
         if time.monotonic() - self._renewed < self._settings.heartbeat_seconds:

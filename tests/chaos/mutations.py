@@ -1,0 +1,114 @@
+"""The product's guards, taken out one at a time, to see that the simulation notices.
+
+python -m tests.chaos.mutations     # which seed catches each, and how many runs that took
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from orchestrator.ledger import artifacts, batches, claims, lifecycle, sweeper
+from orchestrator.ledger.claims import Claim
+from orchestrator.ledger.rows import Stage
+from tests.chaos.simulation import BrokenPromise, empty_ledger, simulate
+
+Guards = Mapping[str, Callable[[], AbstractContextManager[object]]]
+_move_stages = lifecycle.move_stages
+
+
+def _claim_by_id_only(c: Claim) -> tuple[Any, ...]:
+    return (Stage.id == c.stage_id,)
+
+
+def _move_without_token(skip: str, session: Session, to: str, *where: Any, **values: Any) -> Any:
+    if to == skip:
+        values.pop("token", None)
+    return _move_stages(session, to, *where, **values)
+
+
+def _move_without_strikes(session: Session, to: str, *where: Any, **values: Any) -> Any:
+    if values.pop("crashes", None) is not None and to == "held":
+        to = "queued"
+        values.pop("finished_at", None)
+    return _move_stages(session, to, *where, **values)
+
+
+@contextmanager
+def _tokens_never_rise() -> Iterator[None]:
+    """Neither a claim nor the sweeper makes a new token: two holders look alike."""
+    with mock.patch.object(lifecycle, "move_stages", partial(_move_without_token, "leased")):
+        yield
+
+
+@contextmanager
+def _submit_forgets_keys() -> Iterator[None]:
+    """A submit that is asked for again makes another batch."""
+    submit = batches.submit
+
+    def forgetful(ledger: Any, new: batches.NewBatch) -> batches.Submitted:
+        return submit(ledger, replace(new, idempotency_key=None))
+
+    with mock.patch.object(batches, "submit", forgetful):
+        yield
+
+
+GUARDS: Guards = {
+    "the fence: writes name their token": lambda: mock.patch.object(claims, "_ours", _claim_by_id_only),
+    "a claim raises the token": _tokens_never_rise,
+    "strikes are counted": lambda: mock.patch.object(lifecycle, "move_stages", _move_without_strikes),
+    "lost leases are swept": lambda: mock.patch.object(sweeper, "_recover", return_value=None),
+    "rows are confirmed in the publishing transaction": lambda: mock.patch.object(artifacts, "confirm"),
+    "a submit is known by its key": _submit_forgets_keys,
+    "a batch closes by query": lambda: mock.patch.object(lifecycle, "close_batch", return_value=None),
+    "a bad group is split": lambda: mock.patch.object(sweeper, "_recover", _recover_as_a_group),
+}
+
+
+def _recover_as_a_group(session: Session, stage: Stage, settings: Any, moment: Any, swept: Any) -> None:
+    """Everybody in a group that died gets a strike."""
+    with mock.patch.object(session, "scalar", return_value=1):
+        _recover(session, stage, settings, moment, swept)
+
+
+_recover = sweeper._recover
+
+
+def seeds_until_caught(guard: str, template: Path, *, limit: int) -> int | None:
+    """How many seeds it takes until a world without this guard breaks a promise; None when none of `limit` does."""
+    with GUARDS[guard]():
+        for seed in range(limit):
+            try:
+                simulate(seed, template)
+            except (BrokenPromise, SQLAlchemyError, AssertionError):
+                return seed + 1
+    return None
+
+
+def main() -> int:
+    """Command line; exit code 1 when a missing guard goes unnoticed."""
+    logging.disable(logging.CRITICAL)
+    missed = 0
+    with tempfile.TemporaryDirectory() as folder:
+        template = empty_ledger(Path(folder))
+        for guard in GUARDS:
+            found = seeds_until_caught(guard, template, limit=100)
+            sys.stdout.write(f"{guard:55} {f'caught by run {found}' if found else 'NOT NOTICED in 100 runs'}\n")
+            sys.stdout.flush()
+            missed += found is None
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

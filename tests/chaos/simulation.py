@@ -1,0 +1,454 @@
+"""Runs the product against random faults and then checks what must hold whatever happened; a seed is a replay.
+
+python -m tests.chaos.simulation --seed 7          # one run with its trace
+python -m tests.chaos.simulation --seeds 0 20000   # many; prints the seeds that failed
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import logging
+import shutil
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime, tzinfo
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+from unittest import mock
+
+from sqlalchemy import func, select
+
+import orchestrator.ledger.session
+import orchestrator.ledger.workers
+import orchestrator.sweeping
+import workers.lease
+import workers.process
+from orchestrator.errors import ConflictError, TransientError
+from orchestrator.ledger import batches, models, schema
+from orchestrator.ledger.rows import Artifact, Attempt, Batch, Item, Output, Stage
+from orchestrator.ledger.states import BATCH_ENDED, ENDED, LEASED
+from orchestrator.sweeping import Sweeper
+from tests.chaos.world import (
+    Actor,
+    Killed,
+    SimulatedBell,
+    SimulatedEngine,
+    SimulatedLease,
+    SimulatedLedger,
+    SimulatedStore,
+    World,
+)
+from workers.process import Process
+
+OWNER = "studio"
+WORKERS, SWEEPERS = 3, 2
+QUEUES = ("gpu.generate", "cpu.io")
+CALM_ROUNDS = 400
+DAY = 25 * 3600.0
+SHARED_MEMORY = Path("/dev/shm")
+Act = Callable[[], object]
+
+
+class BrokenPromise(AssertionError):  # noqa: N818 (a finding, not a fault of the simulation)
+    """Something that must hold whatever happens did not."""
+
+
+@dataclass(eq=False)
+class Machine(Actor):
+    """A worker process."""
+
+    process: Process | None = None
+
+
+class Simulation:
+    """One world, its actors, and the dice that choose who does what next."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.ledger = SimulatedLedger(world, f"sqlite:///{world.folder / 'ledger.sqlite3'}")
+        self.pids = 1000
+        self.alive: dict[int, Machine] = {}
+        self.keys: list[str] = []
+        self.poison: set[str] = set()
+
+    @contextmanager
+    def patched(self) -> Iterator[None]:
+        """The product's modules with this world's clock, store, broker, ledger and networks."""
+        world = self.world
+
+        class Clock(datetime):
+            @classmethod
+            def now(cls, tz: tzinfo | None = None) -> Any:
+                return world.now()
+
+        ticks = SimpleNamespace(monotonic=lambda: world.seconds, sleep=lambda _: world.point("waits"))
+        lease = type("LeaseHere", (SimulatedLease,), {"world": world})
+        made: dict[ModuleType, dict[str, Any]] = {
+            workers.process: {
+                "Ledger": lambda _: self.ledger,
+                "Engine": lambda _: SimulatedEngine(world),
+                "open_store": lambda _: SimulatedStore(world),
+                "Bell": lambda _: SimulatedBell(world),
+                "Lease": lease,
+                "time": ticks,
+            },
+            orchestrator.sweeping: {
+                "Ledger": lambda _: self.ledger,
+                "open_store": lambda _: SimulatedStore(world),
+                "Bell": lambda _: SimulatedBell(world),
+                "time": ticks,
+            },
+            workers.lease: {"time": ticks, "os": SimpleNamespace(_exit=lambda _: self._gives_up())},
+            orchestrator.ledger.session: {"datetime": Clock, "time": ticks},
+            orchestrator.ledger.workers: {
+                "os": SimpleNamespace(getpid=lambda: self.pids),
+                "process_started": lambda pid: "then" if pid in self.alive else None,
+            },
+        }
+        patches = [
+            mock.patch.object(module, name, new) for module, names in made.items() for name, new in names.items()
+        ]
+        for patch in patches:
+            patch.start()
+        try:
+            yield
+        finally:
+            for patch in patches:
+                patch.stop()
+
+    def run(self, steps: int) -> None:
+        """Live through `steps` choices, then calm down and check.
+
+        Raises:
+            BrokenPromise: something did not hold; the world's trace tells the story.
+        """
+        self._register_model()
+        self.world.actors = [self._boot(f"worker {i}") for i in range(WORKERS)]
+        self.sweepers = {f"sweeper {i}": Sweeper(self.world.settings, holder=f"sweeper {i}") for i in range(SWEEPERS)}
+        self.world.actors += [Actor(name) for name in self.sweepers]
+        self._submit()
+        for _ in range(steps):
+            self._choose()()
+        self._calm()
+        self._check()
+
+    def _register_model(self) -> None:
+        models.register(
+            self.ledger,
+            OWNER,
+            preset="mini",
+            tensor_sha256="0" * 64,
+            location="nowhere",
+            licence="Apache-2.0",
+            manifest={"verdict": {"accept": 0.5, "review": 0.3}},
+        )
+
+    def _boot(self, name: str) -> Machine:
+        self.pids += 1
+        machine = Machine(name)
+        self.alive[self.pids] = machine
+        with mock.patch.object(self.world, "faults", new=False):
+            machine.process = Process(self.world.settings.model_copy(update={"worker_queues": ",".join(QUEUES)}))
+        return machine
+
+    def _choose(self) -> Act:
+        """One of the things that may happen now."""
+        chance, world = self.world.chance, self.world
+        moving = [actor for actor in world.actors if actor.running is not None and not actor.frozen]
+        idle = [actor for actor in world.actors if actor.running is None and not actor.frozen and not actor.dead]
+        machines = [actor for actor in world.actors if isinstance(actor, Machine)]
+        choices: list[tuple[float, Act]] = [
+            (6, self._time_passes),
+            (1.5, self._client),
+            (0.3, self._jump),
+        ]
+        if moving:
+            choices.append((60, lambda: self._step(chance.choice(moving))))
+        if idle:
+            choices.append((12, lambda: self._wake(chance.choice(idle))))
+        if leases := [actor for actor in machines if actor.lease and not actor.frozen]:
+            choices.append((8, lambda: self._look(chance.choice(leases))))
+        if alive := [actor for actor in machines if not actor.dead]:
+            choices.append((0.8, lambda: self._kill(chance.choice(alive))))
+            choices.append((0.6, lambda: self._freeze(chance.choice(alive))))
+        if frozen := [actor for actor in machines if actor.frozen]:
+            choices.append((2, lambda: self._thaw(chance.choice(frozen))))
+        if dead := [actor for actor in machines if actor.dead]:
+            choices.append((4, lambda: self._replace(chance.choice(dead))))
+        weights, acts = zip(*choices, strict=True)
+        act: Act = chance.choices(acts, weights)[0]
+        return act
+
+    def _step(self, actor: Actor) -> None:
+        self.world.seconds += self.world.chance.random() * 0.2
+        self.world.step(actor)
+        self._bury(actor)
+
+    def _wake(self, actor: Actor) -> None:
+        """Give an idle actor something to do: a message if there is one, a look by itself otherwise."""
+        if isinstance(actor, Machine):
+            queue = self.world.chance.choice(QUEUES)
+            if self.world.messages and self.world.chance.random() < 0.8:
+                queue = self.world.messages.pop(self.world.chance.randrange(len(self.world.messages)))
+            process = actor.process
+            assert process is not None
+            self.world.spawn(actor, lambda: process.run(queue))
+        elif actor.name in self.sweepers:
+            self.world.spawn(actor, self.sweepers[actor.name].round)
+
+    def _look(self, machine: Machine) -> None:
+        """The lease's side thread looks; it is not interrupted in the middle of its one transaction."""
+        assert machine.lease is not None
+        with suppress(TransientError, Killed):
+            machine.lease.look()
+        self._bury(machine)
+
+    def _gives_up(self) -> None:
+        """A stalled worker ends itself."""
+        machine = next(m for m in self.alive.values() if m.lease and m.lease._moved < self.world.seconds - 300)
+        self.world.kill(machine)
+        raise Killed
+
+    def _kill(self, machine: Machine) -> None:
+        self.world.kill(machine)
+        self._bury(machine)
+
+    def _bury(self, actor: Actor) -> None:
+        if actor.dead and isinstance(actor, Machine):
+            self.alive = {pid: machine for pid, machine in self.alive.items() if machine is not actor}
+
+    def _replace(self, machine: Machine) -> None:
+        self.world.actors[self.world.actors.index(machine)] = self._boot(machine.name)
+
+    def _freeze(self, machine: Machine) -> None:
+        self.world.note(f"{machine.name}: SIGSTOP")
+        machine.frozen = True
+
+    def _thaw(self, machine: Machine) -> None:
+        self.world.note(f"{machine.name}: SIGCONT")
+        machine.frozen = False
+
+    def _time_passes(self) -> None:
+        self.world.seconds += self.world.chance.choice((0.5, 2, 6, 20, 45))
+
+    def _jump(self) -> None:
+        jump = self.world.chance.choice((3600.0, -3600.0, DAY))
+        self.world.note(f"the clock jumps by {jump:.0f} s")
+        self.world.seconds += jump
+
+    def _client(self) -> None:
+        """A client submits, repeats a submit, cancels, pauses or resumes; lost answers are asked for again."""
+        act = self.world.chance.choice((self._submit, self._cancel, self._pause, self._resume))
+        client = Actor("client")
+        self.world.actors.append(client)
+        self.world.spawn(client, act)
+        while client.running is not None:
+            self.world.step(client)
+        self.world.actors.remove(client)
+
+    def _submit(self) -> None:
+        """Submit a small batch under a key of its own, again and again until there is an answer."""
+        key = f"key-{len(self.keys)}"
+        self.keys.append(key)
+        count = self.world.chance.randint(1, 4)
+        poisoned = self.world.chance.random() < 0.15
+        if poisoned:
+            self.poison.add(f"{key}-0")
+        new = batches.NewBatch(
+            owner=OWNER,
+            kind="generate",
+            name=key,
+            preset="mini",
+            stages=["generate", "score"],
+            items=[self._item(key, i, poisoned=poisoned and i == 0) for i in range(count)],
+            idempotency_key=key,
+            request_sha256=hashlib.sha256(key.encode()).hexdigest(),
+            flow=False,
+        )
+        for _ in range(4):
+            with suppress(TransientError):
+                batches.submit(self.ledger, new)
+                return
+
+    def _item(self, key: str, number: int, *, poisoned: bool) -> batches.NewItem:
+        params: dict[str, Any] = {
+            "prompt": "poison" if poisoned else "portrait",
+            "people": [],
+            "width": 8,
+            "height": 8,
+            "steps": 3,
+            "guidance": 1.0,
+            "id_scale": 1.0,
+            "control": "landmark",
+        }
+        custom_id = f"{key}-{number}"
+        digest = hashlib.sha256(custom_id.encode()).hexdigest()
+        return batches.NewItem(custom_id=custom_id, params=params, params_sha256=digest, seed=int(digest[:6], 16))
+
+    def _some_batch(self) -> str:
+        with self.ledger.read() as session:
+            return self.world.chance.choice(sorted(session.scalars(select(Batch.id)).all()) or ["bat_none"])
+
+    def _cancel(self) -> None:
+        if self.world.chance.random() < 0.5:
+            self._conflicts_are_fine(batches.cancel)
+
+    def _pause(self) -> None:
+        self._conflicts_are_fine(batches.pause)
+
+    def _resume(self) -> None:
+        self._conflicts_are_fine(batches.resume)
+
+    def _conflicts_are_fine(self, act: Callable[..., object]) -> None:
+        with suppress(ConflictError):
+            act(self.ledger, OWNER, self._some_batch())
+
+    def _calm(self) -> None:
+        """No more faults: everything that was accepted must now come to its end within bounded time."""
+        world = self.world
+        world.faults = False
+        world.note("calm")
+        for actor in list(world.actors):
+            actor.frozen = False
+            if actor.dead and isinstance(actor, Machine):
+                self._replace(actor)
+        for _ in range(CALM_ROUNDS):
+            self._finish_what_runs()
+            if self._all_ended():
+                break
+            world.seconds += 7
+            with self.ledger.read() as session:
+                paused = session.scalars(select(Batch.id).where(Batch.state == "paused")).all()
+            for batch_id in paused:
+                batches.resume(self.ledger, OWNER, batch_id)
+            for actor in list(world.actors):
+                if actor.dead:
+                    assert isinstance(actor, Machine)
+                    self._replace(actor)
+                elif actor.running is None:
+                    self._wake(actor)
+        else:
+            raise BrokenPromise(f"not at rest after {CALM_ROUNDS} rounds without faults")
+        for _ in range(2):
+            world.seconds += DAY
+            for name, sweeper in self.sweepers.items():
+                world.note(f"{name}: cleans up")
+                sweeper.round()
+
+    def _finish_what_runs(self) -> None:
+        for _ in range(100_000):
+            moving = [actor for actor in self.world.actors if actor.running is not None]
+            if not moving:
+                return
+            for actor in moving:
+                self._step(actor)
+                if isinstance(actor, Machine) and actor.lease:
+                    self._look(actor)
+        raise BrokenPromise("an actor never comes to an end")
+
+    def _all_ended(self) -> bool:
+        with self.ledger.read() as session:
+            open_ = session.scalar(select(func.count()).select_from(Batch).where(Batch.state.not_in(BATCH_ENDED)))
+        return not open_
+
+    def _check(self) -> None:
+        with self.ledger.read() as session:
+            items = list(session.scalars(select(Item)))
+            stages = list(session.scalars(select(Stage)))
+            made = Counter(session.scalars(select(Batch.name)))
+            outputs = session.execute(
+                select(Output, Artifact).join(Artifact, Artifact.id == Output.artifact_id)
+            ).tuples()
+            shown = [(output.item_id, output.round, artifact) for output, artifact in outputs]
+            live = set(session.scalars(select(Artifact.key).where(Artifact.state == "live")))
+            completed = Counter(session.scalars(select(Attempt.stage_id).where(Attempt.outcome == "completed")))
+            alone_and_lost = Counter(
+                session.scalars(
+                    select(Attempt.stage_id).where(Attempt.outcome.in_(("lost", "stalled")), Attempt.group_size == 1)
+                )
+            )
+        self._promise(all(count == 1 for count in made.values()), f"one submit, one batch: {made}")
+        for item in items:
+            self._promise(item.state in ENDED, f"item {item.custom_id} is {item.state} at rest")
+            if item.custom_id in self.poison:
+                self._promise(item.state in ("held", "cancelled"), f"poison {item.custom_id} is {item.state}")
+        for stage in stages:
+            self._promise(stage.state not in LEASED, f"stage {stage.id} is {stage.state} at rest")
+            self._promise(completed[stage.id] <= 1, f"stage {stage.id} completed {completed[stage.id]} times")
+            self._promise(stage.crashes <= alone_and_lost[stage.id], f"stage {stage.id} has a strike it did not earn")
+        by_round = Counter((item_id, number) for item_id, number, _ in shown)
+        self._promise(all(n == 1 for n in by_round.values()), "one output for each round of an item")
+        finished = {item.id for item in items if item.state == "completed"}
+        self._promise(finished <= {item_id for item_id, _, _ in shown}, "every completed item has an output")
+        for item_id, _, artifact in shown:
+            self._promise(artifact.state == "live", f"output of {item_id} refers to a {artifact.state} artifact")
+            data = self.world.objects.get(artifact.key, b"")
+            self._promise(hashlib.sha256(data).hexdigest() == artifact.sha256, f"bytes of {item_id} are not there")
+        self._promise(set(self.world.objects) == live, f"orphans: {set(self.world.objects) - live}")
+
+    def _promise(self, kept: bool, what: str) -> None:
+        if not kept:
+            raise BrokenPromise(what)
+
+
+def empty_ledger(folder: Path) -> Path:
+    """A migrated database to copy for every run."""
+    path = folder / "empty.sqlite3"
+    schema.upgrade(f"sqlite:///{path}")
+    return path
+
+
+def simulate(seed: int, template: Path, *, steps: int = 200) -> World:
+    """Run one seed; returns its world.
+
+    Raises:
+        BrokenPromise: with the seed and the end of the trace in its message.
+    """
+    base = SHARED_MEMORY if SHARED_MEMORY.is_dir() else None
+    with tempfile.TemporaryDirectory(dir=base) as folder:
+        shutil.copy(template, Path(folder) / "ledger.sqlite3")
+        world = World(seed=seed, folder=Path(folder))
+        simulation = Simulation(world)
+        try:
+            with simulation.patched():
+                simulation.run(steps)
+        except BrokenPromise as broken:
+            raise BrokenPromise("\n".join([f"seed {seed}: {broken}", *world.trace[-40:]])) from broken
+        finally:
+            simulation.ledger.dispose()
+    return world
+
+
+def main() -> int:
+    """Command line; exit code 1 when a promise was broken."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, help="one run, with its trace")
+    parser.add_argument("--seeds", type=int, nargs=2, metavar=("FIRST", "LAST"), default=(0, 100))
+    parser.add_argument("--steps", type=int, default=200)
+    options = parser.parse_args()
+    logging.disable(logging.CRITICAL)
+    failed = []
+    with tempfile.TemporaryDirectory() as folder:
+        template = empty_ledger(Path(folder))
+        seeds = [options.seed] if options.seed is not None else range(*options.seeds)
+        for seed in seeds:
+            try:
+                world = simulate(seed, template, steps=options.steps)
+            except BrokenPromise as broken:
+                failed.append(seed)
+                sys.stdout.write(f"{broken}\n")
+            else:
+                if options.seed is not None:
+                    sys.stdout.write("\n".join(world.trace) + "\n")
+    sys.stdout.write(f"{len(seeds)} runs of {options.steps} steps, {len(failed)} broken promises {failed[:20]}\n")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
