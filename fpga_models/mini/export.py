@@ -32,6 +32,7 @@ NETWORKS = {
     "autoencoder": "vae/diffusion_pytorch_model.safetensors",
     "face detector": "faces/detector.onnx",
     "face recogniser": "faces/recogniser.onnx",
+    "pose network": "pose/pose.onnx",
 }
 UNMEASURED = {"accept": 0.5, "review": 0.3}
 """Thresholds of a draft that has yet to be calibrated."""
@@ -64,6 +65,7 @@ def export(trainee: Trainee, vae: MiniVAE, out: Path, *, verdict: dict[str, Any]
     components = [
         {"name": name, "file": file, "licence": LICENCE, "sha256": weights.file_sha256(out / file)}
         for name, file in NETWORKS.items()
+        if (out / file).is_file()  # a draft for calibration needs no pose network
     ]
     (out / FILE).write_text(json.dumps(preset_facts(verdict, components), indent=1) + "\n")
     weights.write_manifest(out, made)
@@ -89,8 +91,9 @@ def main() -> None:
         "validation": [json.loads(line) for line in metrics.read_text().splitlines() if "own_id" in line][-1:],
         "figures": json.loads(options.figures.read_text()) if options.figures else None,
     }
-    for source, name in (("pack", "faces"), ("eval", "eval")):
-        shutil.copytree(options.faces / source, options.out / name, dirs_exist_ok=True)
+    for source, name in (("pack", "faces"), ("eval", "eval"), ("pose", "pose")):
+        if source != "pose" or (options.faces / source).is_dir():
+            shutil.copytree(options.faces / source, options.out / name, dirs_exist_ok=True)
     verdict = json.loads(options.verdict.read_text()) if options.verdict else UNMEASURED
     export(trainee, MiniVAE.from_pretrained(options.vae), options.out, verdict=verdict, made=made)
 

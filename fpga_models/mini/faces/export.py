@@ -22,11 +22,23 @@ def export_encoder(encoder: nn.Module, path: Path) -> None:
     _export(encoder, example, path, ["embedding"], {"input": {0: "batch"}, "embedding": {0: "batch"}})
 
 
+def export_classifier(classifier: nn.Module, path: Path) -> None:
+    """Write a classifier of crops: input (batch, 3, 112, 112) float32, output (batch, answers) float32."""
+    example = torch.zeros(1, 3, 112, 112)
+    _export(classifier, example, path, ["scores"], {"input": {0: "batch"}, "scores": {0: "batch"}})
+
+
 def export_detector(detector: nn.Module, path: Path) -> None:
     """Write the detector: input (1, 3, height, width) float32, nine outputs as insightface decodes them."""
     names = [f"{kind}_{stride}" for kind in ("score", "box", "points") for stride in (8, 16, 32)]
     axes = {"input": {2: "height", 3: "width"}} | {name: {0: f"cells_{name}"} for name in names}
     _export(detector, torch.zeros(1, 3, 256, 256), path, names, axes)
+
+
+def export_pose(network: nn.Module, path: Path, *, side: int) -> None:
+    """Write a pose network: input (people, 4, side, side) float32, points (people, 18, 2) and seen (people, 18)."""
+    names = ["points", "seen"]
+    _export(network, torch.zeros(1, 4, side, side), path, names, {name: {0: "people"} for name in ("input", *names)})
 
 
 def write_pack_settings(directory: Path, *, det_size: int, det_thresh: float) -> None:
