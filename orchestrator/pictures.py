@@ -34,6 +34,18 @@ OTHER_PICTURES = (
     (b"SIMPLE  =", "FITS"),
     (b"%!PS", "EPS"),
 )
+PHOTO_MEDIA_TYPES = {
+    **MEDIA_TYPES,
+    "TIFF": "image/tiff",
+    "GIF": "image/gif",
+    "BMP": "image/bmp",
+    "AVIF": "image/avif",
+    "HEIF": "image/heif",
+}
+"""What the photos of an archive may be; references are only of MEDIA_TYPES."""
+RAW_MARKS = (b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FOVb", b"\0MRM", b"HEAPCCDR")
+HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
+BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)
 BROKEN = (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, OverflowError)
 """What Pillow raises on files that are not what they claim."""
 
@@ -88,6 +100,46 @@ def open_picture(data: bytes) -> Image.Image:
         raise InputError("the picture has far too many pixels", code="image_too_large") from error
     except (*BROKEN, MemoryError) as error:
         raise InputError("the header of the picture is damaged", code="image_corrupt") from error
+
+
+def photo_format(head: bytes) -> str | None:
+    """Return the format that a file's first 64 bytes promise, one of PHOTO_MEDIA_TYPES, or None."""
+    if head.startswith(SIGNATURES[0]):
+        return "JPEG"
+    if head.startswith(SIGNATURES[1]):
+        return "PNG"
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "WEBP"
+    if head.startswith((b"GIF87a", b"GIF89a")):
+        return "GIF"
+    if head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")) and head[8:10] != b"CR":
+        return "TIFF"
+    if head.startswith(b"BM") and int.from_bytes(head[14:18], "little") in BMP_HEADERS:
+        return "BMP"
+    brands = _brands(head)
+    if brands & {b"avif", b"avis"}:
+        return "AVIF"
+    return "HEIF" if brands & HEIF_BRANDS else None
+
+
+def unsupported_format(head: bytes) -> str | None:
+    """Return the name of a picture format that is known and not read, or None."""
+    if head.startswith(RAW_MARKS) or head[8:10] == b"CR" or b"crx " in _brands(head):
+        return "camera raw"
+    if head.startswith(b"\0\0\0\x0cJXL ") or head.startswith(b"\xff\x0a"):
+        return "JPEG XL"
+    if head.startswith((b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")):
+        return "JPEG 2000"
+    known = (item for item in OTHER_PICTURES if item[1] in ("PSD", "ICO", "FITS", "EPS"))
+    return next((name for mark, name in known if head.startswith(mark)), None)
+
+
+def _brands(head: bytes) -> set[bytes]:
+    """Return the brands of an ISO media file, which tell HEIC and AVIF from films."""
+    if head[4:8] != b"ftyp":
+        return set()
+    names = head[8 : min(int.from_bytes(head[:4], "big"), 64)]
+    return {names[i : i + 4] for i in range(0, len(names), 4) if i != 4}
 
 
 def read_record(data: bytes) -> dict[str, Any] | None:

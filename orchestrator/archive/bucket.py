@@ -1,0 +1,83 @@
+"""A prefix of an S3 bucket as a source: `s3://bucket/prefix`; endpoint and credentials are the AWS_* variables.
+
+It reads buckets of others: their keys may be anything, unlike those of our own store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from datetime import UTC
+from functools import partial
+from typing import TYPE_CHECKING, BinaryIO
+from urllib.parse import urlsplit
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError
+
+from orchestrator.archive.base import Found, Refused
+from orchestrator.errors import NotFoundError, SettingsError, UsageError
+from orchestrator.storage.s3_errors import typed_errors
+from orchestrator.storage.streams import verified
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.client import S3Client
+
+
+class Bucket:
+    """The objects below a prefix, in the order of their keys' UTF-8 bytes, as S3 lists them.
+
+    Raises:
+        UsageError: the URL names no bucket.
+        NotFoundError: `source_missing`, nothing lies below the prefix.
+        StoreUnavailableError, SettingsError: the bucket cannot be listed.
+    """
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url, allow_fragments=False)
+        if not parts.netloc:
+            raise UsageError(f"wanted s3://bucket/prefix, got {url!r}", code="bad_source")
+        self._bucket = parts.netloc
+        self._prefix = url.removeprefix(f"s3://{self._bucket}").lstrip("/")
+        self._client = _client()
+        with self._typed_errors("list the source"):
+            first = self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix, MaxKeys=1)
+        if not first.get("Contents"):
+            raise NotFoundError(f"nothing in bucket {self._bucket} begins with {self._prefix!r}", code="source_missing")
+
+    def found(self) -> Iterator[Found | Refused]:
+        """See Opened; keys that end in a slash are marks of folders."""
+        base = self._prefix.rpartition("/")[0]
+        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix)
+        with self._typed_errors("list the source"):
+            for page in pages:
+                for item in page.get("Contents", []):
+                    key = item["Key"]
+                    if not key.endswith("/"):
+                        yield Found(
+                            raw_path=key.removeprefix(f"{base}/" if base else "").encode(),
+                            size=item["Size"],
+                            modified=item["LastModified"].astimezone(UTC),
+                            open=partial(self._opened, key),
+                        )
+
+    def close(self) -> None:
+        """See Opened."""
+        self._client.close()
+
+    def _opened(self, key: str) -> BinaryIO:
+        action = f"read {key}"
+        with self._typed_errors(action):
+            body = self._client.get_object(Bucket=self._bucket, Key=key)["Body"]
+        return verified(body, key, None, partial(self._typed_errors, action))
+
+    def _typed_errors(self, action: str) -> AbstractContextManager[None]:
+        return typed_errors(action, f"bucket {self._bucket} at {self._client.meta.endpoint_url}")
+
+
+def _client() -> S3Client:
+    try:
+        return boto3.Session().client("s3", config=Config(retries={"mode": "standard", "total_max_attempts": 3}))
+    except (BotoCoreError, ValueError) as error:
+        raise SettingsError(f"no S3 client can be made: {error}", code="store_settings_invalid") from error

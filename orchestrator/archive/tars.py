@@ -1,0 +1,191 @@
+"""A tar file as a source, packed by gzip, bzip2, xz or not at all: read once from front to end, never by name.
+
+Headers are parsed by tarfile; what is ours is a stream that goes forward only, bounds what a header may claim, and
+counts how far a packed archive unpacks.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import os
+import tarfile
+import zlib
+from collections.abc import Iterator
+from typing import IO, BinaryIO, cast
+
+from orchestrator.archive.base import Found, Limits, Refused, moment
+from orchestrator.archive.names import as_text
+from orchestrator.errors import InputError
+
+MAX_READ = 16 << 20
+MAX_GLOBAL_HEADERS = 1000
+BROKEN = (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, ValueError, RecursionError, OSError)
+REST = "(the rest of the archive)"
+
+
+class Tar:
+    """An open tar file.
+
+    Raises:
+        InputError: `archive_unreadable`, for the archive as a whole.
+    """
+
+    def __init__(self, file: BinaryIO, limits: Limits) -> None:
+        self._file = file
+        self._stream = Forward(_unpacked(file), file, limits)
+        try:
+            self._tar = tarfile.TarFile(fileobj=self._stream, encoding="utf-8", errors="surrogateescape")
+            self._first = self._tar.next()
+        except BROKEN as error:
+            raise InputError(f"the tar file cannot be read: {error}", code="archive_unreadable") from error
+
+    def found(self) -> Iterator[Found | Refused]:
+        """See Opened; in the order of the archive. After damage, reading goes on at the next sound header."""
+        info = self._first
+        lost = 0
+        while info is not None:
+            if not info.isdir():
+                yield self._member(info)
+            self._tar.members.clear()  # type: ignore[attr-defined]  # else it keeps every one
+            try:
+                info = self._next()
+            except tarfile.HeaderError:
+                lost += 1
+                yield _rest(f"(damaged part {lost})", "a header is damaged; what it stood for is lost")
+                info = self._resumed()
+            except (*BROKEN, InputError) as error:
+                yield _rest(REST, f"the archive cannot be read on: {error}")
+                return
+
+    def close(self) -> None:
+        """See Opened."""
+        self._file.close()
+
+    def _next(self) -> tarfile.TarInfo | None:
+        try:
+            return self._header()
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # typeshed leaves these out
+            return None
+        except tarfile.EmptyHeaderError:  # type: ignore[attr-defined]
+            raise tarfile.ReadError("it ends without an end mark, as if it were cut off") from None
+
+    def _header(self) -> tarfile.TarInfo:
+        if len(self._tar.pax_headers) > MAX_GLOBAL_HEADERS:
+            raise tarfile.ReadError("it has far too many global headers")
+        before = self._tar.offset
+        self._stream.seek(before)
+        info = tarfile.TarInfo.fromtarfile(self._tar)
+        if self._tar.offset <= before or info.size < 0:  # it would be read again for ever
+            raise tarfile.InvalidHeaderError("negative size")  # type: ignore[attr-defined]
+        return info
+
+    def _resumed(self) -> tarfile.TarInfo | None:
+        """Look for the next header whose checksum is right; zeros may be a picture's as well as the end."""
+        while True:
+            self._tar.offset = -(-self._stream.tell() // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+            try:
+                return self._header()
+            except (tarfile.EmptyHeaderError, tarfile.TruncatedHeaderError):  # type: ignore[attr-defined]
+                return None
+            except tarfile.HeaderError:
+                continue
+            except (*BROKEN, InputError):
+                return None
+
+    def _member(self, info: tarfile.TarInfo) -> Found | Refused:
+        raw = info.name.encode("utf-8", "surrogateescape")
+        if info.issym() or info.islnk():
+            return _refused(raw, "the member is a link; links are not followed", "member_is_link")
+        if not info.isreg() or info.issparse():
+            return _refused(raw, "the member is neither a plain file nor a folder", "member_is_no_file")
+        return Found(raw_path=raw, size=info.size, modified=moment(info.mtime), open=lambda: self._opened(info))
+
+    def _opened(self, info: tarfile.TarInfo) -> IO[bytes]:
+        opened = self._tar.extractfile(info)
+        assert opened is not None, "a plain file can be opened"
+        return opened
+
+
+class Forward(io.RawIOBase):
+    """A stream that is read once from front to end: seeking forward reads on, backward only over the last block.
+
+    Args:
+        source: unpacks while it is read.
+        packed: the file below it; how far it has been read tells the ratio.
+        limits: of the ratio.
+    """
+
+    def __init__(self, source: IO[bytes], packed: BinaryIO, limits: Limits) -> None:
+        super().__init__()
+        self._source = source
+        self._packed = packed
+        self._limits = limits
+        self._place = 0
+        self._tail = b""
+        self._back = 0
+
+    def tell(self) -> int:
+        """Return how many unpacked bytes lie before the present place."""
+        return self._place - self._back
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Return up to `size` bytes.
+
+        Raises:
+            tarfile.ReadError: more is asked for at once than any header needs.
+            InputError: `archive_bomb`.
+        """
+        if not 0 <= size <= MAX_READ:
+            raise tarfile.ReadError(f"a header claims to be {size} bytes long")
+        kept = self._tail[len(self._tail) - self._back :][:size]
+        self._back -= len(kept)
+        return kept + self._on(size - len(kept))
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        """Go to a place further on, or at most a block back.
+
+        Raises:
+            tarfile.ReadError: it lies further back.
+            InputError: `archive_bomb`.
+        """
+        assert whence == os.SEEK_SET, "tarfile counts from the start"
+        if offset < self._place - len(self._tail):
+            raise tarfile.ReadError("a header points backwards")
+        self._back = max(0, self._place - offset)
+        while self._place < offset and self._on(min(offset - self._place, 1 << 20)):
+            pass
+        return self.tell()
+
+    def _on(self, size: int) -> bytes:
+        piece = self._source.read(size) if size else b""
+        self._place += len(piece)
+        self._tail = (self._tail + piece[-tarfile.BLOCKSIZE :])[-tarfile.BLOCKSIZE :]
+        limits, packed = self._limits, self._packed.tell()
+        if self._place > limits.ratio_floor and self._place > limits.ratio * packed:
+            raise InputError(
+                f"{packed} bytes unpack to over {self._place}, more than {limits.ratio} times", code="archive_bomb"
+            )
+        return piece
+
+
+def _unpacked(file: BinaryIO) -> IO[bytes]:
+    head = file.read(6)
+    file.seek(0)
+    if head.startswith(b"\x1f\x8b"):
+        return cast(IO[bytes], gzip.GzipFile(fileobj=file, mode="rb"))
+    if head.startswith(b"BZh"):
+        return bz2.BZ2File(file)
+    if head.startswith(b"\xfd7zXZ\0"):
+        return lzma.LZMAFile(file)
+    return file
+
+
+def _rest(name: str, message: str) -> Refused:
+    return _refused(name.encode(), message, "archive_damaged")
+
+
+def _refused(raw: bytes, message: str, code: str) -> Refused:
+    return Refused(path=as_text(raw), raw_path=raw, error=InputError(message, code=code))
