@@ -57,6 +57,10 @@ class Settings(BaseSettings):
     max_failures: int = Field(default=5, ge=1)
     backoff_base_seconds: float = Field(default=5.0, ge=0)
     drain_seconds: float = Field(default=30.0, gt=0)
+    train_turn_seconds: float = Field(default=900.0, gt=0)
+    """So long a worker trains in one go; then it saves, lets other queues have their turn, and claims the run again."""
+    mlflow_tracking_uri: str | None = Field(default=None, validation_alias="MLFLOW_TRACKING_URI")
+    """An MLflow server that figures of training runs and evaluations are sent to as well."""
     max_pixels: int = Field(default=64_000_000, ge=1)
     """Pictures with more pixels are refused before they are decoded."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -24,6 +24,7 @@ from orchestrator.ledger.claims import Claim
 from orchestrator.ledger.session import Ledger
 from orchestrator.settings import Settings, get_settings
 from orchestrator.storage import open_store
+from workers import weights
 from workers.celery import DRAIN_SIGNAL
 from workers.engine import Engine, is_out_of_memory
 from workers.lease import Lease
@@ -33,6 +34,8 @@ from workers.stages.base import Done, DrainedError, Tools
 log = logging.getLogger(__name__)
 WARM_BOUND = 16
 """So many claims in a row may prefer the warm model before another batch gets its turn."""
+TURN_SECONDS = 600.0
+"""After so long in one queue the others get their turn, and Celery's limit on a task stays far away."""
 EXIT_SECONDS = 10.0
 """After the grace time a step may still have to end and its claims to be given back."""
 
@@ -89,9 +92,10 @@ class Process:
         return self._drain_until is not None and time.monotonic() > self._drain_until
 
     def run(self, queue: str) -> None:
-        """Claim and work until nothing is due in this queue, or the worker drains."""
+        """Claim and work until nothing is due in this queue, its turn is over, or the worker drains."""
+        until = time.monotonic() + TURN_SECONDS
         with self._busy:
-            while self._drain_until is None:
+            while self._drain_until is None and time.monotonic() < until:
                 held = self._claim(queue)
                 if not held:
                     break
@@ -203,12 +207,13 @@ class Process:
         try:
             with self.ledger.read() as session:
                 version = models.resolve(session, self.settings.preset)
+            version = weights.here(self.ledger, self.tools.store, self.settings, version)
             self.engine.faces(version)
             if "gpu.generate" in self.queues:
                 self.engine.portraits(version)
         except NotFoundError:
             log.info("no model version registered yet", extra={"preset": self.settings.preset})
-        except ModelError as error:
+        except (ModelError, TransientError) as error:
             # items say what is wrong with their model; a worker that dies here would only be restarted for ever
             log.error("warm-up failed", extra={"code": error.code})
 

@@ -15,7 +15,8 @@ from orchestrator.ledger import artifacts, batches, lifecycle, models
 from orchestrator.ledger.base import new_id
 from orchestrator.ledger.batches import NewBatch, NewItem, Submitted
 from orchestrator.ledger.claims import Claim
-from orchestrator.ledger.rows import Artifact, Attempt, Batch, Item, Stage
+from orchestrator.ledger.rows import Artifact, Attempt, Batch, Consent, Item, Stage
+from orchestrator.ledger.rows_datasets import DataSetIdentity
 from orchestrator.ledger.rows_training import ModelFile, TrainCheckpoint, TrainCheckpointFile, TrainingRun, TrainRecord
 from orchestrator.ledger.session import Ledger, now, retrying
 from orchestrator.ledger.states import BATCH_ENDED, LEASED
@@ -178,6 +179,19 @@ def attempts(session: Session, run_id: str) -> Sequence[tuple[Stage, Attempt]]:
     return session.execute(query).tuples().all()
 
 
+def missing_consents(session: Session, dataset_id: str, moment: datetime) -> list[str]:
+    """Return the ids of people in a data set version who do not allow `train` now."""
+    allowed = select(Consent.identity_id).where(
+        Consent.scope == "train",
+        Consent.revoked_at.is_(None),
+        Consent.expires_at.is_(None) | (Consent.expires_at > moment),
+    )
+    query = select(DataSetIdentity.identity_id).where(
+        DataSetIdentity.data_set_version_id == dataset_id, DataSetIdentity.identity_id.not_in(allowed)
+    )
+    return list(session.scalars(query.order_by(DataSetIdentity.identity_id)))
+
+
 @retrying
 def save_checkpoint(ledger: Ledger, c: Claim, run_id: str, step: int, files: Mapping[str, str]) -> None:
     """Record a whole checkpoint, its files being in the byte store already, and let older ones go.
@@ -240,22 +254,31 @@ def _used(table: type[TrainCheckpointFile | ModelFile | TrainRecord], artifact_i
     return select(table.artifact_id).where(table.artifact_id.in_(artifact_ids))
 
 
-def newest_checkpoint(session: Session, run_id: str) -> tuple[int, dict[str, Artifact]] | None:
-    """Return step and files by path of the newest checkpoint of a run, or None."""
-    step = session.scalar(
-        select(TrainCheckpoint.step)
-        .where(TrainCheckpoint.run_id == run_id)
-        .order_by(TrainCheckpoint.step.desc())
-        .limit(1)
-    )
-    if step is None:
-        return None
+@retrying
+def drop_checkpoint(ledger: Ledger, c: Claim, run_id: str, step: int) -> None:
+    """Forget a checkpoint that cannot be read.
+
+    Raises:
+        FencedError: another worker holds the run by now.
+    """
+    with ledger.write() as session:
+        held(session, c)
+        for table in (TrainCheckpointFile, TrainCheckpoint):
+            session.execute(delete(table).where(table.run_id == run_id, table.step == step))
+
+
+def checkpoints(session: Session, run_id: str) -> list[tuple[int, dict[str, Artifact]]]:
+    """Return step and files by path of the checkpoints of a run, newest first."""
     query = (
-        select(TrainCheckpointFile.path, Artifact)
+        select(TrainCheckpointFile.step, TrainCheckpointFile.path, Artifact)
         .join(Artifact, Artifact.id == TrainCheckpointFile.artifact_id)
-        .where(TrainCheckpointFile.run_id == run_id, TrainCheckpointFile.step == step)
+        .where(TrainCheckpointFile.run_id == run_id)
+        .order_by(TrainCheckpointFile.step.desc(), TrainCheckpointFile.path)
     )
-    return step, dict(session.execute(query).tuples().all())
+    found: dict[int, dict[str, Artifact]] = {}
+    for step, path, artifact in session.execute(query).tuples():
+        found.setdefault(step, {})[path] = artifact
+    return list(found.items())
 
 
 @dataclass(frozen=True, kw_only=True)

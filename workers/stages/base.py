@@ -17,6 +17,7 @@ from orchestrator.ledger.rows import ModelVersion
 from orchestrator.ledger.session import Ledger
 from orchestrator.settings import Settings
 from orchestrator.storage import ByteStore
+from workers import weights
 from workers.engine import Engine
 from workers.lease import Lease
 
@@ -50,15 +51,15 @@ Stage = Callable[[Tools, Sequence[Claim], Lease], Iterator[Ended]]
 
 
 def version_of(tools: Tools, c: Claim) -> ModelVersion:
-    """Return the model version that the batch was given, or the preset's champion.
+    """Return the model version that the batch was given, or the preset's champion, with its files on this machine.
 
     Raises:
-        NotFoundError: it is not registered.
+        NotFoundError: it is not registered, or its files are missing.
+        TransientError: its files cannot be fetched.
     """
     with tools.ledger.read() as session:
-        if c.model_version_id is not None:
-            return models.get(session, c.model_version_id)
-        return models.resolve(session, c.preset)
+        version = models.get(session, c.model_version_id) if c.model_version_id else models.resolve(session, c.preset)
+    return weights.here(tools.ledger, tools.store, tools.settings, version)
 
 
 def one_by_one(tools: Tools, held: Sequence[Claim], lease: Lease, work: Callable[[Claim], Done]) -> Iterator[Ended]:

@@ -8,6 +8,7 @@ somebody else's; `needs_review` in between.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 from io import BytesIO
 from typing import Any
@@ -23,7 +24,7 @@ from fpga_models.metrics.assignment import ABSENT, match_places
 from orchestrator.errors import StageError
 from orchestrator.ledger import claims, identities
 from orchestrator.ledger.claims import Claim, Next
-from orchestrator.ledger.rows import Artifact, Item, ModelVersion, Output
+from orchestrator.ledger.rows import Artifact, Item, Output
 from orchestrator.ledger.session import now
 from workers.lease import Lease
 from workers.stages.base import Done, Ended, Tools, one_by_one, version_of
@@ -34,17 +35,21 @@ DIGITS = 4
 
 def score(tools: Tools, held: Sequence[Claim], lease: Lease) -> Iterator[Ended]:
     """Score the outputs of these claims, one after the other."""
-    version = version_of(tools, held[0])
-    return one_by_one(tools, held, lease, lambda c: _score(tools, c, version))
+    return one_by_one(tools, held, lease, lambda c: _score(tools, c))
 
 
-def _score(tools: Tools, c: Claim, version: ModelVersion) -> Done:
+def _score(tools: Tools, c: Claim) -> Done:
     with tools.ledger.read() as session:
         row = session.execute(
-            select(Output.id, Artifact.key, Artifact.sha256)
+            select(Output.id, Output.model_version_id, Artifact.key, Artifact.sha256)
             .join(Artifact, Artifact.id == Output.artifact_id)
             .where(Output.item_id == c.item_id, Output.round == c.round)
         ).first()
+    if row is None:
+        raise StageError(f"item {c.item_id} has no output of round {c.round} to score", code="output_missing")
+    # thresholds and face pack of the version that made it: the batch may have gone on to another since
+    version = version_of(tools, replace(c, model_version_id=row.model_version_id))
+    with tools.ledger.read() as session:
         pack = tools.engine.faces(version)
         people = c.params["people"]
         vectors = identities.embeddings(
@@ -55,8 +60,6 @@ def _score(tools: Tools, c: Claim, version: ModelVersion) -> Done:
             encoder=pack.encoder_sha256,
             moment=now(session),
         )
-    if row is None:
-        raise StageError(f"item {c.item_id} has no output of round {c.round} to score", code="output_missing")
     with Image.open(BytesIO(tools.store.get(row.key, sha256=row.sha256)), formats=("PNG",)) as opened:
         image = np.asarray(opened.convert("RGB"))
     faces = pack.detect(image)

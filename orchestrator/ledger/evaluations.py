@@ -1,0 +1,102 @@
+"""Measured figures of model versions, and what the gate decided on them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any, Protocol
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from orchestrator.ledger.base import new_id
+from orchestrator.ledger.rows_training import Evaluation, GateDecision
+
+
+class Wanted(Protocol):
+    """A measurement by what makes two of them comparable, besides the data set."""
+
+    @property
+    def suite(self) -> str:
+        """Which figures, such as `identity`."""
+
+    @property
+    def seed(self) -> int:
+        """Chooses people and noise."""
+
+    @property
+    def count(self) -> int:
+        """How many pictures."""
+
+
+def store(
+    session: Session,
+    owner: str,
+    version_id: str,
+    wanted: Wanted,
+    figures: dict[str, Any],
+    *,
+    dataset_id: str | None,
+    batch_id: str | None,
+    moment: datetime,
+) -> str:
+    """Write the figures of one measurement and return the row's id."""
+    row = Evaluation(
+        id=new_id("evl"),
+        owner=owner,
+        model_version_id=version_id,
+        dataset_id=dataset_id,
+        batch_id=batch_id,
+        suite=wanted.suite,
+        seed=wanted.seed,
+        count=wanted.count,
+        figures=figures,
+        created_at=moment,
+    )
+    session.add(row)
+    session.flush()
+    return row.id
+
+
+def find(session: Session, version_id: str, wanted: Wanted, dataset_id: str | None) -> Evaluation | None:
+    """Return the newest measurement of a version with this suite, seed, count and data set, or None."""
+    query = select(Evaluation).where(
+        Evaluation.model_version_id == version_id,
+        Evaluation.suite == wanted.suite,
+        Evaluation.seed == wanted.seed,
+        Evaluation.count == wanted.count,
+        Evaluation.dataset_id == dataset_id if dataset_id else Evaluation.dataset_id.is_(None),
+    )
+    return session.scalars(query.order_by(Evaluation.created_at.desc(), Evaluation.id.desc()).limit(1)).first()
+
+
+def figures(
+    session: Session, version_id: str, wanted: Iterable[Wanted], dataset_id: str | None
+) -> dict[str, dict[str, Any]]:
+    """Return the newest figures of a version by suite, as far as they were measured."""
+    found = {one.suite: find(session, version_id, one, dataset_id) for one in wanted}
+    return {suite: row.figures for suite, row in found.items() if row is not None}
+
+
+def listing(session: Session, version_ids: Sequence[str] = (), *, limit: int = 200) -> Sequence[Evaluation]:
+    """Return the newest measurements, of these versions only where some are given."""
+    query = select(Evaluation).order_by(Evaluation.created_at.desc(), Evaluation.id.desc()).limit(limit)
+    if version_ids:
+        query = query.where(Evaluation.model_version_id.in_(version_ids))
+    return session.scalars(query).all()
+
+
+def of_batch(session: Session, batch_id: str) -> Sequence[Evaluation]:
+    """Return the measurements that a batch made, oldest first."""
+    return session.scalars(select(Evaluation).where(Evaluation.batch_id == batch_id).order_by(Evaluation.id)).all()
+
+
+def decision_of(session: Session, batch_id: str) -> GateDecision | None:
+    """Return what the gate decided when a batch had ended, or None."""
+    return session.scalars(select(GateDecision).where(GateDecision.batch_id == batch_id)).first()
+
+
+def decisions(session: Session, version_id: str) -> Sequence[GateDecision]:
+    """Return every decision about a version, oldest first."""
+    query = select(GateDecision).where(GateDecision.model_version_id == version_id)
+    return session.scalars(query.order_by(GateDecision.decided_at, GateDecision.id)).all()
