@@ -13,12 +13,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fpga_models.errors import WeightsError
+from fpga_models.weights import read_safetensors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,13 +80,12 @@ class HintAdapter(nn.Module):
         """Read what `save` wrote.
 
         Raises:
-            WeightsError: the header carries no sizes of ours.
+            WeightsError: not safetensors, no sizes of ours in the header, or other tensors than those sizes ask for.
         """
-        with safe_open(path, framework="pt") as file:
-            config = (file.metadata() or {}).get("config")
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
-        if config is None:
-            raise WeightsError(f"{path.name} has no 'config' in its header: a hint adapter of this project was wanted.")
-        adapter = cls(HintConfig(**json.loads(config)))
-        adapter.load_state_dict(state)
+        state, metadata = read_safetensors(path)
+        try:
+            adapter = cls(HintConfig(**json.loads(metadata["config"])))
+            adapter.load_state_dict(state)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise WeightsError(f"{path.name} is no hint adapter of this project: {error!r}.") from error
         return adapter

@@ -15,11 +15,11 @@ from pathlib import Path
 import torch
 from diffusers import UNet2DConditionModel
 from einops import rearrange
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fpga_models.errors import WeightsError
+from fpga_models.weights import read_safetensors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,8 +112,7 @@ class IdAdapter(nn.Module):
         Raises:
             WeightsError: the file has another layout, or was made for another base.
         """
-        with safe_open(path, framework="pt") as file:
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+        state, _ = read_safetensors(path)
         adapter = cls.for_unet(unet, _config_of(state, unet.config.cross_attention_dim, path))
         wanted = {key: tuple(value.shape) for key, value in adapter.state_dict().items()}
         got = {key: tuple(value.shape) for key, value in state.items()}

@@ -68,7 +68,7 @@ def read_preset(directory: Path) -> Preset:
     path = directory / FILE
     try:
         facts = json.loads(path.read_text())
-    except (FileNotFoundError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise PresetError(f"{path} cannot be read as JSON: {error}.") from error
     try:
         return Preset(
@@ -85,5 +85,5 @@ def read_preset(directory: Path) -> Preset:
             verdict=facts["verdict"],
             components=tuple(facts["components"]),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise PresetError(f"{path} is not a preset: {error!r}.") from error

@@ -2,6 +2,8 @@
 
     branch:  y  = alpha (W x + b) + beta (W_m x + b_m)       training, W_m = kappa W at the start   [paper]
     merged:  W' = alpha W + beta W_m,  b' likewise           inference, no extra parameter or time   [paper]
+    live:    W' computed in every training step, so that W_m learns exactly as in the branch form at the cost of the
+             plain network: both are one linear map of x                                             [ours]
 
 Norms and activations are shared. The control itself enters once, through hint.py. Works on any diffusers UNet and knows
 nothing of images, schedules or losses. Identity key/value projections are left alone, merged or not.
@@ -17,12 +19,12 @@ from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from fpga_models.errors import WeightsError
+from fpga_models.weights import read_safetensors
 
 NOT_COPIED = (".processor.", "encoder_hid_proj.")
 """Parts of a module name that belong to an identity adapter put on the UNet by diffusers itself."""
@@ -87,6 +89,15 @@ class RepControlNet:
             parameter.requires_grad_(True)
         self._hooks, self._trainable = [], []
 
+    def live_state(self) -> dict[str, Tensor]:
+        """Merged weights of the copied layers, differentiable in the modal ones, for `torch.func.functional_call`."""
+        alpha, beta = self.ratio.alpha, self.ratio.beta
+        return {
+            f"{name}.{part}": alpha * layer.get_parameter(part).detach() + beta * value
+            for name, layer in self._layers.items()
+            for part, value in self.modal[_slot(name)].named_parameters()
+        }
+
     def modal_state(self) -> dict[str, Tensor]:
         """Modal weights under the key names of the UNet's own state dict."""
         return {
@@ -143,9 +154,8 @@ class RepControlNet:
         Raises:
             WeightsError: no ratio in the header, or the layers are those of another base.
         """
-        with safe_open(path, framework="pt") as file:
-            ratio = (file.metadata() or {}).get("ratio")
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+        state, metadata = read_safetensors(path)
+        ratio = metadata.get("ratio")
         if ratio is None:
             raise WeightsError(f"{path.name} has no 'ratio' in its header: modal weights of RepControlNet were wanted.")
         network = cls(unet, RepRatio(**json.loads(ratio)))

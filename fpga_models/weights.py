@@ -12,6 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
 from fpga_models.errors import WeightsError
 
 MANIFEST = "weights.json"
@@ -40,6 +43,20 @@ def tensor_sha256(path: Path) -> str:
     with path.open("rb") as file:
         header = int.from_bytes(file.read(8), "little")
     return file_sha256(path, skip=8 + header)
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and header metadata of one safetensors file. Anything else, a pickle first of all, is refused unread.
+
+    Raises:
+        WeightsError: the file is missing, cut, or not safetensors.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+            return state, dict(file.metadata() or {})
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{path.name} is not a whole safetensors file: {error}.") from error
 
 
 def model_sha256(files: Mapping[str, Mapping[str, Any]]) -> str:
@@ -79,8 +96,10 @@ def read_manifest(directory: Path) -> dict[str, Any]:
         manifest: dict[str, Any] = json.loads(path.read_text())
     except FileNotFoundError as error:
         raise WeightsError(f"{path} does not exist: a preset folder with {MANIFEST} was wanted.") from error
-    except json.JSONDecodeError as error:
-        raise WeightsError(f"{path} is not JSON: {error}.") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise WeightsError(f"{path} cannot be read as JSON: {error}.") from error
+    if not isinstance(manifest, dict):
+        raise WeightsError(f"{path} holds {type(manifest).__name__}, an object was wanted.")
     if manifest.get("format") != 1:
         raise WeightsError(f"{path} has format {manifest.get('format')!r}, 1 was wanted.")
     return manifest
