@@ -270,6 +270,7 @@ def erase(ledger: Ledger, store: ByteStore, owner: str, who: str) -> dict[str, A
         "outputs": erased.outputs,
         "items": erased.items,
         "objects": len(erased.keys),
+        "tainted": {"data_sets": erased.data_sets, "models": erased.models},
         "keys_sha256": hashlib.sha256("\n".join(sorted(erased.keys)).encode()).hexdigest(),
         "audit": {"id": entry.id, "hash": entry.hash, "at": entry.at.isoformat()},
         "verified_at": datetime.now(UTC).isoformat(),

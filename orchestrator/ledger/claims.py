@@ -32,8 +32,12 @@ QUEUES: Mapping[str, str] = {
     "score": "cpu.io",
     "train": "gpu.train",
     "evaluate": "gpu.generate",
+    "annotate": "gpu.generate",
+    "arrange": "cpu.io",
 }
 """Queue of each stage name, by the kind of machine that it needs."""
+SINGLE = frozenset({"train", "evaluate", "annotate", "arrange"})
+"""Stages that are long already: a claim takes one of them, so that other workers get theirs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +143,7 @@ def _lease(
         select(Stage.id)
         .where(due, Stage.name == first.name, Stage.alone == first.alone)
         .order_by(Stage.id)
-        .limit(1 if first.alone else limit)
+        .limit(1 if first.alone or first.name in SINGLE else limit)
         .with_for_update(skip_locked=True)
     ).all()
     return lifecycle.move_stages(

@@ -16,7 +16,7 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from orchestrator.errors import ConflictError, ConsentError, ModelError, NotFoundError
-from orchestrator.ledger import artifacts, audit, lifecycle
+from orchestrator.ledger import artifacts, audit, datasets, lifecycle, training
 from orchestrator.ledger.base import new_id
 from orchestrator.ledger.rows import (
     Artifact,
@@ -260,6 +260,10 @@ class Erased:
     items: int
     artifact_ids: list[str]
     keys: list[str]
+    data_sets: list[str]
+    """Versions of data sets that hold this person, marked now."""
+    models: list[str]
+    """Model versions that were trained on them, marked now."""
 
 
 @retrying
@@ -295,6 +299,7 @@ def erase(ledger: Ledger, owner: str, identity_id: str) -> Erased:
         free = artifact_ids - _still_used(session, artifact_ids)
         session.execute(update(Artifact).where(Artifact.id.in_(free)).values(state="deleting", expires_at=moment))
         keys = list(session.scalars(select(Artifact.key).where(Artifact.id.in_(free))))
+        tainted = datasets.taint(session, identity.id, moment)
         erased = Erased(
             identity_id=identity.id,
             references=len(refs),
@@ -302,8 +307,16 @@ def erase(ledger: Ledger, owner: str, identity_id: str) -> Erased:
             items=len(item_ids),
             artifact_ids=sorted(free),
             keys=keys,
+            data_sets=tainted,
+            models=training.forget(session, tainted, moment),
         )
-        detail = {"references": erased.references, "outputs": erased.outputs, "objects": len(keys)}
+        detail = {
+            "references": erased.references,
+            "outputs": erased.outputs,
+            "objects": len(keys),
+            "data_sets": len(tainted),
+            "models": len(erased.models),
+        }
         audit.write(session, owner, "identity.erase", identity.id, detail, moment)
         return erased
 
