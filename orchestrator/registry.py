@@ -8,11 +8,16 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
 from orchestrator.errors import ModelError, NotFoundError
-from orchestrator.ledger import models
+from orchestrator.ledger import evaluations, models
 from orchestrator.ledger.rows import ModelAliasMove, ModelVersion
+from orchestrator.ledger.rows_datasets import DataSetIdentity
 from orchestrator.ledger.session import Ledger
 from orchestrator.planning.presets import load_preset
+from orchestrator.retraining import decision_object
 from orchestrator.settings import Settings
 
 MANIFEST = "weights.json"
@@ -82,11 +87,9 @@ def champion(ledger: Ledger, settings: Settings, preset: str) -> str:
         return models.resolve(session, preset).id
 
 
-def version_object(
-    version: ModelVersion, aliases: list[str], moves: list[ModelAliasMove] | None = None
-) -> dict[str, Any]:
-    """Return the JSON object of a model version; with `moves` also its files and the history of its aliases."""
-    light = {
+def version_object(version: ModelVersion, aliases: list[str]) -> dict[str, Any]:
+    """Return the light JSON object of a model version."""
+    return {
         "id": version.id,
         "object": "model",
         "preset": version.preset,
@@ -96,24 +99,25 @@ def version_object(
         "licence": version.licence,
         "location": version.location,
         "parent_id": version.parent_id,
+        "dataset_id": version.dataset_id,
+        "code_version": version.code_version,
+        "seed": version.seed,
         "tainted_at": version.tainted_at.isoformat() if version.tainted_at else None,
         "created_at": version.created_at.isoformat(),
     }
-    if moves is None:
-        return light
-    history = [
-        {
-            "alias": move.alias,
-            "from": move.from_id,
-            "to": move.to_id,
-            "actor": move.actor,
-            "reason": move.reason,
-            "moved_at": move.moved_at.isoformat(),
-        }
-        for move in moves
-        if version.id in (move.from_id, move.to_id)
-    ]
-    return {**light, "made": version.manifest.get("made"), "files": version.manifest.get("files"), "history": history}
+
+
+def move_object(move: ModelAliasMove) -> dict[str, Any]:
+    """Return the JSON object of one line of an alias's history."""
+    return {
+        "alias": move.alias,
+        "from": move.from_id,
+        "to": move.to_id,
+        "actor": move.actor,
+        "reason": move.reason,
+        "rollback": bool(move.rollback),
+        "moved_at": move.moved_at.isoformat(),
+    }
 
 
 def list_versions(ledger: Ledger) -> list[dict[str, Any]]:
@@ -123,28 +127,71 @@ def list_versions(ledger: Ledger) -> list[dict[str, Any]]:
 
 
 def show_version(ledger: Ledger, wanted: str) -> dict[str, Any]:
-    """Return one version with its files and history; `wanted` is an id or a unique beginning of it, or `preset@alias`.
+    """Return a version with its files, people, figures, decisions of the gate, and the history of its aliases.
+
+    `wanted` is an id or a unique beginning of it, or `preset@alias`.
 
     Raises:
         NotFoundError: there is none.
     """
-    preset, at, alias = wanted.partition("@")
     with ledger.read() as session:
-        chosen = models.resolve(session, preset, alias).id if at else wanted
-        fitting = [(v, names) for v, names in models.listing(session) if v.id == chosen or v.id.startswith(chosen)]
-        if len(fitting) != 1:
-            raise NotFoundError(f"there is no one model version {wanted!r}", code="model_not_found")
-        version, names = fitting[0]
-        return version_object(version, names, list(models.history(session, version.preset)))
+        version, names = find_version(session, wanted)
+        moves = models.history(session, version.preset)
+        return {
+            **version_object(version, names),
+            "made": version.manifest.get("made"),
+            "files": version.manifest.get("files"),
+            "identities": _people(session, version),
+            "evaluations": [evaluations.as_object(row) for row in evaluations.listing(session, [version.id])],
+            "decisions": [decision_object(row) for row in evaluations.decisions(session, version.id)],
+            "history": [move_object(move) for move in moves if version.id in (move.from_id, move.to_id)],
+        }
 
 
-def promote(ledger: Ledger, settings: Settings, wanted: str, *, alias: str, reason: str) -> dict[str, Any]:
-    """Make an alias mean this version and return the version.
+def _people(session: Session, version: ModelVersion) -> list[str]:
+    query = select(DataSetIdentity.identity_id).where(DataSetIdentity.data_set_version_id == version.dataset_id)
+    return list(session.scalars(query.order_by(DataSetIdentity.identity_id)))
+
+
+def alias_history(ledger: Ledger, preset: str, alias: str = models.CHAMPION) -> list[dict[str, Any]]:
+    """Return every move of an alias, oldest first."""
+    with ledger.read() as session:
+        return [move_object(move) for move in models.history(session, preset) if move.alias == alias]
+
+
+def promote(
+    ledger: Ledger, settings: Settings, wanted: str, *, alias: str, reason: str, override: bool = False
+) -> dict[str, Any]:
+    """Make an alias mean this version and return the version; open batches that follow the champion go on with it.
 
     Raises:
         NotFoundError: there is none.
-        ConflictError: it is tainted by withdrawn data.
+        ConflictError: it is tainted by withdrawn data, or the gate refused it and `override` is false.
     """
     version = show_version(ledger, wanted)
-    models.promote(ledger, settings.owner, version["id"], alias=alias, reason=reason)
+    models.promote(ledger, settings.owner, version["id"], alias=alias, reason=reason, override=override)
     return show_version(ledger, version["id"])
+
+
+def rollback(ledger: Ledger, settings: Settings, preset: str, *, alias: str, reason: str) -> dict[str, Any]:
+    """Make an alias mean again what it meant before, and return that version.
+
+    Raises:
+        NotFoundError: the preset has no such alias.
+        ConflictError: there is no earlier version that is not tainted.
+    """
+    return show_version(ledger, models.rollback(ledger, settings.owner, preset, alias=alias, reason=reason))
+
+
+def find_version(session: Session, wanted: str) -> tuple[ModelVersion, list[str]]:
+    """Return a version with its aliases by id, a unique beginning of it, or `preset@alias`.
+
+    Raises:
+        NotFoundError: there is no one such version.
+    """
+    preset, at, alias = wanted.partition("@")
+    chosen = models.resolve(session, preset, alias).id if at else wanted
+    fitting = [(v, names) for v, names in models.listing(session) if v.id == chosen or v.id.startswith(chosen)]
+    if len(fitting) != 1:
+        raise NotFoundError(f"there is no one model version {wanted!r}", code="model_not_found")
+    return fitting[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -10,6 +10,9 @@ from orchestrator.cli.common import JsonOption, moment, print_facts, print_json,
 
 app = typer.Typer(name="model", help="Model versions and their aliases.", no_args_is_help=True)
 Wanted = Annotated[str, typer.Argument(help="Id of a version, or preset@alias such as mini@champion.")]
+Reason = Annotated[str, typer.Option(help="Why; kept in the alias's history.")]
+Alias = Annotated[str, typer.Option(help="Which alias to move.")]
+LONG = ("files", "history", "made", "object", "evaluations", "decisions")
 
 
 @app.command("list")
@@ -26,7 +29,7 @@ def list_(as_json: JsonOption = False) -> None:
         print_json(versions)
         return
     print_table(
-        ["id", "preset", "version", "aliases", "licence", "tensors", "created"],
+        ["id", "preset", "version", "aliases", "licence", "tensors", "tainted", "created"],
         [
             (
                 v["id"],
@@ -35,6 +38,7 @@ def list_(as_json: JsonOption = False) -> None:
                 ", ".join(v["aliases"]),
                 v["licence"],
                 v["tensor_sha256"][:12],
+                "tainted" if v["tainted_at"] else "",
                 moment(v["created_at"]),
             )
             for v in versions
@@ -44,7 +48,7 @@ def list_(as_json: JsonOption = False) -> None:
 
 @app.command()
 def show(wanted: Wanted, as_json: JsonOption = False) -> None:
-    """Show a version with its files and the history of its aliases."""
+    """Show a version with its files, the gate's decisions and the history of its aliases."""
     from orchestrator import registry
 
     with services() as s:
@@ -52,29 +56,146 @@ def show(wanted: Wanted, as_json: JsonOption = False) -> None:
     if as_json:
         print_json(version)
         return
-    print_facts({name: value for name, value in version.items() if name not in ("files", "history", "made", "object")})
+    print_facts({name: value for name, value in version.items() if name not in LONG})
     print_facts(dict(version["made"] or {}))
     print_table(
         ["file", "bytes", "sha256"],
         [(path, entry["bytes"], entry["sha256"][:16]) for path, entry in (version["files"] or {}).items()],
     )
-    for move in version["history"]:
-        say(f"{moment(move['moved_at'])} {move['alias']}: {move['from'] or 'none'} -> {move['to']} ({move['reason']})")
+    for decision in version["decisions"]:
+        say_decision(decision)
+    _say_moves(version["history"])
+
+
+@app.command()
+def diff(
+    left: Wanted,
+    right: Annotated[str, typer.Argument(help="The other version.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Show in what two versions differ: facts, configuration, tensors."""
+    from orchestrator import lineage as origins
+
+    with services() as s:
+        found = origins.diff(s.ledger, left, right)
+    if as_json:
+        print_json(found)
+        return
+    rows = [(kind, name, *pair) for kind in ("facts", "config", "files") for name, pair in found[kind].items()]
+    print_table(["", "what", found["left"], found["right"]], rows)
+
+
+@app.command()
+def lineage(wanted: Wanted, as_json: JsonOption = False) -> None:
+    """Show how a version came to be: data set, code, command and configuration, then its parent's, and so on."""
+    from orchestrator import lineage as origins
+
+    with services() as s:
+        found = origins.lineage(s.ledger, wanted)
+    if as_json:
+        print_json(found)
+        return
+    for entry in found:
+        config = origins.flatten(entry.pop("config") or {})
+        dataset = entry.pop("dataset")
+        print_facts({**entry, "dataset": dataset and dataset.get("id"), "source": dataset and dataset.get("source")})
+        print_facts({f"  {name}": value for name, value in config.items()})
+
+
+@app.command()
+def history(
+    preset: Annotated[str, typer.Argument(help="Which preset.")] = "mini",
+    alias: Alias = "champion",
+    as_json: JsonOption = False,
+) -> None:
+    """Show every move of an alias, oldest first."""
+    from orchestrator import registry
+
+    with services() as s:
+        moves = registry.alias_history(s.ledger, preset, alias)
+    if as_json:
+        print_json(moves)
+    else:
+        _say_moves(moves)
 
 
 @app.command()
 def promote(
     wanted: Wanted,
-    reason: Annotated[str, typer.Option(help="Why; kept in the alias's history.")],
-    alias: Annotated[str, typer.Option(help="Which alias to move.")] = "champion",
+    reason: Reason,
+    alias: Alias = "champion",
+    override: Annotated[bool, typer.Option("--override", help="Although the gate refused it.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Make an alias mean this version; new batches of the preset use the champion."""
+    """Make an alias mean this version; new and open batches of the preset go on with the champion."""
     from orchestrator import registry
 
     with services() as s:
-        version = registry.promote(s.ledger, s.settings, wanted, alias=alias, reason=reason)
+        version = registry.promote(s.ledger, s.settings, wanted, alias=alias, reason=reason, override=override)
+    _say_now(version, alias, as_json=as_json)
+
+
+@app.command()
+def rollback(
+    reason: Reason,
+    preset: Annotated[str, typer.Option(help="Which preset.")] = "mini",
+    alias: Alias = "champion",
+    as_json: JsonOption = False,
+) -> None:
+    """Make an alias mean again what it meant before; a second rollback goes one further back."""
+    from orchestrator import registry
+
+    with services() as s:
+        version = registry.rollback(s.ledger, s.settings, preset, alias=alias, reason=reason)
+    _say_now(version, alias, as_json=as_json)
+
+
+@app.command("taint-report")
+def taint_report(as_json: JsonOption = False) -> None:
+    """Show which data sets and versions hold a person who withdrew, and what must be retrained; live ones first."""
+    from orchestrator import lineage as origins
+
+    with services() as s:
+        found = origins.taint_report(s.ledger)
+    if as_json:
+        print_json(found)
+        return
+    if not found["datasets"] and not found["models"]:
+        say("nothing is tainted")
+        return
+    print_table(
+        ["data set version", "preset", "tainted"], [(d["id"], d["preset"], d["tainted_at"]) for d in found["datasets"]]
+    )
+    print_table(
+        ["retrain", "live as", "data set", "start from"],
+        [
+            (r["model_version_id"], ", ".join(r["live_as"]), r["dataset_id"], r["start_from"] or "nothing")
+            for r in found["retrain"]
+        ],
+    )
+
+
+def say_decision(decision: dict[str, Any]) -> None:
+    """Tell what the gate decided and why."""
+    if decision["passed"]:
+        say(f"{moment(decision['decided_at'])} the gate let it pass; {decision['alias']} moved")
+        return
+    say(f"{moment(decision['decided_at'])} the gate refused it:")
+    for reason in decision["reasons"]:
+        say(f"  {reason}")
+
+
+def _say_now(version: dict[str, Any], alias: str, *, as_json: bool) -> None:
     if as_json:
         print_json(version)
     else:
         say(f"{version['preset']}@{alias} is now version {version['number']} ({version['id']})")
+
+
+def _say_moves(moves: list[dict[str, Any]]) -> None:
+    for step in moves:
+        back = "rolled back, " if step["rollback"] else ""
+        say(
+            f"{moment(step['moved_at'])} {step['alias']}: {step['from'] or 'none'} -> {step['to']} "
+            f"({back}{step['reason']}; {step['actor']})"
+        )

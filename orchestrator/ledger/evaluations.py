@@ -100,3 +100,19 @@ def decisions(session: Session, version_id: str) -> Sequence[GateDecision]:
     """Return every decision about a version, oldest first."""
     query = select(GateDecision).where(GateDecision.model_version_id == version_id)
     return session.scalars(query.order_by(GateDecision.decided_at, GateDecision.id)).all()
+
+
+def as_object(row: Evaluation) -> dict[str, Any]:
+    """Return the JSON object of a measurement."""
+    return {
+        "id": row.id,
+        "object": "evaluation",
+        "model_version_id": row.model_version_id,
+        "dataset_id": row.dataset_id,
+        "batch_id": row.batch_id,
+        "suite": row.suite,
+        "seed": row.seed,
+        "count": row.count,
+        "figures": row.figures,
+        "created_at": row.created_at.isoformat(),
+    }
