@@ -76,11 +76,12 @@ class Refused:
 
 @dataclass(frozen=True, kw_only=True)
 class Skipped:
-    """A member that is no photo and does not claim to be."""
+    """A member that is no photo and does not claim to be; `text` is a side file's, where those were asked for."""
 
     path: str
     raw_path: bytes
     reason: str
+    text: bytes | None = None
 
 
 Member = Photo | Refused | Skipped

@@ -29,6 +29,7 @@ from orchestrator.errors import InputError, NotFoundError
 
 T = TypeVar("T")
 BUFFER = 1 << 16
+SIDE_FILE_BYTES = 1 << 20
 BROKEN = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, tarfile.TarError, NotImplementedError, ValueError)
 """What Python's readers raise where a member is not what its archive says."""
 PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")
@@ -42,6 +43,8 @@ class Source:
     def __init__(self, opened: Opened, limits: Limits) -> None:
         self._opened = opened
         self._limits = limits
+        self.side_files: tuple[str, ...] = ()
+        """Endings, such as `.txt`, of members that are no photos but whose text is wanted with them."""
 
     def __enter__(self) -> Source:
         return self
@@ -87,10 +90,13 @@ class Source:
                 notes=kind.notes,
                 stream=stream,
             )
+        text = None
+        if self.side_files and kind.error is None and path.lower().endswith(self.side_files):
+            text = stream.read(SIDE_FILE_BYTES)
         stream.close()
         if kind.error is not None:
             return Refused(path=path, raw_path=raw, error=kind.error)
-        return Skipped(path=path, raw_path=raw, reason=kind.reason)
+        return Skipped(path=path, raw_path=raw, reason=kind.reason, text=text)
 
 
 class MemberReader(io.RawIOBase):
