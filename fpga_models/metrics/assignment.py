@@ -1,5 +1,6 @@
 """Is everybody where they were asked to be? Faces matched to requested places, then judged. Pure."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,12 +22,40 @@ class Assignment:
         accuracy: share of places whose face resembles its own person more than any other requested one.
         own: mean cosine to the own person, 0 where no face was found.
         other: mean cosine to the other requested people, over the faces found; comparable with the floor.
-        ci95: of the accuracy, redrawing whole pictures.
+        ci95: of the accuracy, redrawing whole pictures; `own_ci95` of the own similarity.
     """
 
     accuracy: float
     own: float
     other: float
+    ci95: tuple[float, float]
+    own_ci95: tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PlaceScores:
+    """Every requested place (N,) of a set of pictures; the same trials give the same order, so sets can be paired.
+
+    Attributes:
+        right: the face resembles its own person more than any other requested one.
+        own: cosine to the own person, 0 where no face was found.
+        other, worst: mean and largest cosine to the other requested people, NaN where no face was found.
+        picture: which picture the place is in.
+    """
+
+    right: NDArray[np.bool_]
+    own: Floats
+    other: Floats
+    worst: Floats
+    picture: NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leakage:
+    """Mean of the largest cosine to a wrong requested person, and how far the mean one lies above the floor."""
+
+    largest: float
+    above_floor: float
     ci95: tuple[float, float]
 
 
@@ -71,23 +100,44 @@ def landmark_errors(requested: Floats, got: Floats) -> Floats:
     return result
 
 
-def assignment(faces: list[Floats], references: list[Floats]) -> Assignment:
-    """Judge pictures: each `faces[i]` (K, D) at the places of `references[i]` (K, D); a zero row is an absent face."""
-    right: list[float] = []
-    own: list[float] = []
-    other: list[float] = []
-    pictures: list[int] = []
+def score_places(faces: Sequence[Floats], references: Sequence[Floats]) -> PlaceScores:
+    """Score pictures: each `faces[i]` (K, D) at the places of `references[i]` (K, D); a zero row is an absent face."""
+    rows: list[tuple[bool, float, float, float, int]] = []
     for picture, (got, wanted) in enumerate(zip(faces, references, strict=True)):
         cosines = got @ wanted.T  # (K, K)
-        present = got.any(1)
-        right += (present & (cosines.argmax(1) == np.arange(len(wanted)))).tolist()
-        own += np.diagonal(cosines).tolist()
-        other += cosines[present][~np.eye(len(wanted), dtype=bool)[present]].tolist()
-        pictures += [picture] * len(wanted)
-    hits = np.array(right, np.float32)
+        for place, present in enumerate(got.any(1).tolist()):
+            strangers = np.delete(cosines[place], place) if present else np.full(1, np.nan)
+            right = bool(present and cosines[place].argmax() == place)
+            own = float(cosines[place, place])
+            rows.append((right, own, float(strangers.mean()), float(strangers.max()), picture))
+    right_, own_, other, worst, pictures = zip(*rows, strict=True)
+    return PlaceScores(
+        right=np.array(right_),
+        own=np.array(own_, np.float32),
+        other=np.array(other, np.float32),
+        worst=np.array(worst, np.float32),
+        picture=np.array(pictures, np.int64),
+    )
+
+
+def assignment(scores: PlaceScores) -> Assignment:
+    """Summarise the places of a set of pictures."""
+    found = np.isfinite(scores.other)
     return Assignment(
-        accuracy=float(hits.mean()),
-        own=float(np.mean(own)),
-        other=float(np.mean(other)) if other else 0.0,
-        ci95=bootstrap_ci95(hits, np.array(pictures)),
+        accuracy=float(scores.right.mean()),
+        own=float(scores.own.mean()),
+        other=float(scores.other[found].mean()) if found.any() else 0.0,
+        ci95=bootstrap_ci95(scores.right, scores.picture),
+        own_ci95=bootstrap_ci95(scores.own, scores.picture),
+    )
+
+
+def leakage(scores: PlaceScores, floor: float) -> Leakage:
+    """Compare the resemblance to the other requested people with that of strangers, `floor`."""
+    found = np.isfinite(scores.other)
+    other, pictures = scores.other[found] - floor, scores.picture[found]
+    return Leakage(
+        largest=float(scores.worst[found].mean()) if found.any() else 0.0,
+        above_floor=float(other.mean()) if found.any() else 0.0,
+        ci95=bootstrap_ci95(other, pictures),
     )

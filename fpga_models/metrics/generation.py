@@ -10,6 +10,7 @@ from fpga_models.pipeline import PersonSlot, PortraitPipeline, PortraitRequest
 from fpga_models.presets import Preset
 
 Image = NDArray[np.uint8]
+Adapt = Callable[[PortraitRequest], PortraitRequest]
 BATCH = 32
 
 
@@ -31,13 +32,22 @@ def generate(
     *,
     seed: int,
     masked: bool = True,
+    adapt: Adapt = lambda request: request,
     advance: Callable[[int], None] = lambda _: None,
 ) -> list[Image]:
-    """Generate one picture per trial, trial i from seed + i; `advance` is told how many each batch finished."""
+    """Generate one picture per trial, trial i from seed + i.
+
+    Args:
+        masked: False lets every person act everywhere.
+        adapt: changes each request, for ablations.
+        advance: told how many each batch finished.
+    """
     pictures: list[Image] = []
     for start in range(0, len(trials), BATCH):
         part = trials[start : start + BATCH]
-        requests = [request_of(trial, pipeline.preset, seed + start + offset) for offset, trial in enumerate(part)]
+        requests = [
+            adapt(request_of(trial, pipeline.preset, seed + start + offset)) for offset, trial in enumerate(part)
+        ]
         pictures += [picture for picture in pipeline.generate(requests, masked=masked) if picture is not None]
         advance(len(part))
     return pictures

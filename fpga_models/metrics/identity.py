@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fpga_models.metrics.statistics import bootstrap_ci95, share_of_way
+from fpga_models.metrics.statistics import bootstrap_ci95, bootstrap_ratio_ci95, share_of_way
 
 Floats = NDArray[np.float32]
 
@@ -27,11 +27,18 @@ class FaceSim:
 
 @dataclass(frozen=True, kw_only=True)
 class Top1:
-    """Share of faces whose nearest neighbour in the gallery is their own person."""
+    """Share of faces whose nearest neighbour in the gallery is their own person.
+
+    Attributes:
+        floor: by chance.
+        share: generated over real; `ci95` of it, redrawing people.
+    """
 
     generated: float
     real: float
+    floor: float
     share: float
+    ci95: tuple[float, float]
 
 
 def similarities(first: Floats, second: Floats) -> Floats:
@@ -54,18 +61,35 @@ def face_sim(generated: Floats, real: Floats, references: Floats) -> FaceSim:
     real, bounding = real[found(real)], references[found(real)]
     cosines = real @ references.T  # (n, N)
     strangers = ~np.isclose(bounding @ references.T, 1.0, atol=1e-5)
-    mean, floor = float(own.mean()), float(cosines[strangers].mean())
-    ceiling = float(similarities(real, bounding).mean())
+    mean = float(own.mean())
+    floor = float(cosines[strangers].mean()) if strangers.any() else 0.0
+    ceiling = float(similarities(real, bounding).mean()) if len(real) else 0.0
     share = share_of_way(mean, floor, ceiling)
     return FaceSim(mean=mean, floor=floor, ceiling=ceiling, share=share, ci95=bootstrap_ci95(own))
 
 
-def top1(generated: Floats, real: Floats, gallery: Floats, own: NDArray[np.int64]) -> Top1:
-    """Retrieve each face (N, D) in a gallery (G, D) of one reference per person; `own` (N,) is the right row."""
-    rates = [_hit_rate(faces, gallery, own) for faces in (generated, real)]
-    return Top1(generated=rates[0], real=rates[1], share=share_of_way(rates[0], 0.0, rates[1]))
+def top1(
+    generated: Floats,
+    real: Floats,
+    gallery: Floats,
+    own: NDArray[np.int64],
+    real_own: NDArray[np.int64] | None = None,
+) -> Top1:
+    """Retrieve each face (N, D) in a gallery (G, D) of one reference per person; `own` (N,) is the right row.
+
+    `real_own` is the right row of the real faces where they show other people.
+    """
+    hits = _hits(generated, gallery, own)
+    reachable = _hits(real, gallery, own if real_own is None else real_own)
+    return Top1(
+        generated=float(hits.mean()),
+        real=float(reachable.mean()),
+        floor=1 / len(gallery),
+        share=share_of_way(float(hits.mean()), 0.0, float(reachable.mean())),
+        ci95=bootstrap_ratio_ci95(hits, reachable),
+    )
 
 
-def _hit_rate(faces: Floats, gallery: Floats, own: NDArray[np.int64]) -> float:
+def _hits(faces: Floats, gallery: Floats, own: NDArray[np.int64]) -> NDArray[np.bool_]:
     nearest = (faces @ gallery.T).argmax(1)
-    return float((found(faces) & (nearest == own)).mean())
+    return np.asarray(found(faces) & (nearest == own))

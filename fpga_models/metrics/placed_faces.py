@@ -21,11 +21,13 @@ class PlacedFaces:
     Attributes:
         judged: (K, D) embeddings of the evaluation encoder.
         product: (K, 512) embeddings of the product's own recogniser.
+        kps5: (K, 5, 2) keypoints found, px, NaN where absent.
         errors: (K,) keypoint error over the distance of the eyes, NaN where absent.
     """
 
     judged: Floats
     product: Floats
+    kps5: Floats
     errors: Floats
 
     @property
@@ -43,12 +45,14 @@ def place_faces(picture: Image, requested: Floats, pack: FacePack, judge: Evalua
     embeddings = judge.embed_crops([align(picture, found[matched[place]]) for place in places])
     judged = np.zeros((len(requested), embeddings.shape[1]), np.float32)
     product = np.zeros((len(requested), 512), np.float32)
+    points = np.full((len(requested), 5, 2), np.nan, np.float32)
     errors = np.full(len(requested), np.nan, np.float32)
     judged[places] = embeddings
     for place in places:
         product[place] = faces[matched[place]].embedding
+    points[places] = found[matched[places]]
     errors[places] = landmark_errors(requested[places], found[matched[places]])
-    return PlacedFaces(judged=judged, product=product, errors=errors)
+    return PlacedFaces(judged=judged, product=product, kps5=points, errors=errors)
 
 
 def position(pictures: Sequence[PlacedFaces]) -> Position:

@@ -75,17 +75,21 @@ def won_back(before: Floats, after: Floats, ceiling: Floats) -> WonBack:
     )
 
 
-def by_size(
-    sizes: Floats, before: Floats, after: Floats, ceiling: Floats, edges: Sequence[float] = BIN_EDGES
-) -> dict[str, WonBack]:
+def by_size(sizes: Floats, before: Floats, after: Floats, ceiling: Floats) -> dict[str, WonBack]:
     """`won_back` per bin of the longer side of the face box (N,) in px; empty bins are left out."""
+    bins = size_bins(sizes)
+    return {name: won_back(before[chosen], after[chosen], ceiling[chosen]) for name, chosen in bins.items()}
+
+
+def size_bins(sizes: Floats, edges: Sequence[float] = BIN_EDGES) -> dict[str, NDArray[np.bool_]]:
+    """Which faces (N,) fall into each bin of their size in px, by its name; empty bins are left out."""
     bins = np.digitize(sizes, edges) - 1
     result = {}
     for index, low in enumerate(edges):
         chosen = bins == index
         if chosen.any():
             name = f"{low:g}-{edges[index + 1]:g}" if index + 1 < len(edges) else f"{low:g}+"
-            result[name] = won_back(before[chosen], after[chosen], ceiling[chosen])
+            result[name] = chosen
     return result
 
 

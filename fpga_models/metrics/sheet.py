@@ -1,6 +1,7 @@
 """A picture sheet: each row one trial, references first, then the same scene in several versions."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -30,7 +31,7 @@ def _fit(picture: Image) -> Image:
     return fitted
 
 
-def write_png(path: str, picture: Image) -> None:
-    """Write an RGB picture; raises OSError where the folder cannot be written."""
-    if not cv2.imwrite(path, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
+def write_picture(path: Path, picture: Image) -> None:
+    """Write an RGB picture in the format of its suffix; raises OSError where the folder cannot be written."""
+    if not cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
         raise OSError(f"Cannot write a picture to {path}.")

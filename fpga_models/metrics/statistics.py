@@ -3,11 +3,12 @@
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+Floats = NDArray[np.floating]
+Numbers = NDArray[np.floating] | NDArray[np.bool_]
 DRAWS = 2000
 
 
-def bootstrap_ci95(values: Floats, groups: NDArray[np.int64] | None = None, *, seed: int = 0) -> tuple[float, float]:
+def bootstrap_ci95(values: Numbers, groups: NDArray[np.int64] | None = None, *, seed: int = 0) -> tuple[float, float]:
     """Return the 95 % percentile interval of the mean of `values` (N,).
 
     Args:
@@ -29,3 +30,16 @@ def bootstrap_ci95(values: Floats, groups: NDArray[np.int64] | None = None, *, s
 def share_of_way(value: float, floor: float, ceiling: float) -> float:
     """Return how far `value` got from `floor` (0) to `ceiling` (1); 0 where the two do not differ."""
     return (value - floor) / (ceiling - floor) if ceiling > floor else 0.0
+
+
+def bootstrap_ratio_ci95(above: Numbers, below: Numbers, *, seed: int = 0) -> tuple[float, float]:
+    """Return the 95 % percentile interval of mean(above) / mean(below), redrawing pairs of (N,) and (N,)."""
+    if len(above) == 0:
+        return (0.0, 0.0)
+    drawn = np.random.default_rng(seed).integers(0, len(above), (DRAWS, len(above)))
+    bottoms = below[drawn].sum(1)
+    ratios = above[drawn].sum(1)[bottoms > 0] / bottoms[bottoms > 0]
+    if len(ratios) == 0:
+        return (0.0, 0.0)
+    low, high = np.percentile(ratios, [2.5, 97.5])
+    return (float(low), float(high))

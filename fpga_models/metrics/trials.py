@@ -5,13 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from fpga_models.diir.edit import encode
 from fpga_models.faces import FacePack, align
 from fpga_models.metrics.evaluator import EvaluationEncoder
-from fpga_models.metrics.generation import generate
+from fpga_models.metrics.generation import Adapt, generate
 from fpga_models.metrics.held_out import Reference, Trial, draw_people, draw_trials, reference
 from fpga_models.metrics.placed_faces import PlacedFaces, place_faces
+from fpga_models.metrics.traits import FILE_NAME as TRAITS_FILE
+from fpga_models.metrics.traits import TraitReader
 from fpga_models.pipeline import PortraitPipeline
 
 Image = NDArray[np.uint8]
@@ -24,17 +28,23 @@ GROUP_KINDS = ("group_2", "group_3", "group_4")
 
 @dataclass(frozen=True, kw_only=True)
 class Instruments:
-    """What measures: the product's own face pack, which finds faces, and the judge, which compares them."""
+    """What measures: the product's own face pack finds faces, the judge compares them, the reader reads their traits.
+
+    A preset whose `eval/` has no trait classifier is measured without legibility.
+    """
 
     pack: FacePack
     judge: EvaluationEncoder
+    reader: TraitReader | None = None
 
     @classmethod
     def load(cls, preset_dir: Path, *, threads: int = 1) -> "Instruments":
         """Load `faces/` and `eval/` of a preset folder."""
+        readable = (preset_dir / "eval" / TRAITS_FILE).is_file()
         return cls(
             pack=FacePack.load(preset_dir / "faces", threads=threads),
             judge=EvaluationEncoder.load(preset_dir / "eval", threads=threads),
+            reader=TraitReader.load(preset_dir / "eval", threads=threads) if readable else None,
         )
 
 
@@ -80,6 +90,19 @@ def single_trials(gallery: Gallery, count: int, seed: int, size: int) -> list[Tr
     ]
 
 
+def face_sizes(trials: Sequence[Trial]) -> Floats:
+    """Return the longer side in px of every face box (N,) of these scenes, trial by trial."""
+    boxes = np.array([person.box for trial in trials for person in trial.real.people], np.float32).reshape(-1, 4)
+    sizes: Floats = np.maximum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1])
+    return sizes
+
+
+@torch.no_grad()
+def through_autoencoder(pipeline: PortraitPipeline, pictures: Sequence[Image]) -> list[Image]:
+    """Encode and decode pictures one by one: what the autoencoder alone does to them."""
+    return [np.asarray(pipeline.decode(encode(pipeline, [picture]))[0]) for picture in pictures]
+
+
 def observe(instruments: Instruments, trials: Sequence[Trial], pictures: Sequence[Image]) -> Outcome:
     """Find the faces of pictures at the places of their trials."""
     faces = [
@@ -100,9 +123,10 @@ def observe_generated(
     trials: Sequence[Trial],
     *,
     seed: int,
-    masked: bool,
+    masked: bool = True,
+    adapt: Adapt = lambda request: request,
     advance: Advance,
 ) -> Outcome:
-    """Generate the pictures of trials and find their faces."""
-    pictures = generate(pipeline, trials, seed=seed, masked=masked, advance=advance)
+    """Generate the pictures of trials and find their faces; `masked` and `adapt` as in `generate`."""
+    pictures = generate(pipeline, trials, seed=seed, masked=masked, adapt=adapt, advance=advance)
     return observe(instruments, trials, pictures)

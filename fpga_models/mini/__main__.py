@@ -49,6 +49,12 @@ def recipe(data: Path, out: Path, *, minutes: float, workers: int, seed: int) ->
         train_faces("embeddings", 0, data / "embeddings.npy"),
         train_faces("detector", 10, faces / "pack" / "detector.onnx"),
         train_faces("encoder_b", 13, faces / "eval" / "evaluator.onnx"),
+        train_faces("traits", 6, faces / "eval" / "traits.onnx"),
+        Step(
+            module="fpga_models.mini.faces.pose",
+            arguments=(*common, "--out", str(faces), "--minutes", "9"),
+            product=faces / "pose" / "pose.onnx",
+        ),
         Step(module="fpga_models.mini.vae", arguments=(*common, "--out", str(vae)), product=vae / "report.json"),
         Step(
             module="fpga_models.mini.cache_latents",

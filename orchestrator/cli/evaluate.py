@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -9,24 +10,124 @@ import typer
 
 from orchestrator.cli.common import FinishError, JsonOption
 
-app = typer.Typer(name="evaluate", help="Measure a preset.", no_args_is_help=True)
+app = typer.Typer(name="evaluate", help="Measure a preset on people no training has seen.", no_args_is_help=True)
 PROGRAM = "fpga_models.metrics.evaluate"
+
+PresetOption = Annotated[str, typer.Option("--preset", help="Which preset.")]
+SeedOption = Annotated[int, typer.Option("--seed", help="Chooses the held-out people, their scenes and the noise.")]
+CountOption = Annotated[int | None, typer.Option("--count", min=1, help="How many scenes.", show_default=False)]
+SheetOption = Annotated[
+    Path | None, typer.Option("--sheet", help="Write a sheet of pictures to this file, PNG or JPEG.")
+]
+KnobOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KNOB=VALUE", help="Change a knob of DIIR, such as lock=false.")
+]
+SourceOption = Annotated[
+    str, typer.Option("--source", help="What damaged the faces: vae (the autoencoder alone) or generated.")
+]
 
 
 @app.callback()
 def evaluate() -> None:
-    """Measure a preset."""
+    """Measure a preset on people no training has seen."""
 
 
 @app.command()
 def identity(
-    preset: Annotated[str, typer.Option(help="Which preset.")] = "mini",
-    seed: Annotated[int, typer.Option(help="Chooses the held-out people.")] = 0,
-    count: Annotated[int, typer.Option(min=1, help="How many portraits.")] = 200,
-    sheet: Annotated[Path | None, typer.Option(help="Write references and portraits side by side to this PNG.")] = None,
+    preset: PresetOption = "mini",
+    seed: SeedOption = 0,
+    count: CountOption = None,
+    sheet: SheetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure whether people are recognisable and who is who in groups, on people no training has seen."""
+    """Are people recognisable, legible and sharp, and in groups who and where they should be?"""
+    _measure("identity", preset, seed, count, sheet, as_json)
+
+
+@app.command()
+def restore(
+    preset: PresetOption = "mini",
+    seed: SeedOption = 0,
+    count: CountOption = None,
+    source: SourceOption = "vae",
+    knobs: KnobOption = None,
+    sheet: SheetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """How much of the likeness that small faces lost does DIIR win back, and does the background stay?"""
+    _measure("restore", preset, seed, count, sheet, as_json, ["--source", source, *_sets(knobs)])
+
+
+@app.command()
+def swap(
+    preset: PresetOption = "mini",
+    seed: SeedOption = 0,
+    count: CountOption = None,
+    knobs: KnobOption = None,
+    sheet: SheetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Does a face become another person's and stay where it is?"""
+    _measure("swap", preset, seed, count, sheet, as_json, _sets(knobs))
+
+
+@app.command()
+def stylized(
+    preset: PresetOption = "mini",
+    seed: SeedOption = 0,
+    count: CountOption = None,
+    knobs: KnobOption = None,
+    sheet: SheetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Does DIIR also help faces in drawn pictures?"""
+    _measure("stylized", preset, seed, count, sheet, as_json, _sets(knobs))
+
+
+@app.command()
+def control(
+    preset: PresetOption = "mini",
+    seed: SeedOption = 0,
+    count: CountOption = None,
+    modal: Annotated[Path | None, typer.Option(help="Modal weights that were merged into the preset.")] = None,
+    base: Annotated[Path | None, typer.Option(help="Folder of the UNet they were merged into.")] = None,
+    sheet: SheetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Do people stand where they should, by which control image, and are branch and merged network the same?"""
+    files = [part for name, path in (("--modal", modal), ("--base", base)) if path for part in (name, str(path))]
+    _measure("control", preset, seed, count, sheet, as_json, files)
+
+
+@app.command()
+def ablate(
+    preset: PresetOption = "mini",
+    seed: SeedOption = 0,
+    count: CountOption = None,
+    source: SourceOption = "vae",
+    against: Annotated[list[Path] | None, typer.Option(help="Folder of another preset to compare with.")] = None,
+    sheet: SheetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What does each part contribute: masks, the parts of DIIR, and ways of training?"""
+    others = [part for folder in against or [] for part in ("--against", str(folder))]
+    _measure("ablate", preset, seed, count, sheet, as_json, ["--source", source, *others])
+
+
+def _sets(knobs: Sequence[str] | None) -> list[str]:
+    return [part for knob in knobs or [] for part in ("--set", knob)]
+
+
+def _measure(
+    what: str,
+    preset: str,
+    seed: int,
+    count: int | None,
+    sheet: Path | None,
+    as_json: bool,
+    others: Sequence[str] = (),
+) -> None:
+    """Run one evaluation in a process of its own and end as it ended."""
     import subprocess
     import sys
 
@@ -35,8 +136,8 @@ def identity(
 
     settings = get_settings()
     load_preset(settings.models_dir, preset)
-    command = [sys.executable, "-m", PROGRAM, "identity", "--preset-dir", str(settings.models_dir / preset)]
-    command += ["--seed", str(seed), "--count", str(count), *(["--json"] if as_json else [])]
-    command += ["--sheet", str(sheet)] if sheet else []
+    command = [sys.executable, "-m", PROGRAM, what, "--preset-dir", str(settings.models_dir / preset)]
+    command += ["--seed", str(seed), *(["--count", str(count)] if count else []), *others]
+    command += [*(["--sheet", str(sheet)] if sheet else []), *(["--json"] if as_json else [])]
     if code := subprocess.run(command, check=False).returncode:
         raise FinishError(code if code > 0 else 1)

@@ -2,8 +2,8 @@
 
     python -m fpga_models.mini.faces encoder_a --data var/mini --out var/mini/faces --minutes 10
 
-Likewise `detector` and `encoder_b`; `embeddings` then embeds every crop with encoder A. Reads rendered crops and
-scenes; a run that was stopped continues from its checkpoint.
+Likewise `detector`, `encoder_b` and `traits`; `embeddings` then embeds every crop with encoder A. Reads rendered crops
+and scenes; a run that was stopped continues from its checkpoint.
 """
 
 import argparse
@@ -17,7 +17,9 @@ import cv2
 import numpy as np
 import torch
 
-from fpga_models.mini.faces import detector, encoders, export, loop
+from fpga_models.metrics.legibility import LEGIBLE
+from fpga_models.metrics.traits import FILE_NAME
+from fpga_models.mini.faces import detector, encoders, export, loop, traits
 from fpga_models.mini.faces.augment import augment
 from fpga_models.mini.faces.detection_report import detection_figures, held_out_scenes
 from fpga_models.mini.faces.embeddings import embed_crops
@@ -25,7 +27,7 @@ from fpga_models.mini.faces.report import recognition
 from fpga_models.synthetic.dataset import open_crops, open_scenes
 
 DET_SIZE, DET_THRESH = 256, 0.6
-PARTS = ("encoder_a", "embeddings", "detector", "encoder_b")
+PARTS = ("encoder_a", "embeddings", "detector", "encoder_b", "traits")
 
 
 def train_encoder(part: str, data: Path, out: Path, schedule: loop.Schedule) -> dict[str, object]:
@@ -76,6 +78,16 @@ def train_detector(data: Path, out: Path, schedule: loop.Schedule) -> dict[str, 
     return figures
 
 
+def train_traits(data: Path, out: Path, schedule: loop.Schedule) -> dict[str, object]:
+    """Train and export the trait classifier; return its accuracy on people it never saw, faces over 48 px."""
+    crops, truth = traits.large_crops(data / "crops", traits.SMALLEST_FACE)
+    network = traits.train_traits(crops, truth, out / "checkpoints" / "traits.safetensors", schedule)
+    target = out / "eval" / FILE_NAME
+    figures = traits.accuracies(network, *traits.large_crops(data / "crops_test", LEGIBLE))
+    export.export_classifier(network, target)
+    return {"part": "traits", "file": str(target), "accuracy": figures}
+
+
 @torch.inference_mode()
 def encoder_figures(encoder: encoders.AnyEncoder, unseen: encoders.Crops) -> dict[str, object]:
     """Recognition figures on two views of unseen people (P, 2, 56, 56, 3): as rendered, and degraded."""
@@ -108,6 +120,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     schedule = loop.Schedule(minutes=options.minutes, seed=options.seed, lr=3e-3 if muon else 2e-3, muon=muon)
     if options.part == "detector":
         figures = train_detector(options.data, options.out, schedule)
+    elif options.part == "traits":
+        figures = train_traits(options.data, options.out, schedule)
     elif options.part == "embeddings":
         figures = write_embeddings(options.data, options.out, options.threads)
     else:

@@ -4,6 +4,7 @@ import pytest
 
 from fpga_models.faces import FacePack
 from fpga_models.metrics.evaluator import EvaluationEncoder
+from fpga_models.metrics.traits import TraitReader
 
 WEIGHTS = Path(__file__).parents[4] / "fpga_models" / "weights" / "mini"
 
@@ -16,3 +17,8 @@ def pack() -> FacePack:
 @pytest.fixture(scope="session")
 def judge() -> EvaluationEncoder:
     return EvaluationEncoder.load(WEIGHTS / "eval")
+
+
+@pytest.fixture(scope="session")
+def reader() -> TraitReader:
+    return TraitReader.load(WEIGHTS / "eval")

@@ -1,18 +1,23 @@
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 
+from fpga_models.diir import RESTORE
+from fpga_models.errors import RequestError
 from fpga_models.faces import FacePack
 from fpga_models.metrics.calibrate import product_similarities
-from fpga_models.metrics.evaluate import Evaluation, picture_sheet, render_json, render_table, report
+from fpga_models.metrics.evaluate import changed_settings, parse
+from fpga_models.metrics.evaluations.identity import Found, Group, picture_sheet, render_table, report
 from fpga_models.metrics.evaluator import EvaluationEncoder
 from fpga_models.metrics.held_out import draw_trials
+from fpga_models.metrics.traits import TraitReader
 from fpga_models.metrics.trials import GROUP_KINDS, Instruments, draw_gallery, observe, observe_real, single_trials
 
 
 @pytest.fixture(scope="module")
-def found(pack: FacePack, judge: EvaluationEncoder) -> Evaluation:
+def found(pack: FacePack, judge: EvaluationEncoder) -> Found:
     """Real renders in place of generated pictures; "without masks" shows each scene mirrored, people swapped."""
     instruments = Instruments(pack=pack, judge=judge)
     gallery = draw_gallery(instruments, 3, 12, lambda _: None)
@@ -21,12 +26,14 @@ def found(pack: FacePack, judge: EvaluationEncoder) -> Evaluation:
     for kind in GROUP_KINDS:
         trials = draw_trials(gallery.people, kind, 3, 3, 128)
         mirrored = [np.ascontiguousarray(trial.real.image[:, ::-1]) for trial in trials]
-        groups[kind[-1]] = (observe_real(instruments, trials), observe(instruments, trials, mirrored))
-    return Evaluation(gallery=gallery, singles=singles, singles_real=singles, groups=groups)
+        real = observe_real(instruments, trials)
+        groups[kind[-1]] = Group(masked=real, unmasked=observe(instruments, trials, mirrored), real=real)
+    decoded = [np.full_like(picture, 128) for picture in singles.pictures]
+    return Found(gallery=gallery, singles=singles, real=singles, decoded=decoded, groups=groups)
 
 
-def test_real_pictures_reach_the_ceiling_and_swapped_people_are_wrong(found: Evaluation) -> None:
-    figures = report(found, seed=3, count=6, preset="mini", model_sha256="0", seconds=1.0)
+def test_real_pictures_reach_the_ceiling_and_swapped_people_are_wrong(found: Found, reader: TraitReader) -> None:
+    figures = report(found, reader)
 
     assert figures.face_sim.share == pytest.approx(1.0)
     assert figures.face_sim.ceiling > 0.7 > 0.3 > figures.face_sim.floor
@@ -35,34 +42,45 @@ def test_real_pictures_reach_the_ceiling_and_swapped_people_are_wrong(found: Eva
     assert figures.assignment["2"].masked.accuracy == 1.0
     assert figures.assignment["2"].unmasked.accuracy == 0.0
     assert figures.assignment["4"].masked.accuracy > 0.9 > figures.assignment["4"].unmasked.accuracy
+    assert figures.assignment["3"].real == figures.assignment["3"].masked
+    assert abs(figures.leakage["2"].above_floor) < 0.3
+    assert (figures.sharpness.face, figures.sharpness.eyes) == (1.0, 1.0)
+    assert figures.sharpness.autoencoder.face == 0.0, "an even grey has no gradients"
+    assert figures.legibility is not None
+    assert figures.legibility.share == figures.legibility.glasses == 1.0
+    assert figures.legibility.traits["glasses"].real > 0.9
 
 
-def test_the_report_has_the_published_keys(found: Evaluation) -> None:
-    figures = report(found, seed=3, count=6, preset="mini", model_sha256="0", seconds=1.0)
+def test_the_report_has_the_published_keys(found: Found, reader: TraitReader) -> None:
+    figures = report(found, reader)
 
-    keys = json.loads(render_json(figures))
+    keys = json.loads(json.dumps(asdict(figures), allow_nan=False))
 
-    assert set(keys) == {
-        *("face_sim", "detection_rate", "top1", "assignment", "position"),
-        *("seed", "count", "preset", "model_sha256", "seconds"),
-    }
-    assert set(keys["face_sim"]) == {"mean", "floor", "ceiling", "share", "ci95"}
-    assert set(keys["top1"]) == {"generated", "real", "share"}
-    assert set(keys["assignment"]) == {"2", "3", "4"}
-    assert set(keys["assignment"]["2"]) == {"masked", "unmasked"}
-    assert set(keys["assignment"]["2"]["masked"]) == {"accuracy", "own", "other", "ci95"}
-    assert set(keys["position"]) == {"hit_rate", "landmark_error"}
+    assert keys.keys() >= {"face_sim", "top1", "legibility", "sharpness", "assignment", "position"}
+    assert keys["face_sim"].keys() == {"mean", "floor", "ceiling", "share", "ci95"}
+    assert keys["top1"].keys() >= {"generated", "real", "share"}
+    assert keys["legibility"].keys() >= {"share", "glasses"}
+    assert keys["sharpness"].keys() >= {"face", "eyes"}
+    assert keys["assignment"].keys() == {"2", "3", "4"}
+    assert keys["assignment"]["2"].keys() >= {"masked", "unmasked"}
+    assert keys["assignment"]["2"]["masked"].keys() >= {"accuracy", "own", "other", "ci95"}
+    assert keys["position"].keys() >= {"hit_rate", "landmark_error"}
+    assert sum(1 for _ in keys["by_size"]) >= 3
     assert "2 people masked: accuracy 1.000" in render_table(figures)
 
 
-def test_the_sheet_shows_singles_and_every_group_size(found: Evaluation) -> None:
+def test_a_preset_without_a_trait_classifier_is_measured_without_legibility(found: Found) -> None:
+    assert report(found, None).legibility is None
+
+
+def test_the_sheet_shows_singles_and_every_group_size(found: Found) -> None:
     paper = picture_sheet(found)
 
     assert paper.shape[0] == (2 + 9) * 164 + 4
     assert paper.shape[1] == 9 * 164 + 4
 
 
-def test_the_products_recogniser_tells_its_own_people_from_others(found: Evaluation) -> None:
+def test_the_products_recogniser_tells_its_own_people_from_others(found: Found) -> None:
     identities = np.stack([person.face.embedding for person in found.gallery.people])
 
     own, other = product_similarities([found.singles], identities)
@@ -70,3 +88,23 @@ def test_the_products_recogniser_tells_its_own_people_from_others(found: Evaluat
     assert len(own) == 6
     assert len(other) == 6 * 11
     assert own.min() > np.quantile(other, 0.95)
+
+
+def test_knobs_are_changed_by_name() -> None:
+    changed = changed_settings(RESTORE, ["lock=false", "t_star=0.4"])
+    assert (changed.lock, changed.t_star, changed.steps) == (False, 0.4, RESTORE.steps)
+
+
+@pytest.mark.parametrize("change", ["nonsense=1", "lock=perhaps", "t_star=7"])
+def test_a_knob_that_is_none_or_out_of_range_is_refused(change: str) -> None:
+    with pytest.raises(RequestError, match=r"is no knob|as in JSON|wanted"):
+        changed_settings(RESTORE, [change])
+
+
+@pytest.mark.parametrize(
+    "arguments", [["swap", "--source", "vae"], ["identity", "--set", "lock=false"], ["restore", "--modal", "file"]]
+)
+def test_an_option_of_another_evaluation_is_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse([arguments[0], "--preset-dir", "anywhere", *arguments[1:]])
+    assert f"evaluate {arguments[0]} does not take" in capsys.readouterr().err

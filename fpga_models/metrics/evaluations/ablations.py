@@ -1,0 +1,233 @@
+"""What does each part contribute? The same held-out scenes with and without it, face by face.
+
+Masks: groups of two, three and four drawn with soft masks (as shipped), hard ones, and none. DIIR: small faces edited
+with every knob as shipped and with one changed, the gate off so that each part is seen alone; the gate itself last.
+Training: other preset folders (`against`) draw the same scenes as this one. Of `count` scenes each group size has a
+third, DIIR uses `count` scenes too, and each preset draws `count` single portraits besides.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fpga_models.control import region_mask
+from fpga_models.diir import RESTORE, DiirSettings
+from fpga_models.metrics.bench import Bench
+from fpga_models.metrics.contrasts import Contrast, contrast
+from fpga_models.metrics.evaluations.control import with_control
+from fpga_models.metrics.evaluations.identity import place_scores
+from fpga_models.metrics.evaluations.restore import Source
+from fpga_models.metrics.generation import generate
+from fpga_models.metrics.held_out import Trial
+from fpga_models.metrics.restoration import border_gradient_ratio
+from fpga_models.metrics.restorations import (
+    SMALL_KINDS,
+    images,
+    mixed_trials,
+    own_cosines,
+    picture_of_each_face,
+    restore_all,
+    ungated,
+)
+from fpga_models.metrics.sheet import Image, sheet
+from fpga_models.metrics.trials import (
+    GROUP_KINDS,
+    SINGLE_KINDS,
+    Gallery,
+    Outcome,
+    observe,
+    observe_generated,
+    through_autoencoder,
+)
+from fpga_models.pipeline import PortraitPipeline, PortraitRequest
+
+Values = dict[str, NDArray[np.floating[Any]]]
+LOWER = ("landmark_error", "landmark_error_skeleton", "seam")
+"""Measures of which less is better; of all others more is."""
+DIIR_PARTS: dict[str, Mapping[str, Any]] = {
+    "inversion": {"inversion": False},
+    "background lock": {"lock": False},
+    "landmarks": {"landmarks": False},
+    "fresh noise": {"gamma": 0.0},
+    "inversion without identity": {"own_identity": True},
+}
+"""Knobs that leave one part of DIIR out; "inversion without identity" inverts with the current face's own instead."""
+SHEET_ROWS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class AblationReport:
+    """Every contrast of `evaluate ablate`: part by part, measure by measure; the field names are the keys of its JSON.
+
+    `masks` is by group size too, `against` by preset folder.
+    """
+
+    masks: dict[str, dict[str, Contrast]]
+    diir: dict[str, dict[str, Contrast]]
+    against: dict[str, dict[str, Contrast]]
+    source: Source
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Variant:
+    """One way of doing it: its pictures and a number per face for every measure."""
+
+    pictures: Sequence[Image]
+    values: Values
+
+
+def compare(kept: Variant, left_out: Variant, pictures: NDArray[np.int64]) -> dict[str, Contrast]:
+    """Contrast every measure of two variants, faces in `pictures` (N,)."""
+    return {
+        name: contrast(values, left_out.values[name], pictures, better="lower" if name in LOWER else "higher")
+        for name, values in kept.values.items()
+    }
+
+
+def generated_values(gallery: Gallery, outcome: Outcome) -> Values:
+    """Assignment, likeness and landmark error of each face of generated pictures."""
+    scores = place_scores(gallery, outcome)
+    errors = np.concatenate([faces.errors for faces in outcome.faces])
+    return {"accuracy": scores.right.astype(np.float32), "own": scores.own, "landmark_error": errors}
+
+
+def hard_masks(request: PortraitRequest) -> PortraitRequest:
+    """The same request with masks of 0 and 1, cut where the soft ones are a half."""
+    people = []
+    for person in request.people:
+        soft = region_mask(person.marks().face_points(), width=request.width, height=request.height)
+        people.append(replace(person, mask=(soft >= 0.5).astype(np.float32)))
+    return replace(request, people=tuple(people))
+
+
+def ablate_masks(bench: Bench, gallery: Gallery, trials: Sequence[Trial]) -> tuple[dict[str, Variant], Variant]:
+    """Draw groups without masks and with hard ones, and as shipped."""
+    advance = bench.track("masks", 3 * len(trials))
+    look = partial(observe_generated, bench.instruments, bench.pipeline, trials, seed=bench.seed, advance=advance)
+    soft, hard, none = look(), look(adapt=hard_masks), look(masked=False)
+    kept, *others = (Variant(pictures=o.pictures, values=generated_values(gallery, o)) for o in (soft, hard, none))
+    return dict(zip(("soft masks, hard instead", "masks"), others, strict=True)), kept
+
+
+def ablate_diir(
+    bench: Bench, gallery: Gallery, trials: Sequence[Trial], damaged: Sequence[Image]
+) -> tuple[dict[str, Variant], Variant]:
+    """Edit small faces with one knob changed at a time, and as shipped, all without the gate; then with it."""
+    advance = bench.track("DIIR", (len(DIIR_PARTS) + 2) * len(trials))
+    restorer = bench.restorer()
+
+    def edit(settings: DiirSettings) -> Variant:
+        results = restore_all(restorer, trials, damaged, settings, seed=bench.seed, advance=advance)
+        outcome = observe(bench.instruments, trials, images(results))
+        seams = [
+            abs(np.log(max(border_gradient_ratio(picture, result.image, result.mask), 1e-6)))
+            for picture, result in zip(damaged, results, strict=True)
+        ]
+        values: Values = {
+            "own": own_cosines(gallery, outcome),
+            "landmark_error": np.concatenate([faces.errors for faces in outcome.faces]),
+            "seam": np.array(seams)[picture_of_each_face(trials)],
+        }
+        return Variant(pictures=outcome.pictures, values=values)
+
+    plain = ungated(RESTORE)
+    changed = {name: edit(replace(plain, **change)) for name, change in DIIR_PARTS.items()}
+    return changed | {"gate": edit(RESTORE)}, edit(plain)
+
+
+def preset_values(bench: Bench, gallery: Gallery, singles: Sequence[Trial], groups: Sequence[Trial]) -> Variant:
+    """One number per face for what training may have changed: single portraits, then groups, by two control modes."""
+    trials = [*singles, *groups]
+    advance = bench.track("preset", 2 * len(trials))
+    look = partial(observe_generated, bench.instruments, bench.pipeline, trials, seed=bench.seed, advance=advance)
+    by_landmark, by_skeleton = (look(adapt=partial(with_control, mode=mode)) for mode in ("landmark", "skeleton"))
+    values = generated_values(gallery, by_landmark)
+    alone = np.concatenate([np.full(len(trial.references), len(trial.references) == 1) for trial in trials])
+    own = values.pop("own")
+    values["accuracy"] = np.where(alone, np.nan, values["accuracy"])
+    values["own_alone"], values["own_in_groups"] = np.where(alone, own, np.nan), np.where(alone, np.nan, own)
+    values["landmark_error_skeleton"] = np.concatenate([faces.errors for faces in by_skeleton.faces])
+    return Variant(pictures=by_landmark.pictures, values=values)
+
+
+def ablate_training(
+    bench: Bench, gallery: Gallery, against: Sequence[Path], singles: Sequence[Trial], groups: Sequence[Trial]
+) -> tuple[dict[str, Variant], Variant]:
+    """Draw the same scenes with this preset and with others, all measured by this one's instruments."""
+    others = {}
+    for folder in against:
+        pipeline = PortraitPipeline.from_pretrained(folder, device=str(bench.pipeline.device))
+        others[folder.name] = preset_values(replace(bench, pipeline=pipeline), gallery, singles, groups)
+    return others, preset_values(bench, gallery, singles, groups)
+
+
+def by_group_size(
+    compared: Callable[[NDArray[np.bool_]], dict[str, dict[str, Contrast]]], trials: Sequence[Trial]
+) -> dict[str, dict[str, Contrast]]:
+    """The contrasts of each group size under a name of its own."""
+    sizes = np.concatenate([np.full(len(trial.references), len(trial.references)) for trial in trials])
+    return {
+        f"{name}, {size} people": contrasts
+        for size in np.unique(sizes)
+        for name, contrasts in compared(sizes == size).items()
+    }
+
+
+def measure(bench: Bench, *, source: Source = "vae", against: Sequence[Path] = ()) -> tuple[AblationReport, Image]:
+    """Run every ablation, with one sheet: real render, as shipped, and each part left out."""
+    gallery = bench.gallery(4 * bench.count)
+    groups = mixed_trials(gallery, GROUP_KINDS, bench.count, bench.seed, bench.side)
+    small = mixed_trials(gallery, SMALL_KINDS, bench.count, bench.seed, bench.side)
+    real = [trial.real.image for trial in small]
+    if source == "vae":
+        damaged = through_autoencoder(bench.pipeline, real)
+    else:
+        damaged = generate(bench.pipeline, small, seed=bench.seed, advance=bench.track("damaged", len(small)))
+    masks, soft = ablate_masks(bench, gallery, groups)
+    parts, plain = ablate_diir(bench, gallery, small, damaged)
+    presets: dict[str, Variant] = {}
+    if against:
+        singles = mixed_trials(gallery, SINGLE_KINDS, bench.count, bench.seed, bench.side)
+        presets, this = ablate_training(bench, gallery, against, singles, groups)
+        scenes = picture_of_each_face([*singles, *groups])
+    places = picture_of_each_face(groups)
+
+    def masks_compared(chosen: NDArray[np.bool_]) -> dict[str, dict[str, Contrast]]:
+        def part(variant: Variant) -> Variant:
+            return replace(variant, values={name: values[chosen] for name, values in variant.values.items()})
+
+        return {name: compare(part(soft), part(other), places[chosen]) for name, other in masks.items()}
+
+    found = AblationReport(
+        masks=by_group_size(masks_compared, groups),
+        diir={name: compare(plain, other, picture_of_each_face(small)) for name, other in parts.items()},
+        against={name: compare(this, other, scenes) for name, other in presets.items()},
+        source=source,
+    )
+    drawn = [[trial.real.image for trial in groups], soft.pictures, *(other.pictures for other in masks.values())]
+    edited = [real, damaged, plain.pictures, *(other.pictures for other in parts.values())]
+    return found, sheet([*_rows(drawn), *_rows(edited)])
+
+
+def _rows(columns: Sequence[Sequence[Image]]) -> list[list[Image]]:
+    step = max(1, len(columns[0]) // SHEET_ROWS)
+    return [[column[index] for column in columns] for index in range(0, len(columns[0]), step)]
+
+
+def render_table(figures: AblationReport) -> str:
+    """Return the report as lines for a person to read."""
+    lines = []
+    for title, parts in (("without", figures.masks | figures.diir), ("instead of this preset", figures.against)):
+        for name, contrasts in parts.items():
+            for measure_name, one in contrasts.items():
+                low, high = one["ci95"]
+                lines.append(
+                    f"{title} {name}: {measure_name} {one['with']:.3f} -> {one['without']:.3f}, "
+                    f"{one['difference']:+.3f} [{low:+.3f}, {high:+.3f}]: {one['verdict']}"
+                )
+    return "\n".join(lines) + "\n"

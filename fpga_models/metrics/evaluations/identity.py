@@ -1,0 +1,253 @@
+"""Are people recognisable, legible, sharp, and in groups in their own places? Generated portraits beside real renders.
+
+Of `count` single portraits each framing has a third; each group size has a quarter of `count` scenes, generated with
+and without masks. What each figure means is said where it is computed.
+"""
+
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+
+from fpga_models.faces import align
+from fpga_models.metrics.assignment import Assignment, Leakage, PlaceScores, Position, assignment, leakage, score_places
+from fpga_models.metrics.bench import Bench
+from fpga_models.metrics.held_out import draw_trials
+from fpga_models.metrics.identity import FaceSim, Top1, face_sim, top1
+from fpga_models.metrics.legibility import LEGIBLE, Legibility, legibility
+from fpga_models.metrics.placed_faces import position
+from fpga_models.metrics.restoration import size_bins
+from fpga_models.metrics.sharpness import Sharpness, sharpness
+from fpga_models.metrics.sheet import Image, sheet
+from fpga_models.metrics.traits import TRAITS, Labels, TraitReader, labels
+from fpga_models.metrics.trials import (
+    GROUP_KINDS,
+    Gallery,
+    Outcome,
+    face_sizes,
+    observe_generated,
+    observe_real,
+    single_trials,
+    through_autoencoder,
+)
+
+GROUP_SHARE = 4
+SHEET_SINGLES, SHEET_COLUMNS, SHEET_GROUPS = 18, 3, 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupAssignment:
+    """With and without masks, and what real renders of the same scenes reach."""
+
+    masked: Assignment
+    unmasked: Assignment
+    real: Assignment
+
+
+@dataclass(frozen=True, kw_only=True)
+class PositionReport:
+    """Places met with masks, singles and groups together, and the same of real renders (the detector's own error)."""
+
+    hit_rate: float
+    landmark_error: float
+    real: Position
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharpnessReport:
+    """Over all single portraits; `autoencoder` is what real renders keep on their way through it, the ceiling."""
+
+    face: float
+    eyes: float
+    ci95: tuple[float, float]
+    autoencoder: Sharpness
+    by_size: dict[str, Sharpness]
+
+
+@dataclass(frozen=True, kw_only=True)
+class IdentityReport:
+    """Every figure of `evaluate identity`; the field names are the keys of its JSON.
+
+    `by_size` is the face similarity by the longer side of the face's box in px; `legibility` is None where the preset
+    has no trait classifier or no face is large enough.
+    """
+
+    face_sim: FaceSim
+    by_size: dict[str, FaceSim]
+    detection_rate: float
+    top1: Top1
+    legibility: Legibility | None
+    sharpness: SharpnessReport
+    assignment: dict[str, GroupAssignment]
+    leakage: dict[str, Leakage]
+    position: PositionReport
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Group:
+    """One group size: generated with and without masks, and real."""
+
+    masked: Outcome
+    unmasked: Outcome
+    real: Outcome
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Found:
+    """All outcomes of one run."""
+
+    gallery: Gallery
+    singles: Outcome
+    real: Outcome
+    decoded: list[Image]
+    groups: dict[str, Group]
+
+
+def run(bench: Bench) -> Found:
+    """Render, generate and look at everything that the report needs."""
+    per_group = max(bench.count // GROUP_SHARE, 1)
+    gallery = bench.gallery()
+    portraits = bench.track("portraits", bench.count)
+    both = bench.track("groups", 2 * per_group * len(GROUP_KINDS))
+    tools, pipeline, seed = bench.instruments, bench.pipeline, bench.seed
+    trials = single_trials(gallery, bench.count, seed, bench.side)
+    singles = observe_generated(tools, pipeline, trials, seed=seed, masked=True, advance=portraits)
+    groups = {}
+    for kind in GROUP_KINDS:
+        scenes = draw_trials(gallery.people, kind, per_group, seed, bench.side)
+        masked, unmasked = (
+            observe_generated(tools, pipeline, scenes, seed=seed, masked=masks, advance=both) for masks in (True, False)
+        )
+        groups[kind[-1]] = Group(masked=masked, unmasked=unmasked, real=observe_real(tools, scenes))
+    return Found(
+        gallery=gallery,
+        singles=singles,
+        real=observe_real(tools, trials),
+        decoded=through_autoencoder(pipeline, [trial.real.image for trial in trials]),
+        groups=groups,
+    )
+
+
+def report(found: Found, reader: TraitReader | None) -> IdentityReport:
+    """Turn outcomes into figures."""
+    rows = np.array([found.gallery.rows(trial)[0] for trial in found.singles.trials])
+    generated, real = (np.concatenate([f.judged for f in o.faces]) for o in (found.singles, found.real))
+    references = found.gallery.judged[rows]
+    similarity = face_sim(generated, real, references)
+    scores = {
+        people: [place_scores(found.gallery, o) for o in (group.masked, group.unmasked, group.real)]
+        for people, group in found.groups.items()
+    }
+    return IdentityReport(
+        face_sim=similarity,
+        by_size={
+            name: face_sim(generated[chosen], real[chosen], references[chosen])
+            for name, chosen in size_bins(face_sizes(found.singles.trials)).items()
+        },
+        detection_rate=float(np.mean([faces.present[0] for faces in found.singles.faces])),
+        top1=top1(generated, real, found.gallery.judged, rows),
+        legibility=_legibility(found, reader) if reader else None,
+        sharpness=_sharpness(found),
+        assignment={
+            people: GroupAssignment(masked=assignment(yes), unmasked=assignment(no), real=assignment(true))
+            for people, (yes, no, true) in scores.items()
+        },
+        leakage={people: leakage(yes, similarity.floor) for people, (yes, _, _) in scores.items()},
+        position=_position(found),
+    )
+
+
+def place_scores(gallery: Gallery, outcome: Outcome) -> PlaceScores:
+    """Score every requested place of a set of pictures by the judge."""
+    references = [gallery.judged[gallery.rows(trial)] for trial in outcome.trials]
+    return score_places([faces.judged for faces in outcome.faces], references)
+
+
+def read_traits(reader: TraitReader, outcome: Outcome) -> Labels:
+    """Read the traits (N, T) of the first face of each picture, -1 where it was not found."""
+    seen = [row for row, faces in enumerate(outcome.faces) if faces.present[0]]
+    answers = np.full((len(outcome.faces), len(TRAITS)), -1, np.int64)
+    answers[seen] = reader.read([align(outcome.pictures[row], outcome.faces[row].kps5[0]) for row in seen])
+    return answers
+
+
+def _legibility(found: Found, reader: TraitReader) -> Legibility | None:
+    large = face_sizes(found.singles.trials) >= LEGIBLE
+    if not large.any():
+        return None
+    truth = labels([trial.references[0].identity for trial in found.singles.trials])
+    made, real = (read_traits(reader, outcome) for outcome in (found.singles, found.real))
+    return legibility(made[large], real[large], truth[large])
+
+
+def _sharpness(found: Found) -> SharpnessReport:
+    people = [trial.real.people[0] for trial in found.singles.trials]
+    whole = sharpness(found.singles.pictures, found.real.pictures, people)
+    by_size = {}
+    for name, chosen in size_bins(face_sizes(found.singles.trials)).items():
+        rows = np.flatnonzero(chosen).tolist()
+        made, real = ([outcome.pictures[row] for row in rows] for outcome in (found.singles, found.real))
+        by_size[name] = sharpness(made, real, [people[row] for row in rows])
+    return SharpnessReport(
+        face=whole.face,
+        eyes=whole.eyes,
+        ci95=whole.ci95,
+        autoencoder=sharpness(found.decoded, found.real.pictures, people),
+        by_size=by_size,
+    )
+
+
+def _position(found: Found) -> PositionReport:
+    made = [found.singles, *(group.masked for group in found.groups.values())]
+    real = [found.real, *(group.real for group in found.groups.values())]
+    reached, possible = (position([faces for outcome in some for faces in outcome.faces]) for some in (made, real))
+    return PositionReport(hit_rate=reached.hit_rate, landmark_error=reached.landmark_error, real=possible)
+
+
+def picture_sheet(found: Found) -> Image:
+    """Lay out some trials: references, real render, generated, and for groups generated without masks."""
+    step = max(len(found.singles.trials) // SHEET_SINGLES, 1)
+    singles = [_strip((found.singles,), index) for index in range(0, len(found.singles.trials), step)]
+    rows = [
+        list(chain.from_iterable(singles[start : start + SHEET_COLUMNS]))
+        for start in range(0, len(singles), SHEET_COLUMNS)
+    ]
+    for group in found.groups.values():
+        shown = range(min(SHEET_GROUPS, len(group.masked.trials)))
+        rows += [_strip((group.masked, group.unmasked), index) for index in shown]
+    return sheet(rows)
+
+
+def _strip(outcomes: tuple[Outcome, ...], index: int) -> list[Image]:
+    trial = outcomes[0].trials[index]
+    references = [person.picture for person in trial.references]
+    return [*references, trial.real.image, *(outcome.pictures[index] for outcome in outcomes)]
+
+
+def measure(bench: Bench) -> tuple[IdentityReport, Image]:
+    """Run and report, with the picture sheet."""
+    found = run(bench)
+    return report(found, bench.instruments.reader), picture_sheet(found)
+
+
+def render_table(figures: IdentityReport) -> str:
+    """Return the report as lines for a person to read."""
+    sim, retrieval, sharp = figures.face_sim, figures.top1, figures.sharpness
+    low, high = sim.ci95
+    lines = [
+        f"face similarity {sim.mean:.3f} [{low:.3f}, {high:.3f}], floor {sim.floor:.3f}, ceiling {sim.ceiling:.3f}",
+        f"share of the way {sim.share:.3f}, faces found {figures.detection_rate:.3f}",
+        f"top-1 of {round(1 / retrieval.floor)}: generated {retrieval.generated:.3f}, real {retrieval.real:.3f}",
+        f"sharpness of faces {sharp.face:.2f}, of eyes {sharp.eyes:.2f}; autoencoder alone "
+        f"{sharp.autoencoder.face:.2f}, {sharp.autoencoder.eyes:.2f}",
+        f"places met {figures.position.hit_rate:.3f}, landmark error {figures.position.landmark_error:.3f}",
+    ]
+    if figures.legibility:
+        read = figures.legibility
+        lines.append(f"legibility {read.share:.2f} of real, glasses {read.glasses:.2f}, {read.faces} faces read")
+    for people, group in figures.assignment.items():
+        for name, part in (("masked", group.masked), ("unmasked", group.unmasked), ("real", group.real)):
+            lines.append(
+                f"{people} people {name}: accuracy {part.accuracy:.3f}, own {part.own:.3f}, other {part.other:.3f}"
+            )
+    return "\n".join(lines) + "\n"
