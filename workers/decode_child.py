@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import resource
 import sys
 from typing import BinaryIO
 
@@ -16,6 +15,7 @@ from PIL import Image, ImageCms, ImageOps
 
 from orchestrator.errors import InputError
 from orchestrator.pictures import BROKEN, check_picture, open_picture
+from workers.guard import bound_this_process
 
 BASE_MEMORY = 512 * 2**20
 BYTES_PER_PIXEL = 20
@@ -27,9 +27,7 @@ def main() -> None:
     """Serve one picture."""
     max_pixels = int(sys.argv[1])
     memory = BASE_MEMORY + BYTES_PER_PIXEL * max_pixels
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    bound_this_process(memory=memory, cpu_seconds=CPU_SECONDS)
     out = sys.stdout.buffer
     try:
         image = decode(sys.stdin.buffer.read(), max_pixels)

@@ -1,0 +1,205 @@
+"""What a stage calls: a photo decoded, or written with its changes, each in a guarded child process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestrator import errors
+from orchestrator.errors import InputError
+from orchestrator.pictures import PHOTO_MEDIA_TYPES, photo_format
+from workers.guard import run_guarded
+from workers.photo.containers import join_png, png_chunks, replaced, text_key
+from workers.photo.frames import pack, unpack
+from workers.photo.patch import Patch, is_changed
+from workers.photo.write import OutputOptions
+from workers.picture import XMP_KEY
+
+BASE_MEMORY = 1 << 30
+"""Address space of the child before it has any picture: libraries map much more than they use."""
+BYTES_PER_PIXEL = 24
+"""Of a 16-bit photo with alpha: its pixels twice, its 8-bit version and the bands on the way."""
+SUFFIXES = {"PNG": ".png", "JPEG": ".jpg"}
+RAW_EXIF = b"Raw profile type"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhotoLimits:
+    """What one photo may take: pixels and bytes of its file, address space of the child (0: by pixels), seconds."""
+
+    pixels: int = 120_000_000
+    file_bytes: int = 512 * 2**20
+    memory: int = 0
+    wall_seconds: float = 300.0
+
+    def child_memory(self, size: int) -> int:
+        """Return the address space for a file of this size."""
+        return self.memory or BASE_MEMORY + 3 * size + BYTES_PER_PIXEL * self.pixels
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Decoded:
+    """A photo as the networks see it.
+
+    Attributes:
+        rgb: (H, W, 3) uint8, sRGB, upright; what is transparent shows white.
+        facts: small JSON on the file: format, mode, bits, stored_size, orientation, alpha, profile, gps, frames.
+        notes: sentences for the record.
+        pixels_sha256: of `rgb` and its shape: the same picture in another container has the same.
+        phash: 16 hex digits, see `orchestrator.archive.duplicates`.
+    """
+
+    rgb: NDArray[np.uint8]
+    facts: dict[str, Any]
+    notes: tuple[str, ...]
+    pixels_sha256: str
+    phash: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoded:
+    """A photo as a file.
+
+    Attributes:
+        data: its bytes; those of the source where nothing was changed.
+        media_type: of the bytes.
+        suffix: appended to the name where the format is not the source's, else empty.
+        changed: whether any pixel was.
+        outside: how far pixels differ where nothing was changed, in 8-bit levels: `max`, `mean`, `share`.
+        notes: sentences for the record.
+    """
+
+    data: bytes
+    media_type: str
+    suffix: str
+    changed: bool
+    outside: dict[str, float]
+    notes: tuple[str, ...]
+
+
+def decode_photo(data: bytes, limits: PhotoLimits | None = None) -> Decoded:
+    """Decode a photo: JPEG, PNG, TIFF, WebP, GIF, BMP, AVIF or HEIC, of 8 or 16 bits.
+
+    Raises:
+        InputError: `image_empty`, `not_an_image`, `format_unsupported`, `raw_unsupported`, `image_too_large`,
+            `image_truncated`, `image_corrupt`, `image_out_of_memory`, or `image_undecodable` where the child died
+            or ran out of time.
+    """
+    head, (pixels,) = _ask({"job": "decode"}, [data], limits or PhotoLimits())
+    return Decoded(
+        rgb=np.frombuffer(pixels, np.uint8).reshape(head["height"], head["width"], 3),
+        facts=head["facts"],
+        notes=tuple(head["notes"]),
+        pixels_sha256=head["pixels_sha256"],
+        phash=head["phash"],
+    )
+
+
+def encode_photo(
+    data: bytes,
+    patches: Sequence[Patch],
+    *,
+    record: Mapping[str, Any],
+    options: OutputOptions | None = None,
+    limits: PhotoLimits | None = None,
+) -> Encoded:
+    """Write a photo with these changes, and measure what differs elsewhere: nothing, for lossless formats.
+
+    Without any change the source's own bytes come back; only positions are blanked in them if that is wanted.
+
+    Args:
+        data: the source file.
+        patches: what was changed, see `patches_of`.
+        record: small JSON that says how; see `docs/archive.md` for what is embedded where.
+        options: format, positions, level of the record.
+        limits: of the child.
+
+    Raises:
+        InputError: as `decode_photo`, or `patch_outside`.
+        StageError: `output_differs`, a lossless file did not come back the same elsewhere.
+    """
+    options, limits = options or OutputOptions(), limits or PhotoLimits()
+    if not is_changed(patches):
+        return _unchanged(data, options, limits)
+    job = {
+        "job": "encode",
+        "record": dict(record),
+        "options": asdict(options),
+        "patches": [{"left": p.left, "top": p.top, "shape": p.rgba.shape} for p in patches],
+    }
+    head, (written,) = _ask(job, [data, *(p.rgba.tobytes() for p in patches)], limits)
+    same = head["form"] == photo_format(data[:64])
+    return Encoded(
+        data=bytes(written),
+        media_type=head["media_type"],
+        suffix="" if same else SUFFIXES[head["form"]],
+        changed=True,
+        outside=head["outside"],
+        notes=tuple(head["notes"]),
+    )
+
+
+def _unchanged(data: bytes, options: OutputOptions, limits: PhotoLimits) -> Encoded:
+    form, kept = photo_format(data[:64]), data
+    if form is None:
+        raise InputError("the file is not a picture", code="not_an_image")
+    if options.gps == "strip":
+        head, found = _ask({"job": "strip"}, [data], limits)
+        kept = _without(data, head["form"], [bytes(part) for part in found])
+    return Encoded(
+        data=kept,
+        media_type=PHOTO_MEDIA_TYPES[form],
+        suffix="",
+        changed=False,
+        outside={"max": 0, "mean": 0.0, "share": 0.0},
+        notes=(),
+    )
+
+
+def _without(data: bytes, form: str, found: Sequence[bytes]) -> bytes:
+    """Return the file with some runs of bytes replaced by others of the same length.
+
+    Raises:
+        InputError: `gps_not_erased`.
+    """
+    pairs = list(zip(found[::2], found[1::2], strict=True))
+    if form == "PNG":
+        return join_png([_changed(chunk, pairs) for chunk in png_chunks(data) if _stays(chunk)]) if pairs else data
+    kept = data
+    for old, new in pairs:
+        if old not in kept:
+            raise InputError("the recorded position cannot be erased in place", code="gps_not_erased")
+        kept = replaced(kept, old, new)
+    return kept
+
+
+def _stays(chunk: tuple[bytes, bytes]) -> bool:
+    packed = chunk[0] in (b"zTXt", b"iTXt") and text_key(chunk) == XMP_KEY.encode() and chunk[1][len(XMP_KEY) + 1] == 1
+    return not packed and not text_key(chunk).startswith(RAW_EXIF)
+
+
+def _changed(chunk: tuple[bytes, bytes], pairs: Sequence[tuple[bytes, bytes]]) -> tuple[bytes, bytes]:
+    kind, body = chunk
+    if kind == b"IDAT":
+        return chunk
+    for old, new in pairs:
+        body = replaced(body, old, new)
+    return kind, body
+
+
+def _ask(job: dict[str, Any], parts: Sequence[bytes], limits: PhotoLimits) -> tuple[dict[str, Any], list[memoryview]]:
+    size = len(parts[0])
+    if size > limits.file_bytes:
+        most = limits.file_bytes / 2**20
+        raise InputError(f"a photo holds at most {most:g} MiB, got {size / 2**20:.0f} MiB", code="image_too_large")
+    given = b"".join(pack({**job, "max_pixels": limits.pixels}, *parts))
+    arguments = [str(limits.child_memory(len(given)))]
+    head, answer = unpack(run_guarded("workers.photo.child", arguments, given, wall_seconds=limits.wall_seconds))
+    if "error" in head:
+        said = head["error"]
+        raise getattr(errors, head["kind"])(said["message"], code=said["code"], **said.get("details", {}))
+    return head, answer
