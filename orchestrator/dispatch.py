@@ -8,9 +8,10 @@ from __future__ import annotations
 import logging
 from datetime import datetime, timedelta
 
+from orchestrator import retraining
 from orchestrator.broker import Bell
 from orchestrator.errors import FpgaError, TransientError
-from orchestrator.ledger import batches, hints, outbox
+from orchestrator.ledger import batches, hints, outbox, training
 from orchestrator.ledger.rows import Batch, Outbox
 from orchestrator.ledger.session import Ledger, now, retrying
 from orchestrator.ledger.states import BATCH_ENDED
@@ -22,7 +23,7 @@ FLOW = "generate_batch"
 WATCH = "watch"
 """Name of each flow's deployment without a schedule: it watches batches that were submitted by hand."""
 TAG = "fpga"
-FLOWS = {"generate": FLOW}
+FLOWS = {"generate": FLOW, "train": "retrain"}
 """Flow that watches a batch, by the batch's kind; each has one deployment called WATCH."""
 LATE = timedelta(hours=1)
 """A batch that ended so long ago gets no flow run any more: Prefect, back after a week, shall not start a thousand."""
@@ -77,10 +78,19 @@ def deliver(ledger: Ledger, settings: Settings) -> int:
 def _deliver(ledger: Ledger, settings: Settings, row: Outbox) -> None:
     if row.kind == "batch.ended":
         log.info("batch ended", extra={"batch": row.ref, "state": row.body["state"]})
+        _follow_up(ledger, row.ref)
         return
     kind = row.body["kind"]
     if kind in FLOWS and _worth_watching(ledger, row.ref):
         batches.set_flow_run(ledger, row.ref, start_flow(settings, row.ref, kind))
+
+
+def _follow_up(ledger: Ledger, batch_id: str) -> None:
+    """Do what comes after a batch of some kinds: they do not wait for Prefect either."""
+    with ledger.read() as session:
+        kind = session.get_one(Batch, batch_id).kind
+    if kind == training.KIND:
+        retraining.conclude(ledger, batch_id)
 
 
 def _worth_watching(ledger: Ledger, batch_id: str) -> bool:

@@ -13,7 +13,7 @@ from orchestrator.ledger.states import BATCH_ENDED, ENDED
 from orchestrator.planning.estimate import MIN_HISTORY, Eta, estimate
 from orchestrator.submit import STAGES, stage_loads
 
-PIPELINES = {"generate": STAGES, "enrol": ("ingest",)}
+PIPELINES = {"generate": STAGES, "enrol": ("ingest",), "train": ("train", "evaluate"), "evaluate": ("evaluate",)}
 """Stages of an item, in order, by the kind of its batch."""
 
 

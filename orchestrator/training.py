@@ -29,6 +29,7 @@ from orchestrator.settings import Settings
 from orchestrator.storage import ByteStore
 
 LINK_SECONDS = 900
+EVERY = ("save_every", "validate_every", "report_every")
 
 
 class Recipe(BaseModel):
@@ -39,23 +40,39 @@ class Recipe(BaseModel):
     dataset: str
     """Id of a data set version, `name` for its newest, or `name@3`."""
     steps: Annotated[int, Field(ge=1)]
+    """Of both stages together: Multi-Mode Fusion, then clone face tuning."""
     preset: str = "mini"
     name: str = ""
     seed: Annotated[int, Field(ge=0)] = 0
-    start: str | None = "champion"
-    """Alias or id of the version whose weights it begins from; None begins from nothing."""
-    batch_size: Annotated[int, Field(ge=1, le=4096)] = 32
-    rate: Annotated[float, Field(gt=0)] | None = None
-    save_steps: Annotated[int, Field(ge=1)] = 500
-    save_minutes: Annotated[float, Field(gt=0)] = 10.0
-    sample_steps: Annotated[int, Field(ge=0)] = 500
-    """A validation picture every so many steps, always of the same people and noise; 0 for none."""
+    start: str = "champion"
+    """Alias or id of the version whose weights it begins from."""
+    batch_size: Annotated[int, Field(ge=1, le=4096)] = 48
+    rate: Annotated[float, Field(gt=0)] = 1.2e-3
+    clone_share: Annotated[float, Field(ge=0, lt=1)] = 1 / 6
+    """Share of the steps that tune the adapters on clones."""
+    clone_rate: Annotated[float, Field(gt=0)] = 4e-4
+    save_every: Annotated[int, Field(ge=1)] = 200
+    validate_every: Annotated[int, Field(ge=1)] = 200
+    """Measures and draws every so many steps, always the same people and noise."""
+    report_every: Annotated[int, Field(ge=1)] = 5
     settings: dict[str, Any] = {}
-    """Further fields of the trainer's plan."""
+    """Further fields of the trainer's plan, such as `recipe` or `losses`."""
     promote: bool = True
     """Whether passing the gate makes the version champion; otherwise it becomes the candidate."""
     gate: dict[str, Any] = {}
     """Rules of the gate; empty for those that come with the system."""
+
+
+def plan_of(recipe: Recipe) -> dict[str, Any]:
+    """Return the trainer's plan as plain JSON; where it begins and on which device is the worker's to say."""
+    clone = round(recipe.steps * recipe.clone_share)
+    plan = {name: getattr(recipe, name) for name in ("seed", "batch_size", *EVERY)}
+    return {
+        **plan,
+        "mmf": {"steps": recipe.steps - clone, "rate": recipe.rate},
+        "clone": {"steps": clone, "rate": recipe.clone_rate},
+        **recipe.settings,
+    }
 
 
 def read_recipe(values: Mapping[str, Any]) -> Recipe:
@@ -107,11 +124,6 @@ def submit(
     with ledger.read() as session:
         dataset = _dataset(session, owner, recipe)
         parent = _parent(session, recipe)
-    plan = {
-        name: value
-        for name, value in recipe.model_dump(exclude={"dataset", "preset", "name", "start", "promote", "gate"}).items()
-        if name != "settings"
-    } | recipe.settings
     run_id, submitted = training.submit(
         ledger,
         training.NewRun(
@@ -120,7 +132,7 @@ def submit(
             preset=recipe.preset,
             dataset_id=dataset.id,
             parent_id=parent,
-            plan=plan,
+            plan=plan_of(recipe),
             options={
                 "gate": rules.model_dump(mode="json"),
                 "evaluations": [wanted.model_dump() for wanted in rules.evaluation],
@@ -156,9 +168,7 @@ def _dataset(session: Session, owner: str, recipe: Recipe) -> DataSetVersion:
     return dataset
 
 
-def _parent(session: Session, recipe: Recipe) -> str | None:
-    if recipe.start is None:
-        return None
+def _parent(session: Session, recipe: Recipe) -> str:
     if recipe.start.startswith("mdl_"):
         version = models.get(session, recipe.start)
     else:
@@ -296,6 +306,7 @@ def _light(session: Session, run: TrainingRun, batch: Batch) -> dict[str, Any]:
     return {
         "id": run.id,
         "object": "training.run",
+        "owner": run.owner,
         "name": run.name,
         "preset": run.preset,
         "state": batch.state,
@@ -304,7 +315,7 @@ def _light(session: Session, run: TrainingRun, batch: Batch) -> dict[str, Any]:
         "parent_id": run.parent_id,
         "model_version_id": run.model_version_id,
         "step": last.step if last else 0,
-        "steps": run.plan["steps"],
+        "steps": _steps(run),
         "stage": tries[-1][0].name if tries else None,
         "loss": facts.get("loss"),
         "rate": facts.get("rate"),
@@ -319,4 +330,8 @@ def _light(session: Session, run: TrainingRun, batch: Batch) -> dict[str, Any]:
 
 def _seconds_left(run: TrainingRun, last: TrainRecord | None) -> float | None:
     pace = last.facts.get("steps_per_s") if last else None
-    return round((int(run.plan["steps"]) - last.step) / float(pace), 1) if last and pace else None
+    return round((_steps(run) - last.step) / float(pace), 1) if last and pace else None
+
+
+def _steps(run: TrainingRun) -> int:
+    return sum(int(run.plan[stage]["steps"]) for stage in ("mmf", "clone"))
