@@ -36,6 +36,10 @@ class Settings(BaseSettings):
     s3_addressing_style: Literal["auto", "path", "virtual"] = "auto"
     s3_public_endpoint_url: str | None = None
     """The endpoint as browsers reach it; presigned links are signed for this host."""
+    data_keys: SecretStr | None = None
+    """Master keys of the vault, comma-separated: the first seals, the others still open. See vault.py."""
+    data_key_file: Path | None = None
+    """File with such keys, one a line; by default one in the state directory, made when it is first needed."""
     models_dir: Path = PACKAGE_ROOT / "fpga_models" / "weights"
     preset: str = "mini"
     owner: str = "local"
@@ -62,7 +66,13 @@ class Settings(BaseSettings):
     mlflow_tracking_uri: str | None = Field(default=None, validation_alias="MLFLOW_TRACKING_URI")
     """An MLflow server that figures of training runs and evaluations are sent to as well."""
     max_pixels: int = Field(default=64_000_000, ge=1)
-    """Pictures with more pixels are refused before they are decoded."""
+    """Reference pictures with more pixels are refused before they are decoded."""
+    max_photo_pixels: int = Field(default=120_000_000, ge=1)
+    """Photos of an archive with more pixels are refused; a decoding process may take 24 bytes of memory for each."""
+    max_photo_bytes: int = Field(default=512 * 2**20, ge=1)
+    """Larger members of an archive are refused, each by itself."""
+    captioner: str = ""
+    """`module:function` that writes captions which a data set's source lacks; workers run no other."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
 
