@@ -2,9 +2,9 @@
 
 Three degrees [ours]: `bytes` (the same file) and `pixels` (the same picture in another file) are restored once, always.
 `near` looks the same to a perceptual hash: the same photo packed anew or resized, but perhaps only the next shot of a
-series. Those are reported, and merged only where the caller says so. Measured on 160 rendered and 23 bundled pictures: of
-their versions as JPEG of quality 90 to 20 and at half, quarter and double size 99 % are within the bound; of 16 653 pairs
-of different pictures two are, a chessboard in colour and in grey, and the two halves of a stereo photograph.
+series. Those are reported, and merged only where the caller says so. Measured on 160 rendered and 23 bundled pictures:
+of their versions as JPEG of quality 90 to 20 and at half, quarter and double size 99 % are within the bound; of 16 653
+pairs of different pictures two are, a chessboard in colour and in grey, and the two halves of a stereo photograph.
 """
 
 from __future__ import annotations
