@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from datetime import datetime, timedelta
 
-from orchestrator import retraining
+from orchestrator import datasets, retraining
 from orchestrator.broker import Bell
 from orchestrator.errors import FpgaError, TransientError
 from orchestrator.ledger import batches, hints, outbox, training
@@ -91,6 +91,8 @@ def _follow_up(ledger: Ledger, batch_id: str) -> None:
         kind = session.get_one(Batch, batch_id).kind
     if kind == training.KIND:
         retraining.conclude(ledger, batch_id)
+    elif kind == datasets.KIND:
+        datasets.follow(ledger, batch_id)
 
 
 def _worth_watching(ledger: Ledger, batch_id: str) -> bool:

@@ -49,7 +49,8 @@ def read_pictures(source: str, *, people: PeopleFrom, metadata: Path | None = No
     with open_source(source, Limits(member_bytes=MAX_PICTURE_BYTES)) as opened:
         opened.side_files = SIDE_FILES
         held: list[SourcePicture] = []
-        stem, said = "", {}
+        stem = ""
+        said: dict[str, Any] = {}
         for member in opened.members():
             here = member.path.rpartition(".")[0]
             if here != stem:

@@ -11,6 +11,7 @@ import torch
 
 from fpga_models.errors import ModelError as NetworkError
 from fpga_models.faces.pack import FacePack
+from fpga_models.faces.pose import PoseNetwork
 from fpga_models.pipeline import PortraitPipeline
 from orchestrator.errors import ModelError
 from orchestrator.ledger.rows import ModelVersion
@@ -27,6 +28,7 @@ class Engine:
         self.warm: str | None = None
         self._portraits: PortraitPipeline | None = None
         self._faces: dict[str, FacePack] = {}
+        self._poses: dict[str, PoseNetwork] = {}
         if settings.torch_threads:
             torch.set_num_threads(settings.torch_threads)
 
@@ -61,6 +63,22 @@ class Engine:
                 raise ModelError(f"the face pack of {version.id} cannot be loaded: {error}", code=error.code) from error
             self._faces = {version.location: pack}
         return self._faces[version.location]
+
+    def pose(self, version: ModelVersion) -> PoseNetwork:
+        """Return the pose network of this version.
+
+        Raises:
+            ModelError: the files are missing or are not those that were registered.
+        """
+        if version.location not in self._poses:
+            try:
+                network = PoseNetwork.load(Path(version.location) / "pose", device=self._settings.device)
+            except NetworkError as error:
+                raise ModelError(
+                    f"the pose network of {version.id} cannot be loaded: {error}", code=error.code
+                ) from error
+            self._poses = {version.location: network}
+        return self._poses[version.location]
 
     def profile(self) -> dict[str, str]:
         """Return what the arithmetic depends on besides the weights: device, threads and library versions."""

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from orchestrator.errors import ConsentError, NotFoundError
 from orchestrator.ledger import artifacts, audit
 from orchestrator.ledger.base import new_id
-from orchestrator.ledger.rows import Artifact, Consent, Identity
+from orchestrator.ledger.rows import Artifact, Consent, Identity, Stage
 from orchestrator.ledger.rows_datasets import DataSet, DataSetChunk, DataSetIdentity, DataSetShard, DataSetVersion
 
 SCOPE = "train"
@@ -262,6 +262,16 @@ def chunks(session: Session, owner: str, wanted: Sequence[str]) -> dict[str, Sto
                 counts=row.facts,
             )
     return found
+
+
+def result_of(session: Session, item_id: str) -> dict[str, Any] | None:
+    """Return what the finished stage of an item said, or None while there is none."""
+    return session.scalar(select(Stage.result).where(Stage.item_id == item_id, Stage.state == "completed"))
+
+
+def set_result(session: Session, stage_id: int, result: dict[str, Any]) -> None:
+    """Write what a stage says once its version has an id, in the transaction that publishes it."""
+    session.execute(update(Stage).where(Stage.id == stage_id).values(result=result))
 
 
 def taint(session: Session, identity_id: str, moment: datetime) -> list[str]:

@@ -76,7 +76,7 @@ class MiniPose(nn.Module):
         deep = self.deep(middle)  # (B, 2C, 6, 6)
         middle = self.back(middle + F.interpolate(deep, scale_factor=2.0, mode="nearest"))
         fine = fine + F.interpolate(self.narrow(middle), scale_factor=2.0, mode="nearest")
-        heat = torch.softmax(self.heat(fine).flatten(2), dim=2).unflatten(2, (GRID, GRID))  # (B, 18, 24, 24)
+        heat = torch.softmax(self.heat(fine).flatten(2), dim=2).reshape(-1, JOINTS, GRID, GRID)
         places = (torch.arange(GRID, device=x.device, dtype=x.dtype) + 0.5) * (SIDE / GRID)
         points = torch.stack([(heat.sum(2) * places).sum(2), (heat.sum(3) * places).sum(2)], 2)
         return points, self.seen(deep.mean((2, 3)))
@@ -110,7 +110,7 @@ def draw_sample(scenes: Scenes, people: NDArray[np.int64], generator: np.random.
     return PoseSample(
         planes=window.planes,
         points=((points - window.corner) * window.zoom).astype(np.float32),
-        seen=inside.astype(np.float32),
+        seen=np.asarray(inside, np.float32),
     )
 
 
@@ -137,7 +137,8 @@ def pose_loss(outputs: tuple[Tensor, Tensor], points: Tensor, seen: Tensor) -> T
 def train_pose(scenes: Scenes, checkpoint: Path, schedule: Schedule) -> MiniPose:
     """Train on all people of these scenes, resuming from the checkpoint if it is there."""
     torch.manual_seed(schedule.seed)
-    network = MiniPose().to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack this form
+    network = MiniPose()
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack this form
     people = np.argwhere(scenes.identity >= 0)
 
     def loss(generator: np.random.Generator, _: float) -> Tensor:

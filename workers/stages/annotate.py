@@ -1,0 +1,132 @@
+"""Stage `annotate`: one chunk of a data set, from pictures to a shard and the table of its faces."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from fpga_models.errors import ModelError as NetworkError
+from fpga_models.idzoom.annotate import AnnotateOptions, Captioner, Label, RawPicture, Refused, stored
+from fpga_models.idzoom.chunk import ChunkResult, build_chunk, rendered
+from fpga_models.idzoom.shards import read_files
+from orchestrator.errors import InputError, StageError
+from orchestrator.ledger import datasets
+from orchestrator.ledger.claims import Claim, Next
+from orchestrator.ledger.rows import ModelVersion
+from workers.decoder import Decoder
+from workers.files import full_disk_is_transient, store_file
+from workers.lease import Lease
+from workers.stages.base import Done, DrainedError, Ended, Tools, one_by_one, version_of
+
+
+class _StoppedError(Exception):
+    """The claim was cancelled, paused or lost in the middle of the chunk."""
+
+
+def annotate(tools: Tools, held: Sequence[Claim], lease: Lease) -> Iterator[Ended]:
+    """Build the chunks of these claims, one after the other."""
+    version = version_of(tools, held[0])
+    try:
+        yield from one_by_one(tools, held, lease, lambda c: _annotate(tools, c, version, lease))
+    except _StoppedError:
+        return
+
+
+def _annotate(tools: Tools, c: Claim, version: ModelVersion, lease: Lease) -> Done:
+    given = c.params
+    options = AnnotateOptions(side=given["side"], max_people=given["max_people"], facts=given["facts"])
+    faces, pose = tools.engine.faces(version), tools.engine.pose(version)
+    captioner = load_captioner(given["captioner"], tools.settings.captioner)
+    with TemporaryDirectory(prefix="fpga-chunk-") as name, full_disk_is_transient(Path(name)):
+        folder = Path(name)
+        made: ChunkResult | None = None
+        try:
+            with _pictures(tools, given["input"], folder) as pictures:
+                for made in build_chunk(pictures, folder, faces, pose, options, captioner):
+                    lease.progress(c, made.pictures / (given["pictures"] + 1))
+                    if c.stage_id in lease.stopped:
+                        raise _StoppedError
+                    if tools.draining():
+                        raise DrainedError
+        except NetworkError as error:
+            raise StageError(str(error), code=error.code) from error
+        assert made is not None, "an empty chunk has a result too"
+        shard_id = store_file(tools.ledger, tools.store, c.owner, made.shard)
+        facts_id = store_file(tools.ledger, tools.store, c.owner, made.facts)
+    counts = made.as_json()
+
+    def effect(session: Session, moment: datetime) -> Next:
+        datasets.keep_chunk(
+            session,
+            c.owner,
+            given["chunk"],
+            shard_artifact_id=shard_id,
+            facts_artifact_id=facts_id,
+            counts=counts,
+            moment=moment,
+        )
+        return Next()
+
+    return Done(result={name: counts[name] for name in ("pictures", "records", "faces", "views")}, effect=effect)
+
+
+@contextmanager
+def _pictures(tools: Tools, given: dict[str, Any], folder: Path) -> Iterator[Iterator[RawPicture | Refused]]:
+    """The pictures of a chunk: drawn from a seed, or decoded from its tar, which is fetched and verified first."""
+    if "render" in given:
+        span = given["render"]
+        yield rendered(span["seed"], range(span["start"], span["stop"]))
+        return
+    path = folder / "input.tar"
+    with tools.store.open(given["tar"]["key"], sha256=given["tar"]["sha256"]) as source, path.open("wb") as target:
+        shutil.copyfileobj(source, target, 1 << 20)
+    with Decoder(max_pixels=tools.settings.max_pixels) as decoder, path.open("rb") as tar:
+        yield (_raw(files, decoder) for _, files in read_files(tar))
+
+
+def _raw(files: dict[str, bytes], decoder: Decoder) -> RawPicture | Refused:
+    said = json.loads(files["json"])
+    if "error" in said:
+        return Refused(name=said["name"], code=said["error"]["code"], message=said["error"]["message"])
+    try:
+        image, data, suffix = stored(decoder.decode(files["bin"]))
+    except InputError as error:
+        return Refused(name=said["name"], code=error.code, message=error.message)
+    return RawPicture(
+        name=said["name"],
+        sha256=said["sha256"],
+        data=data,
+        suffix=suffix,
+        image=image,
+        labels=tuple(Label(person=person) for person in said["people"]),
+        caption=said["caption"],
+    )
+
+
+def load_captioner(wanted: str, allowed: str) -> Captioner | None:
+    """The function that writes missing captions, named `module:function`; only the one of this worker's settings runs.
+
+    Raises:
+        StageError: another one is wanted, or it cannot be imported.
+    """
+    if not wanted:
+        return None
+    if wanted != allowed:
+        raise StageError(
+            f"captioner {wanted!r} is wanted, FPGA_CAPTIONER of this worker is {allowed!r}", code="captioner_refused"
+        )
+    module, _, name = wanted.partition(":")
+    try:
+        found: Captioner = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise StageError(f"captioner {wanted!r} cannot be imported: {error}", code="captioner_missing") from error
+    return found
