@@ -39,7 +39,8 @@ class PlaceScores:
     Attributes:
         right: the face resembles its own person more than any other requested one.
         own: cosine to the own person, 0 where no face was found.
-        other, worst: mean and largest cosine to the other requested people, NaN where no face was found.
+        other, worst: mean and largest cosine to the other requested people, NaN where no face was found or nobody
+            else was requested.
         picture: which picture the place is in.
     """
 
@@ -105,9 +106,10 @@ def score_places(faces: Sequence[Floats], references: Sequence[Floats]) -> Place
     rows: list[tuple[bool, float, float, float, int]] = []
     for picture, (got, wanted) in enumerate(zip(faces, references, strict=True)):
         cosines = got @ wanted.T  # (K, K)
-        for place, present in enumerate(got.any(1).tolist()):
-            strangers = np.delete(cosines[place], place) if present else np.full(1, np.nan)
-            right = bool(present and cosines[place].argmax() == place)
+        for place in range(len(wanted)):
+            present = bool(got[place].any())
+            strangers = np.delete(cosines[place], place) if present and len(wanted) > 1 else np.full(1, np.nan)
+            right = present and int(cosines[place].argmax()) == place
             own = float(cosines[place, place])
             rows.append((right, own, float(strangers.mean()), float(strangers.max()), picture))
     right_, own_, other, worst, pictures = zip(*rows, strict=True)

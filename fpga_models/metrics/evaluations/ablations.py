@@ -6,7 +6,7 @@ Training: other preset folders (`against`) draw the same scenes as this one. Of 
 third, DIIR uses `count` scenes too, and each preset draws `count` single portraits besides.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -47,6 +47,7 @@ from fpga_models.metrics.trials import (
 from fpga_models.pipeline import PortraitPipeline, PortraitRequest
 
 Values = dict[str, NDArray[np.floating[Any]]]
+Contrasts = dict[str, Contrast]
 LOWER = ("landmark_error", "landmark_error_skeleton", "seam")
 """Measures of which less is better; of all others more is."""
 DIIR_PARTS: dict[str, Mapping[str, Any]] = {
@@ -64,12 +65,12 @@ SHEET_ROWS = 8
 class AblationReport:
     """Every contrast of `evaluate ablate`: part by part, measure by measure; the field names are the keys of its JSON.
 
-    `masks` is by group size too, `against` by preset folder.
+    `masks` is over all groups and by their size, `against` by preset folder.
     """
 
-    masks: dict[str, dict[str, Contrast]]
-    diir: dict[str, dict[str, Contrast]]
-    against: dict[str, dict[str, Contrast]]
+    masks: dict[str, Contrasts]
+    diir: dict[str, Contrasts]
+    against: dict[str, Contrasts]
     source: Source
 
 
@@ -81,7 +82,7 @@ class Variant:
     values: Values
 
 
-def compare(kept: Variant, left_out: Variant, pictures: NDArray[np.int64]) -> dict[str, Contrast]:
+def compare(kept: Variant, left_out: Variant, pictures: NDArray[np.int64]) -> Contrasts:
     """Contrast every measure of two variants, faces in `pictures` (N,)."""
     return {
         name: contrast(values, left_out.values[name], pictures, better="lower" if name in LOWER else "higher")
@@ -111,7 +112,7 @@ def ablate_masks(bench: Bench, gallery: Gallery, trials: Sequence[Trial]) -> tup
     look = partial(observe_generated, bench.instruments, bench.pipeline, trials, seed=bench.seed, advance=advance)
     soft, hard, none = look(), look(adapt=hard_masks), look(masked=False)
     kept, *others = (Variant(pictures=o.pictures, values=generated_values(gallery, o)) for o in (soft, hard, none))
-    return dict(zip(("soft masks, hard instead", "masks"), others, strict=True)), kept
+    return dict(zip(("soft edges of masks", "masks"), others, strict=True)), kept
 
 
 def ablate_diir(
@@ -157,61 +158,62 @@ def preset_values(bench: Bench, gallery: Gallery, singles: Sequence[Trial], grou
 
 def ablate_training(
     bench: Bench, gallery: Gallery, against: Sequence[Path], singles: Sequence[Trial], groups: Sequence[Trial]
-) -> tuple[dict[str, Variant], Variant]:
+) -> dict[str, Contrasts]:
     """Draw the same scenes with this preset and with others, all measured by this one's instruments."""
-    others = {}
+    pictures = picture_of_each_face([*singles, *groups])
+    this = preset_values(bench, gallery, singles, groups)
+    found = {}
     for folder in against:
         pipeline = PortraitPipeline.from_pretrained(folder, device=str(bench.pipeline.device))
-        others[folder.name] = preset_values(replace(bench, pipeline=pipeline), gallery, singles, groups)
-    return others, preset_values(bench, gallery, singles, groups)
+        other = preset_values(replace(bench, pipeline=pipeline), gallery, singles, groups)
+        found[folder.name] = compare(this, other, pictures)
+    return found
 
 
-def by_group_size(
-    compared: Callable[[NDArray[np.bool_]], dict[str, dict[str, Contrast]]], trials: Sequence[Trial]
-) -> dict[str, dict[str, Contrast]]:
-    """The contrasts of each group size under a name of its own."""
-    sizes = np.concatenate([np.full(len(trial.references), len(trial.references)) for trial in trials])
-    return {
-        f"{name}, {size} people": contrasts
-        for size in np.unique(sizes)
-        for name, contrasts in compared(sizes == size).items()
+def by_group_size(kept: Variant, others: Mapping[str, Variant], trials: Sequence[Trial]) -> dict[str, Contrasts]:
+    """The contrasts over all groups, then those of each group size under a name of its own."""
+    places = picture_of_each_face(trials)
+    sizes = np.array([len(trial.references) for trial in trials])[places]
+
+    def part(variant: Variant, size: int) -> Variant:
+        return replace(variant, values={name: values[sizes == size] for name, values in variant.values.items()})
+
+    whole = {name: compare(kept, other, places) for name, other in others.items()}
+    return whole | {
+        f"{name}, {size} people": compare(part(kept, size), part(other, size), places[sizes == size])
+        for size in np.unique(sizes).tolist()
+        for name, other in others.items()
     }
 
 
 def measure(bench: Bench, *, source: Source = "vae", against: Sequence[Path] = ()) -> tuple[AblationReport, Image]:
     """Run every ablation, with one sheet: real render, as shipped, and each part left out."""
     gallery = bench.gallery(4 * bench.count)
-    groups = mixed_trials(gallery, GROUP_KINDS, bench.count, bench.seed, bench.side)
-    small = mixed_trials(gallery, SMALL_KINDS, bench.count, bench.seed, bench.side)
-    real = [trial.real.image for trial in small]
-    if source == "vae":
-        damaged = through_autoencoder(bench.pipeline, real)
-    else:
-        damaged = generate(bench.pipeline, small, seed=bench.seed, advance=bench.track("damaged", len(small)))
+    singles, groups, small = (
+        mixed_trials(gallery, kinds, bench.count, bench.seed, bench.side)
+        for kinds in (SINGLE_KINDS, GROUP_KINDS, SMALL_KINDS)
+    )
+    damaged = damage(bench, small, source)
     masks, soft = ablate_masks(bench, gallery, groups)
     parts, plain = ablate_diir(bench, gallery, small, damaged)
-    presets: dict[str, Variant] = {}
-    if against:
-        singles = mixed_trials(gallery, SINGLE_KINDS, bench.count, bench.seed, bench.side)
-        presets, this = ablate_training(bench, gallery, against, singles, groups)
-        scenes = picture_of_each_face([*singles, *groups])
-    places = picture_of_each_face(groups)
-
-    def masks_compared(chosen: NDArray[np.bool_]) -> dict[str, dict[str, Contrast]]:
-        def part(variant: Variant) -> Variant:
-            return replace(variant, values={name: values[chosen] for name, values in variant.values.items()})
-
-        return {name: compare(part(soft), part(other), places[chosen]) for name, other in masks.items()}
-
+    presets = ablate_training(bench, gallery, against, singles, groups) if against else {}
     found = AblationReport(
-        masks=by_group_size(masks_compared, groups),
+        masks=by_group_size(soft, masks, groups),
         diir={name: compare(plain, other, picture_of_each_face(small)) for name, other in parts.items()},
-        against={name: compare(this, other, scenes) for name, other in presets.items()},
+        against=presets,
         source=source,
     )
     drawn = [[trial.real.image for trial in groups], soft.pictures, *(other.pictures for other in masks.values())]
-    edited = [real, damaged, plain.pictures, *(other.pictures for other in parts.values())]
+    edited = [[trial.real.image for trial in small], damaged, plain.pictures]
+    edited += [other.pictures for other in parts.values()]
     return found, sheet([*_rows(drawn), *_rows(edited)])
+
+
+def damage(bench: Bench, trials: Sequence[Trial], source: Source) -> list[Image]:
+    """The scenes of trials through the autoencoder alone, or drawn by the generator."""
+    if source == "vae":
+        return through_autoencoder(bench.pipeline, [trial.real.image for trial in trials])
+    return generate(bench.pipeline, trials, seed=bench.seed, advance=bench.track("damaged", len(trials)))
 
 
 def _rows(columns: Sequence[Sequence[Image]]) -> list[list[Image]]:
