@@ -8,7 +8,20 @@ from collections.abc import Sequence
 
 import typer
 
-from orchestrator.cli import batch, demo, doctor, evaluate, identity, model, schedule, stack, sweeper, worker
+from orchestrator.cli import (
+    batch,
+    demo,
+    doctor,
+    evaluate,
+    evaluations,
+    identity,
+    model,
+    schedule,
+    stack,
+    sweeper,
+    train,
+    worker,
+)
 from orchestrator.cli.common import FinishError, StateDirOption, say, use_state_dir
 from orchestrator.errors import FpgaError
 
@@ -35,8 +48,10 @@ def root(state_dir: StateDirOption = None) -> None:
 app.command()(demo.demo)
 app.command()(stack.up)
 app.command()(doctor.doctor)
-for noun in (batch, identity, schedule, model, worker, sweeper, evaluate):
+for noun in (batch, identity, schedule, model, train, worker, sweeper, evaluate):
     app.add_typer(noun.app)
+for name, command in (("run", evaluations.run), ("list", evaluations.list_), ("compare", evaluations.compare)):
+    evaluate.app.command(name)(command)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -109,7 +109,7 @@ def render_contact_sheet(sheet: ContactSheet) -> str:
     """Return the page; every text in it is escaped, whoever wrote it."""
     verdicts = {word: sum(result.verdict == word for result in sheet.results) for word in VERDICTS}
     return (
-        _environment()
+        environment()
         .get_template("contact_sheet.html")
         .render(
             sheet=sheet,
@@ -122,7 +122,8 @@ def render_contact_sheet(sheet: ContactSheet) -> str:
 
 
 @lru_cache(maxsize=1)
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Return the templates of these pages; every text put into them is escaped."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
