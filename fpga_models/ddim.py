@@ -124,7 +124,7 @@ def invert(schedule: Schedule, latents: Tensor, predict: Predictor, pairs: list[
 
 def add_noise(schedule: Schedule, latents: Tensor, noise: Tensor, at: Tensor) -> Tensor:
     """z_t = sqrt(abar_t) z_0 + sqrt(1-abar_t) eps for timesteps (B,)."""
-    level = schedule.alphas_cumprod[at].to(latents.dtype)[:, None, None, None]
+    level = schedule.alphas_cumprod[at].to(latents)[:, None, None, None]
     return level.sqrt() * latents + (1 - level).sqrt() * noise
 
 
@@ -132,5 +132,5 @@ def target(schedule: Schedule, latents: Tensor, noise: Tensor, at: Tensor) -> Te
     """What the network should put out for these latents, noise and timesteps (B,)."""
     if schedule.prediction_type == "epsilon":
         return noise
-    level = schedule.alphas_cumprod[at].to(latents.dtype)[:, None, None, None]
+    level = schedule.alphas_cumprod[at].to(latents)[:, None, None, None]
     return level.sqrt() * noise - (1 - level).sqrt() * latents

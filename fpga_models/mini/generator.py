@@ -32,12 +32,12 @@ from transformers import CLIPTokenizer
 from fpga_models import ddim
 from fpga_models.mini.networks import build_denoiser, build_scheduler, build_text_encoder
 from fpga_models.mini.tokenizer import build_tokenizer
-from fpga_models.mini.validation import face_errors, validation_batch
 from fpga_models.mmf import checkpoint, parallel
 from fpga_models.mmf.batch import Disturbance
 from fpga_models.mmf.data import TrainingData, draw_batch, open_training_data, token_ids
 from fpga_models.mmf.loop import LoopConfig, Trainee, Trainer
 from fpga_models.mmf.modes import ModePlan
+from fpga_models.mmf.validation import face_errors, validation_batch
 from fpga_models.synthetic import KINDS, VOCABULARY
 
 Indices = NDArray[np.int64]

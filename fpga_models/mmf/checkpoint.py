@@ -40,9 +40,13 @@ def latest(directory: Path) -> Path | None:
 
 def load(folder: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
     """Parts and state of one checkpoint."""
-    parts = {part: load_file(folder / f"{part}.safetensors") for part in PARTS}
+    return {part: load_file(folder / f"{part}.safetensors") for part in PARTS}, read_state(folder)
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """The state of one checkpoint alone."""
     state: dict[str, Any] = json.loads((folder / "state.json").read_text())
-    return parts, state
+    return state
 
 
 def prune(directory: Path, keep: int, protected: Path | None = None) -> None:

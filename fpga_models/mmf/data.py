@@ -35,7 +35,7 @@ class TrainingData:
     Attributes:
         scenes: ground truth.
         latents: (N, C, h, w) float16, scaled as the UNet sees them.
-        text: (N, M) token ids.
+        text: (N, M) token ids, or (N, M, D) float16 states of a frozen text encoder.
         masks: (N, K, h, w) uint8, 255 inside.
         embeddings: (I, R, E) unit length, R pictures of identity i.
         rows: (N, K) row of each person in `embeddings`, -1 for nobody.
@@ -43,7 +43,7 @@ class TrainingData:
 
     scenes: Scenes
     latents: NDArray[np.float16]
-    text: NDArray[np.int64]
+    text: NDArray[np.int64] | NDArray[np.float16]
     masks: NDArray[np.uint8]
     embeddings: NDArray[np.float32]
     rows: NDArray[np.int64]
@@ -158,13 +158,19 @@ def gather(
 ) -> TrainingBatch:
     """A batch of these scenes with these embeddings."""
     control, flags = draw_controls(data.scenes, chosen, modes)
+    latents = torch.from_numpy(data.latents[chosen].astype(np.float32))
+    regions = torch.from_numpy(data.masks[chosen].astype(np.float32) / 255)
+    text = torch.from_numpy(data.text[chosen])
     return TrainingBatch(
-        latents=torch.from_numpy(data.latents[chosen].astype(np.float32)),
-        text=torch.from_numpy(data.text[chosen]),
+        latents=latents,
+        text=text.float() if text.is_floating_point() else text,
         embeddings=embeddings,
-        masks=torch.from_numpy(data.masks[chosen].astype(np.float32) / 255),
+        regions=regions,
+        masks=regions,
+        counted=torch.ones_like(latents[:, :1]),
         control=control,
         flags=flags,
+        kps5=torch.from_numpy(data.scenes.kps5[chosen]),
     )
 
 

@@ -1,12 +1,14 @@
 """The training loop: batch in, one optimiser step, progress out as data.
 
 Noise, times, drops and modes of step n depend only on (seed, n, process): a resumed run continues bit for bit on a CPU.
-The caller decides the learning rate of every step and when to stop, to validate and to save.
+The caller decides which parameters learn, the learning rate of every step, and when to stop, to validate and to save.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,117 +16,222 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from transformers import CLIPTextModel
 
 from fpga_models import ddim
-from fpga_models.denoiser import Denoiser, People
+from fpga_models.denoiser import Condition, Denoiser, People
+from fpga_models.errors import DivergedError
 from fpga_models.mmf import checkpoint, parallel
 from fpga_models.mmf.batch import Disturbance, TrainingBatch, disturb
-from fpga_models.mmf.losses import draw_timesteps, weighted_mse
+from fpga_models.mmf.localisation import AttentionProbe
+from fpga_models.mmf.losses import clean_estimate, draw_timesteps, weighted_mse
 from fpga_models.mmf.optimiser import MuonAdamW, OptimiserConfig
+from fpga_models.rep_controlnet import RepControlNet
+
+IdentityLoss = Callable[[Tensor, TrainingBatch], Tensor]
+"""Loss of clean latents (B, C, h, w) estimated for these samples."""
 
 
 class Trainee(nn.Module):
-    """Everything that is trained together: denoiser and, for the mini preset, the text encoder."""
+    """Everything a run may train: denoiser, text encoder, and the modal network if there is one.
 
-    def __init__(self, denoiser: Denoiser, text_encoder: CLIPTextModel) -> None:
+    Parameter names begin with `denoiser.unet.`, `denoiser.id_adapter.`, `denoiser.hint.`, `text_encoder.`, `modal.`.
+    """
+
+    def __init__(self, denoiser: Denoiser, text_encoder: CLIPTextModel, rep: RepControlNet | None = None) -> None:
         super().__init__()
         self.denoiser = denoiser
         self.text_encoder = text_encoder
+        self.rep = rep
+        if rep:
+            self.modal = rep.modal
+
+    def learn(self, beginnings: tuple[str, ...]) -> None:
+        """Let the parameters whose names begin so learn, and no others."""
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(name.startswith(beginnings))
+
+    def prepare(self, batch: TrainingBatch) -> Condition:
+        """The condition of a batch; text states are computed unless the batch brings them."""
+        people = People(
+            embeddings=batch.embeddings,
+            masks=batch.masks,
+            scales=torch.ones(batch.masks.shape[:2], device=batch.masks.device),
+        )
+        text = batch.text if batch.text.is_floating_point() else self.text_encoder(batch.text).last_hidden_state
+        return self.denoiser.prepare(text=text, people=people, control=batch.control, flags=batch.flags)
 
     def forward(self, noised: Tensor, timesteps: Tensor, batch: TrainingBatch) -> Tensor:
         """The prediction (B, C, h, w) for a batch's condition."""
-        people = People(embeddings=batch.embeddings, masks=batch.masks, scales=torch.ones(batch.masks.shape[:2]))
-        condition = self.denoiser.prepare(
-            text=self.text_encoder(batch.text).last_hidden_state,
-            people=people,
-            control=batch.control,
-            flags=batch.flags,
-        )
-        prediction: Tensor = self.denoiser(noised, timesteps, condition)
+        return self.predict(noised, timesteps, self.prepare(batch))
+
+    def predict(self, noised: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
+        """The prediction for a condition, through base and modal network together if there is one."""
+        live = {f"unet.{key}": value for key, value in self.rep.live_state().items()} if self.rep else {}
+        prediction: Tensor = functional_call(self.denoiser, live, (noised, timesteps, condition))
         return prediction
 
 
 @dataclass(frozen=True, kw_only=True)
+class Losses:
+    """Weights of the losses; identity counts below timestep `identity_below` * T only [field: PuLID's idea]."""
+
+    face_weight: float = 2.0
+    localisation: float = 0.0
+    identity: float = 0.0
+    identity_below: float = 0.3
+
+
+@dataclass(frozen=True, kw_only=True)
 class LoopConfig:
-    """Numbers of a run that do not change while it runs."""
+    """Numbers of a run that do not change while it runs.
+
+    Attributes:
+        accumulate: parts a batch is sent through the network in; the update is that of the whole batch.
+        rate_factors: by the beginning of a parameter's name, what its learning rate is multiplied with.
+    """
 
     seed: int
     batch_size: int = 32
-    face_weight: float = 2.0
+    accumulate: int = 1
+    losses: Losses = field(default_factory=Losses)
     average_decay: float = 0.998
     disturbance: Disturbance = field(default_factory=Disturbance)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    rate_factors: Mapping[str, float] = field(default_factory=dict)
     bfloat16: bool = True
 
 
 class Trainer:
     """State of a run: networks, optimiser, moving average and the number of the next step."""
 
-    def __init__(self, trainee: Trainee, schedule: ddim.Schedule, config: LoopConfig, empty_text: Tensor) -> None:
+    def __init__(
+        self,
+        trainee: Trainee,
+        schedule: ddim.Schedule,
+        config: LoopConfig,
+        empty_text: Tensor,
+        identity_loss: IdentityLoss | None = None,
+    ) -> None:
         self.trainee = trainee
         self.schedule = schedule
         self.config = config
         self.empty_text = empty_text
+        self.identity_loss = identity_loss
         self.step = 0
-        self.optimiser = MuonAdamW(trainee.named_parameters(), config.optimiser)
-        self.average = {name: p.detach().clone() for name, p in trainee.named_parameters()}
+        self.optimiser = MuonAdamW(trainee.named_parameters(), config.optimiser, config.rate_factors)
+        self.average = {name: p.detach().clone() for name, p in self.optimiser.parameters.items()}
+        self._probe = AttentionProbe(trainee.denoiser.unet, trainee.denoiser.id_adapter)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return next(self.trainee.parameters()).device
 
     def rng(self) -> np.random.Generator:
         """The generator of this process's coming step; the data set draws its batch from it first."""
         return np.random.default_rng([self.config.seed, self.step, parallel.rank()])
 
     def train_step(self, batch: TrainingBatch, rng: np.random.Generator, rate: float) -> dict[str, float]:
-        """One update; returns loss and gradient norm."""
+        """One update; returns the losses and the gradient norm.
+
+        Raises:
+            DivergedError: a loss or the gradient is not finite; weights and moving average are as before the step.
+        """
         self.trainee.train()
         batch = disturb(batch, self.config.disturbance, rng, self.empty_text)
-        at = draw_timesteps(len(batch.latents), self.schedule.length, rng)
+        at = draw_timesteps(len(batch), self.schedule.length, rng)
         noise = torch.from_numpy(rng.standard_normal(batch.latents.shape, dtype=np.float32))
-        noised = ddim.add_noise(self.schedule, batch.latents, noise, at)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.config.bfloat16):
-            prediction = self.trainee(noised, at, batch)
-        wanted = ddim.target(self.schedule, batch.latents, noise, at)
-        loss = weighted_mse(prediction, wanted, batch.face_weight(self.config.face_weight))
-        torch.autograd.backward(loss)
+        figures: dict[str, float] = {}
+        for part in torch.arange(len(batch)).chunk(self.config.accumulate):
+            losses = self._losses(batch.rows(part).to(self.device), noise[part].to(self.device), at[part])
+            share = len(part) / len(batch)
+            torch.autograd.backward(share * torch.stack(list(losses.values())).sum())
+            for name, value in losses.items():
+                figures[name] = figures.get(name, 0.0) + share * float(value.detach())
+        if not all(math.isfinite(value) for value in figures.values()):
+            raise DivergedError(f"Step {self.step + 1}: losses {figures}, finite ones were wanted.")
         norm = self.optimiser.step(rate)
         self.step += 1
         self._update_average()
-        return {"loss": float(loss.detach()), "grad_norm": norm}
+        return figures | {"grad_norm": norm}
+
+    def _losses(self, batch: TrainingBatch, noise: Tensor, at: Tensor) -> dict[str, Tensor]:
+        """Weighted losses of one part of a batch, by name."""
+        weights = self.config.losses
+        noised = ddim.add_noise(self.schedule, batch.latents, noise, at)
+        wanted = ddim.target(self.schedule, batch.latents, noise, at)
+        probe = self._probe if weights.localisation else nullcontext()
+        with probe, torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bfloat16):
+            prediction = self.trainee(noised, at.to(self.device), batch)
+        losses = {"loss": weighted_mse(prediction, wanted, batch.loss_weight(weights.face_weight))}
+        if weights.localisation:
+            known = (batch.embeddings.abs().amax(dim=-1) > 0) & (batch.regions.amax(dim=(-1, -2)) > 0)
+            losses["localisation"] = weights.localisation * self._probe.loss(batch.regions, known)
+        late = torch.nonzero(at < weights.identity_below * self.schedule.length)[:, 0]
+        if weights.identity and self.identity_loss and len(late):
+            clean = clean_estimate(self.schedule, noised[late], prediction[late].float(), at[late])
+            losses["identity"] = weights.identity * self.identity_loss(clean, batch.rows(late))
+        return losses
 
     @torch.no_grad()
     def _update_average(self) -> None:
-        decay = min(self.config.average_decay, (1 + self.step) / (10 + self.step))
-        torch._foreach_lerp_(list(self.average.values()), list(self.trainee.parameters()), 1 - decay)
+        decay = min(self.config.average_decay, (1 + self.optimiser.steps) / (10 + self.optimiser.steps))
+        learning: list[Tensor] = list(self.optimiser.parameters.values())
+        torch._foreach_lerp_(list(self.average.values()), learning, 1 - decay)
+
+    @contextmanager
+    def averaged(self) -> Iterator[Trainee]:
+        """The networks with the moving average in place of the weights, in evaluation mode."""
+        learning = self.optimiser.parameters
+        weights = {name: p.detach().clone() for name, p in learning.items()}
+        try:
+            self._put(self.average)
+            yield self.trainee.eval()
+        finally:
+            self._put(weights)
+
+    def adopt_average(self) -> None:
+        """Make the moving average the weights: the end of a stage."""
+        self._put(self.average)
 
     def exchange(self) -> None:
         """Average weights, moving average and optimiser state with the other processes."""
-        state = [*self.trainee.parameters(), *self.average.values(), *self.optimiser.state.values()]
+        state = [*self.optimiser.parameters.values(), *self.average.values(), *self.optimiser.state.values()]
         parallel.average_([tensor.detach() for tensor in state])
 
     def save(self, directory: Path, facts: Mapping[str, Any]) -> Path:
         """Write a checkpoint; `facts` are the caller's own and come back from `resume`."""
-        parts = {
-            "weights": self.trainee.state_dict(),
-            "average": self.average,
-            "optimiser": self.optimiser.state,
-        }
-        return checkpoint.save(directory, self.step, parts, facts)
+        parts = {"weights": self._own(), "average": self.average, "optimiser": self.optimiser.state}
+        return checkpoint.save(directory, self.step, parts, {"updates": self.optimiser.steps} | dict(facts))
 
     def begin_from(self, weights: Mapping[str, Tensor]) -> None:
         """Start from these weights, moving average included, with a fresh optimiser."""
         self.trainee.load_state_dict(weights)
         with torch.no_grad():
-            for name, p in self.trainee.named_parameters():
+            for name, p in self.optimiser.parameters.items():
                 self.average[name].copy_(p)
 
     def resume(self, folder: Path) -> dict[str, Any]:
         """Continue from a checkpoint; returns the caller's facts."""
         parts, facts = checkpoint.load(folder)
-        self.trainee.load_state_dict(parts["weights"])
+        self._put(parts["weights"])
         with torch.no_grad():
             for name, value in parts["average"].items():
                 self.average[name].copy_(value)
             for name, value in parts["optimiser"].items():
                 self.optimiser.state[name].copy_(value)
-        self.step = self.optimiser.steps = int(facts["step"])
+        self.step = int(facts["step"])
+        self.optimiser.steps = int(facts.get("updates", self.step))
         return facts
+
+    def _own(self) -> dict[str, Tensor]:
+        """Weights that a checkpoint needs: all of them, or without the frozen base if there is a modal network."""
+        base = ("denoiser.unet.", "text_encoder.") if self.trainee.rep else ()
+        return {name: p for name, p in self.trainee.named_parameters() if not name.startswith(base)}
+
+    @torch.no_grad()
+    def _put(self, weights: Mapping[str, Tensor]) -> None:
+        for name, value in weights.items():
+            self.trainee.get_parameter(name).copy_(value)

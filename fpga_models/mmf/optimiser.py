@@ -7,12 +7,15 @@ counts as the matrix (out, in * kernel).
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+
+from fpga_models.errors import DivergedError
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
@@ -44,34 +47,51 @@ def orthogonalise(matrices: Tensor, steps: int) -> Tensor:
 class MuonAdamW:
     """One step updates every parameter in place; `state` holds every tensor needed to continue."""
 
-    def __init__(self, named: Iterable[tuple[str, nn.Parameter]], config: OptimiserConfig) -> None:
+    def __init__(
+        self,
+        named: Iterable[tuple[str, nn.Parameter]],
+        config: OptimiserConfig,
+        factors: Mapping[str, float] | None = None,
+    ) -> None:
+        """Take the trainable ones of these parameters; `factors` multiply the rate of names with this beginning."""
         self.config = config
         self.parameters = {name: p for name, p in named if p.requires_grad}
         self.steps = 0
         self.state: dict[str, Tensor] = {}
-        self._stacks: dict[tuple[int, int], list[str]] = defaultdict(list)
-        self._others: list[str] = []
+        self._stacks: dict[tuple[int, int, float], list[str]] = defaultdict(list)
+        self._others: dict[float, list[str]] = defaultdict(list)
         for name, p in self.parameters.items():
+            factor = next((value for start, value in (factors or {}).items() if name.startswith(start)), 1.0)
             if p.ndim >= 2 and "embedding" not in name:
-                self._stacks[p.shape[0], p[0].numel()].append(name)
+                self._stacks[p.shape[0], p[0].numel(), factor].append(name)
                 self.state[f"{name}/momentum"] = torch.zeros_like(p)
             else:
-                self._others.append(name)
+                self._others[factor].append(name)
                 self.state[f"{name}/mean"] = torch.zeros_like(p)
                 self.state[f"{name}/square"] = torch.zeros_like(p)
 
     @torch.no_grad()
     def step(self, rate: float) -> float:
-        """Clip, update with this learning rate, clear gradients; returns the gradient norm before clipping."""
-        self.steps += 1
+        """Clip, update with this learning rate, clear gradients; returns the gradient norm before clipping.
+
+        Raises:
+            DivergedError: the norm is not finite; nothing was updated.
+        """
         present = [p for p in self.parameters.values() if p.grad is not None]
-        norm = nn.utils.clip_grad_norm_(present, self.config.clip_norm, foreach=True)
-        for shape, names in self._stacks.items():
-            self._muon(shape, [name for name in names if self.parameters[name].grad is not None], rate)
-        self._adamw([name for name in self._others if self.parameters[name].grad is not None], rate)
+        norm = float(nn.utils.clip_grad_norm_(present, self.config.clip_norm, foreach=True))
+        if not math.isfinite(norm):
+            raise DivergedError(f"The gradient's norm is {norm} after {self.steps} updates: a finite one was wanted.")
+        self.steps += 1
+        for (rows, columns, factor), names in self._stacks.items():
+            self._muon((rows, columns), self._with_gradient(names), rate * factor)
+        for factor, names in self._others.items():
+            self._adamw(self._with_gradient(names), rate * factor)
         for p in present:
             p.grad = None
-        return float(norm)
+        return norm
+
+    def _with_gradient(self, names: list[str]) -> list[str]:
+        return [name for name in names if self.parameters[name].grad is not None]
 
     def _muon(self, shape: tuple[int, int], names: list[str], rate: float) -> None:
         if not names:

@@ -28,9 +28,12 @@ def batch(size: int = 4) -> TrainingBatch:
         latents=torch.randn(size, 4, 8, 8, generator=generator),
         text=torch.ones(size, 6, dtype=torch.long),
         embeddings=torch.nn.functional.normalize(torch.randn(size, 3, 32, generator=generator), dim=-1),
+        regions=masks,
         masks=masks,
+        counted=torch.ones(size, 1, 8, 8),
         control=torch.rand(size, 3, 64, 64, generator=generator),
         flags=torch.ones(size, 2),
+        kps5=torch.zeros(size, 3, 5, 2),
     )
 
 
@@ -144,7 +147,7 @@ def test_timesteps_favour_the_middle_and_reach_both_ends() -> None:
 
 
 def test_errors_on_faces_weigh_more() -> None:
-    target, weight = torch.zeros(1, 1, 4, 4), batch(1).face_weight(2.0)[:, :, :4, :4]
+    target, weight = torch.zeros(1, 1, 4, 4), batch(1).loss_weight(2.0)[:, :, :4, :4]
     weight[..., :2] = 1
     on_face, beside = torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 4, 4)
     on_face[..., 3], beside[..., 0] = 1, 1
@@ -153,5 +156,5 @@ def test_errors_on_faces_weigh_more() -> None:
 
 
 def test_the_union_of_regions_sets_the_weight() -> None:
-    assert torch.equal(batch(1).face_weight(2.0), torch.full((1, 1, 8, 8), 3.0))
-    assert replace(batch(1), masks=torch.zeros(1, 3, 8, 8)).face_weight(2.0).max() == 1
+    assert torch.equal(batch(1).loss_weight(2.0), torch.full((1, 1, 8, 8), 3.0))
+    assert replace(batch(1), regions=torch.zeros(1, 3, 8, 8)).loss_weight(2.0).max() == 1

@@ -1,0 +1,72 @@
+"""Faces of pictures as embeddings that gradients flow through: for the identity loss and for picking clones.
+
+`L_id = 1 - cos(F(face of the decoded x0 estimate), e)` [field: PuLID], F the recogniser that conditions the generator,
+never the one that judges it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from insightface.utils.face_align import arcface_dst
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from fpga_models.faces.alignment import CROP_SIDE, similarity
+from fpga_models.mmf.batch import TrainingBatch
+from fpga_models.mmf.losses import cosine_loss
+from fpga_models.vae import MiniVAE
+
+FaceEncoder = Callable[[Tensor], Tensor]
+"""Embeddings (N, E) of aligned crops (N, 3, 112, 112), RGB in [-1, 1]."""
+
+
+def aligned_faces(pictures: Tensor, kps5: Tensor) -> Tensor:
+    """Faces of pictures (N, 3, H, W) at landmarks (N, 5, 2) px in ArcFace's frame, (N, 3, 112, 112); as `align` cuts.
+
+    Black (-1) outside the picture.
+    """
+    grids = [sampling_grid(points, pictures.shape[-2:]) for points in kps5.detach().cpu().double().numpy()]
+    grid = torch.from_numpy(np.stack(grids)).to(pictures)
+    return F.grid_sample(pictures + 1, grid, align_corners=False) - 1
+
+
+def sampling_grid(points: NDArray[np.float64], size: tuple[int, ...]) -> NDArray[np.float64]:
+    """Where each pixel of the aligned crop comes from, (112, 112, 2) in grid_sample's coordinates."""
+    matrix = similarity(points - 0.5, np.asarray(arcface_dst, np.float64))
+    inverse = np.linalg.inv(matrix[:, :2])
+    across, down = np.meshgrid(np.arange(CROP_SIDE), np.arange(CROP_SIDE))
+    source = (np.stack([across, down], axis=-1) - matrix[:, 2]) @ inverse.T
+    grid: NDArray[np.float64] = 2 * (source + 0.5) / np.array([size[1], size[0]]) - 1
+    return grid
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DecodedIdentity:
+    """The identity loss of estimated clean latents, on the largest faces of at most `pictures` of them.
+
+    Attributes:
+        smallest_eyes: faces with a smaller distance of the eyes, in px, do not count.
+    """
+
+    vae: MiniVAE | AutoencoderKL
+    encoder: FaceEncoder
+    pictures: int = 8
+    smallest_eyes: float = 8.0
+
+    def __call__(self, clean: Tensor, batch: TrainingBatch) -> Tensor:
+        """Mean of 1 - cosine over the faces looked at; 0 if there is none."""
+        known = (batch.embeddings.abs().amax(dim=-1) > 0) & (batch.regions.amax(dim=(-1, -2)) > 0)
+        eyes = torch.where(known, (batch.kps5[:, :, 1] - batch.kps5[:, :, 0]).norm(dim=-1), 0.0)  # (B, K)
+        largest, who = eyes.max(dim=1)
+        rows = torch.nonzero(largest >= self.smallest_eyes)[: self.pictures, 0]
+        if not len(rows):
+            return clean.sum() * 0
+        pictures = self.vae.decode(clean[rows] / self.vae.config.scaling_factor).sample
+        faces = aligned_faces(pictures, batch.kps5[rows, who[rows]])
+        return cosine_loss(self.encoder(faces), batch.embeddings[rows, who[rows]])
