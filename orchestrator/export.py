@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import UsageError
-from orchestrator.ledger import batches, identities, models
+from orchestrator.ledger import batches, identities, models, rows
 from orchestrator.ledger.rows import Artifact, Batch, ModelVersion
 from orchestrator.ledger.session import Ledger, now
 from orchestrator.planning.naming import DEFAULT_TEMPLATE, NameFacts
 from orchestrator.results import errors_lines, results_lines
 from orchestrator.storage import ByteStore
+from orchestrator.vault import Vault
 from orchestrator.web import contact_sheet
 from orchestrator.web.contact_sheet import ContactSheet, Failure, PersonScore, Reference, Result
 from orchestrator.web.results_folder import FolderItem, write_results_folder
@@ -50,7 +51,7 @@ def download(
     return folder
 
 
-def write_contact_sheet(ledger: Ledger, store: ByteStore, owner: str, batch_id: str, path: Path) -> Path:
+def write_contact_sheet(ledger: Ledger, store: ByteStore, vault: Vault, owner: str, batch_id: str, path: Path) -> Path:
     """Write one self-contained HTML page of what is finished now and return its path.
 
     Raises:
@@ -70,14 +71,16 @@ def write_contact_sheet(ledger: Ledger, store: ByteStore, owner: str, batch_id: 
             )
         shown = dict.fromkeys(person["identity"] for item in finished for person in item["params"]["people"])
         people = {row.id: row.handle or row.id for row, _ in identities.listing(session, owner)}
-        firsts = {i: found[0][1] for i in shown if (found := identities.references(session, i))}
+        firsts = {i: found[0] for i in shown if (found := identities.references(session, i))}
         version = models.get(session, batch.model_version_id) if batch.model_version_id else None
         sheet = ContactSheet(
             title=batch.name,
             batch_id=batch.id,
             state=batch.state,
             results=[_result(item, store) for item in finished],
-            references={i: _reference(people.get(i, i), firsts.get(i), store) for i in shown},
+            references={
+                i: Reference(label=people.get(i, i), picture=_picture(store, vault, firsts.get(i))) for i in shown
+            },
             failures=[_failure(line) for line in errors_lines(session, batch)],
             counts={state: count for state, count in batches.counts(session, batch.id).items() if count},
             seconds=_seconds(batch),
@@ -116,8 +119,11 @@ def _result(item: Mapping[str, Any], store: ByteStore) -> Result:
     )
 
 
-def _reference(label: str, artifact: Artifact | None, store: ByteStore) -> Reference:
-    return Reference(label=label, picture=store.get(artifact.key, sha256=artifact.sha256) if artifact else None)
+def _picture(store: ByteStore, vault: Vault, first: tuple[rows.Reference, Artifact] | None) -> bytes | None:
+    if first is None:
+        return None
+    reference, artifact = first
+    return vault.open(reference.data_key, store.get(artifact.key, sha256=artifact.sha256))
 
 
 def _failure(line: Mapping[str, Any]) -> Failure:

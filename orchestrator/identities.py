@@ -23,13 +23,14 @@ from orchestrator.ledger.batches import NewBatch, NewItem
 from orchestrator.ledger.rows import Artifact, Consent, Identity, Reference
 from orchestrator.ledger.session import Ledger, now
 from orchestrator.ledger.states import ENDED
-from orchestrator.pictures import PictureFacts, check_picture
+from orchestrator.pictures import check_picture
 from orchestrator.planning.rows import NAME
 from orchestrator.settings import Settings
 from orchestrator.storage import ByteStore, content_key
+from orchestrator.vault import Vault
 
 HANDLE = re.compile(NAME)
-SUFFIXES = {"image/jpeg": ".jpg", "image/png": ".png", "image/webp": ".webp"}
+SEALED = "application/octet-stream"
 MAX_PICTURES = 32
 POLL_SECONDS = 0.2
 
@@ -107,17 +108,19 @@ def add(
     """
     _check_people(ledger, people, owner, more)
     version = registry.champion(ledger, settings, settings.preset)
-    kinds = [[_facts(picture, settings) for picture in person.pictures] for person in people]
+    vault = Vault.of(settings)
+    for person in people:
+        for picture in person.pictures:
+            _check_header(picture, settings)
     items = []
-    for number, (person, facts) in enumerate(zip(people, kinds, strict=True), start=1):
-        references = [
-            _put(ledger, store, owner, picture, fact.media_type)
-            for picture, fact in zip(person.pictures, facts, strict=True)
-        ]
+    for number, person in enumerate(people, start=1):
+        # the same picture twice would count twice in the mean
+        pictures = {hashlib.sha256(picture.data).hexdigest(): picture for picture in person.pictures}
+        references = [_put(ledger, store, vault, owner, digest, picture) for digest, picture in pictures.items()]
         params = {
             "handle": person.handle,
             "name": person.name,
-            "references": list({reference["artifact_id"]: reference for reference in references}.values()),
+            "references": references,
             "consent": person.consent.as_json(),
         }
         digest = hashlib.sha256(json.dumps(params, sort_keys=True).encode()).hexdigest()
@@ -319,21 +322,29 @@ def _delete(store: ByteStore, keys: Sequence[str]) -> int:
     return left
 
 
-def _facts(picture: Picture, settings: Settings) -> PictureFacts:
+def _check_header(picture: Picture, settings: Settings) -> None:
     try:
-        return check_picture(picture.data, max_pixels=settings.max_pixels)
+        check_picture(picture.data, max_pixels=settings.max_pixels)
     except InputError as error:
         raise InputError(f"{picture.name}: {error.message}", code=error.code, **error.details) from error
 
 
-def _put(ledger: Ledger, store: ByteStore, owner: str, picture: Picture, media_type: str) -> dict[str, Any]:
-    sha256 = hashlib.sha256(picture.data).hexdigest()
-    key = content_key(owner, sha256, SUFFIXES[media_type])
-    artifact_id = artifacts.reserve(
-        ledger, owner=owner, sha256=sha256, key=key, size=len(picture.data), media_type=media_type
-    )
-    store.put(key, picture.data, media_type=media_type, sha256=sha256)
-    return {"artifact_id": artifact_id, "key": key, "sha256": sha256, "file_name": picture.name}
+def _put(ledger: Ledger, store: ByteStore, vault: Vault, owner: str, digest: str, picture: Picture) -> dict[str, Any]:
+    """Seal a picture under a data key of its own and store it; its name in the store is the hash of what is stored."""
+    data_key = vault.new_key()
+    sealed = vault.seal(data_key, picture.data)
+    sha256 = hashlib.sha256(sealed).hexdigest()
+    key = content_key(owner, sha256, ".sealed")
+    artifact_id = artifacts.reserve(ledger, owner=owner, sha256=sha256, key=key, size=len(sealed), media_type=SEALED)
+    store.put(key, sealed, media_type=SEALED, sha256=sha256)
+    return {
+        "artifact_id": artifact_id,
+        "key": key,
+        "sha256": sha256,
+        "data_key": data_key,
+        "picture_sha256": digest,
+        "file_name": picture.name,
+    }
 
 
 def _check_people(ledger: Ledger, people: Sequence[NewPerson], owner: str, more: bool) -> None:

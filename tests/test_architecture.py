@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ROOMS = ("orchestrator", "workers", "fpga_models", "migrations")
 HEAVY = {"torch", "diffusers", "insightface", "onnxruntime", "transformers"}
-WORKERS_MAY = {"ledger", "storage", "settings", "errors", "broker", "logs", "pictures"}
+WORKERS_MAY = {"ledger", "storage", "settings", "errors", "broker", "logs", "pictures", "vault"}
 
 
 def sources(room: str) -> Iterator[tuple[Path, ast.Module]]:
@@ -65,6 +65,7 @@ def test_lower_rooms_do_not_import_higher_ones() -> None:
         "broker": below,
         "logs": below,
         "pictures": below,
+        "vault": below,
         "ledger": below | {"ledger"},
         "storage": below | {"storage"},
         "planning": below | {"planning"},

@@ -24,6 +24,7 @@ from orchestrator.ledger.claims import Claim
 from orchestrator.ledger.session import Ledger
 from orchestrator.settings import Settings, get_settings
 from orchestrator.storage import open_store
+from orchestrator.vault import Vault
 from workers import weights
 from workers.celery import DRAIN_SIGNAL
 from workers.engine import Engine, is_out_of_memory
@@ -54,6 +55,7 @@ class Process:
             ledger=self.ledger,
             store=open_store(settings),
             engine=self.engine,
+            vault=Vault.of(settings),
             draining=self._drain_is_due,
         )
         self._bell = Bell(settings)

@@ -188,7 +188,7 @@ def results(
             folder = export.download(s.ledger, s.store, s.owner, found, download, template=template)
             written["folder"] = str(folder)
         if sheet is not None:
-            written["sheet"] = str(export.write_contact_sheet(s.ledger, s.store, s.owner, found, sheet))
+            written["sheet"] = str(export.write_contact_sheet(s.ledger, s.store, s.vault, s.owner, found, sheet))
         if written:
             print_json(written) if as_json else print_facts(written)
             return

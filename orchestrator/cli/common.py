@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from orchestrator.ledger.session import Ledger
     from orchestrator.settings import Settings
     from orchestrator.storage import ByteStore
+    from orchestrator.vault import Vault
 
 MANIFEST_HELP = "JSONL or CSV file, or - for standard input."
 WIDE = 180
@@ -51,6 +52,13 @@ class Services:
     def owner(self) -> str:
         """Whose batches and people these are."""
         return self.settings.owner
+
+    @property
+    def vault(self) -> Vault:
+        """What opens reference pictures."""
+        from orchestrator.vault import Vault
+
+        return Vault.of(self.settings)
 
 
 def use_state_dir(path: Path | None) -> None:

@@ -137,7 +137,7 @@ def _write(s: Services, batch_id: str, folder: Path) -> Path:
     from orchestrator import export
 
     export.download(s.ledger, s.store, s.owner, batch_id, folder / "portraits")
-    return export.write_contact_sheet(s.ledger, s.store, s.owner, batch_id, folder / "index.html")
+    return export.write_contact_sheet(s.ledger, s.store, s.vault, s.owner, batch_id, folder / "index.html")
 
 
 def _flow_state(s: Services, batch_id: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,6 +34,27 @@ GrantedBy = Annotated[str | None, typer.Option(help="Who wrote the consent down 
 ConsentText = Annotated[Path | None, typer.Option(help="File with the text they saw; its sha256 is kept.")]
 Expires = Annotated[str | None, typer.Option(help="Until when, such as 2027-01-31.")]
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
+
+
+@app.command()
+def rekey(as_json: JsonOption = False) -> None:
+    """Wrap the key of every reference by the first master key; do this after a new one was put in front."""
+    from orchestrator.ledger import identities
+
+    with services() as s:
+        count = identities.rewrap(s.ledger, s.vault.rewrap)
+        if as_json:
+            print_json({"object": "identity.rekeyed", "references": count})
+        else:
+            say(f"{count} references are sealed by the first master key now; the others may be thrown away")
+
+
+@app.command()
+def newkey() -> None:
+    """Print a new master key for FPGA_DATA_KEYS. It is shown once; without it nobody can read the references."""
+    from cryptography.fernet import Fernet
+
+    sys.stdout.write(Fernet.generate_key().decode() + "\n")
 
 
 @app.command()

@@ -5,7 +5,7 @@ Names leave this module only towards the person who asks; keys, messages, logs a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -34,13 +34,22 @@ from orchestrator.ledger.session import Ledger, now, retrying
 SCOPES = ("generate", "restore", "swap", "train")
 
 
+Unseal = Callable[[str | None, bytes], bytes]
+"""Opens sealed bytes, given their wrapped data key."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class NewReference:
-    """A reference picture whose face was found: box and landmarks in pixels, embedding (512,) of unit length."""
+    """A reference picture whose face was found: box and landmarks in pixels.
+
+    `embedding` is (512,) float32 of unit length as bytes, sealed under `data_key` if there is one.
+    """
 
     artifact_id: str
     encoder: str
-    embedding: NDArray[np.float32]
+    data_key: str | None
+    picture_sha256: str
+    embedding: bytes
     face: dict[str, Any]
 
 
@@ -116,11 +125,21 @@ def scopes_ever(session: Session, owner: str) -> dict[str, frozenset[str]]:
 
 
 def embeddings(
-    session: Session, owner: str, identity_ids: Sequence[str], *, scope: str, encoder: str, moment: datetime
+    session: Session,
+    owner: str,
+    identity_ids: Sequence[str],
+    *,
+    scope: str,
+    encoder: str,
+    moment: datetime,
+    unseal: Unseal,
 ) -> dict[str, NDArray[np.float32]]:
     """Return one unit-length embedding (512,) for each identity: the mean of its references.
 
     Consent is asked again here, at the moment of use: it may have ended since the batch was submitted.
+
+    Args:
+        unseal: opens what was sealed, given the wrapped data key; a vault's `open`.
 
     Raises:
         ConsentError: an identity was erased, or no longer allows `scope`.
@@ -151,7 +170,7 @@ def embeddings(
                 "add the reference again",
                 code="encoder_mismatch",
             )
-        vectors[row.identity_id].append(np.frombuffer(row.embedding, np.float32))
+        vectors[row.identity_id].append(np.frombuffer(unseal(row.data_key, row.embedding), np.float32))
     return {i: _unit(np.mean(found, axis=0)) for i, found in vectors.items() if found}
 
 
@@ -176,10 +195,12 @@ def enrol(
         identity = Identity(id=new_id("idn"), owner=owner, handle=handle, name=name, created_at=moment)
         session.add(identity)
         session.flush()
-    known = set(session.scalars(select(Reference.artifact_id).where(Reference.identity_id == identity.id)))
+    known = set(session.scalars(select(Reference.picture_sha256).where(Reference.identity_id == identity.id)))
     for new in found:
-        artifacts.confirm(session, new.artifact_id)
-        if new.artifact_id not in known:
+        if new.picture_sha256 in known:
+            artifacts.discard(session, [new.artifact_id])
+        else:
+            artifacts.confirm(session, new.artifact_id)
             session.add(
                 Reference(
                     id=new_id("ref"),
@@ -187,7 +208,9 @@ def enrol(
                     owner=owner,
                     artifact_id=new.artifact_id,
                     encoder=new.encoder,
-                    embedding=new.embedding.astype(np.float32).tobytes(),
+                    data_key=new.data_key,
+                    picture_sha256=new.picture_sha256,
+                    embedding=new.embedding,
                     face=new.face,
                     created_at=moment,
                 )
@@ -375,3 +398,14 @@ def _unit(vector: NDArray[np.float32]) -> NDArray[np.float32]:
     length = float(np.linalg.norm(vector))
     assert length > 0, "an embedding has a length"
     return (vector / length).astype(np.float32)
+
+
+@retrying
+def rewrap(ledger: Ledger, wrap: Callable[[str], str]) -> int:
+    """Wrap every data key anew and return how many there are; the bytes under them stay as they are."""
+    with ledger.write() as session:
+        rows = session.scalars(select(Reference).where(Reference.data_key.is_not(None))).all()
+        for row in rows:
+            if row.data_key is not None:
+                row.data_key = wrap(row.data_key)
+        return len(rows)

@@ -250,6 +250,10 @@ class Reference(Row):
     artifact_id: Mapped[str] = mapped_column(ForeignKey("artifact.id"))
     encoder: Mapped[str]
     """sha256 of the recogniser that made the embedding: vectors of two recognisers must never meet."""
+    data_key: Mapped[str | None]
+    """Key of picture and embedding, wrapped by the vault's; without one they were stored before sealing existed."""
+    picture_sha256: Mapped[str | None]
+    """Of the picture before it was sealed: the same one is not added to a person twice."""
     embedding: Mapped[bytes] = mapped_column(LargeBinary)
     face: Mapped[dict[str, Any]]
     created_at: Mapped[datetime]

@@ -28,7 +28,7 @@ def test_every_password_must_be_set_and_stands_in_the_example() -> None:
     asked = set(re.findall(r"\$\{(\w+):\?", TEXT))
     given = set(re.findall(r"^(\w+)=$", (ROOT / ".env.example").read_text(), re.MULTILINE))
     assert asked == given
-    assert {name for name in re.findall(r"(?<!\$)\$\{(\w+)", TEXT) if "PASSWORD" in name or "SECRET" in name} == asked
+    assert {name for name in re.findall(r"(?<!\$)\$\{(\w+)", TEXT) if re.search("PASSWORD|SECRET|KEYS", name)} == asked
 
 
 def test_our_services_get_only_settings_that_exist() -> None:

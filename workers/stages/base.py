@@ -17,6 +17,7 @@ from orchestrator.ledger.rows import ModelVersion
 from orchestrator.ledger.session import Ledger
 from orchestrator.settings import Settings
 from orchestrator.storage import ByteStore
+from orchestrator.vault import Vault
 from workers import weights
 from workers.engine import Engine
 from workers.lease import Lease
@@ -34,6 +35,7 @@ class Tools:
     ledger: Ledger
     store: ByteStore
     engine: Engine
+    vault: Vault
     draining: Callable[[], bool]
     """Whether the grace time of a drain is over."""
 

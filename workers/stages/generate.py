@@ -91,6 +91,7 @@ def _request(tools: Tools, c: Claim, version: ModelVersion) -> PortraitRequest:
             scope="generate",
             encoder=encoder,
             moment=now(session),
+            unseal=tools.vault.open,
         )
     return PortraitRequest(
         prompt=p["prompt"],

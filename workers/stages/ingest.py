@@ -51,7 +51,8 @@ def _enrol(tools: Tools, c: Claim, version: ModelVersion, lease: Lease) -> Done:
 
 def _reference(tools: Tools, reference: dict[str, Any], number: int, version: ModelVersion) -> NewReference:
     """Decode one picture in a guarded process, find its one face and embed it."""
-    data = tools.store.get(reference["key"], sha256=reference["sha256"])
+    sealed = tools.store.get(reference["key"], sha256=reference["sha256"])
+    data = tools.vault.open(reference.get("data_key"), sealed)
     image = decode(data, max_pixels=tools.settings.max_pixels)
     pack = tools.engine.faces(version)
     faces = pack.detect(image)
@@ -66,10 +67,13 @@ def _reference(tools: Tools, reference: dict[str, Any], number: int, version: Mo
             code="face_too_small",
             picture=number,
         )
+    key, embedding = reference.get("data_key"), face.embedding.astype(np.float32).tobytes()
     return NewReference(
         artifact_id=reference["artifact_id"],
+        data_key=key,
+        picture_sha256=reference.get("picture_sha256", reference["sha256"]),
         encoder=pack.encoder_sha256,
-        embedding=face.embedding,
+        embedding=tools.vault.seal(key, embedding) if key else embedding,
         face={
             "box": np.round(face.box.astype(float), 1).tolist(),
             "kps5": np.round(face.kps5.astype(float), 1).tolist(),

@@ -59,6 +59,7 @@ def _score(tools: Tools, c: Claim) -> Done:
             scope="generate",
             encoder=pack.encoder_sha256,
             moment=now(session),
+            unseal=tools.vault.open,
         )
     with Image.open(BytesIO(tools.store.get(row.key, sha256=row.sha256)), formats=("PNG",)) as opened:
         image = np.asarray(opened.convert("RGB"))

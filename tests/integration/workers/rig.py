@@ -45,6 +45,7 @@ class Rig:
             "FPGA_TORCH_THREADS": "1",
             "FPGA_BACKOFF_BASE_SECONDS": "0.5",
             "FPGA_OWNER": OWNER,
+            "FPGA_DATA_KEYS": "b25seS1mb3ItdGVzdHMtb25seS1mb3ItdGVzdHMtMzI=",
             **{f"FPGA_{name.upper()}": str(value) for name, value in changes.items()},
             **(environment or {}),
         }

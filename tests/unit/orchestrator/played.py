@@ -23,6 +23,7 @@ from orchestrator.ledger.rows import Item, Output
 from orchestrator.ledger.session import Ledger
 from orchestrator.settings import Settings
 from orchestrator.storage import ByteStore, content_key
+from orchestrator.vault import Vault
 
 AddPerson = Callable[..., str]
 
@@ -116,13 +117,16 @@ class Played:
         claims.publish(self.ledger, c, {"verdict": verdict}, effect)
 
     def _enrol(self, c: claims.Claim) -> None:
+        vault = Vault.of(self.settings)
         embedding = np.zeros(512, np.float32)
         embedding[0] = 1.0
         found = [
             identities.NewReference(
                 artifact_id=reference["artifact_id"],
                 encoder="e" * 64,
-                embedding=embedding,
+                data_key=reference["data_key"],
+                picture_sha256=reference["picture_sha256"],
+                embedding=vault.seal(reference["data_key"], embedding.tobytes()),
                 face={"box": [4.0, 4.0, 28.0, 28.0], "score": 0.9},
             )
             for reference in c.params["references"]

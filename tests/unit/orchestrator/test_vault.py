@@ -1,0 +1,130 @@
+"""Reference pictures and embeddings at rest: sealed, rotated, and noise without the key."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cryptography.fernet import Fernet
+from pydantic import SecretStr
+from sqlalchemy import select
+
+from orchestrator import identities
+from orchestrator.errors import SettingsError
+from orchestrator.identities import ConsentGiven, NewPerson, Picture
+from orchestrator.ledger import identities as rows
+from orchestrator.ledger.rows import Reference
+from orchestrator.ledger.session import now
+from orchestrator.settings import Settings
+from orchestrator.vault import Vault
+from tests.unit.orchestrator.played import Played, picture
+
+YES = ConsentGiven(scopes=("generate",), granted_by="studio")
+
+
+def vault(*keys: bytes) -> Vault:
+    return Vault.of(Settings(data_keys=SecretStr(",".join(key.decode() for key in keys))))
+
+
+def enrol(worker: Played, data: bytes, *, more: bool = False) -> str:
+    person = NewPerson(handle="ada", pictures=(Picture(name="ada.png", data=data),), consent=YES)
+    batch_id = identities.add(worker.ledger, worker.store, worker.settings, [person], owner="local", more=more)
+    worker.work()
+    (ended,) = identities.outcomes(worker.ledger, "local", batch_id)
+    assert ended.identity_id is not None
+    return ended.identity_id
+
+
+def reference(worker: Played) -> Reference:
+    with worker.ledger.read() as session:
+        return session.scalars(select(Reference)).one()
+
+
+def test_what_was_sealed_opens_to_the_same_bytes_and_never_seals_to_the_same() -> None:
+    one = vault(Fernet.generate_key())
+    key = one.new_key()
+    assert one.open(key, one.seal(key, b"a face")) == b"a face"
+    assert one.seal(key, b"a face") != one.seal(key, b"a face")
+
+
+def test_another_master_key_opens_nothing() -> None:
+    one, other = vault(Fernet.generate_key()), vault(Fernet.generate_key())
+    key = one.new_key()
+    with pytest.raises(SettingsError, match="add the former key"):
+        other.open(key, one.seal(key, b"a face"))
+
+
+def test_one_changed_bit_is_noticed() -> None:
+    one = vault(Fernet.generate_key())
+    key = one.new_key()
+    sealed = bytearray(one.seal(key, b"a face"))
+    sealed[40] ^= 1
+    with pytest.raises(SettingsError, match="altered"):
+        one.open(key, bytes(sealed))
+
+
+def test_after_a_rotation_the_old_master_key_may_be_thrown_away(worker: Played) -> None:
+    old, new = Fernet.generate_key(), Fernet.generate_key()
+    before = worker.settings.model_copy(update={"data_keys": SecretStr(old.decode())})
+    enrol(replace(worker, settings=before), picture())
+    assert rows.rewrap(worker.ledger, vault(new, old).rewrap) == 1
+    row = reference(worker)
+    assert len(np.frombuffer(vault(new).open(row.data_key, row.embedding), np.float32)) == 512
+    with pytest.raises(SettingsError):
+        vault(old).open(row.data_key, row.embedding)
+
+
+def test_neither_picture_nor_embedding_can_be_found_in_the_raw_files(worker: Played) -> None:
+    data = picture()
+    identity_id = enrol(worker, data)
+    embedding = np.zeros(512, np.float32)
+    embedding[0] = 1.0
+    raw = b"".join(path.read_bytes() for path in worker.settings.state_dir.rglob("*") if path.is_file())
+    assert data[60:120] not in raw
+    assert embedding.tobytes() not in raw
+    with worker.ledger.read() as session:
+        found = rows.embeddings(
+            session,
+            "local",
+            [identity_id],
+            scope="generate",
+            encoder="e" * 64,
+            moment=now(session),
+            unseal=Vault.of(worker.settings).open,
+        )
+    assert np.array_equal(found[identity_id], embedding)
+
+
+def test_the_same_picture_counts_once_however_often_it_is_added(worker: Played) -> None:
+    enrol(worker, picture())
+    enrol(worker, picture(), more=True)
+    assert reference(worker).picture_sha256 is not None
+
+
+def test_the_first_use_makes_a_key_file_for_its_owner_alone(tmp_path: Path) -> None:
+    settings = Settings(state_dir=tmp_path)
+    one = Vault.of(settings)
+    path = tmp_path / "keys" / "data.keys"
+    assert path.stat().st_mode & 0o777 == 0o600
+    key = one.new_key()
+    assert Vault.of(settings).open(key, one.seal(key, b"x")) == b"x"
+
+
+def test_a_key_file_that_others_may_read_is_refused(tmp_path: Path) -> None:
+    Vault.of(Settings(state_dir=tmp_path))
+    (tmp_path / "keys" / "data.keys").chmod(0o644)
+    with pytest.raises(SettingsError, match="chmod 600"):
+        Vault.of(Settings(state_dir=tmp_path))
+
+
+def test_machines_that_share_a_database_must_be_given_the_key(tmp_path: Path) -> None:
+    settings = Settings(state_dir=tmp_path, database_url_="postgresql+psycopg://u@h/d")
+    with pytest.raises(SettingsError, match="same key on every machine"):
+        Vault.of(settings)
+
+
+def test_a_key_of_the_wrong_form_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="URL-safe base64"):
+        Vault.of(Settings(state_dir=tmp_path, data_keys=SecretStr("secret")))
