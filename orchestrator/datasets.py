@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy.orm import Session
+
 from orchestrator import registry
 from orchestrator.dataset_chunks import (
     MEAN_PICTURES,
@@ -29,7 +31,7 @@ from orchestrator.errors import ConsentError, InputError, StageError, UsageError
 from orchestrator.ledger import artifacts, batches, datasets, identities
 from orchestrator.ledger.batches import NewBatch, NewItem
 from orchestrator.ledger.datasets import NewVersion
-from orchestrator.ledger.rows import Batch
+from orchestrator.ledger.rows import Artifact, Batch
 from orchestrator.ledger.rows_datasets import DataSetVersion
 from orchestrator.ledger.session import Ledger, now
 from orchestrator.ledger.states import BATCH_ENDED
@@ -422,3 +424,16 @@ def ensure_mini(ledger: Ledger, settings: Settings, owner: str) -> str:
 def is_recipe(version: DataSetVersion) -> bool:
     """Whether the pictures of a version are drawn anew from a recipe instead of being stored."""
     return "recipe" in version.facts
+
+
+def read_index(session: Session, store: ByteStore, version: DataSetVersion) -> bytes:
+    """Return the parquet index of a version, verified.
+
+    Raises:
+        UsageError: the version is a recipe and has none.
+        TransientError: `object_damaged`.
+    """
+    if version.index_artifact_id is None:
+        raise UsageError(f"data set version {version.id} is a recipe, it has no index", code="data_set_is_recipe")
+    artifact = session.get_one(Artifact, version.index_artifact_id)
+    return store.get(artifact.key, sha256=artifact.sha256)

@@ -1,0 +1,131 @@
+"""Data sets built by real workers: from the renderer and from a folder of files, twice, and after an erase."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from fpga_models.idzoom.shards import read_samples
+from fpga_models.synthetic import reference_crop
+from orchestrator import datasets
+from orchestrator.datasets import BuildRequest
+from orchestrator.errors import ConsentError, StageError, UsageError
+from orchestrator.identities import ConsentGiven, erase, grant
+from orchestrator.ledger.datasets import resolve, shards
+from tests.integration.workers.rig import OWNER, Rig
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="module")
+def rig(tmp_path_factory: pytest.TempPathFactory) -> object:
+    with Rig(tmp_path_factory.mktemp("rig")) as running:
+        running.start_worker()
+        yield running
+
+
+def write_person(folder: Path, person: int, pictures: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(pictures):
+        image = reference_crop(person, np.random.default_rng([person, number]), 160).image
+        Image.fromarray(image).save(folder / f"{number}.png")
+        (folder / f"{number}.txt").write_text(f"portrait number {number}")
+
+
+def request(source: Path | str, name: str, **changes: object) -> BuildRequest:
+    values = {"people": "folder", "licence": "CC0-1.0", "attestation": "signed forms", "chunk_pictures": 4}
+    return BuildRequest(source=str(source), name=name, preset="mini", **{**values, **changes})  # type: ignore[arg-type]
+
+
+def run(rig: Rig, wanted: BuildRequest) -> tuple[datasets.Build, str]:
+    begun = datasets.build(rig.ledger, rig.store, rig.settings, wanted, owner=OWNER)
+    return begun, datasets.wait(rig.ledger, OWNER, begun.batch_id)
+
+
+def test_a_recipe_becomes_a_version_and_a_longer_one_reuses_its_chunks(rig: Rig) -> None:
+    options = {"arrange": {"min_pictures": 1, "split": 0.7}, "chunk_pictures": 8}
+
+    first, version = run(rig, request("render:3:24", "small", **options))
+    again, same = run(rig, request("render:3:24", "small", **options))
+    longer, other = run(rig, request("render:3:32", "small", **options))
+
+    assert (first.chunks, first.reused) == (3, 0)
+    assert again.repeated
+    assert same == version
+    assert (longer.chunks, longer.reused) == (4, 3)
+    assert other != version
+    with rig.ledger.read() as session:
+        row = resolve(session, OWNER, "small@1")
+        found = [artifact for _, artifact in shards(session, version)]
+    assert row.id == version
+    records = [
+        sample.record
+        for artifact in found
+        for sample in read_samples(rig.store.open(artifact.key, sha256=artifact.sha256))
+    ]
+    assert len(records) == row.facts["pictures"] == 24
+    assert all(person.skeleton[1, 2] or person.share > 0.3 for record in records for person in record.people)
+
+
+def test_pictures_of_people_get_captions_sides_and_reasons(rig: Rig, tmp_path: Path) -> None:
+    for person in range(6):
+        write_person(tmp_path / f"person{person}", 100 + person, 3)
+    write_person(tmp_path / "lonely", 300, 1)
+    Image.new("RGB", (200, 200), "grey").save(tmp_path / "person0" / "wall.png")
+    (tmp_path / "person1" / "cut.png").write_bytes((tmp_path / "person1" / "0.png").read_bytes()[:900])
+    (tmp_path / "person2" / "twin.png").write_bytes((tmp_path / "person2" / "0.png").read_bytes())
+
+    begun, version = run(rig, request(tmp_path, "people", arrange={"split": 0.5, "seed": 1}))
+
+    with rig.ledger.read() as session:
+        row = resolve(session, OWNER, version)
+        index = pq.read_table(io.BytesIO(datasets.read_index(session, rig.store, row)))
+    assert begun.pictures == 22
+    assert row.facts["refused"] == {"image_truncated": 1, "no_face": 1}
+    assert row.facts["left_out"] == {"duplicate": 1, "single_picture": 1}
+    table = index.to_pylist()
+    sides = {(line["person"], line["split"]) for line in table if line["split"]}
+    assert len(sides) == 6, "every person is on one side only"
+    assert {side for _, side in sides} == {"train", "val"}
+    assert all(not line["person"].startswith("person") for line in table), "folder names stay outside"
+
+
+def test_who_is_in_the_library_must_allow_training_and_an_erase_taints(rig: Rig, tmp_path: Path) -> None:
+    (enrolled,) = rig.enrol("ada")
+    for person in range(3):
+        write_person(tmp_path / f"someone{person}", 500 + person, 2)
+    for path in (ROOT / "examples" / "people" / "ada").glob("*.png"):
+        (tmp_path / "ada").mkdir(exist_ok=True)
+        (tmp_path / "ada" / path.name).write_bytes(path.read_bytes())
+    wanted = request(tmp_path, "with-ada", arrange={"split": 1.0})
+
+    with pytest.raises(ConsentError):
+        run(rig, wanted)
+    grant(rig.ledger, OWNER, "ada", ConsentGiven(scopes=("train",), granted_by="test"))
+    _, version = run(rig, wanted)
+    receipt = erase(rig.ledger, rig.store, OWNER, "ada")
+
+    assert receipt["tainted"] == {"data_sets": [version], "models": []}
+    with rig.ledger.read() as session:
+        assert resolve(session, OWNER, version).tainted_at is not None
+    assert receipt["identity_id"] == enrolled.identity_id
+
+
+def test_builds_that_cannot_be_published_say_why_and_publish_nothing(rig: Rig, tmp_path: Path) -> None:
+    write_person(tmp_path / "one", 700, 2)
+
+    with pytest.raises(UsageError, match="--attest"):
+        run(rig, request(tmp_path, "alone", attestation=None))
+    with pytest.raises(StageError) as empty_side:
+        run(rig, request(tmp_path, "alone"))
+
+    assert empty_side.value.code == "split_empty"
+    ran = rig.fpga("dataset", "list", "--json")
+    assert "alone" not in {entry["name"] for entry in json.loads(ran.stdout)}
