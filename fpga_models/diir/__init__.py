@@ -1,5 +1,6 @@
 """DIIR, DDIM Inversion based ID Restoration: faces of any picture restored, swapped or edited; the rest stays."""
 
+from fpga_models.diir.inversions import Inversions
 from fpga_models.diir.pairing import Reference
 from fpga_models.diir.report import DiirResult, FaceReport
 from fpga_models.diir.restorer import Restorer
@@ -14,6 +15,7 @@ __all__ = [
     "DiirResult",
     "DiirSettings",
     "FaceReport",
+    "Inversions",
     "Reference",
     "RestoredOutput",
     "Restorer",

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from fpga_models import ddim
 from fpga_models.control import ControlMode, Marks, control_flags, control_image
 from fpga_models.denoiser import Condition
+from fpga_models.diir.inversions import Inversions, crop_key
 from fpga_models.diir.picture import Floats, Image
 from fpga_models.diir.settings import DiirSettings
 from fpga_models.errors import RequestError
@@ -70,6 +71,7 @@ def edit_crops(
     *,
     t_star: float,
     on_step: Callable[[], None],
+    inversions: Inversions | None = None,
 ) -> list[Image]:
     """Edit crops of one size as one batch; returns them decoded, whole, colours not yet matched.
 
@@ -79,16 +81,13 @@ def edit_crops(
         settings: the knobs.
         t_star: of this try.
         on_step: called after every step, inversion included; what it raises ends the work.
+        inversions: paths that were climbed before; those of these crops are taken from it, the others added to it.
     """
-    pairs = steps_to(pipeline.schedule, t_star, settings.steps)
+    pairs = steps_to(pipeline.schedule, t_star, settings.steps_at(t_star))
     wanted, nobody = _conditions(pipeline, crops, settings, [crop.embedding for crop in crops])
-    current = nobody
-    if settings.own_identity:
-        current, _ = _conditions(pipeline, crops, settings, [crop.current for crop in crops])
-    clean = encode(pipeline, [crop.pixels for crop in crops])
-    fresh = torch.stack([_noise(crop.seed, clean.shape[1:]) for crop in crops]).to(clean)
-    mask = latent_masks(crops, (clean.shape[2], clean.shape[3])).to(clean)
-    path = _path(pipeline, clean, fresh, current, pairs, settings, on_step)
+    path = _path(pipeline, crops, pairs, settings, Inversions() if inversions is None else inversions, on_step)
+    fresh = torch.stack([_noise(crop.seed, path[0].shape[1:]) for crop in crops]).to(path[0])
+    mask = latent_masks(crops, (path[0].shape[2], path[0].shape[3])).to(path[0])
     latents = renoise(pipeline.schedule, path, fresh, mask, at=pairs[0][0], gamma=settings.gamma)
     both = wanted.join(nobody)
     for index, (start, end) in enumerate(pairs):
@@ -161,24 +160,58 @@ def _conditions(
 
 def _path(
     pipeline: PortraitPipeline,
-    clean: Tensor,
-    fresh: Tensor,
-    condition: Condition,
+    crops: Sequence[CropEdit],
+    pairs: list[tuple[int, int]],
+    settings: DiirSettings,
+    inversions: Inversions,
+    on_step: Callable[[], None],
+) -> list[Tensor]:
+    """Latents (B, C, h, w) from clean to t*, one per level: inverted, or for the ablation noised along a line."""
+    levels = [start for start, _ in reversed(pairs)]
+    if not settings.inversion:
+        clean = encode(pipeline, [crop.pixels for crop in crops])
+        fresh = torch.stack([_noise(crop.seed, clean.shape[1:]) for crop in crops]).to(clean)
+        shares = [pipeline.schedule.level(level) for level in levels]
+        return [clean, *(share**0.5 * clean + (1 - share) ** 0.5 * fresh for share in shares)]
+    keys = [_crop_key(crop, settings) for crop in crops]
+    known = {key: inversions.get(key, levels) for key in keys}
+    if missing := [crop for crop, key in zip(crops, keys, strict=True) if known[key] is None]:
+        climbed = torch.stack(_climb(pipeline, missing, pairs, settings, on_step), dim=1)
+        for crop, latents in zip(missing, climbed, strict=True):
+            key = _crop_key(crop, settings)
+            inversions.add(key, levels, latents)
+            known[key] = latents
+    together = torch.stack([latents.to(pipeline.device) for key in keys if (latents := known[key]) is not None], dim=1)
+    return list(together)
+
+
+def _climb(
+    pipeline: PortraitPipeline,
+    crops: Sequence[CropEdit],
     pairs: list[tuple[int, int]],
     settings: DiirSettings,
     on_step: Callable[[], None],
 ) -> list[Tensor]:
-    """Latents from clean to t*, one per level: inverted, or for the ablation noised along one straight line."""
-    if not settings.inversion:
-        levels = [pipeline.schedule.level(start) for start, _ in reversed(pairs)]
-        return [clean, *(level**0.5 * clean + (1 - level) ** 0.5 * fresh for level in levels)]
+    """Invert crops as one batch; latents (B, C, h, w), clean ones first."""
+    identities = [crop.current for crop in crops]
+    current, nobody = _conditions(pipeline, crops, settings, identities)
+    condition = current if settings.own_identity else nobody
 
     def predict(latents: Tensor, timestep: int) -> Tensor:
         output = _ask(pipeline, latents, timestep, condition)
         on_step()
         return output
 
+    clean = encode(pipeline, [crop.pixels for crop in crops])
     return ddim.invert(pipeline.schedule, clean, predict, pairs)
+
+
+def _crop_key(crop: CropEdit, settings: DiirSettings) -> str:
+    """Name of everything that the path of a crop depends on, but for networks and timesteps."""
+    facts = repr((crop.pixels.shape, settings.landmarks, settings.prompt, settings.own_identity)).encode()
+    current = np.asarray(crop.current, np.float32).tobytes() if settings.own_identity else b""
+    points = np.asarray(crop.kps5, np.float32).tobytes()
+    return crop_key(facts, np.ascontiguousarray(crop.pixels).tobytes(), points, current)
 
 
 def _guided(

@@ -19,6 +19,7 @@ from fpga_models.diir.crops import Crop, plan_crop, resize, waves
 from fpga_models.diir.detection import face_at, find_faces
 from fpga_models.diir.edit import CropEdit, edit_crops
 from fpga_models.diir.gate import Verdict, judge
+from fpga_models.diir.inversions import Inversions
 from fpga_models.diir.masks import face_mask, match_colour
 from fpga_models.diir.pairing import Reference, by_place, pair, points_of
 from fpga_models.diir.picture import Floats, Picture, blend, check_picture, rgb8
@@ -85,6 +86,8 @@ class Restorer:
         mapping: Mapping[int, int] | None = None,
         seed: int = 0,
         on_step: OnStep | None = None,
+        faces: Sequence[Face] | None = None,
+        inversions: Inversions | None = None,
     ) -> DiirResult:
         """Restore, swap or edit the faces of one picture, by `settings` RESTORE, SWAP or STYLIZED.
 
@@ -96,13 +99,15 @@ class Restorer:
             seed: of the fresh noise; same seed, same picture.
             on_step: called as (steps done, steps planned so far) after every step; what it raises ends the work, and
                 the picture given stays as it was.
+            faces: what `faces` found in this very picture before, so that it is not looked for again.
+            inversions: paths of its crops from an earlier call, used and added to.
 
         Raises:
             PictureError, EmbeddingError, PlacementError, RequestError: bad input, before any network runs on it.
         """
         check_picture(picture)
         people = [self._unit(reference) for reference in references]
-        faces = self.faces(picture)
+        faces = self.faces(picture) if faces is None else list(faces)
         if mapping is None:
             faces += self._missed(picture, faces, people)
         pairs = pair(faces, people, settings, mapping) if faces else {}
@@ -116,9 +121,9 @@ class Restorer:
             for wave in waves([job.crop for job in jobs])
             for part in _parts(wave, jobs, settings)
         ]
-        progress.planned = len(groups) * _passes(settings)
+        progress.planned = len(groups) * _passes(settings, settings.t_star)
         for group in groups:
-            self._edit_group(canvas, group, settings, seed, progress)
+            self._edit_group(canvas, group, settings, seed, progress, inversions)
         return DiirResult(
             image=canvas.picture,
             faces=tuple(canvas.reports[index] for index in range(len(faces))),
@@ -173,14 +178,22 @@ class Restorer:
         ]
 
     def _edit_group(
-        self, canvas: Canvas, jobs: Sequence[Job], settings: DiirSettings, seed: int, progress: Progress
+        self,
+        canvas: Canvas,
+        jobs: Sequence[Job],
+        settings: DiirSettings,
+        seed: int,
+        progress: Progress,
+        inversions: Inversions | None,
     ) -> None:
         """Edit crops that do not overlap as one batch; those that the gate refuses are tried again, gentler."""
         for attempt, t_star in enumerate(settings.attempts(), start=1):
             if attempt > 1:
-                progress.planned += _passes(settings)
+                progress.planned += _passes(settings, t_star)
             edits = [self._crop_edit(canvas, job, settings, seed + SEED_STRIDE * attempt) for job in jobs]
-            results = edit_crops(self.pipeline, edits, settings, t_star=t_star, on_step=progress.step)
+            results = edit_crops(
+                self.pipeline, edits, settings, t_star=t_star, on_step=progress.step, inversions=inversions
+            )
             refused = []
             for job, edit, result in zip(jobs, edits, results, strict=True):
                 weight = self._mask(canvas, job, settings, native=False)
@@ -240,9 +253,9 @@ def _parts(wave: Sequence[int], jobs: Sequence[Job], settings: DiirSettings) -> 
         yield from (same[start : start + settings.batch] for start in range(0, len(same), settings.batch))
 
 
-def _passes(settings: DiirSettings) -> int:
+def _passes(settings: DiirSettings, t_star: float) -> int:
     """Steps of one try of one batch."""
-    return settings.steps * (2 if settings.inversion else 1)
+    return settings.steps_at(t_star) * (2 if settings.inversion else 1)
 
 
 def _report(job: Job, verdict: Verdict, t_star: float, attempt: int) -> FaceReport:

@@ -16,7 +16,7 @@ class DiirSettings:
 
     Attributes:
         t_star: how far the picture is inverted, as a share of the training timesteps, in (0, 1].
-        steps: DDIM steps between clean and t_star, the same each way.
+        steps: DDIM steps between clean and t_star, the same each way; a gentler retry takes fewer, see `steps_at`.
         guidance: towards the identity while sampling back; inversion always runs without [paper: DDIM inversion].
         id_scale: strength of the identity tokens; 0 reconstructs the face.
         gamma: share of the noise inside the mask that is drawn afresh, in [0, 1]: a blurred crop inverts to an
@@ -68,6 +68,10 @@ class DiirSettings:
         for name, (low, high) in ranges.items():
             if not low <= (got := getattr(self, name)) <= high:
                 raise RequestError(f"{name} {got}: {low} to {high} wanted.")
+
+    def steps_at(self, t_star: float) -> int:
+        """Steps of a try: its grid is as fine as that of the first one, so a lower one may lie on the same path."""
+        return max(1, round(self.steps * t_star / self.t_star))
 
     def attempts(self) -> list[float]:
         """t_star of every try, first one first."""
