@@ -23,7 +23,7 @@ def diff(ledger: Ledger, left: str, right: str) -> dict[str, Any]:
     """
     one, other = show_version(ledger, left), show_version(ledger, right)
     facts = ("preset", "number", "licence", "tensor_sha256", "dataset_id", "code_version", "seed", "parent_id")
-    configs = [flatten((version["made"] or {}).get("config") or {}) for version in (one, other)]
+    configs = [flatten(_config(version["made"] or {})) for version in (one, other)]
     tensors = [{n: f["tensor_sha256"] for n, f in (version["files"] or {}).items()} for version in (one, other)]
     return {
         "object": "model.diff",
@@ -61,7 +61,7 @@ def _origin(session: Session, version: ModelVersion) -> dict[str, Any]:
         "code_version": version.code_version or made.get("code"),
         "seed": version.seed,
         "command": made.get("command"),
-        "config": made.get("config"),
+        "config": _config(made),
         "steps": made.get("steps"),
         "tainted": version.tainted_at is not None,
         "dataset": {
@@ -73,6 +73,11 @@ def _origin(session: Session, version: ModelVersion) -> dict[str, Any]:
         if dataset
         else made.get("data"),
     }
+
+
+def _config(made: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the configuration that weights were made with: a training plan, or that of the first recipe."""
+    return dict(made.get("plan") or made.get("config") or {})
 
 
 def taint_report(ledger: Ledger) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from orchestrator import registry
+from orchestrator import candidate, registry
 from orchestrator.errors import ConflictError, ConsentError, ManifestError, UsageError
 from orchestrator.ledger import batches, history, identities, workers
 from orchestrator.ledger.batches import NewBatch, NewItem
@@ -38,12 +38,16 @@ MAX_PRIORITY = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Submission:
-    """The answer to a submit: the batch, whether it had been made before, its items, and the rows left out."""
+    """The answer to a submit: the batch, whether it had been made before, its items, and the rows left out.
+
+    `candidate_batch_id` is the batch in which the candidate draws its share of the items as well.
+    """
 
     batch_id: str
     repeated: bool
     planned: int
     errors: tuple[RowError, ...]
+    candidate_batch_id: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +86,8 @@ def submit_portraits(
     idempotency_key: str | None = None,
     flow_run_id: str | None = None,
     paused: bool = False,
+    model: str | None = None,
+    candidate_share: float = 0.0,
 ) -> Submission:
     """Check a manifest, plan it and commit it as one batch.
 
@@ -92,6 +98,9 @@ def submit_portraits(
         redraws: how often a rejected picture is drawn again with the next seed, 0 to 10.
         skip_invalid: leave wrong rows out and name them in the batch's errors, instead of refusing everything.
         priority: -3 to 3 within the lane.
+        model: id of a version or `preset@alias` that draws all of it, whatever is promoted meanwhile; else the batch
+            follows the champion.
+        candidate_share: this share of the items, in [0, 1], is drawn by the candidate too, in a batch beside this one.
 
     Raises:
         ManifestError: rows are wrong; `details["errors"]` lists them.
@@ -108,6 +117,8 @@ def submit_portraits(
         "priority": priority,
         "redraws": redraws,
         "skip_invalid": skip_invalid,
+        **({"model": model} if model else {}),
+        **({"candidate_share": candidate_share} if candidate_share else {}),
     }
     request = request_sha256(manifest, options)
     if idempotency_key is not None and (known := _repeated(ledger, owner, idempotency_key, request)):
@@ -116,31 +127,30 @@ def submit_portraits(
         planned = _plan(ledger, settings, manifest, format, owner=owner, preset=preset_name, defaults=defaults)
         if planned.errors and not (skip_invalid and planned.items):
             raise _refusal(planned)
-        submitted = batches.submit(
-            ledger,
-            NewBatch(
-                owner=owner,
-                kind="generate",
-                name=name,
-                preset=preset_name,
-                stages=STAGES,
-                items=[_new_item(item) for item in planned.items],
-                lane=lane,
-                priority=priority,
-                model_version_id=registry.champion(ledger, settings, preset_name),
-                idempotency_key=idempotency_key,
-                request_sha256=request,
-                options={"redraws": redraws, "defaults": asdict(defaults)},
-                rejected_rows=_rejected_rows(manifest, format, planned.errors),
-                flow_run_id=flow_run_id,
-                paused=paused,
-            ),
+        new = NewBatch(
+            owner=owner,
+            kind="generate",
+            name=name,
+            preset=preset_name,
+            stages=STAGES,
+            items=[_new_item(item) for item in planned.items],
+            lane=lane,
+            priority=priority,
+            model_version_id=_version(ledger, settings, preset_name, model),
+            idempotency_key=idempotency_key,
+            request_sha256=request,
+            options={"redraws": redraws, "defaults": asdict(defaults), **({"pinned": True} if model else {})},
+            rejected_rows=_rejected_rows(manifest, format, planned.errors),
+            flow_run_id=flow_run_id,
+            paused=paused,
         )
+        submitted, beside = candidate.submit(ledger, new, candidate_share)
     return Submission(
         batch_id=submitted.batch_id,
         repeated=submitted.repeated,
         planned=len(planned.items),
         errors=planned.errors,
+        candidate_batch_id=beside,
     )
 
 
@@ -176,6 +186,22 @@ def dry_run(
         workers=living,
         ahead=ahead,
     )
+
+
+def _version(ledger: Ledger, settings: Settings, preset: str, model: str | None) -> str:
+    """Return the version that draws a batch: the one that was named, else the champion of now.
+
+    Raises:
+        NotFoundError: there is no such version.
+        ConflictError: it is of another preset.
+    """
+    if model is None:
+        return registry.champion(ledger, settings, preset)
+    with ledger.read() as session:
+        version, _ = registry.find_version(session, model)
+    if version.preset != preset:
+        raise ConflictError(f"version {version.id} is of preset {version.preset!r}, the batch of {preset!r}")
+    return version.id
 
 
 def stage_loads(
