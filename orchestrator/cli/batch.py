@@ -62,6 +62,10 @@ def submit(
         str | None, typer.Option(help="The same key with the same manifest makes one batch only.")
     ] = None,
     paused: Annotated[bool, typer.Option("--paused", help="Do not start it yet; see resume.")] = False,
+    model: Annotated[str | None, typer.Option(help="Draw all of it with this version, or preset@alias.")] = None,
+    candidate_share: Annotated[
+        float, typer.Option(min=0, max=1, help="Let the candidate draw this share too; see compare.")
+    ] = 0.0,
     wait: WaitOption = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would happen.")] = False,
     as_json: JsonOption = False,
@@ -90,7 +94,11 @@ def submit(
             skip_invalid=skip_invalid,
             idempotency_key=idempotency_key,
             paused=paused,
+            model=model,
+            candidate_share=candidate_share,
         )
+        if made.candidate_batch_id:
+            say(f"{made.candidate_batch_id} is the candidate's share; fpga batch compare {made.batch_id} shows both")
         rows = len({error.row for error in made.errors})
         left_out = f", {rows} wrong rows left out" if rows else ""
         say(
@@ -196,6 +204,21 @@ def results(
             batch = batches.get(session, s.owner, found)
             lines = results.errors_lines(session, batch) if errors else results.results_lines(session, batch)
             print_lines(lines)
+
+
+@app.command()
+def compare(
+    batch_id: BatchId,
+    html: Annotated[Path, typer.Option(metavar="FILE", help="Write both sides to this new HTML file.")],
+) -> None:
+    """Show what champion and candidate made of the same items, side by side."""
+    from orchestrator import candidate
+    from orchestrator.web.side_by_side import write_side_by_side
+
+    with services() as s:
+        found = _resolve(s, batch_id)
+        pairs = candidate.pairs(s.ledger, s.store, s.owner, found)
+    say(f"written: {write_side_by_side(html, f'Champion and candidate in {found}', pairs)}")
 
 
 @app.command()
