@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, LargeBinary, Text, UniqueConstraint, text
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, LargeBinary, Text, UniqueConstraint, false, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from orchestrator.ledger.base import Row
@@ -46,6 +46,8 @@ class Batch(Row):
     options: Mapped[dict[str, Any]] = mapped_column(default=dict)
     total: Mapped[int] = mapped_column(default=0)
     rejected_rows: Mapped[list[Any]] = mapped_column(default=list)
+    open: Mapped[bool] = mapped_column(default=False, server_default=false())
+    """More items may come: an open batch does not end by itself, it is closed first."""
     flow_run_id: Mapped[str | None]
     reason: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime]
