@@ -84,7 +84,9 @@ def full_disk_is_transient(folder: Path) -> Iterator[None]:
         yield
     except (OSError, SafetensorError) as error:
         # safetensors writes from Rust and gives the system's error as text
-        full = error.errno in FULL if isinstance(error, OSError) else any(f"code: {code}," in str(error) for code in FULL)
+        full = (
+            error.errno in FULL if isinstance(error, OSError) else any(f"code: {code}," in str(error) for code in FULL)
+        )
         if not full:
             raise
         raise TransientError(f"the disk under {folder} is full", code="disk_full") from error

@@ -1,0 +1,90 @@
+"""A data set version on this machine as the folder that training reads: fetched, verified, unpacked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from fpga_models.errors import ModelError as NetworkError
+from fpga_models.idzoom.materialise import ShardFile
+from fpga_models.idzoom.materialise import materialise as unpack
+from orchestrator.errors import ConflictError, InputError, NotFoundError, TransientError
+from orchestrator.ledger import datasets
+from orchestrator.ledger.rows import Artifact
+from orchestrator.ledger.rows_datasets import DataSetVersion
+from workers.files import fetch_folder, full_disk_is_transient
+from workers.stages.base import Tools
+
+FETCHED = 0.5
+"""Share of the work that is fetching; the rest is unpacking."""
+LOST = ("object_missing", "object_damaged")
+
+
+def materialise(tools: Tools, version_id: str, vae: Path, cache: Path, report: Callable[[float], None]) -> Path:
+    """Return the training folder of a version, which is made once per machine.
+
+    Args:
+        vae: folder of the autoencoder that latents are made with.
+        report: called with the share that is done, in [0, 1].
+
+    Raises:
+        ConflictError: `dataset_tainted`, it holds a person who has withdrawn.
+        InputError: it is a recipe without pictures (`data_set_is_recipe`), an object of it is missing or damaged
+            (`shard_corrupt`), or what is in them does not fit.
+        TransientError: the store cannot be reached, or the disk is full.
+    """
+    version, files = _files(tools, version_id)
+    folder = cache / version.content_sha256
+    fetched = cache / "shards" / version.content_sha256
+    if not fetched.is_dir():
+        _fetch(tools, version, files, fetched, report)
+    shards = [ShardFile(path=fetched / name, sha256=a.sha256) for name, a in files.items() if name != "index.parquet"]
+
+    def unpacked(done: int, total: int) -> None:
+        report(FETCHED + (1 - FETCHED) * done / max(1, total))
+
+    try:
+        with full_disk_is_transient(cache):
+            return unpack(fetched / "index.parquet", shards, vae, folder, cache=cache / "chunks", report=unpacked)
+    except NetworkError as error:
+        raise InputError(f"data set version {version.id}: {error}", code=error.code) from error
+
+
+def _files(tools: Tools, version_id: str) -> tuple[DataSetVersion, dict[str, Artifact]]:
+    with tools.ledger.read() as session:
+        version = session.get(DataSetVersion, version_id)
+        if version is None:
+            raise NotFoundError(f"there is no data set version {version_id}", code="data_set_not_found")
+        if version.tainted_at is not None:
+            raise ConflictError(
+                f"data set version {version.id} holds a person who has withdrawn", code="dataset_tainted"
+            )
+        if version.index_artifact_id is None:
+            raise InputError(
+                f"data set version {version.id} is a recipe without pictures; build it with `fpga dataset build`",
+                code="data_set_is_recipe",
+            )
+        files = {"index.parquet": session.get_one(Artifact, version.index_artifact_id)}
+        for shard, artifact in datasets.shards(session, version.id):
+            files[f"{shard.position:05d}.tar"] = artifact
+        return version, files
+
+
+def _fetch(
+    tools: Tools, version: DataSetVersion, files: dict[str, Artifact], folder: Path, report: Callable[[float], None]
+) -> None:
+    done = 0
+
+    def advance() -> None:
+        nonlocal done
+        done += 1
+        report(FETCHED * done / len(files))
+
+    try:
+        fetch_folder(tools.store, files, folder, advance)
+    except (NotFoundError, TransientError) as error:
+        if error.code not in LOST:
+            raise
+        raise InputError(
+            f"an object of data set version {version.id} is missing or damaged: {error.message}", code="shard_corrupt"
+        ) from error

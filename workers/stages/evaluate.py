@@ -1,0 +1,138 @@
+"""Stage `evaluate`: measures model versions on held-out people and keeps the figures as rows.
+
+After a training it measures the new version, and the live one as well where the gate could not compare them otherwise.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from sqlalchemy.orm import Session
+
+from fpga_models.errors import ModelError as NetworkError
+from fpga_models.metrics.evaluate import measure
+from orchestrator.errors import NotFoundError, StageError
+from orchestrator.ledger import evaluations, models
+from orchestrator.ledger.claims import Claim, Next
+from orchestrator.ledger.rows_training import TrainingRun
+from workers.lease import Lease
+from workers.stages.base import Done, DrainedError, Ended, Tools, one_by_one, version_of
+
+log = logging.getLogger(__name__)
+Advance = Callable[[int], None]
+
+
+class StoppedError(Exception):
+    """The claim must stop in the middle of a measurement."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suite:
+    """One measurement that was asked for."""
+
+    suite: str
+    seed: int
+    count: int
+
+
+def evaluate(tools: Tools, held: Sequence[Claim], lease: Lease) -> Iterator[Ended]:
+    """Measure what these claims ask for, one after the other; one that must stop is left out."""
+    for c in held:
+        try:
+            yield from one_by_one(tools, [c], lease, lambda c: _evaluate(tools, c, lease))
+        except StoppedError:
+            if tools.draining():
+                raise DrainedError from None
+
+
+def _evaluate(tools: Tools, c: Claim, lease: Lease) -> Done:
+    suites = [Suite(**wanted) for wanted in c.params["evaluations"]]
+    dataset_id: str | None = c.params.get("evaluate_on")
+    todo = _todo(tools, c, suites, dataset_id)
+    track = _tracker(tools, c, lease, len(todo))
+    found = [(version_id, suite, _measure(tools, c, version_id, suite, track)) for version_id, suite in todo]
+
+    def effect(session: Session, moment: datetime) -> Next:
+        for version_id, suite, figures in found:
+            evaluations.store(
+                session,
+                c.owner,
+                version_id,
+                suite,
+                figures,
+                dataset_id=dataset_id,
+                batch_id=c.batch_id,
+                moment=moment,
+            )
+        return Next()
+
+    return Done(result={"measured": [[version_id, suite.suite] for version_id, suite in todo]}, effect=effect)
+
+
+def _todo(tools: Tools, c: Claim, suites: Sequence[Suite], dataset_id: str | None) -> list[tuple[str, Suite]]:
+    """Choose what to measure: every suite for the version, and for the live one where that was never measured."""
+    with tools.ledger.read() as session:
+        run = session.get(TrainingRun, c.params.get("run", ""))
+        version_id = run.model_version_id if run else c.model_version_id
+        if version_id is None:
+            raise StageError(f"item {c.item_id} has no model version to measure", code="model_not_found")
+        todo = [(version_id, suite) for suite in suites]
+        try:
+            live = models.resolve(session, c.preset).id
+        except NotFoundError:
+            return todo
+        if run is None or live == version_id:
+            return todo
+        unknown = [suite for suite in suites if evaluations.find(session, live, suite, dataset_id) is None]
+        return todo + [(live, suite) for suite in unknown]
+
+
+def _measure(
+    tools: Tools, c: Claim, version_id: str, suite: Suite, track: Callable[[str, int], Advance]
+) -> dict[str, Any]:
+    version = version_of(tools, replace(c, model_version_id=version_id))
+    try:
+        figures, _, _ = measure(
+            suite.suite,
+            Path(version.location),
+            seed=suite.seed,
+            count=suite.count,
+            track=track,
+            threads=tools.settings.torch_threads or torch.get_num_threads(),
+            device=tools.settings.device,
+        )
+    except NetworkError as error:
+        raise StageError(f"version {version_id} cannot be measured: {error}", code=error.code) from error
+    log.info("version measured", extra={"version": version_id, "suite": suite.suite, "count": suite.count})
+    return figures
+
+
+def _tracker(tools: Tools, c: Claim, lease: Lease, measurements: int) -> Callable[[str, int], Advance]:
+    """Return what the measurement tells its progress to: a share of the stage that only ever rises.
+
+    How many parts a suite has is not known before it ends, so each part takes half of what is left.
+    """
+    share = 0.0
+
+    def track(title: str, total: int) -> Advance:
+        nonlocal share
+        here = (1.0 - share) / (2 * max(1, measurements))
+        start, done = share, 0
+        share += here
+
+        def advance(count: int = 1) -> None:
+            nonlocal done
+            if c.stage_id in lease.stopped or tools.draining():
+                raise StoppedError
+            done += count
+            lease.progress(c, start + here * min(1.0, done / max(1, total)))
+
+        return advance
+
+    return track
