@@ -11,6 +11,7 @@ Image = NDArray[np.uint8]
 CELL = 160
 GAP = 4
 PAPER = 255
+QUALITY = 85  # of JPEG; PNG has none
 
 
 def sheet(rows: Sequence[Sequence[Image]]) -> Image:
@@ -33,5 +34,5 @@ def _fit(picture: Image) -> Image:
 
 def write_picture(path: Path, picture: Image) -> None:
     """Write an RGB picture in the format of its suffix; raises OSError where the folder cannot be written."""
-    if not cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
+    if not cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, QUALITY]):
         raise OSError(f"Cannot write a picture to {path}.")

@@ -12,6 +12,7 @@ from orchestrator.cli.common import FinishError, JsonOption
 
 app = typer.Typer(name="evaluate", help="Measure a preset on people no training has seen.", no_args_is_help=True)
 PROGRAM = "fpga_models.metrics.evaluate"
+PAGE = "fpga_models.metrics.page"
 
 PresetOption = Annotated[str, typer.Option("--preset", help="Which preset.")]
 SeedOption = Annotated[int, typer.Option("--seed", help="Chooses the held-out people, their scenes and the noise.")]
@@ -24,6 +25,13 @@ KnobOption = Annotated[
 ]
 SourceOption = Annotated[
     str, typer.Option("--source", help="What damaged the faces: vae (the autoencoder alone) or generated.")
+]
+
+
+ModalOption = Annotated[Path | None, typer.Option("--modal", help="Modal weights that were merged into the preset.")]
+BaseOption = Annotated[Path | None, typer.Option("--base", help="Folder of the UNet they were merged into.")]
+AgainstOption = Annotated[
+    list[Path] | None, typer.Option("--against", help="Folder of another preset to compare with; may be repeated.")
 ]
 
 
@@ -89,14 +97,13 @@ def control(
     preset: PresetOption = "mini",
     seed: SeedOption = 0,
     count: CountOption = None,
-    modal: Annotated[Path | None, typer.Option(help="Modal weights that were merged into the preset.")] = None,
-    base: Annotated[Path | None, typer.Option(help="Folder of the UNet they were merged into.")] = None,
+    modal: ModalOption = None,
+    base: BaseOption = None,
     sheet: SheetOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Do people stand where they should, by which control image, and are branch and merged network the same?"""
-    files = [part for name, path in (("--modal", modal), ("--base", base)) if path for part in (name, str(path))]
-    _measure("control", preset, seed, count, sheet, as_json, files)
+    _measure("control", preset, seed, count, sheet, as_json, _files(modal, base, None))
 
 
 @app.command()
@@ -105,17 +112,38 @@ def ablate(
     seed: SeedOption = 0,
     count: CountOption = None,
     source: SourceOption = "vae",
-    against: Annotated[list[Path] | None, typer.Option(help="Folder of another preset to compare with.")] = None,
+    against: AgainstOption = None,
     sheet: SheetOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """What does each part contribute: masks, the parts of DIIR, and ways of training?"""
-    others = [part for folder in against or [] for part in ("--against", str(folder))]
-    _measure("ablate", preset, seed, count, sheet, as_json, ["--source", source, *others])
+    others = ["--source", source, *_files(None, None, against)]
+    _measure("ablate", preset, seed, count, sheet, as_json, others)
+
+
+@app.command()
+def page(
+    preset: PresetOption = "mini",
+    seed: SeedOption = 0,
+    scale: Annotated[float, typer.Option(min=0.001, help="Share of the usual numbers of scenes.")] = 1.0,
+    out: Annotated[Path, typer.Option(help="Where figures and pictures are kept.")] = Path("var/evaluation"),
+    html: Annotated[Path, typer.Option(help="The page.")] = Path("docs/evaluation.html"),
+    modal: ModalOption = None,
+    base: BaseOption = None,
+    against: AgainstOption = None,
+) -> None:
+    """Run every evaluation and write one page of figures, plots and pictures; a stopped run goes on where it was."""
+    others = ["--scale", str(scale), "--out", str(out), "--html", str(html), *_files(modal, base, against)]
+    _start(PAGE, preset, ["--seed", str(seed), *others])
 
 
 def _sets(knobs: Sequence[str] | None) -> list[str]:
     return [part for knob in knobs or [] for part in ("--set", knob)]
+
+
+def _files(modal: Path | None, base: Path | None, against: Sequence[Path] | None) -> list[str]:
+    named = [("--modal", modal), ("--base", base), *(("--against", folder) for folder in against or [])]
+    return [part for name, path in named if path for part in (name, str(path))]
 
 
 def _measure(
@@ -128,6 +156,12 @@ def _measure(
     others: Sequence[str] = (),
 ) -> None:
     """Run one evaluation in a process of its own and end as it ended."""
+    arguments = ["--seed", str(seed), *(["--count", str(count)] if count else []), *others]
+    arguments += [*(["--sheet", str(sheet)] if sheet else []), *(["--json"] if as_json else [])]
+    _start(PROGRAM, preset, arguments, what)
+
+
+def _start(module: str, preset: str, arguments: Sequence[str], *what: str) -> None:
     import subprocess
     import sys
 
@@ -136,8 +170,6 @@ def _measure(
 
     settings = get_settings()
     load_preset(settings.models_dir, preset)
-    command = [sys.executable, "-m", PROGRAM, what, "--preset-dir", str(settings.models_dir / preset)]
-    command += ["--seed", str(seed), *(["--count", str(count)] if count else []), *others]
-    command += [*(["--sheet", str(sheet)] if sheet else []), *(["--json"] if as_json else [])]
+    command = [sys.executable, "-m", module, *what, "--preset-dir", str(settings.models_dir / preset), *arguments]
     if code := subprocess.run(command, check=False).returncode:
         raise FinishError(code if code > 0 else 1)
