@@ -12,14 +12,15 @@ import signal
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from types import FrameType
 
 import billiard
 
 from orchestrator import logs
 from orchestrator.broker import Bell
-from orchestrator.errors import FencedError, FpgaError, ModelError, NotFoundError, TransientError
-from orchestrator.ledger import artifacts, claims, hints, models, workers
+from orchestrator.errors import ConflictError, FencedError, FpgaError, ModelError, NotFoundError, TransientError
+from orchestrator.ledger import artifacts, batches, claims, hints, models, workers
 from orchestrator.ledger.claims import Claim
 from orchestrator.ledger.session import Ledger
 from orchestrator.settings import Settings, get_settings
@@ -37,6 +38,8 @@ WARM_BOUND = 16
 """So many claims in a row may prefer the warm model before another batch gets its turn."""
 TURN_SECONDS = 600.0
 """After so long in one queue the others get their turn, and Celery's limit on a task stays far away."""
+FULL = ("store_full", "disk_full")
+"""Errors that pause a batch until an operator has made room and resumes it."""
 EXIT_SECONDS = 10.0
 """After the grace time a step may still have to end and its claims to be given back."""
 
@@ -159,6 +162,9 @@ class Process:
             self._fail(c, error)
 
     def _fail(self, c: Claim, error: FpgaError) -> None:
+        if error.code in FULL:
+            self._pause(c, error)
+            return
         try:
             state = claims.fail(
                 self.ledger,
@@ -174,6 +180,14 @@ class Process:
         if state == "failed" and c.name == "ingest":
             with self.ledger.write() as session:
                 artifacts.discard(session, [ref["artifact_id"] for ref in c.params["references"]])
+
+    def _pause(self, c: Claim, error: FpgaError) -> None:
+        """Stop the whole batch of a claim for want of room: no item is to blame, and each would fail the same way."""
+        log.error("batch paused", extra={"batch": c.batch_id, "code": error.code})
+        with suppress(ConflictError):  # it has ended, or is being cancelled
+            batches.pause(self.ledger, c.owner, c.batch_id, reason=f"{error.message} [{error.code}]")
+        claims.release(self.ledger, [c])
+        claims.confirm_cancel(self.ledger, [c])
 
     def _blame(self, unsettled: Sequence[Claim], error: Exception) -> None:
         """Decide who bears a fault that ended a whole group."""

@@ -10,8 +10,8 @@ from typing import Any
 from sqlalchemy import func, insert, select, update
 from sqlalchemy.orm import Session
 
-from orchestrator.errors import ConflictError, NotFoundError
-from orchestrator.ledger import audit, lifecycle, outbox
+from orchestrator.errors import ConflictError, FpgaError, NotFoundError
+from orchestrator.ledger import artifacts, audit, lifecycle, outbox
 from orchestrator.ledger.base import new_id
 from orchestrator.ledger.claims import QUEUES
 from orchestrator.ledger.rows import Artifact, Attempt, Batch, Item, ItemIdentity, Output, Stage
@@ -33,6 +33,8 @@ class NewItem:
     cost: float = 0.0
     identities: tuple[str, ...] = ()
     """Ids of the people that the item shows."""
+    error: FpgaError | None = None
+    """Why nothing can be done about it: the item is entered as failed, at stage `validate`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +59,8 @@ class NewBatch:
     """Whether a flow run should watch this batch."""
     flow_run_id: str | None = None
     paused: bool = False
+    open: bool = False
+    """Whether more items will be appended; such a batch ends only after it was closed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,12 +118,13 @@ def enter(session: Session, new: NewBatch) -> Submitted:
             options=new.options,
             total=len(new.items),
             rejected_rows=list(new.rejected_rows),
+            open=new.open,
             flow_run_id=new.flow_run_id,
             created_at=moment,
         )
     )
     session.flush()
-    _insert_items(session, batch_id, new, moment)
+    _insert_items(session, batch_id, new.owner, new.stages, new.items, moment)
     if new.flow and new.flow_run_id is None:
         outbox.add(session, new.owner, "flow.start", batch_id, {"kind": new.kind}, moment)
     audit.write(session, new.owner, "batch.submit", batch_id, {"items": len(new.items), "kind": new.kind}, moment)
@@ -128,46 +133,62 @@ def enter(session: Session, new: NewBatch) -> Submitted:
     return Submitted(batch_id=batch_id, repeated=False)
 
 
-def _insert_items(session: Session, batch_id: str, new: NewBatch, moment: datetime) -> None:
-    if not new.items:
+def _insert_items(
+    session: Session,
+    batch_id: str,
+    owner: str,
+    stages: Sequence[str],
+    items: Sequence[NewItem],
+    moment: datetime,
+    *,
+    start: int = 0,
+) -> None:
+    if not items:
         return
-    ids = [new_id("itm") for _ in new.items]
+    ids = [new_id("itm") for _ in items]
     session.execute(
         insert(Item),
         [
             {
                 "id": item_id,
                 "batch_id": batch_id,
-                "owner": new.owner,
+                "owner": owner,
                 "position": position,
                 "custom_id": item.custom_id,
-                "state": "queued",
-                "stages": list(new.stages),
+                "state": "failed" if item.error else "queued",
+                "stages": list(stages),
                 "params": item.params,
                 "params_sha256": item.params_sha256,
                 "seed": item.seed,
                 "cost": item.cost,
                 "redraws": 0,
+                "error_code": item.error.code if item.error else None,
+                "error_message": item.error.message if item.error else None,
+                "error_stage": "validate" if item.error else None,
                 "created_at": moment,
+                "finished_at": moment if item.error else None,
             }
-            for position, (item_id, item) in enumerate(zip(ids, new.items, strict=True))
+            for position, (item_id, item) in enumerate(zip(ids, items, strict=True), start=start)
         ],
     )
     shown = [
-        {"item_id": item_id, "identity_id": identity_id, "owner": new.owner}
-        for item_id, item in zip(ids, new.items, strict=True)
+        {"item_id": item_id, "identity_id": identity_id, "owner": owner}
+        for item_id, item in zip(ids, items, strict=True)
         for identity_id in dict.fromkeys(item.identities)
     ]
     if shown:
         session.execute(insert(ItemIdentity), shown)
-    first = new.stages[0]
+    first = stages[0]
+    ready = [item_id for item_id, item in zip(ids, items, strict=True) if item.error is None]
+    if not ready:
+        return
     session.execute(
         insert(Stage),
         [
             {
                 "item_id": item_id,
                 "batch_id": batch_id,
-                "owner": new.owner,
+                "owner": owner,
                 "name": first,
                 "round": 0,
                 "ordinal": 0,
@@ -181,9 +202,56 @@ def _insert_items(session: Session, batch_id: str, new: NewBatch, moment: dateti
                 "next_at": moment,
                 "queued_at": moment,
             }
-            for item_id in ids
+            for item_id in ready
         ],
     )
+
+
+@retrying
+def append(
+    ledger: Ledger, owner: str, batch_id: str, items: Sequence[NewItem], *, artifact_ids: Sequence[str] = ()
+) -> int:
+    """Add items to an open batch and return how many were new; those it has already, by custom_id, are left out.
+
+    Args:
+        artifact_ids: stored bytes that the items refer to, made live in the same transaction.
+
+    Raises:
+        ConflictError: the batch was closed, or is being cancelled.
+        TransientError: the cleaner took one of the artifacts; store it again.
+    """
+    with ledger.write() as session:
+        moment = now(session)
+        batch = session.get_one(Batch, get(session, owner, batch_id).id, with_for_update=True, populate_existing=True)
+        if not batch.open or batch.state not in ("in_progress", "paused"):
+            raise ConflictError(f"batch {batch.id} is {batch.state} and takes no more items", code="batch_closed")
+        known = set(
+            session.scalars(
+                select(Item.custom_id).where(
+                    Item.batch_id == batch.id, Item.custom_id.in_([item.custom_id for item in items])
+                )
+            )
+        )
+        fresh = [item for item in items if item.custom_id not in known]
+        for artifact_id in dict.fromkeys(artifact_ids):
+            artifacts.confirm(session, artifact_id)
+        stages = batch.options["stages"]
+        _insert_items(session, batch.id, owner, stages, fresh, moment, start=batch.total)
+        batch.total += len(fresh)
+        return len(fresh)
+
+
+@retrying
+def close(ledger: Ledger, owner: str, batch_id: str, **options: Any) -> None:
+    """Say that no more items will come; `options` are added to the batch's."""
+    with ledger.write() as session:
+        batch = session.get_one(Batch, get(session, owner, batch_id).id, with_for_update=True, populate_existing=True)
+        if batch.open:
+            batch.open = False
+            batch.options = {**batch.options, **options}
+            session.flush()
+            audit.write(session, owner, "batch.close", batch.id, {"items": batch.total}, now(session))
+        lifecycle.close_batch(session, batch.id, now(session))
 
 
 def get(session: Session, owner: str, batch_id: str) -> Batch:

@@ -34,9 +34,13 @@ QUEUES: Mapping[str, str] = {
     "evaluate": "gpu.generate",
     "annotate": "gpu.generate",
     "arrange": "cpu.io",
+    "ingest_photo": "cpu.io",
+    "cluster": "cpu.io",
+    "score_photo": "cpu.io",
+    "publish_photo": "cpu.io",
 }
 """Queue of each stage name, by the kind of machine that it needs."""
-SINGLE = frozenset({"train", "evaluate", "annotate", "arrange"})
+SINGLE = frozenset({"train", "evaluate", "annotate", "arrange", "cluster"})
 """Stages that are long already: a claim takes one of them, so that other workers get theirs."""
 
 
@@ -291,6 +295,8 @@ class Next:
     stage: str | None = None
     round: int = 0
     ordinal: int = 0
+    wait: bool = False
+    """Without a stage: the item waits for others of its batch; whoever brings them together queues its next stage."""
 
 
 Effect = Callable[[Session, datetime], Next]
@@ -322,7 +328,9 @@ def publish(ledger: Ledger, c: Claim, result: dict[str, Any], effect: Effect) ->
             raise FencedError(f"stage {c.stage_id} is no longer held by attempt {c.token}")
         _end_attempt(session, c, "completed", moment)
         following = effect(session, moment)
-        if following.stage is None:
+        if following.wait:
+            lifecycle.move_items(session, "queued", Item.id == c.item_id)
+        elif following.stage is None:
             lifecycle.move_items(session, "completed", Item.id == c.item_id, finished_at=moment, **NO_STORY)
             lifecycle.close_batch(session, c.batch_id, moment)
         else:

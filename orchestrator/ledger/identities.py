@@ -16,7 +16,7 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from orchestrator.errors import ConflictError, ConsentError, ModelError, NotFoundError
-from orchestrator.ledger import artifacts, audit, datasets, lifecycle, training
+from orchestrator.ledger import artifacts, audit, cache, datasets, lifecycle, photos, training
 from orchestrator.ledger.base import new_id
 from orchestrator.ledger.rows import (
     Artifact,
@@ -308,6 +308,7 @@ def erase(ledger: Ledger, owner: str, identity_id: str) -> Erased:
         outputs = session.scalars(select(Output).where(Output.item_id.in_(item_ids))).all()
         refs = session.scalars(select(Reference).where(Reference.identity_id == identity.id)).all()
         artifact_ids = {o.artifact_id for o in outputs} | {r.artifact_id for r in refs}
+        artifact_ids |= photos.artifacts_of(session, item_ids) | set(cache.forget(session, identity.id))
         session.execute(update(Item).where(Item.id.in_(item_ids)).values(output_id=None))
         session.execute(delete(Output).where(Output.id.in_([o.id for o in outputs])))
         session.execute(delete(Reference).where(Reference.identity_id == identity.id))

@@ -71,6 +71,8 @@ def close_batch(session: Session, batch_id: str, moment: datetime) -> str | None
     if session.scalar(select(Stage.id).where(Stage.batch_id == batch_id, Stage.state.in_(LEASED)).limit(1)):
         return None
     batch = session.get_one(Batch, batch_id)
+    if batch.open and batch.state != "cancelling":
+        return None
     ended = _end_state(batch, counts)
     if not move_batch(session, batch_id, ended, finished_at=moment):
         return None

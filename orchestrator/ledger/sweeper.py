@@ -13,7 +13,7 @@ from sqlalchemy import or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from orchestrator.ledger import claims, lifecycle, workers
+from orchestrator.ledger import claims, lifecycle, photos, workers
 from orchestrator.ledger.rows import Artifact, Attempt, Batch, Item, Leader, Stage
 from orchestrator.ledger.session import Ledger, now, retrying
 from orchestrator.ledger.states import LEASED
@@ -76,6 +76,7 @@ def sweep(ledger: Ledger, settings: Settings) -> Swept:
             _recover(session, stage, settings, moment, swept)
         workers.mark_gone(session, dead, moment)
         for batch_id in session.scalars(select(Batch.id).where(Batch.state.in_(("in_progress", "cancelling")))).all():
+            photos.gather(session, batch_id, moment)
             if state := lifecycle.close_batch(session, batch_id, moment):
                 swept.closed.append(f"{batch_id} {state}")
     if lost:
