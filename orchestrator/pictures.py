@@ -5,8 +5,10 @@ Everything read here comes from strangers. Pillow parses; the limits are ours.
 
 from __future__ import annotations
 
+import html
 import io
 import json
+import re
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +22,8 @@ MAX_PIXELS = 64_000_000
 RECORD_KEY = "fpga"
 """Key of the iTXt chunk that holds our JSON."""
 MAX_RECORD_CHARS = 262_144
+RECORD_IN_XMP = re.compile(rb"\sfpga:record=(?:\"([^\"]*)\"|'([^']*)')")
+XMP_TAG = 700
 
 MEDIA_TYPES = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
 SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
@@ -86,8 +90,8 @@ def check_picture(data: bytes, *, max_pixels: int = MAX_PIXELS, max_bytes: int =
     return PictureFacts(format=form, media_type=MEDIA_TYPES[form], width=width, height=height)
 
 
-def open_picture(data: bytes) -> Image.Image:
-    """Open a JPEG, PNG or WebP without decoding it.
+def open_picture(data: bytes, formats: tuple[str, ...] = tuple(MEDIA_TYPES)) -> Image.Image:
+    """Open a picture of one of these formats without decoding it.
 
     Raises:
         InputError: `image_corrupt`, or `image_too_large` where Pillow's own alarm goes off first.
@@ -95,7 +99,7 @@ def open_picture(data: bytes) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit follows
-            return Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP"))
+            return Image.open(io.BytesIO(data), formats=formats)
     except Image.DecompressionBombError as error:
         raise InputError("the picture has far too many pixels", code="image_too_large") from error
     except (*BROKEN, MemoryError) as error:
@@ -143,15 +147,17 @@ def _brands(head: bytes) -> set[bytes]:
 
 
 def read_record(data: bytes) -> dict[str, Any] | None:
-    """Return the JSON object that one of our PNGs carries, or None for anything else.
+    """Return the JSON object that one of our pictures carries, or None for anything else.
 
-    What comes back is what the file claims: trust nothing of it.
+    PNG has it in a chunk of its own, JPEG, WebP, TIFF and AVIF in their XMP. What comes back is what the file claims:
+    trust nothing of it.
     """
-    if not data.startswith(SIGNATURES[1]):
+    form = photo_format(data[:64])
+    if form not in ("PNG", "JPEG", "WEBP", "TIFF", "AVIF"):
         return None
     try:
-        with open_picture(data) as image:
-            text = image.info.get(RECORD_KEY)
+        with open_picture(data, formats=(form,)) as image:
+            text = image.info.get(RECORD_KEY) if form == "PNG" else _in_xmp(image)
     except InputError:
         return None
     if not isinstance(text, str) or len(text) > MAX_RECORD_CHARS:
@@ -161,6 +167,15 @@ def read_record(data: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None
+
+
+def _in_xmp(image: Image.Image) -> str | None:
+    """Return the record in a picture's XMP, found as text: packets of strangers are not parsed."""
+    packet: Any = image.info.get("xmp")
+    if packet is None and image.format == "TIFF":
+        packet = getattr(image, "tag_v2", {}).get(XMP_TAG)
+    found = RECORD_IN_XMP.search(packet) if isinstance(packet, bytes) else None
+    return html.unescape((found[1] or found[2]).decode("utf-8", "replace")) if found else None
 
 
 def _check_signature(data: bytes) -> None:

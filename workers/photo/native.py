@@ -94,7 +94,7 @@ def read_native(data: bytes, max_pixels: int) -> Native:
     several = bool(getattr(image, "is_animated", False))
     mode, orientation = image.mode, _orientation(image)
     try:
-        pixels, model = _pixels(image, data, form)
+        pixels, model = _pixels(image, data, form, orientation)
     except MemoryError as error:
         raise InputError("decoding the photo needs more memory than is allowed", code="image_out_of_memory") from error
     except (*BROKEN, cv2.error, struct.error, KeyError, IndexError, TypeError, AttributeError) as error:
@@ -171,13 +171,14 @@ def _check_tiff(image: Image.Image) -> None:
         )
 
 
-def _pixels(image: Image.Image, data: bytes, form: str) -> tuple[Pixels, Model]:
+def _pixels(image: Image.Image, data: bytes, form: str, orientation: int) -> tuple[Pixels, Model]:
     if _is_deep(image, data, form):
         return _deep(data, form)
     image.load()
     mode = image.mode
+    turned = _turned_back if form == "TIFF" else (lambda pixels, _: pixels)
     if mode.startswith("I;16"):
-        return np.asarray(image).astype(np.uint16)[..., None], "L"
+        return turned(np.asarray(image).astype(np.uint16)[..., None], orientation), "L"
     if mode in ("I", "F", "LAB", "HSV"):
         raise InputError(
             f"pictures of mode {mode} are not read; export the photo with 8 or 16 bits", code="format_unsupported"
@@ -185,7 +186,13 @@ def _pixels(image: Image.Image, data: bytes, form: str) -> tuple[Pixels, Model]:
     wanted = _eight_bit_mode(image)
     array = np.array(image if mode == wanted else image.convert(wanted))
     pixels = array[..., None] if array.ndim == 2 else array
-    return pixels, "CMYK" if wanted == "CMYK" else "L" if wanted in ("L", "LA") else "RGB"
+    model: Model = "CMYK" if wanted == "CMYK" else "L" if wanted in ("L", "LA") else "RGB"
+    return turned(pixels, orientation), model
+
+
+def _turned_back(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Undo the turn that Pillow gives to a TIFF, and to nothing else, while it decodes it."""
+    return np.ascontiguousarray(upright(pixels, {6: 8, 8: 6}.get(orientation, orientation)))
 
 
 def _eight_bit_mode(image: Image.Image) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from workers.photo.native import Native, Pixels
+from workers.photo.native import ORIENTATION, Native, Pixels
 
 STRIP_BYTES = 1 << 20
 EXIF, GPS, XMP, ICC = 34665, 34853, 700, 34675
@@ -25,8 +25,8 @@ OF_THE_PIXELS = frozenset({
     322, 323, 324, 325, 330, 338, 339, 340, 341, 342, 347, *range(512, 522), 529, 530, 531, 532,
 })  # fmt: skip
 """Tags that say how the old pixels were stored."""
-OF_THE_PHOTO = frozenset({270, 271, 272, 274, 305, 306, 315, 33432})
-"""Description, make, model, orientation, software, time, artist and copyright."""
+OF_THE_PHOTO = frozenset({270, 271, 272, 305, 306, 315, 33432})
+"""Description, make, model, software, time, artist and copyright."""
 OF_THE_OLD_PICTURE = frozenset({37724, 34377})
 """Photoshop's layers and previews, which still show what was changed."""
 
@@ -45,6 +45,7 @@ def write_tiff(native: Native, pixels: Pixels, xmp: bytes, exif_ifds: Mapping[in
     height, width, channels = pixels.shape
     _describe(tags, pixels, native, packed, rows)
     tags[256], tags[257], tags[277] = width, height, channels
+    tags[ORIENTATION] = native.orientation  # Pillow takes it away when it turns the picture
     tags[273] = tuple(int(place) for place in np.cumsum([0, *(len(strip) for strip in strips[:-1])]))
     tags[279] = tuple(len(strip) for strip in strips)
     tags.tagtype[XMP] = 1
@@ -72,12 +73,13 @@ def exif_ifds(image: Image.Image, *, keep_gps: bool) -> dict[int, dict[int, Any]
     return kept
 
 
-def exif_block(image: Image.Image, *, keep_gps: bool) -> bytes:
+def exif_block(native: Native, *, keep_gps: bool) -> bytes:
     """Return what a TIFF says of the photo as an EXIF block for other formats."""
-    source, exif = image.getexif(), Image.Exif()
+    source, exif = native.image.getexif(), Image.Exif()
     for tag in OF_THE_PHOTO & source.keys():
         exif[tag] = source[tag]
-    for tag, values in exif_ifds(image, keep_gps=keep_gps).items():
+    exif[ORIENTATION] = native.orientation
+    for tag, values in exif_ifds(native.image, keep_gps=keep_gps).items():
         exif.get_ifd(tag).update(values)
     return exif.tobytes().removeprefix(b"Exif\0\0")
 

@@ -116,7 +116,7 @@ def _metadata(native: Native, record: Mapping[str, Any], options: OutputOptions)
     keep_gps = options.gps == "keep"
     exif, packet = native.exif, native.xmp
     if native.form == "TIFF":
-        exif = exif_block(native.image, keep_gps=keep_gps)
+        exif = exif_block(native, keep_gps=keep_gps)
     elif exif is not None:
         exif = without_preview(exif if keep_gps else without_gps(exif))
     if packet is not None and not keep_gps:
