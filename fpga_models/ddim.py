@@ -2,7 +2,7 @@
 
     x0 = (z_t - sqrt(1-abar_t) eps) / sqrt(abar_t),    z_s = sqrt(abar_s) x0 + sqrt(1-abar_s) eps
 
-The same line goes either way. Knows a table of noise levels and nothing of networks. Timestep -1 means the clean end.
+Inversion undoes exactly what sampling would do with the same network output. Knows a table of noise levels and nothing of networks. Timestep -1 means the clean end.
 """
 
 from __future__ import annotations
@@ -102,6 +102,20 @@ def step(schedule: Schedule, latents: Tensor, output: Tensor, *, start: int, end
     return there
 
 
+def unstep(schedule: Schedule, latents: Tensor, output: Tensor, *, start: int, end: int) -> Tensor:
+    """Latents at timestep `start` from which `step` with the same output leads to these latents at `end`.
+
+    With epsilon this is `step` the other way round. With v it is not: the output belongs to the level of `start`, so
+    z_start = (z_end - (sin_e cos_s - cos_e sin_s) v) / (cos_e cos_s + sin_e sin_s), cos = sqrt(abar) of each [ours].
+    """
+    if schedule.prediction_type == "epsilon":
+        return step(schedule, latents, output, start=end, end=start)
+    cos_s, sin_s = schedule.level(start) ** 0.5, (1 - schedule.level(start)) ** 0.5
+    cos_e, sin_e = schedule.level(end) ** 0.5, (1 - schedule.level(end)) ** 0.5
+    there: Tensor = (latents - (sin_e * cos_s - cos_e * sin_s) * output) / (cos_e * cos_s + sin_e * sin_s)
+    return there
+
+
 @torch.no_grad()
 def sample(schedule: Schedule, latents: Tensor, predict: Predictor, pairs: list[tuple[int, int]]) -> Tensor:
     """Follow `pairs` down from noise to the clean end."""
@@ -118,7 +132,7 @@ def invert(schedule: Schedule, latents: Tensor, predict: Predictor, pairs: list[
     """
     path = [latents]
     for start, end in reversed(pairs):
-        path.append(step(schedule, path[-1], predict(path[-1], start), start=end, end=start))
+        path.append(unstep(schedule, path[-1], predict(path[-1], start), start=start, end=end))
     return path
 
 

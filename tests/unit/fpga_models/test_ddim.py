@@ -45,11 +45,22 @@ def test_inversion_then_sampling_nearly_returns_the_latents(prediction: str) -> 
     assert (path[-1] - clean).abs().mean() > 0.05
 
 
-def test_a_step_up_undoes_a_step_down_when_the_network_says_the_same() -> None:
-    schedule = ddim.Schedule.of(scheduler("epsilon"))
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_a_step_up_undoes_a_step_down_when_the_network_says_the_same(prediction: str) -> None:
+    schedule = ddim.Schedule.of(scheduler(prediction))
     latents, output = torch.randn(1, 4, 8, 8).double(), torch.randn(1, 4, 8, 8).double()
     down = ddim.step(schedule, latents, output, start=500, end=400)
-    assert torch.allclose(ddim.step(schedule, down, output, start=400, end=500), latents, atol=1e-10)
+    assert torch.allclose(ddim.unstep(schedule, down, output, start=500, end=400), latents, atol=1e-10)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_few_steps_up_and_down_return_the_latents_when_the_output_does_not_depend_on_them(prediction: str) -> None:
+    schedule = ddim.Schedule.of(scheduler(prediction))
+    pairs = [pair for pair in ddim.trajectory(schedule, 8) if pair[0] <= 800]
+    clean, output = torch.randn(1, 4, 8, 8).double(), torch.randn(1, 4, 8, 8).double()
+    path = ddim.invert(schedule, clean, lambda _, t: output * (1 + t / 1000), pairs)
+    back = ddim.sample(schedule, path[-1], lambda _, t: output * (1 + t / 1000), pairs)
+    assert torch.allclose(back, clean, atol=1e-9)
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
