@@ -48,6 +48,14 @@ TARGETS = (
     ),
     *(
         Target(
+            title=f"accuracy lost without masks, {people} people", report="identity",
+            path=f"assignment.{people}.masks.difference", value=0, most=True,
+            interval=f"assignment.{people}.masks.ci95",
+        )
+        for people in ("2", "3", "4")
+    ),
+    *(
+        Target(
             title=f"own similarity among {people}", report="identity", path=f"assignment.{people}.masked.own",
             value=value, interval=f"assignment.{people}.masked.own_ci95",
         )
@@ -70,14 +78,19 @@ TARGETS = (
         for report, name in (("restore", "after the autoencoder"), ("restore-generated", "in generated groups"))
     ),
     *(
+        Target(title=f"size bins that improve, {report}", report=report, path="won_back.bins_improved", value=1)
+        for report in ("restore", "restore-generated")
+    ),
+    *(
         Target(title=f"pixels changed outside masks, {report}", report=report, path="background.changed_pixels",
                value=0, most=True)
         for report in ("restore", "restore-generated", "swap")
     ),
     Target(title="swap: top-1, share of real", report="swap", path="top1.share", value=0.75, interval="top1.ci95"),
     Target(title="swap: landmark error", report="swap", path="landmark_error", value=0.1, most=True),
+    Target(title="stylized: styles that improve", report="stylized", path="improved", value=1),
 )  # fmt: skip
-"""Single figures; that every size bin, style and ablation comes out right is read off their own tables."""
+"""Single figures; whether leaving a part out hurts is read off the table of the ablations."""
 
 
 def compare(reports: Reports) -> Iterator[Reached]:

@@ -12,6 +12,7 @@ import numpy as np
 from fpga_models.faces import align
 from fpga_models.metrics.assignment import Assignment, Leakage, PlaceScores, Position, assignment, leakage, score_places
 from fpga_models.metrics.bench import Bench
+from fpga_models.metrics.contrasts import Contrast, contrast
 from fpga_models.metrics.held_out import draw_trials
 from fpga_models.metrics.identity import FaceSim, Top1, face_sim, top1
 from fpga_models.metrics.legibility import LEGIBLE, Legibility, legibility
@@ -37,11 +38,12 @@ SHEET_SINGLES, SHEET_COLUMNS, SHEET_GROUPS = 18, 3, 6
 
 @dataclass(frozen=True, kw_only=True)
 class GroupAssignment:
-    """With and without masks, and what real renders of the same scenes reach."""
+    """With and without masks, what real renders of the same scenes reach, and the accuracy lost without masks."""
 
     masked: Assignment
     unmasked: Assignment
     real: Assignment
+    masks: Contrast
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +151,12 @@ def report(found: Found, reader: TraitReader | None) -> IdentityReport:
         legibility=_legibility(found, reader) if reader else None,
         sharpness=_sharpness(found),
         assignment={
-            people: GroupAssignment(masked=assignment(yes), unmasked=assignment(no), real=assignment(true))
+            people: GroupAssignment(
+                masked=assignment(yes),
+                unmasked=assignment(no),
+                real=assignment(true),
+                masks=contrast(yes.right.astype(np.float32), no.right.astype(np.float32), yes.picture),
+            )
             for people, (yes, no, true) in scores.items()
         },
         leakage={people: leakage(yes, similarity.floor) for people, (yes, _, _) in scores.items()},

@@ -34,11 +34,15 @@ Source = Literal["vae", "generated"]
 
 @dataclass(frozen=True, kw_only=True)
 class WonBackReport:
-    """Share won back over all faces, over those of 16 to 28 px, and by face size."""
+    """Share won back over all faces, over those of 16 to 28 px, and by face size.
+
+    `bins_improved` is the share of the size bins whose mean similarity rose.
+    """
 
     all: WonBack
     small: WonBack
     by_bin: dict[str, WonBack]
+    bins_improved: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,12 +103,14 @@ def report(found: Found, *, source: Source, settings: DiirSettings) -> RestoreRe
     before, after, ceiling = (own_cosines(found.gallery, o) for o in (found.damaged, found.repaired, found.real))
     sizes = face_sizes(found.real.trials)
     little = small(sizes)
+    by_bin = by_size(sizes, before, after, ceiling)
     pairs = list(zip(found.damaged.pictures, found.results, strict=True))
     return RestoreReport(
         won_back=WonBackReport(
             all=won_back(before, after, ceiling),
             small=won_back(before[little], after[little], ceiling[little]),
-            by_bin=by_size(sizes, before, after, ceiling),
+            by_bin=by_bin,
+            bins_improved=float(np.mean([part.after > part.before for part in by_bin.values()])),
         ),
         before=float(before.mean()),
         after=float(after.mean()),

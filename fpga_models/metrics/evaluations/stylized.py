@@ -63,9 +63,13 @@ class StyleReport:
 
 @dataclass(frozen=True, kw_only=True)
 class StylizedReport:
-    """Every figure of `evaluate stylized`; the field names are the keys of its JSON."""
+    """Every figure of `evaluate stylized`; the field names are the keys of its JSON.
+
+    `improved` is the share of the styles whose gain excludes 0.
+    """
 
     styles: dict[str, StyleReport]
+    improved: float
     settings: DiirSettings
 
 
@@ -100,7 +104,9 @@ def _run_style(
 
 def report(found: Mapping[str, Found], settings: DiirSettings) -> StylizedReport:
     """Turn outcomes into figures."""
-    return StylizedReport(styles={name: _report_style(part) for name, part in found.items()}, settings=settings)
+    styles = {name: _report_style(part) for name, part in found.items()}
+    improved = float(np.mean([part.improves for part in styles.values()]))
+    return StylizedReport(styles=styles, improved=improved, settings=settings)
 
 
 def _report_style(found: Found) -> StyleReport:
