@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -14,21 +13,12 @@ from fpga_models.mini.tokenizer import build_tokenizer
 from fpga_models.mmf.data import draw_batch, latent_mask, open_training_data, token_ids
 from fpga_models.mmf.modes import ModePlan
 from fpga_models.synthetic import KINDS, VOCABULARY, layouts, words
-from fpga_models.synthetic.dataset import SCENE_ARRAYS, _create, write_scenes
+from tests.unit.fpga_models.training_folder import write_training_folder
 
 
 @pytest.fixture(scope="module")
 def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    _create(folder / "scenes", SCENE_ARRAYS, 24)
-    captions = write_scenes(folder / "scenes", range(24), 0, range(0, 20))
-    (folder / "scenes" / "captions.jsonl").write_text("".join(json.dumps({"caption": c}) + "\n" for c in captions))
-    (folder / "latents").mkdir()
-    rng = np.random.default_rng(0)
-    np.save(folder / "latents" / "scenes.npy", rng.standard_normal((24, 16, 16, 16)).astype(np.float16))
-    embeddings = rng.standard_normal((20, 8, 512)).astype(np.float32)
-    np.save(folder / "embeddings.npy", embeddings / np.linalg.norm(embeddings, axis=-1, keepdims=True))
-    return folder
+    return write_training_folder(tmp_path_factory.mktemp("data"))
 
 
 def test_every_word_of_the_renderer_is_one_token() -> None:

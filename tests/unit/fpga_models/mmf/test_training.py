@@ -9,6 +9,7 @@ import torch
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from fpga_models import ddim
+from fpga_models.errors import DivergedError
 from fpga_models.mmf import checkpoint
 from fpga_models.mmf.batch import Disturbance, TrainingBatch, disturb
 from fpga_models.mmf.loop import LoopConfig, Trainee, Trainer
@@ -98,7 +99,7 @@ def test_the_optimiser_brings_a_matrix_and_a_bias_to_their_target() -> None:
     optimiser = MuonAdamW(layer.named_parameters(), OptimiserConfig())
     inputs = torch.randn(64, 6)
     for step in range(300):
-        torch.nn.functional.mse_loss(layer(inputs), wanted(inputs).detach()).backward()
+        torch.autograd.backward(torch.nn.functional.mse_loss(layer(inputs), wanted(inputs).detach()))
         optimiser.step(0.03 * (1 - step / 300))
     assert torch.nn.functional.mse_loss(layer(inputs), wanted(inputs)) < 1e-3
 
@@ -129,6 +130,62 @@ def test_full_masks_never_give_padding_a_place() -> None:
 def test_strict_order_alternates_skeleton_and_landmark_by_step(step: int) -> None:
     plan = ModePlan(order="strict", shares=(0.5, 0.5, 0, 0))
     assert set(draw_modes(plan, 20, step, np.random.default_rng(0))) == {("skeleton", "landmark")[step]}
+
+
+def test_stagewise_order_shows_skeletons_for_half_a_period_and_then_landmarks() -> None:
+    plan = ModePlan(order="stagewise", shares=(0.5, 0.5, 0, 0), period=10)
+    shown = [draw_modes(plan, 1, step, np.random.default_rng(0))[0] for step in range(20)]
+    assert shown == (["skeleton"] * 5 + ["landmark"] * 5) * 2
+
+
+def test_a_batch_in_parts_gives_the_update_of_the_whole() -> None:
+    whole, parts = trainer(), trainer()
+    parts.config = replace(parts.config, accumulate=4)
+    assert steps(parts, 3) == pytest.approx(steps(whole, 3), rel=1e-4)
+
+
+def test_what_does_not_learn_stays() -> None:
+    run = trainer()
+    run.trainee.learn(("denoiser.hint.",))
+    frozen = Trainer(run.trainee, run.schedule, run.config, EMPTY)
+    before = {name: p.detach().clone() for name, p in run.trainee.named_parameters()}
+    steps(frozen, 2)
+    changed = {name for name, p in run.trainee.named_parameters() if not torch.equal(p, before[name])}
+    assert changed
+    assert all(name.startswith("denoiser.hint.") for name in changed)
+
+
+def test_a_factor_multiplies_the_rate_of_the_parameters_it_names() -> None:
+    moved = []
+    for factors in ({}, {"weight": 10.0}):
+        torch.manual_seed(0)
+        layer = torch.nn.Linear(6, 6)
+        before = layer.weight.detach().clone()
+        optimiser = MuonAdamW(layer.named_parameters(), OptimiserConfig(), factors)
+        torch.autograd.backward(layer(torch.ones(4, 6)).square().mean())
+        optimiser.step(1e-3)
+        moved.append(float((layer.weight.detach() - before).norm()))
+    assert moved[1] == pytest.approx(10 * moved[0], rel=1e-3)
+
+
+def test_a_gradient_that_is_not_finite_updates_nothing() -> None:
+    layer = torch.nn.Linear(3, 3)
+    before = layer.weight.detach().clone()
+    optimiser = MuonAdamW(layer.named_parameters(), OptimiserConfig())
+    torch.autograd.backward(layer(torch.ones(1, 3)).sum() * float("nan"))
+    with pytest.raises(DivergedError):
+        optimiser.step(1.0)
+    assert torch.equal(layer.weight, before)
+
+
+def test_the_moving_average_stands_in_for_the_weights_and_goes_again() -> None:
+    run = trainer()
+    steps(run, 2)
+    name, weight = next(iter(run.trainee.named_parameters()))
+    before = weight.detach().clone()
+    with run.averaged() as trainee:
+        assert torch.equal(trainee.get_parameter(name), run.average[name])
+    assert torch.equal(weight, before)
 
 
 def test_random_order_follows_the_shares() -> None:
