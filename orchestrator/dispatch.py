@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from datetime import datetime, timedelta
 
-from orchestrator import datasets, retraining
+from orchestrator import datasets, evaluations, mlflow_export, retraining
 from orchestrator.broker import Bell
 from orchestrator.errors import FpgaError, TransientError
 from orchestrator.ledger import batches, hints, outbox, training
@@ -78,19 +78,21 @@ def deliver(ledger: Ledger, settings: Settings) -> int:
 def _deliver(ledger: Ledger, settings: Settings, row: Outbox) -> None:
     if row.kind == "batch.ended":
         log.info("batch ended", extra={"batch": row.ref, "state": row.body["state"]})
-        _follow_up(ledger, row.ref)
+        _follow_up(ledger, settings, row.ref)
         return
     kind = row.body["kind"]
     if kind in FLOWS and _worth_watching(ledger, row.ref):
         batches.set_flow_run(ledger, row.ref, start_flow(settings, row.ref, kind))
 
 
-def _follow_up(ledger: Ledger, batch_id: str) -> None:
+def _follow_up(ledger: Ledger, settings: Settings, batch_id: str) -> None:
     """Do what comes after a batch of some kinds: they do not wait for Prefect either."""
     with ledger.read() as session:
         kind = session.get_one(Batch, batch_id).kind
     if kind == training.KIND:
         retraining.conclude(ledger, batch_id)
+    if kind in (training.KIND, evaluations.KIND):
+        mlflow_export.export(ledger, settings, batch_id)
     elif kind == datasets.KIND:
         datasets.follow(ledger, batch_id)
 
