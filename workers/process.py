@@ -225,7 +225,7 @@ class Process:
                 version = models.resolve(session, self.settings.preset)
             version = weights.here(self.ledger, self.tools.store, self.settings, version)
             self.engine.faces(version)
-            if "gpu.generate" in self.queues:
+            if {"gpu.generate", "gpu.restore"} & set(self.queues):
                 self.engine.portraits(version)
         except NotFoundError:
             log.info("no model version registered yet", extra={"preset": self.settings.preset})

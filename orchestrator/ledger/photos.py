@@ -79,7 +79,7 @@ def link(ledger: Ledger, c: Claim, identities: Sequence[str], keys: Sequence[str
 def gather(session: Session, batch_id: str, moment: datetime) -> None:
     """Queue the one stage that brings the faces of an archive together, once nothing of it is still to be looked at."""
     batch = session.get_one(Batch, batch_id)
-    if batch.kind != KIND or batch.open or not batch.options.get("cluster"):
+    if batch.kind != KIND or batch.open or not batch.options.get("cluster") or batch.options.get("people_of"):
         return
     others = aliased(Stage)
     unfinished = select(others.id).where(

@@ -1,0 +1,102 @@
+"""Stage `cluster`: finds the people of an archive among its faces; the best of them serve as their references.
+
+One item of the batch does it for all, once every photo was looked at; then all of them go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+from sqlalchemy.orm import Session
+
+from fpga_models.faces.clusters import Cluster, find_people, quality
+from orchestrator.errors import ConsentError
+from orchestrator.ledger import cache, photos
+from orchestrator.ledger.base import new_id
+from orchestrator.ledger.claims import Claim, Next
+from orchestrator.ledger.rows_photos import ArchivePerson
+from workers.lease import Lease
+from workers.stages.base import Done, Ended, Tools, one_by_one, version_of
+
+LEAST_SIDE = 24
+"""Faces with a shorter side are no references [ours]."""
+LIKENESS = 0.85
+"""Share of the preset's accept threshold that faces of one person reach on average [ours]."""
+
+
+def cluster(tools: Tools, held: Sequence[Claim], lease: Lease) -> Iterator[Ended]:
+    """Find the people of one archive."""
+    return one_by_one(tools, held, lease, lambda c: _gather(tools, c))
+
+
+def _gather(tools: Tools, c: Claim) -> Done:
+    if not c.options.get("attestation"):  # asked at submit, and again where it is used
+        raise ConsentError("nobody stated that the unknown people of this archive may be restored")
+    version = version_of(tools, c)
+    encoder = tools.engine.faces(version).encoder_sha256
+    faces = _faces(tools, c)
+    fit = [face for face in faces if face["side"] >= LEAST_SIDE]
+    vectors = np.stack([face["vector"] for face in fit]) if fit else np.zeros((0, 512), np.float32)
+    people = find_people(
+        vectors,
+        [face["quality"] for face in fit],
+        [face["photo"] for face in fit],
+        likeness=LIKENESS * version.manifest["verdict"]["accept"],
+    )
+    rows = [_row(tools, c, number, one, fit, encoder) for number, one in enumerate(people, start=1)]
+
+    def effect(session: Session, moment: datetime) -> Next:
+        session.add_all(ArchivePerson(**row, created_at=moment) for row in rows)
+        return photos.go_on(session, c, moment)
+
+    return Done(result={"people": len(rows), "faces": len(faces), "fit": len(fit)}, effect=effect)
+
+
+def _row(
+    tools: Tools, c: Claim, number: int, one: Cluster, fit: Sequence[dict[str, Any]], encoder: str
+) -> dict[str, Any]:
+    data_key = tools.vault.new_key()
+    return {
+        "id": new_id("arp"),
+        "owner": c.owner,
+        "batch_id": c.batch_id,
+        "number": number,
+        "encoder": encoder,
+        "faces": [[fit[index]["item"], fit[index]["face"], round(fit[index]["quality"], 2)] for index in one.best],
+        "data_key": data_key,
+        "data": tools.vault.seal(data_key, one.vector.tobytes()),
+    }
+
+
+def _faces(tools: Tools, c: Claim) -> list[dict[str, Any]]:
+    """Return every face of the archive once: the same picture in two files counts as one photo."""
+    found: list[dict[str, Any]] = []
+    seen: set[str] = set()
+    with tools.ledger.read() as session:
+        for item_id, said in photos.ingested(session, c.batch_id):
+            if said["pixels_sha256"] in seen:
+                continue
+            seen.add(said["pixels_sha256"])
+            kept = cache.find(session, c.owner, said["faces_key"])
+            if kept is None or not kept.row.data:
+                continue
+            listed = kept.row.facts["faces"]
+            vectors = np.frombuffer(tools.vault.open(kept.row.data_key, kept.row.data), np.float32)
+            rows = vectors.reshape(len(listed), -1) if listed else []
+            for index, (face, vector) in enumerate(zip(listed, rows, strict=True)):
+                left, top, right, bottom = face["box"]
+                side = min(right - left, bottom - top)
+                found.append(
+                    {
+                        "item": item_id,
+                        "photo": said["pixels_sha256"],
+                        "face": index,
+                        "side": side,
+                        "quality": quality(side, face["score"], face["sharpness"]),
+                        "vector": vector,
+                    }
+                )
+    return found

@@ -1,0 +1,98 @@
+"""Stage `ingest_photo`: decodes a photo in a guarded process and finds its faces; each picture is looked at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+import cv2
+import numpy as np
+from sqlalchemy.orm import Session
+
+from fpga_models.diir.detection import find_faces
+from fpga_models.diir.picture import Image
+from fpga_models.faces import Face, FacePack
+from fpga_models.faces.alignment import align
+from orchestrator.ledger import cache
+from orchestrator.ledger.cache import NewResult
+from orchestrator.ledger.claims import Claim, Next
+from orchestrator.ledger.photos import ORDINALS
+from workers.lease import Lease
+from workers.photo import Decoded
+from workers.stages.base import Done, Ended, Tools, one_by_one, version_of
+from workers.stages.photo_bytes import decoded
+
+VERSION = 1
+"""Raised whenever the same picture would give other faces."""
+
+
+def ingest_photo(tools: Tools, held: Sequence[Claim], lease: Lease) -> Iterator[Ended]:
+    """Look at the photos of these claims, one after the other."""
+    pack = tools.engine.faces(version_of(tools, held[0]))
+    return one_by_one(tools, held, lease, lambda c: _look(tools, c, pack))
+
+
+def _look(tools: Tools, c: Claim, pack: FacePack) -> Done:
+    photo = decoded(tools, c)
+    key = cache.result_key(
+        "faces",
+        VERSION,
+        networks=list(pack.settings.sha256.values()),
+        params={},
+        input_sha256=photo.pixels_sha256,
+        profile=tools.engine.profile(),
+    )
+    with tools.ledger.read() as session:
+        kept = None if c.options.get("force") else cache.find(session, c.owner, key)
+    new = None if kept else _found(tools, c, photo.rgb, pack, key)
+    listed = new.facts["faces"] if new else kept.row.facts["faces"] if kept else []
+    said = _said(photo, key, listed, kept.row.item_id if kept else None)
+
+    def effect(session: Session, moment: datetime) -> Next:
+        if new is not None:
+            cache.keep(session, c.owner, new, [], moment)
+        if c.options.get("cluster") and not c.options.get("people_of"):
+            return Next(wait=True)
+        return Next(stage="restore", ordinal=ORDINALS["restore"])
+
+    return Done(result=said, effect=effect)
+
+
+def _said(photo: Decoded, key: str, listed: Sequence[dict[str, Any]], reused_from: str | None) -> dict[str, Any]:
+    return {
+        "width": photo.rgb.shape[1],
+        "height": photo.rgb.shape[0],
+        "pixels_sha256": photo.pixels_sha256,
+        "phash": photo.phash,
+        "facts": photo.facts,
+        "notes": list(photo.notes),
+        "faces_key": key,
+        "faces": len(listed),
+        "reused_from": reused_from,
+    }
+
+
+def _found(tools: Tools, c: Claim, rgb: Image, pack: FacePack, key: str) -> NewResult:
+    """Find and embed the faces; the embeddings are sealed."""
+    faces = find_faces(pack, rgb)
+    vectors = np.stack([face.embedding for face in faces]) if faces else np.zeros((0, 512), np.float32)
+    data_key = tools.vault.new_key()
+    return NewResult(
+        key=key,
+        stage="faces",
+        item_id=c.item_id,
+        facts={"encoder": pack.encoder_sha256, "faces": [_facts(rgb, face) for face in faces]},
+        data_key=data_key,
+        data=tools.vault.seal(data_key, vectors.astype(np.float32).tobytes()),
+    )
+
+
+def _facts(rgb: Image, face: Face) -> dict[str, Any]:
+    grey = cv2.cvtColor(align(rgb, face.kps5), cv2.COLOR_RGB2GRAY)
+    return {
+        "box": np.round(face.box.astype(float), 2).tolist(),
+        "kps5": np.round(face.kps5.astype(float), 3).tolist(),
+        "score": round(face.score, 4),
+        "sharpness": round(float(cv2.Laplacian(grey, cv2.CV_64F).var()), 2),
+    }

@@ -1,0 +1,110 @@
+"""Whose face is whose: people of the library with their consent, people of the archive by their faces."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fpga_models.diir.pairing import Reference, pair
+from fpga_models.diir.settings import RESTORE
+from fpga_models.faces import Face
+from orchestrator.errors import ModelError, StageError
+from orchestrator.ledger import identities, photos
+from orchestrator.ledger.claims import Claim
+from orchestrator.ledger.session import now
+from workers.stages.base import Tools
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Person:
+    """Somebody a face may belong to.
+
+    Attributes:
+        vector: (E,) unit-length embedding.
+        identity: id in the library, or None.
+        number: of a person known only by the faces of this archive, or None.
+    """
+
+    vector: Floats
+    identity: str | None = None
+    number: int | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return who it is, for records: ids only, and where the references came from."""
+        if self.identity is not None:
+            return {"identity": self.identity, "references": "library"}
+        return {"archive_person": self.number, "references": "best faces of this archive"}
+
+
+def known_people(tools: Tools, c: Claim, encoder: str) -> list[Person]:
+    """Return everybody that faces of this batch may be paired with; consent is asked now.
+
+    Raises:
+        ConsentError: somebody does not allow it any more, or was erased.
+        ModelError: embedded by another recogniser.
+    """
+    wanted = list(c.options.get("identities", ()))
+    wanted += [who for rule in c.params.get("swap", ()) for who in (rule.get("from"), rule["to"]) if who]
+    with tools.ledger.read() as session:
+        vectors = identities.embeddings(
+            session,
+            c.owner,
+            wanted,
+            scope=c.options["task"],
+            encoder=encoder,
+            moment=now(session),
+            unseal=tools.vault.open,
+        )
+        found = photos.people(session, c.options.get("people_of") or c.batch_id) if c.options.get("cluster") else ()
+    people = [Person(vector=vectors[i], identity=i) for i in dict.fromkeys(wanted) if i in vectors]
+    for row in found:
+        if row.encoder != encoder:
+            raise ModelError("the faces of this archive were compared by another recogniser", code="encoder_mismatch")
+        people.append(
+            Person(vector=np.frombuffer(tools.vault.open(row.data_key, row.data), np.float32), number=row.number)
+        )
+    return people
+
+
+def pair_faces(faces: Sequence[Face], people: Sequence[Person], c: Claim) -> dict[int, int]:
+    """Return index of the person by index of the face, by the rules of the batch; faces of nobody are left out.
+
+    Raises:
+        StageError: a rule of a swap names a face that is not there.
+    """
+    if rules := c.params.get("swap"):
+        return dict(_swapped(faces, people, rule) for rule in rules)
+    if not faces or not people:
+        return {}
+    references = [Reference(embedding=person.vector) for person in people]
+    if c.options.get("everyone"):
+        likeness = np.stack([face.embedding for face in faces]) @ people[0].vector
+        return {int(likeness.argmax()): 0}
+    return pair(faces, references, RESTORE)
+
+
+def _swapped(faces: Sequence[Face], people: Sequence[Person], rule: Mapping[str, Any]) -> tuple[int, int]:
+    by_id = {person.identity: index for index, person in enumerate(people)}
+    to = by_id[rule["to"]]
+    if rule.get("face") is not None:
+        if rule["face"] >= len(faces):
+            raise StageError(
+                f"the map names face {rule['face']}, the photo shows {len(faces)}", code="swap_face_missing"
+            )
+        return int(rule["face"]), to
+    if not faces:
+        raise StageError("no face was found in the photo, so none can be swapped", code="no_face")
+    if rule.get("from"):
+        replaced = [Reference(embedding=people[by_id[rule["from"]]].vector)]
+        found = pair(faces, replaced, RESTORE)
+        if not found:
+            raise StageError("nobody in the photo resembles the person to be replaced", code="swap_person_missing")
+        return next(iter(found)), to
+    sides = [float(np.prod(face.box[2:] - face.box[:2])) for face in faces]
+    return int(np.argmax(sides)), to

@@ -1,0 +1,143 @@
+"""What the stages of a photo share: its original, its faces from the ledger, and small results in the byte store."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import numpy as tensors
+
+from fpga_models.faces import Face
+from orchestrator.errors import InputError, StageError
+from orchestrator.ledger import artifacts, cache, photos
+from orchestrator.ledger.claims import Claim
+from orchestrator.storage import content_key
+from workers.photo import Decoded, Patch, PhotoLimits, decode_photo
+from workers.stages.base import Tools
+
+TENSORS = "application/octet-stream"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredBytes:
+    """Bytes in the store; the artifact is pending until a transaction refers to it."""
+
+    artifact_id: str
+    key: str
+    sha256: str
+
+    def as_json(self) -> dict[str, str]:
+        """Return what a later stage needs to read them."""
+        return {"artifact_id": self.artifact_id, "key": self.key, "sha256": self.sha256}
+
+
+def limits(tools: Tools) -> PhotoLimits:
+    """Return what one photo may take."""
+    return PhotoLimits(pixels=tools.settings.max_photo_pixels, file_bytes=tools.settings.max_photo_bytes)
+
+
+def original(tools: Tools, c: Claim) -> bytes:
+    """Return the bytes of the source file.
+
+    Raises:
+        InputError: `original_missing`, the source could not be read when the batch was made.
+        NotFoundError, TransientError: the store does not have them, or does not answer.
+    """
+    kept = c.params.get("original")
+    if kept is None:
+        raise InputError("the file could not be read; restore its source again", code="original_missing")
+    return tools.store.get(kept["key"], sha256=kept["sha256"])
+
+
+def decoded(tools: Tools, c: Claim) -> Decoded:
+    """Return the photo as the networks see it.
+
+    Raises:
+        InputError: it cannot be decoded.
+    """
+    return decode_photo(original(tools, c), limits(tools))
+
+
+def ingested(tools: Tools, c: Claim) -> dict[str, Any]:
+    """Return what ingest found, here or, for a photo that is done again, in the batch before.
+
+    Raises:
+        StageError: `ingest_missing`.
+    """
+    if "ingested" in c.params:
+        found: dict[str, Any] = c.params["ingested"]
+        return found
+    with tools.ledger.read() as session:
+        said = photos.said(session, c.item_id, "ingest_photo")
+    if said is None:
+        raise StageError(f"item {c.item_id} was never looked at", code="ingest_missing")
+    return said
+
+
+def kept_faces(tools: Tools, owner: str, key: str) -> list[Face] | None:
+    """Return the faces of a photo as they were found once, or None where they were erased."""
+    with tools.ledger.read() as session:
+        kept = cache.find(session, owner, key)
+    if kept is None or kept.row.data is None:
+        return None
+    listed = kept.row.facts["faces"]
+    vectors = np.frombuffer(tools.vault.open(kept.row.data_key, kept.row.data), np.float32).reshape(len(listed), -1)
+    return [
+        Face(
+            box=np.asarray(face["box"], np.float32),
+            kps5=np.asarray(face["kps5"], np.float32),
+            score=face["score"],
+            embedding=vector,
+        )
+        for face, vector in zip(listed, vectors, strict=True)
+    ]
+
+
+def store_bytes(tools: Tools, owner: str, data: bytes, suffix: str, media_type: str) -> StoredBytes:
+    """Put bytes under their hash.
+
+    Raises:
+        StoreUnavailableError: the store is full or cannot be reached.
+    """
+    sha256 = hashlib.sha256(data).hexdigest()
+    key = content_key(owner, sha256, suffix)
+    artifact_id = artifacts.reserve(
+        tools.ledger, owner=owner, sha256=sha256, key=key, size=len(data), media_type=media_type
+    )
+    tools.store.put(key, data, media_type=media_type, sha256=sha256)
+    return StoredBytes(artifact_id=artifact_id, key=key, sha256=sha256)
+
+
+def pack_patches(patches: list[Patch]) -> bytes:
+    """Return pieces as one safetensors file, places included."""
+    state: dict[str, NDArray[Any]] = {}
+    for number, patch in enumerate(patches):
+        state[f"{number}.rgba"] = np.ascontiguousarray(patch.rgba)
+        state[f"{number}.place"] = np.array([patch.left, patch.top], np.int32)
+    return tensors.save(state)
+
+
+def read_patches(tools: Tools, stored: dict[str, str] | None) -> list[Patch]:
+    """Return the pieces that `pack_patches` wrote; none where nothing was stored."""
+    if stored is None:
+        return []
+    state = tensors.load(tools.store.get(stored["key"], sha256=stored["sha256"]))
+    return [
+        Patch(left=int(state[f"{n}.place"][0]), top=int(state[f"{n}.place"][1]), rgba=state[f"{n}.rgba"])
+        for n in range(len(state) // 2)
+    ]
+
+
+def patched(rgb: NDArray[np.uint8], patches: list[Patch]) -> NDArray[np.uint8]:
+    """Return a copy of an upright photo with the pieces laid over it."""
+    result = rgb.copy()
+    for patch in patches:
+        height, width = patch.rgba.shape[:2]
+        window = result[patch.top : patch.top + height, patch.left : patch.left + width]
+        weight = patch.rgba[..., 3:].astype(np.float32) / 255
+        mixed = window + weight * (patch.rgba[..., :3].astype(np.float32) - window)
+        window[:] = np.where(weight > 0, np.round(mixed), window).astype(np.uint8)
+    return result

@@ -1,0 +1,140 @@
+"""Stage `publish_photo`: writes the restored photo in its own format, with its metadata, as the item's output."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import update
+from sqlalchemy.orm import Session
+
+from orchestrator.errors import StageError
+from orchestrator.ledger import artifacts, photos
+from orchestrator.ledger.base import new_id
+from orchestrator.ledger.claims import Claim, Next
+from orchestrator.ledger.rows import Item, ModelVersion, Output
+from workers.lease import Lease
+from workers.photo import Encoded, OutputOptions, encode_photo
+from workers.stages.base import Done, Ended, Tools, one_by_one, version_of
+from workers.stages.generate import SOFTWARE
+from workers.stages.photo_bytes import ingested, limits, original, read_patches, store_bytes
+
+SUFFIXES = {
+    "image/jpeg": ".jpg",
+    "image/png": ".png",
+    "image/webp": ".webp",
+    "image/tiff": ".tif",
+    "image/gif": ".gif",
+    "image/bmp": ".bmp",
+    "image/avif": ".avif",
+    "image/heif": ".heic",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Story:
+    """What the stages before said of one photo."""
+
+    found: dict[str, Any]
+    made: dict[str, Any]
+    scored: dict[str, Any]
+    version: ModelVersion
+
+
+def publish_photo(tools: Tools, held: Sequence[Claim], lease: Lease) -> Iterator[Ended]:
+    """Write the photos of these claims, one after the other."""
+    return one_by_one(tools, held, lease, lambda c: _publish(tools, c))
+
+
+def _publish(tools: Tools, c: Claim) -> Done:
+    story = _story(tools, c)
+    data = original(tools, c)
+    options = OutputOptions(format=c.options.get("format", "same"), gps=c.options.get("gps", "keep"))
+    rows = []
+    for number, candidate in enumerate(story.made["candidates"]):
+        record = _record(tools, c, story, number)
+        patches = read_patches(tools, candidate["patches"])
+        encoded = encode_photo(data, patches, record=record, options=options, limits=limits(tools))
+        rows.append(_output(tools, c, story, number, encoded, record))
+    chosen = story.scored["chosen"]
+    best = story.scored["candidates"][chosen]
+
+    def effect(session: Session, moment: datetime) -> Next:
+        for row in rows:
+            artifacts.confirm(session, row["artifact_id"])
+            session.add(Output(**row, created_at=moment))
+        session.flush()
+        session.execute(
+            update(Item)
+            .where(Item.id == c.item_id)
+            .values(output_id=rows[chosen]["id"], verdict=best["verdict"], similarity=best["similarity"])
+        )
+        return Next()
+
+    said = {"outside": rows[chosen]["scores"]["outside"], "suffix": rows[chosen]["scores"]["suffix"]}
+    return Done(result=said, effect=effect)
+
+
+def _story(tools: Tools, c: Claim) -> Story:
+    with tools.ledger.read() as session:
+        made = photos.said(session, c.item_id, "restore")
+        scored = photos.said(session, c.item_id, "score_photo")
+    if made is None or scored is None:
+        raise StageError(f"item {c.item_id} was not restored and scored", code="restore_missing")
+    return Story(found=ingested(tools, c), made=made, scored=scored, version=version_of(tools, c))
+
+
+def _output(
+    tools: Tools, c: Claim, story: Story, number: int, encoded: Encoded, record: dict[str, Any]
+) -> dict[str, Any]:
+    stored = store_bytes(tools, c.owner, encoded.data, SUFFIXES[encoded.media_type], encoded.media_type)
+    judged = story.scored["candidates"][number]
+    scores = {
+        **judged,
+        "outside": encoded.outside,
+        "suffix": encoded.suffix,
+        "changed": encoded.changed,
+        "notes": [*c.params.get("notes", ()), *story.found["notes"], *encoded.notes],
+        "previews": story.scored["previews"] if number == story.scored["chosen"] else None,
+        "reused_from": story.made["reused_from"],
+    }
+    return {
+        "id": new_id("out"),
+        "item_id": c.item_id,
+        "batch_id": c.batch_id,
+        "owner": c.owner,
+        "round": number,
+        "artifact_id": stored.artifact_id,
+        "token": c.token,
+        "width": story.found["width"],
+        "height": story.found["height"],
+        "seed": story.made["candidates"][number]["seed"],
+        "model_version_id": story.version.id,
+        "record": record,
+        "verdict": judged["verdict"],
+        "similarity": judged["similarity"],
+        "scores": scores,
+    }
+
+
+def _record(tools: Tools, c: Claim, story: Story, number: int) -> dict[str, Any]:
+    """Everything that says how this picture came to be; people by id, files by hash, no name and no path."""
+    return {
+        "schema": "fpga/restored/1",
+        "software": SOFTWARE,
+        "batch": c.batch_id,
+        "item": c.item_id,
+        "task": c.options["task"],
+        "preset": c.preset,
+        "model_version": story.version.id,
+        "model_sha256": story.version.tensor_sha256,
+        "source_sha256": c.params["original"]["sha256"],
+        "seed": story.made["candidates"][number]["seed"],
+        "params": {"fidelity": c.options.get("fidelity"), **story.made["settings"]},
+        "faces": story.scored["candidates"][number]["faces"],
+        "verdict": story.scored["candidates"][number]["verdict"],
+        "reused_from": story.made["reused_from"],
+        "profile": tools.engine.profile(),
+    }

@@ -1,0 +1,269 @@
+"""Stage `restore`: DIIR on the faces of a photo; what it changed is kept as small pieces, the photo stays as it is.
+
+Faces, inverted crops and finished pieces are taken from earlier work where that depends on the same things.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+from sqlalchemy.orm import Session
+
+from fpga_models.diir import PRESETS, DiirResult, DiirSettings, Inversions, Reference, Restorer
+from fpga_models.diir.dial import at_fidelity
+from fpga_models.errors import ModelError as NetworkError
+from fpga_models.faces import Face
+from orchestrator.errors import FpgaError, StageError
+from orchestrator.ledger import cache, photos
+from orchestrator.ledger.cache import NewResult
+from orchestrator.ledger.claims import Claim, Next
+from orchestrator.ledger.photos import ORDINALS
+from orchestrator.ledger.rows import ModelVersion
+from workers.lease import Lease
+from workers.photo import patches_of
+from workers.stages.base import Done, DrainedError, Ended, Tools, version_of
+from workers.stages.people import Person, known_people, pair_faces
+from workers.stages.photo_bytes import TENSORS, decoded, ingested, kept_faces, pack_patches, store_bytes
+
+VERSION = 1
+"""Raised whenever the same faces, people and settings would give other pieces."""
+SKIPPED = {
+    "face_too_small": "The face is smaller than was asked for; it stays.",
+    "good_already": "The face resembles its person well enough; it stays.",
+    "no_reference": "No reference belongs to this face.",
+}
+
+
+class StoppedError(Exception):
+    """The claim was cancelled, paused or lost in the middle."""
+
+
+@dataclass(kw_only=True)
+class Job:
+    """One photo under way: what is known of it, and what was used again."""
+
+    c: Claim
+    version: ModelVersion
+    found: dict[str, Any]
+    settings: DiirSettings
+    faces: list[Face]
+    people: list[Person]
+    pairs: dict[int, int]
+    skipped: dict[int, str]
+
+
+def restore(tools: Tools, held: Sequence[Claim], lease: Lease) -> Iterator[Ended]:
+    """Restore the photos of these claims, one after the other; the faces of one photo go through as one batch."""
+    version = version_of(tools, held[0])
+    restorer = Restorer(tools.engine.portraits(version), tools.engine.faces(version))
+    for c in held:
+        if tools.draining():
+            raise DrainedError
+        if c.stage_id in lease.stopped:
+            continue
+        try:
+            yield c, _restore(tools, c, version, restorer, lease)
+        except StoppedError:
+            continue
+        except NetworkError as error:
+            yield c, StageError(str(error), code=error.code)
+        except FpgaError as error:
+            yield c, error
+
+
+def _restore(tools: Tools, c: Claim, version: ModelVersion, restorer: Restorer, lease: Lease) -> Done:
+    began = time.monotonic()
+    job = _job(tools, c, version, restorer)
+    inversions, kept_from = _inversions(tools, job)
+    shown = sorted({who for index in job.pairs.values() if (who := job.people[index].identity)})
+    photos.link(tools.ledger, c, shown, [job.found["faces_key"]])
+    made = [_candidate(tools, job, number, restorer, inversions, lease) for number in range(_candidates(job))]
+    results = [new for _, new in made if new]
+    if inversions.made:
+        stored = store_bytes(tools, c.owner, inversions.to_bytes(), ".safetensors", TENSORS)
+        results.append(
+            NewResult(key=_inversion_key(tools, job), stage="invert", item_id=c.item_id, artifact_id=stored.artifact_id)
+        )
+    said = {
+        "settings": asdict(job.settings),
+        "candidates": [candidate for candidate, _ in made],
+        "reused_from": {
+            "faces": job.found["reused_from"],
+            "inversion": kept_from if inversions.found else None,
+            "result": made[0][0]["reused_from"] if made else None,
+        },
+        "inversions": {"reused": inversions.found, "made": inversions.made},
+        "seconds": round(time.monotonic() - began, 3),
+        "artifacts": [new.artifact_id for new in results if new.artifact_id],
+    }
+
+    def effect(session: Session, moment: datetime) -> Next:
+        for new in results:
+            cache.keep(session, c.owner, new, shown, moment)
+        cache.show(session, c.owner, [candidate["key"] for candidate, _ in made if candidate["key"]], shown)
+        return Next(stage="score_photo", ordinal=ORDINALS["score_photo"])
+
+    return Done(result=said, effect=effect)
+
+
+def _job(tools: Tools, c: Claim, version: ModelVersion, restorer: Restorer) -> Job:
+    """Bring together what is known: faces, people with their consent of this moment, who is who, what stays."""
+    found = ingested(tools, c)
+    faces = kept_faces(tools, c.owner, found["faces_key"])
+    if faces is None:
+        faces = restorer.faces(decoded(tools, c).rgb)
+    people = known_people(tools, c, restorer.pack.encoder_sha256)
+    pairs = pair_faces(faces, people, c)
+    good = c.options.get("good")
+    if good is None:
+        good = version.manifest["verdict"]["accept"]
+    skipped: dict[int, str] = {}
+    for index, face in enumerate(faces):
+        side = float(min(face.box[2:] - face.box[:2]))
+        if index not in pairs:
+            skipped[index] = "no_reference"
+        elif side < float(c.options.get("min_face", 0)):
+            skipped[index] = "face_too_small"
+        elif c.options["task"] == "restore" and float(face.embedding @ people[pairs[index]].vector) >= good:
+            skipped[index] = "good_already"
+    settings = at_fidelity(PRESETS[c.options["task"]], float(c.options.get("fidelity", 0.5)))
+    return Job(
+        c=c,
+        version=version,
+        found=found,
+        settings=replace(settings, pairing="map"),
+        faces=faces,
+        people=people,
+        pairs=pairs,
+        skipped=skipped,
+    )
+
+
+def _candidates(job: Job) -> int:
+    """Number of versions to make: one where nothing is to be changed."""
+    return int(job.c.options.get("candidates", 1)) if len(job.skipped) < len(job.pairs | job.skipped) else 1
+
+
+def _candidate(
+    tools: Tools, job: Job, number: int, restorer: Restorer, inversions: Inversions, lease: Lease
+) -> tuple[dict[str, Any], NewResult | None]:
+    """Return one version of the photo's faces, and what to keep of it where it was not there before."""
+    # by the picture, not by its name: the same photo in two files is restored once
+    c, seed = job.c, (job.c.seed + int(job.found["pixels_sha256"][:7], 16) + number) % 2**31
+    mapping = {face: who for face, who in job.pairs.items() if face not in job.skipped}
+    if not mapping:
+        return {"seed": seed, "faces": _reports(job, None), "patches": None, "key": None, "reused_from": None}, None
+    key = _key(tools, job, mapping, seed)
+    with tools.ledger.read() as session:
+        kept = None if c.options.get("force") else cache.find(session, c.owner, key)
+    if kept is not None:
+        stored = kept.artifact
+        patches = {"artifact_id": stored.id, "key": stored.key, "sha256": stored.sha256} if stored else None
+        facts = kept.row.facts
+        return {**facts, "seed": seed, "patches": patches, "key": key, "reused_from": kept.row.item_id}, None
+    result = _edit(tools, job, mapping, seed, restorer, inversions, lease)
+    pieces = patches_of(np.ascontiguousarray(result.image, np.uint8), result.mask)
+    written = store_bytes(tools, c.owner, pack_patches(pieces), ".safetensors", TENSORS) if pieces else None
+    facts = {"faces": _reports(job, result)}
+    new = NewResult(
+        key=key,
+        stage="restore",
+        item_id=c.item_id,
+        facts=facts,
+        artifact_id=written.artifact_id if written else None,
+    )
+    patches = written.as_json() if written else None
+    return {**facts, "seed": seed, "patches": patches, "key": key, "reused_from": None}, new
+
+
+def _edit(
+    tools: Tools,
+    job: Job,
+    mapping: Mapping[int, int],
+    seed: int,
+    restorer: Restorer,
+    inversions: Inversions,
+    lease: Lease,
+) -> DiirResult:
+    def on_step(done: int, planned: int) -> None:
+        if tools.draining():
+            raise DrainedError
+        if job.c.stage_id in lease.stopped:
+            raise StoppedError
+        lease.progress(job.c, done / (planned + 1))
+
+    return restorer.restore(
+        decoded(tools, job.c).rgb,
+        [Reference(embedding=person.vector) for person in job.people],
+        settings=job.settings,
+        mapping=mapping,
+        seed=seed,
+        on_step=on_step,
+        faces=job.faces,
+        inversions=inversions,
+    )
+
+
+def _reports(job: Job, result: DiirResult | None) -> list[dict[str, Any]]:
+    """Return what happened to each face, from left to right."""
+    reports = []
+    for index, face in enumerate(job.faces):
+        done = result.faces[index] if result and index not in job.skipped else None
+        who = job.pairs.get(index)
+        outcome = done.outcome if done else job.skipped[index]
+        reports.append(
+            {
+                "box": np.round(face.box.astype(float), 1).tolist(),
+                "kps5": np.round(face.kps5.astype(float), 2).tolist(),
+                "person": None if who is None else job.people[who].as_json(),
+                "outcome": outcome,
+                "reason": done.reason if done else SKIPPED[outcome],
+                "before": None if who is None else round(float(face.embedding @ job.people[who].vector), 4),
+                "t_star": done.t_star if done else None,
+                "attempts": done.attempts if done else 0,
+            }
+        )
+    return reports
+
+
+def _inversions(tools: Tools, job: Job) -> tuple[Inversions, str | None]:
+    """Return the paths that were climbed for this photo before, and the item that did it."""
+    with tools.ledger.read() as session:
+        kept = None if job.c.options.get("force") else cache.find(session, job.c.owner, _inversion_key(tools, job))
+    if kept is None or kept.artifact is None:
+        return Inversions(), None
+    data = tools.store.get(kept.artifact.key, sha256=kept.artifact.sha256)
+    return Inversions.from_bytes(data), kept.row.item_id
+
+
+def _inversion_key(tools: Tools, job: Job) -> str:
+    return cache.result_key(
+        "invert",
+        VERSION,
+        networks=[job.version.tensor_sha256],
+        params={},
+        input_sha256=job.found["pixels_sha256"],
+        profile=tools.engine.profile(),
+    )
+
+
+def _key(tools: Tools, job: Job, mapping: Mapping[int, int], seed: int) -> str:
+    people = {
+        str(face): hashlib.sha256(job.people[who].vector.astype(np.float32).tobytes()).hexdigest()
+        for face, who in mapping.items()
+    }
+    who = {str(face): job.people[index].as_json() for face, index in job.pairs.items()}
+    return cache.result_key(
+        "restore",
+        VERSION,
+        networks=[job.version.tensor_sha256],
+        params={"settings": asdict(job.settings), "people": people, "who": who, "skipped": job.skipped, "seed": seed},
+        input_sha256=job.found["pixels_sha256"],
+        profile=tools.engine.profile(),
+    )

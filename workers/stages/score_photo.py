@@ -1,0 +1,119 @@
+"""Stage `score_photo`: looks at a restored photo and says whether its faces are now those of their people.
+
+Verdict [ours]: `unchanged` where nothing was to be done, `accepted` where every face that was to be restored resembles
+its person as much as the preset's measured threshold asks, `rejected` where one is gone or is somebody else's now,
+`needs_review` in between.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from sqlalchemy.orm import Session
+
+from fpga_models.diir.detection import find_faces
+from fpga_models.faces import FacePack
+from fpga_models.metrics.assignment import ABSENT, match_places
+from orchestrator.errors import StageError
+from orchestrator.ledger import artifacts, photos
+from orchestrator.ledger.claims import Claim, Next
+from orchestrator.ledger.photos import ORDINALS
+from workers.lease import Lease
+from workers.stages.base import Done, Ended, Tools, one_by_one, version_of
+from workers.stages.people import Person, known_people
+from workers.stages.photo_bytes import StoredBytes, decoded, patched, read_patches, store_bytes
+
+PREVIEW_PX = 720
+ORDER = ("accepted", "unchanged", "needs_review", "rejected")
+UNTOUCHED = ("no_reference", "face_too_small", "good_already")
+
+
+def score_photo(tools: Tools, held: Sequence[Claim], lease: Lease) -> Iterator[Ended]:
+    """Score the photos of these claims, one after the other."""
+    return one_by_one(tools, held, lease, lambda c: _score(tools, c))
+
+
+def _score(tools: Tools, c: Claim) -> Done:
+    version = version_of(tools, c)
+    pack = tools.engine.faces(version)
+    with tools.ledger.read() as session:
+        made = photos.said(session, c.item_id, "restore")
+    if made is None:
+        raise StageError(f"item {c.item_id} was not restored", code="restore_missing")
+    people = known_people(tools, c, pack.encoder_sha256)
+    rgb = decoded(tools, c).rgb
+    pictures = [patched(rgb, read_patches(tools, candidate["patches"])) for candidate in made["candidates"]]
+    scored = [
+        _judge(pack, picture, candidate["faces"], people, version.manifest["verdict"])
+        for picture, candidate in zip(pictures, made["candidates"], strict=True)
+    ]
+    chosen = min(range(len(scored)), key=lambda n: (ORDER.index(scored[n]["verdict"]), -(scored[n]["similarity"] or 0)))
+    previews = [_preview(tools, c.owner, picture) for picture in (rgb, pictures[chosen])]
+    said = {
+        "candidates": scored,
+        "chosen": chosen,
+        "previews": {name: kept.as_json() for name, kept in zip(("before", "after"), previews, strict=True)},
+        "artifacts": [kept.artifact_id for kept in previews],
+    }
+
+    def effect(session: Session, _: datetime) -> Next:
+        for kept in previews:
+            artifacts.confirm(session, kept.artifact_id)
+        return Next(stage="publish_photo", ordinal=ORDINALS["publish_photo"])
+
+    return Done(result=said, effect=effect)
+
+
+def _judge(
+    pack: FacePack,
+    picture: NDArray[np.uint8],
+    reports: Sequence[dict[str, Any]],
+    people: Sequence[Person],
+    thresholds: dict[str, Any],
+) -> dict[str, Any]:
+    """Return the verdict on one version, with each face's similarity before and after."""
+    changed = [report for report in reports if report["outcome"] not in UNTOUCHED]
+    if not changed:
+        return {"verdict": "unchanged", "reason": _why_unchanged(reports), "similarity": None, "faces": list(reports)}
+    seen = find_faces(pack, picture)
+    places = np.array([face.kps5 for face in seen], np.float32).reshape(-1, 5, 2)
+    matched = match_places(np.array([report["kps5"] for report in changed], np.float32), places)
+    by_name = {str(person.as_json()): index for index, person in enumerate(people)}
+    verdict, least, faces = "accepted", 1.0, []
+    for report, index in zip(changed, matched, strict=True):
+        own = by_name[str(report["person"])]
+        cosines = None if index == ABSENT else np.array([seen[index].embedding @ person.vector for person in people])
+        after = 0.0 if cosines is None else round(float(cosines[own]), 4)
+        lost = cosines is None or int(cosines.argmax()) != own
+        this = "rejected" if report["outcome"] == "changed" and lost else "accepted"
+        if this == "accepted" and (report["outcome"] != "changed" or after < thresholds["accept"]):
+            this = "needs_review"
+        verdict, least = max(verdict, this, key=ORDER.index), min(least, after)
+        faces.append({**report, "after": after, "verdict": this})
+    rest = [report for report in reports if report["outcome"] in UNTOUCHED]
+    return {"verdict": verdict, "reason": None, "similarity": least, "faces": faces + rest}
+
+
+def _why_unchanged(reports: Sequence[dict[str, Any]]) -> dict[str, str]:
+    if not reports:
+        return {"code": "no_face", "message": "no face was found in the photo; it comes back as it was"}
+    codes = {report["outcome"] for report in reports}
+    if codes == {"no_reference"}:
+        return {"code": "no_reference", "message": "nobody that may be restored was recognised in the photo"}
+    code = "good_already" if "good_already" in codes else "face_too_small"
+    return {"code": code, "message": "every known face is good already, or smaller than was asked for"}
+
+
+def _preview(tools: Tools, owner: str, rgb: NDArray[np.uint8]) -> StoredBytes:
+    """Store a small JPEG for contact sheets and pages."""
+    image = Image.fromarray(rgb)
+    image.thumbnail((PREVIEW_PX, PREVIEW_PX), Image.Resampling.LANCZOS)
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=88)
+    return store_bytes(tools, owner, out.getvalue(), ".jpg", "image/jpeg")
