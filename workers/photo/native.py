@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import struct
 import warnings
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -20,6 +21,7 @@ from PIL import Image
 
 from orchestrator.errors import InputError
 from orchestrator.pictures import BROKEN, PHOTO_MEDIA_TYPES, photo_format, unsupported_format
+from workers.photo.containers import PNG_SIGNATURE
 
 Model = Literal["L", "RGB", "CMYK"]
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
@@ -172,6 +174,8 @@ def _check_tiff(image: Image.Image) -> None:
 
 
 def _pixels(image: Image.Image, data: bytes, form: str, orientation: int) -> tuple[Pixels, Model]:
+    if form == "PNG":
+        _check_png(data)
     if _is_deep(image, data, form):
         return _deep(data, form)
     image.load()
@@ -188,6 +192,18 @@ def _pixels(image: Image.Image, data: bytes, form: str, orientation: int) -> tup
     pixels = array[..., None] if array.ndim == 2 else array
     model: Model = "CMYK" if wanted == "CMYK" else "L" if wanted in ("L", "LA") else "RGB"
     return turned(pixels, orientation), model
+
+
+def _check_png(data: bytes) -> None:
+    """Compare the checksums of the pixels' chunks, which decoders pass over."""
+    place = len(PNG_SIGNATURE)
+    while place + 12 <= len(data):
+        length, kind = struct.unpack_from(">L4s", data, place)
+        end = place + 8 + length
+        checked = kind in (b"IHDR", b"PLTE", b"IDAT") and end + 4 <= len(data)
+        if checked and zlib.crc32(memoryview(data)[place + 4 : end]) != struct.unpack_from(">L", data, end)[0]:
+            raise InputError("the picture is damaged inside: a checksum is wrong", code="image_corrupt")
+        place = end + 4
 
 
 def _turned_back(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
