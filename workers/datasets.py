@@ -8,6 +8,7 @@ from pathlib import Path
 from fpga_models.errors import ModelError as NetworkError
 from fpga_models.idzoom.materialise import ShardFile
 from fpga_models.idzoom.materialise import materialise as unpack
+from fpga_models.idzoom.recipe import materialise_recipe
 from orchestrator.errors import ConflictError, InputError, NotFoundError, TransientError
 from orchestrator.ledger import datasets
 from orchestrator.ledger.rows import Artifact
@@ -29,12 +30,13 @@ def materialise(tools: Tools, version_id: str, vae: Path, cache: Path, report: C
 
     Raises:
         ConflictError: `dataset_tainted`, it holds a person who has withdrawn.
-        InputError: it is a recipe without pictures (`data_set_is_recipe`), an object of it is missing or damaged
-            (`shard_corrupt`), or what is in them does not fit.
+        InputError: an object of it is missing or damaged (`shard_corrupt`), or what is in them does not fit.
         TransientError: the store cannot be reached, or the disk is full.
     """
     version, files = _files(tools, version_id)
     folder = cache / version.content_sha256
+    if not files:
+        return _drawn(tools, version, folder, report)
     fetched = cache / "shards" / version.content_sha256
     if not fetched.is_dir():
         _fetch(tools, version, files, fetched, report)
@@ -60,14 +62,21 @@ def _files(tools: Tools, version_id: str) -> tuple[DataSetVersion, dict[str, Art
                 f"data set version {version.id} holds a person who has withdrawn", code="dataset_tainted"
             )
         if version.index_artifact_id is None:
-            raise InputError(
-                f"data set version {version.id} is a recipe without pictures; build it with `fpga dataset build`",
-                code="data_set_is_recipe",
-            )
+            return version, {}
         files = {"index.parquet": session.get_one(Artifact, version.index_artifact_id)}
         for shard, artifact in datasets.shards(session, version.id):
             files[f"{shard.position:05d}.tar"] = artifact
         return version, files
+
+
+def _drawn(tools: Tools, version: DataSetVersion, folder: Path, report: Callable[[float], None]) -> Path:
+    """Draw a version that is a recipe of the renderer."""
+    recipe, preset = version.facts["recipe"], tools.settings.models_dir / version.preset
+    try:
+        with full_disk_is_transient(folder):
+            return materialise_recipe(recipe["seed"], recipe["count"], preset, folder, report=report)
+    except NetworkError as error:
+        raise InputError(f"data set version {version.id}: {error}", code=error.code) from error
 
 
 def _fetch(

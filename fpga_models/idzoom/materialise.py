@@ -192,20 +192,23 @@ def _write_piece(folder: Path, shard: ShardFile, people: dict[str, tuple[str, li
     if shown:
         for name, values in rows.items():
             np.save(folder / f"{name}.npy", np.stack(values))
-        np.save(folder / "latents.npy", _latents(np.stack(rows["images"]), vae))
+        np.save(folder / "latents.npy", latents_of(np.stack(rows["images"]), vae))
         np.save(folder / "embeddings.npy", np.stack(faces["embedding"]).astype(np.float16))
     (folder / "views.json").write_text(json.dumps({"views": shown, "faces": faces["person"]}, ensure_ascii=False))
     (folder / "whole").touch()
 
 
+def latents_of(images: NDArray[np.uint8], vae: MiniVAE) -> NDArray[np.float16]:
+    """Latents (N, C, h, w) of pictures (N, H, W, 3) RGB: the mode of what the encoder says, as the UNet sees them."""
+    return np.concatenate([_encode(images[start : start + BATCH], vae) for start in range(0, len(images), BATCH)])
+
+
 @torch.inference_mode()
-def _latents(images: NDArray[np.uint8], vae: MiniVAE) -> NDArray[np.float16]:
-    found = []
-    for start in range(0, len(images), BATCH):
-        pixels = torch.from_numpy(images[start : start + BATCH].astype(np.float32) / 127.5 - 1).permute(0, 3, 1, 2)
-        encoded = vae.encode(pixels.contiguous(memory_format=torch.channels_last)).latent_dist.mode()
-        found.append(encoded.numpy().astype(np.float16))
-    return np.concatenate(found)
+def _encode(images: NDArray[np.uint8], vae: MiniVAE) -> NDArray[np.float16]:
+    pixels = torch.from_numpy(images.astype(np.float32) / 127.5 - 1).permute(0, 3, 1, 2)
+    encoded = vae.encode(pixels.contiguous(memory_format=torch.channels_last)).latent_dist.mode()
+    found: NDArray[np.float16] = encoded.numpy().astype(np.float16)
+    return found
 
 
 def _assemble(pieces: Sequence[Path], out: Path) -> None:

@@ -96,7 +96,8 @@ def _open(folder: Path, spec: Spec, mode: Literal["r", "r+"]) -> Arrays:
     return {name: np.load(folder / f"{name}.npy", mmap_mode=mode) for name in spec}
 
 
-def _create(folder: Path, spec: Spec, count: int) -> None:
+def create_arrays(folder: Path, spec: Spec, count: int) -> None:
+    """Make the empty arrays of a folder for `count` rows."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, (shape, dtype) in spec.items():
         np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, (count, *shape)).flush()
@@ -173,7 +174,7 @@ def _in_parallel(work: Callable[[range], list[str]], count: int, workers: int, t
 
 def render_scenes(folder: Path, count: int, seed: int, identities: range, workers: int) -> None:
     """Write `count` scenes of these people under `folder`."""
-    _create(folder, SCENE_ARRAYS, count)
+    create_arrays(folder, SCENE_ARRAYS, count)
     work = partial(write_scenes, folder, seed=seed, identities=identities)
     with (folder / "captions.jsonl").open("w") as lines:
         for caption in _in_parallel(work, count, workers, f"{count} scenes"):
@@ -183,7 +184,7 @@ def render_scenes(folder: Path, count: int, seed: int, identities: range, worker
 def render_crops(folder: Path, seed: int, identities: range, per_identity: int, workers: int) -> None:
     """Write aligned crops of these people under `folder`, ordered by identity."""
     count = len(identities) * per_identity
-    _create(folder, CROP_ARRAYS, count)
+    create_arrays(folder, CROP_ARRAYS, count)
     work = partial(write_crops, folder, seed=seed, identities=identities, per_identity=per_identity)
     for _ in _in_parallel(work, count, workers, f"{count} crops"):
         pass

@@ -1,0 +1,86 @@
+"""A version that is a recipe of the renderer, as the folder that training reads: drawn, embedded and encoded anew.
+
+The same arrays as the steps of `python -m fpga_models.mini` leave, without the pictures of the crops in between.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fpga_models.faces.pack import FacePack
+from fpga_models.idzoom.materialise import REFERENCES, latents_of
+from fpga_models.synthetic.dataset import (
+    SCENE_ARRAYS,
+    TRAIN_IDENTITIES,
+    aligned_crop,
+    create_arrays,
+    write_scenes,
+)
+from fpga_models.vae import MiniVAE
+
+AT_ONCE = 64
+Report = Callable[[float], None]
+
+
+def materialise_recipe(seed: int, count: int, preset: Path, out: Path, *, report: Report = lambda share: None) -> Path:
+    """Draw the first `count` scenes of a seed and write the training folder; a whole one that is there is kept.
+
+    Args:
+        preset: folder of the preset whose recogniser embeds the people and whose autoencoder encodes the pictures.
+        report: called with the share done in [0, 1].
+
+    Raises:
+        FacePackError, OSError: the preset is not whole, or the disk is full.
+    """
+    marker = out / "materialised.json"
+    facts = {"seed": seed, "count": count}
+    if marker.is_file() and json.loads(marker.read_text()) == facts:
+        return out
+    shutil.rmtree(out, ignore_errors=True)
+    (out / "latents").mkdir(parents=True)
+    _draw(out, seed, count, MiniVAE.from_pretrained(preset / "vae", low_cpu_mem_usage=False).float(), report)
+    shown = np.unique(np.load(out / "scenes" / "identity.npy"))
+    np.save(out / "embeddings.npy", _embed(seed, shown[shown >= 0].tolist(), FacePack.load(preset / "faces"), report))
+    marker.write_text(json.dumps(facts))
+    return out
+
+
+def _draw(out: Path, seed: int, count: int, vae: MiniVAE, report: Report) -> None:
+    create_arrays(out / "scenes", SCENE_ARRAYS, count)
+    images = np.load(out / "scenes" / "images.npy", mmap_mode="r")
+    latents = None
+    with (out / "scenes" / "captions.jsonl").open("w") as lines:
+        for start in range(0, count, AT_ONCE):
+            indices = range(start, min(start + AT_ONCE, count))
+            for caption in write_scenes(out / "scenes", indices, seed, TRAIN_IDENTITIES):
+                lines.write(json.dumps({"caption": caption}) + "\n")
+            encoded = latents_of(images[indices.start : indices.stop], vae)
+            if latents is None:
+                shape = (count, *encoded.shape[1:])
+                latents = np.lib.format.open_memmap(out / "latents" / "scenes.npy", "w+", np.float16, shape)
+            latents[indices.start : indices.stop] = encoded
+            report(0.5 * indices.stop / count)
+    assert latents is not None, "a recipe draws at least one picture"
+    latents.flush()
+
+
+def _embed(seed: int, shown: Sequence[int], faces: FacePack, report: Report) -> NDArray[np.float16]:
+    """Embeddings (P, 8, 512) of the people who are shown, zeros for others, each from crops that no scene shows."""
+    found = np.zeros((len(TRAIN_IDENTITIES), REFERENCES, 512), np.float16)
+    for done, person in enumerate(shown):
+        first = person * REFERENCES
+        crops = []
+        for index in range(first, first + REFERENCES):
+            rng = np.random.default_rng([seed, 1, index])
+            face_px = float(np.exp(rng.uniform(np.log(18), np.log(90))))
+            crops.append(aligned_crop(rng, TRAIN_IDENTITIES[person], face_px))
+        found[person] = faces.embed_crops(crops)
+        if done % AT_ONCE == 0:
+            report(0.5 + 0.5 * done / len(shown))
+    return found
