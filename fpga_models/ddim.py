@@ -2,7 +2,8 @@
 
     x0 = (z_t - sqrt(1-abar_t) eps) / sqrt(abar_t),    z_s = sqrt(abar_s) x0 + sqrt(1-abar_s) eps
 
-Inversion undoes exactly what sampling would do with the same network output. Knows a table of noise levels and nothing of networks. Timestep -1 means the clean end.
+Inversion undoes exactly what sampling would do with the same network output. Knows a table of noise levels and nothing
+of networks. Timestep -1 means the clean end.
 """
 
 from __future__ import annotations

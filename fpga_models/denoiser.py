@@ -6,7 +6,7 @@ states into a `Condition` once; `forward` runs one step. It knows nothing of sch
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from fpga_models.hint import HintAdapter
 from fpga_models.id_adapter import IdAdapter
+from fpga_models.local_tokens import LocalConfig
 from fpga_models.multi_id_attention import IdentityCondition, eject, inject, mask_shares
 
 
@@ -26,11 +27,22 @@ class People:
         embeddings: (B, K, E), unit length; zero for the unconditional branch.
         masks: (B, K, h, w) in [0, 1] on the latent grid.
         scales: (B, K) id_scale.
+        crops: (B, K, 3, 112, 112) aligned faces in [-1, 1] for the local tokens, zero for a person without; None if
+            there are none at all.
+        local_scales: (B, K) strength of the local tokens; None means `scales`.
+        local_keep: (B, K, m) 1 keeps a local token, 0 drops it (in training); None keeps all.
     """
 
     embeddings: Tensor
     masks: Tensor
     scales: Tensor
+    crops: Tensor | None = None
+    local_scales: Tensor | None = None
+    local_keep: Tensor | None = None
+
+    def nobody(self) -> People:
+        """The same places without anybody: zero embeddings, no local tokens."""
+        return replace(self, embeddings=torch.zeros_like(self.embeddings), crops=None, local_keep=None)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -43,23 +55,13 @@ class Condition:
 
     def select(self, rows: Tensor) -> Condition:
         """The condition of some rows of the batch."""
-        who = self.identity
-        return Condition(
-            text=self.text[rows],
-            identity=IdentityCondition(tokens=who.tokens[rows], masks=who.masks[rows], scales=who.scales[rows]),
-            hint=self.hint[rows],
-        )
+        return Condition(text=self.text[rows], identity=self.identity.select(rows), hint=self.hint[rows])
 
     def join(self, other: Condition) -> Condition:
         """Both batches as one, this one first."""
-        mine, theirs = self.identity, other.identity
         return Condition(
             text=torch.cat([self.text, other.text]),
-            identity=IdentityCondition(
-                tokens=torch.cat([mine.tokens, theirs.tokens]),
-                masks=torch.cat([mine.masks, theirs.masks]),
-                scales=torch.cat([mine.scales, theirs.scales]),
-            ),
+            identity=self.identity.join(other.identity),
             hint=torch.cat([self.hint, other.hint]),
         )
 
@@ -82,6 +84,12 @@ class Denoiser(nn.Module):
         eject(self.unet, self._previous)
         return self.unet
 
+    def add_local(self, config: LocalConfig) -> None:
+        """Grow a fresh local branch on the identity adapter; the output stays the same until it is trained."""
+        self.id_adapter.add_local(config)
+        eject(self.unet, self._previous)
+        self._previous = inject(self.unet, self.id_adapter)
+
     def prepare(self, *, text: Tensor, people: People, control: Tensor, flags: Tensor) -> Condition:
         """Project the identities and the control image once.
 
@@ -92,10 +100,19 @@ class Denoiser(nn.Module):
             flags: (B, 2) modality flags.
         """
         shares = mask_shares(people.masks, *people.masks.shape[-2:]) * people.scales[:, :, None, None]
-        tokens = self.id_adapter.image_proj(people.embeddings)
+        local = None
+        if self.id_adapter.local is not None and people.crops is not None:
+            local = self.id_adapter.local(people.crops, people.local_keep)
+        who = IdentityCondition(
+            tokens=self.id_adapter.image_proj(people.embeddings),
+            masks=people.masks,
+            scales=people.scales,
+            local=local,
+            local_scales=people.local_scales,
+        )
         return Condition(
             text=text,
-            identity=IdentityCondition(tokens=tokens, masks=people.masks, scales=people.scales),
+            identity=who,
             hint=self.hint(control, flags, people.embeddings, shares),
         )
 

@@ -1,7 +1,8 @@
 """The identity adapter: a face embedding becomes tokens, with their own key and value in each cross-attention layer.
 
 One safetensors file in the IP-Adapter key layout: `image_proj.*` is the projector (here the FaceID form, proj.0,
-proj.2, norm), `ip_adapter.N.to_{k,v}_ip.weight` the layers, N odd in the order of `unet.attn_processors`.
+proj.2, norm), `ip_adapter.N.to_{k,v}_ip.weight` the layers, N odd in the order of `unet.attn_processors`. The local
+branch, where there is one, lies under `local.*`, which stock diffusers does not look at (local_tokens.py).
 Knows nothing of masks: multi_id_attention.py says where a person acts.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -19,6 +20,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fpga_models.errors import WeightsError
+from fpga_models.id_layers import IdKeyValue, IdLayers, cross_attention_sizes
+from fpga_models.local_tokens import LocalConfig, LocalTokens
 from fpga_models.weights import read_safetensors
 
 
@@ -34,6 +37,7 @@ class IdAdapterConfig:
     tokens: int = 4
     hidden_multiple: int = 1
     input_scale: float = 1.0
+    local: LocalConfig | None = None
 
 
 class IdProjector(nn.Module):
@@ -58,34 +62,19 @@ class IdProjector(nn.Module):
         return tokens
 
 
-class IdKeyValue(nn.Module):
-    """Key and value projections of the identity tokens for one cross-attention layer."""
-
-    def __init__(self, cross_attention_dim: int, hidden_size: int) -> None:
-        super().__init__()
-        self.to_k_ip = nn.Linear(cross_attention_dim, hidden_size, bias=False)
-        self.to_v_ip = nn.Linear(cross_attention_dim, hidden_size, bias=False)
-
-
-def cross_attention_sizes(unet: UNet2DConditionModel) -> dict[str, int]:
-    """Hidden size of every cross-attention layer, by processor name, in the order that numbers the IP-Adapter keys."""
-    return {
-        name: unet.get_submodule(name.removesuffix(".processor")).to_q.out_features
-        for name in unet.attn_processors
-        if name.endswith("attn2.processor")
-    }
-
-
 class IdAdapter(nn.Module):
-    """Projector and per-layer key/value projections for one UNet."""
+    """Projector and per-layer key/value projections for one UNet, and the local branch if there is one."""
 
     def __init__(self, config: IdAdapterConfig, *, cross_attention_dim: int, hidden_sizes: list[int]) -> None:
         super().__init__()
         self.config = config
+        self.cross_attention_dim = cross_attention_dim
+        self.hidden_sizes = hidden_sizes
         self.image_proj = IdProjector(config, cross_attention_dim)
-        self.ip_adapter = nn.ModuleDict(
-            {str(2 * i + 1): IdKeyValue(cross_attention_dim, size) for i, size in enumerate(hidden_sizes)}
-        )
+        self.ip_adapter = IdLayers(cross_attention_dim, hidden_sizes)
+        self.local: LocalTokens | None = None
+        if config.local:
+            self.add_local(config.local)
 
     @classmethod
     def for_unet(cls, unet: UNet2DConditionModel, config: IdAdapterConfig) -> IdAdapter:
@@ -93,9 +82,16 @@ class IdAdapter(nn.Module):
         sizes = list(cross_attention_sizes(unet).values())
         return cls(config, cross_attention_dim=unet.config.cross_attention_dim, hidden_sizes=sizes)
 
+    def add_local(self, config: LocalConfig) -> None:
+        """Grow a fresh local branch, which changes nothing until it is trained; takes the place of an older one."""
+        self.local = LocalTokens(
+            config, cross_attention_dim=self.cross_attention_dim, hidden_sizes=self.hidden_sizes
+        ).to(next(self.parameters()))
+        self.config = replace(self.config, local=config)
+
     def layers(self) -> list[IdKeyValue]:
         """The key/value projections in the order of `cross_attention_sizes`."""
-        return [layer for layer in self.ip_adapter.values() if isinstance(layer, IdKeyValue)]
+        return self.ip_adapter.in_order()
 
     def save(self, path: Path, *, dtype: torch.dtype, metadata: Mapping[str, str]) -> None:
         """Write one safetensors file that stock diffusers' `load_ip_adapter` also understands."""
@@ -138,4 +134,13 @@ def _config_of(state: Mapping[str, Tensor], cross_attention_dim: int, path: Path
         embedding_dim=first.shape[1],
         tokens=max(1, last.shape[0] // cross_attention_dim),
         hidden_multiple=max(1, first.shape[0] // first.shape[1]),
+        local=_local_config_of(state),
     )
+
+
+def _local_config_of(state: Mapping[str, Tensor]) -> LocalConfig | None:
+    queries = state.get("local.resampler.latents")
+    if queries is None or queries.ndim != 3:
+        return None
+    depth = sum(key.startswith("local.resampler.layers.") and key.endswith(".0.to_q.weight") for key in state)
+    return LocalConfig(tokens=queries.shape[1], width=queries.shape[2], depth=depth)

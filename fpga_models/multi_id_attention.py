@@ -1,10 +1,11 @@
 """MGMICA, Mask Guided Multi-ID Cross Attention: each person acts only where their mask is.
 
-    out = Attn(text) + sum_k id_scale_k * M_k / max(sum_j M_j, 1) * A_k      [paper: the idea; ours: this form]
+    out = Attn(text) + sum_k M_k / max(sum_j M_j, 1) * (id_scale_k * A_k + local_scale_k * L_k) [ours]
 
-with one softmax per identity. All identities go through one batched attention: the weight of a person is multiplied
-into the probabilities of that person's tokens, so the sum over k is the ordinary product with the values.
-`inject` and `eject` are exact inverses on a stock UNet.
+The idea is the paper's, this form is ours. A_k attends to the global tokens of person k, L_k to the local ones if the
+adapter has that branch, each with a softmax of its own. All people go through one batched attention: the weight of a
+person is multiplied into the probabilities of that person's tokens, so the sum over k is the ordinary product with the
+values. Keys and values of the tokens are computed once per condition. `inject` and `eject` are exact inverses.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fpga_models.errors import PlacementError
-from fpga_models.id_adapter import IdAdapter, IdKeyValue, cross_attention_sizes
+from fpga_models.id_adapter import IdAdapter
+from fpga_models.id_layers import IdKeyValue, cross_attention_sizes
 
 EXPLICIT_SCORES = 256 * 1024
 """Up to this many scores per head, two matrix products beat the fused kernel on a CPU (head width 32, measured)."""
@@ -35,12 +37,17 @@ class IdentityCondition:
         tokens: (B, K, n, D) identity tokens; padding people may hold anything, their mask is zero.
         masks: (B, K, H, W) in [0, 1] on the latent grid.
         scales: (B, K) id_scale of each person.
+        local: (B, K, m, D) local tokens, zero for a person without; None leaves the local branch out.
+        local_scales: (B, K) strength of the local tokens; None means `scales`.
     """
 
     tokens: Tensor
     masks: Tensor
     scales: Tensor
-    _weights: dict[int, Tensor] = field(default_factory=dict, repr=False)
+    local: Tensor | None = None
+    local_scales: Tensor | None = None
+    _shares: dict[int, Tensor] = field(default_factory=dict, repr=False)
+    _projected: dict[IdKeyValue, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         if self.masks.shape[:2] != self.tokens.shape[:2] or self.scales.shape != self.tokens.shape[:2]:
@@ -51,11 +58,54 @@ class IdentityCondition:
 
     def weights(self, cells: int) -> Tensor:
         """Weight of every person in every cell of the layer that has `cells` cells: (B, cells, K)."""
-        if cells not in self._weights:
+        return self._share(cells) * self.scales[:, None]
+
+    def local_weights(self, cells: int) -> Tensor:
+        """The same for the local tokens, which have a strength of their own."""
+        return self._share(cells) * (self.scales if self.local_scales is None else self.local_scales)[:, None]
+
+    def key_value(self, layer: IdKeyValue, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values (B, K*n, C) of this condition in one layer: computed once, as no timestep enters them."""
+        if layer not in self._projected:
+            flat = tokens.flatten(1, 2)
+            pair = layer.to_k_ip(flat), layer.to_v_ip(flat)
+            if torch.is_grad_enabled():
+                return pair
+            self._projected[layer] = pair
+        return self._projected[layer]
+
+    def select(self, rows: Tensor) -> IdentityCondition:
+        """The condition of some rows of the batch."""
+        return IdentityCondition(
+            tokens=self.tokens[rows],
+            masks=self.masks[rows],
+            scales=self.scales[rows],
+            local=None if self.local is None else self.local[rows],
+            local_scales=None if self.local_scales is None else self.local_scales[rows],
+        )
+
+    def join(self, other: IdentityCondition) -> IdentityCondition:
+        """Both batches as one, this one first; where only one of them has local tokens, the other's are zero."""
+        with_local = self if self.local is not None else other
+        joined = None
+        if with_local.local is not None:
+            empty = torch.zeros_like(with_local.local[:1])
+            parts = [empty.expand(len(c.tokens), -1, -1, -1) if c.local is None else c.local for c in (self, other)]
+            joined = torch.cat(parts)
+        strengths = [c.scales if c.local_scales is None else c.local_scales for c in (self, other)]
+        return IdentityCondition(
+            tokens=torch.cat([self.tokens, other.tokens]),
+            masks=torch.cat([self.masks, other.masks]),
+            scales=torch.cat([self.scales, other.scales]),
+            local=joined,
+            local_scales=torch.cat(strengths),
+        )
+
+    def _share(self, cells: int) -> Tensor:
+        if cells not in self._shares:
             height, width = _grid(self.masks.shape[-2], self.masks.shape[-1], cells)
-            shares = mask_shares(self.masks, height, width) * self.scales[:, :, None, None]
-            self._weights[cells] = rearrange(shares, "b k h w -> b (h w) k")
-        return self._weights[cells]
+            self._shares[cells] = rearrange(mask_shares(self.masks, height, width), "b k h w -> b (h w) k")
+        return self._shares[cells]
 
 
 def mask_shares(masks: Tensor, height: int, width: int) -> Tensor:
@@ -108,27 +158,44 @@ class AttentionProcessor:
 class MultiIdAttentionProcessor(AttentionProcessor):
     """Cross-attention with the masked identity term; holds the layer's projections, owns none of the UNet."""
 
-    def __init__(self, projections: IdKeyValue) -> None:
+    def __init__(self, projections: IdKeyValue, local: IdKeyValue | None = None) -> None:
         self.projections = projections
+        self.local = local
 
     def identity_term(self, query: Tensor, heads: int, scale: float, identity: IdentityCondition) -> Tensor:
-        """sum_k weight_k * softmax(q K_k^T / sqrt(d)) V_k for query (B, N, C); returns (B, N, C)."""
-        tokens = identity.tokens.flatten(1, 2)  # (B, K*n, D)
-        key = _split_heads(self.projections.to_k_ip(tokens), heads)  # (B, h, K*n, d)
-        value = _split_heads(self.projections.to_v_ip(tokens), heads)
-        scores = (_split_heads(query, heads) @ key.transpose(-1, -2)) * scale  # (B, h, N, K*n)
-        per_person = rearrange(scores, "b h m (k n) -> b h m k n", n=identity.tokens.shape[2]).softmax(-1)
-        weights = identity.weights(query.shape[1]).to(per_person.dtype)  # (B, N, K)
-        weighted = (per_person * weights[:, None, :, :, None]).flatten(-2)
-        return _merge_heads(weighted @ value)
+        """sum_k weight_k * softmax(q K_k^T / sqrt(d)) V_k for query (B, N, C), global and local; returns (B, N, C)."""
+        q, cells = _split_heads(query, heads), query.shape[1]
+        pair = identity.key_value(self.projections, identity.tokens)
+        term = _per_person(q, *pair, identity.weights(cells), scale)
+        if self.local is not None and identity.local is not None:
+            pair = identity.key_value(self.local, identity.local)
+            term = term + _per_person(q, *pair, identity.local_weights(cells), scale)
+        return _merge_heads(term)
+
+
+def _per_person(query: Tensor, key: Tensor, value: Tensor, weights: Tensor, scale: float) -> Tensor:
+    """All people in one attention, a softmax for each.
+
+    query (B, h, N, d), key and value (B, K*n, C), weights (B, N, K); returns (B, h, N, d).
+    """
+    k, v = _split_heads(key, query.shape[1]), _split_heads(value, query.shape[1])
+    scores = (query @ k.transpose(-1, -2)) * scale  # (B, h, N, K*n)
+    per_person = rearrange(scores, "b h m (k n) -> b h m k n", k=weights.shape[-1]).softmax(-1)
+    weighted = (per_person * weights.to(per_person.dtype)[:, None, :, :, None]).flatten(-2)
+    return weighted.to(v.dtype) @ v
 
 
 def inject(unet: UNet2DConditionModel, adapter: IdAdapter) -> Mapping[str, Any]:
     """Put MGMICA processors on every attention layer of `unet`; returns the previous ones, for `eject`."""
     previous = dict(unet.attn_processors)
-    layers = dict(zip(cross_attention_sizes(unet), adapter.layers(), strict=True))
+    local = adapter.local.layers.in_order() if adapter.local else [None] * len(adapter.layers())
+    pairs = zip(adapter.layers(), local, strict=True)
+    layers = dict(zip(cross_attention_sizes(unet), pairs, strict=True))
     unet.set_attn_processor(
-        {name: MultiIdAttentionProcessor(layers[name]) if name in layers else AttentionProcessor() for name in previous}
+        {
+            name: MultiIdAttentionProcessor(*layers[name]) if name in layers else AttentionProcessor()
+            for name in previous
+        }
     )
     return previous
 

@@ -25,6 +25,7 @@ from fpga_models import ddim, weights
 from fpga_models.control import CONTROL_MODES, ControlMode, Marks, control_flags, control_image, region_mask
 from fpga_models.denoiser import Condition, Denoiser, People
 from fpga_models.errors import EmbeddingError, PlacementError, RequestError
+from fpga_models.faces.alignment import CROP_SIDE
 from fpga_models.hint import HintAdapter
 from fpga_models.id_adapter import IdAdapter
 from fpga_models.presets import Preset, read_preset
@@ -46,6 +47,8 @@ class PersonSlot:
         skeleton: (18, 3) OpenPose joints in pixels with visibility, or None.
         mask: (H, W) in [0, 1], where this person acts; without it, a feathered ellipse around the face points.
         id_scale: strength of this person, on top of the request's.
+        crop: (112, 112, 3) uint8 RGB, the face in ArcFace's frame (`faces.align`), for the local tokens; without it, or
+            where the adapter has no local branch, the embedding alone acts.
     """
 
     embedding: NDArray[np.floating]
@@ -53,6 +56,7 @@ class PersonSlot:
     skeleton: NDArray[np.floating] | None = None
     mask: NDArray[np.floating] | None = None
     id_scale: float = 1.0
+    crop: NDArray[np.uint8] | None = None
 
     def marks(self) -> Marks:
         """The keypoints alone."""
@@ -61,7 +65,7 @@ class PersonSlot:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PortraitRequest:
-    """One picture. `guidance` 1 means none; `id_scale` 0 means nobody in particular."""
+    """One picture. `guidance` 1 means none; `id_scale` and `local_scale` 0 mean nobody in particular."""
 
     prompt: str
     people: tuple[PersonSlot, ...]
@@ -72,6 +76,7 @@ class PortraitRequest:
     steps: int = 20
     guidance: float = 2.0
     id_scale: float = 1.0
+    local_scale: float = 1.0
     control: ControlMode = "landmark"
 
 
@@ -83,7 +88,7 @@ class Running:
     latents: Tensor  # (B, C, h, w)
     guidance: Tensor  # (B, 1, 1, 1)
     guided: Condition
-    unguided: Condition
+    both: Condition  # the guided rows, then the unguided ones
 
     def without(self, dropped: Collection[int]) -> Running:
         """The same batch without these requests."""
@@ -94,7 +99,7 @@ class Running:
             latents=self.latents[rows],
             guidance=self.guidance[rows],
             guided=self.guided.select(rows),
-            unguided=self.unguided.select(rows),
+            both=self.both.select(torch.cat([rows, rows + len(self.indices)])),
         )
 
 
@@ -209,13 +214,12 @@ class PortraitPipeline:
     def _start(self, requests: Sequence[PortraitRequest], masked: bool) -> Running:
         """Noise and conditions of a fresh batch."""
         people = self.people(requests, masked=masked)
-        nobody = replace(people, embeddings=torch.zeros_like(people.embeddings))
         control, flags = self._controls(requests)
         conditions = [
             self.denoiser.prepare(text=self.encode_text(prompts), people=who, control=control, flags=flags)
             for prompts, who in (
                 ([request.prompt for request in requests], people),
-                ([request.negative_prompt for request in requests], nobody),
+                ([request.negative_prompt for request in requests], people.nobody()),
             )
         ]
         guidance = torch.tensor([request.guidance for request in requests], device=self.device, dtype=torch.float32)
@@ -224,7 +228,7 @@ class PortraitPipeline:
             latents=torch.stack([self.noise(request) for request in requests]).to(self.device),
             guidance=guidance[:, None, None, None],
             guided=conditions[0],
-            unguided=conditions[1],
+            both=conditions[0].join(conditions[1]),
         )
 
     def _predict(self, running: Running, timestep: int) -> Tensor:
@@ -232,7 +236,7 @@ class PortraitPipeline:
         latents = running.latents.to(self.dtype)
         if bool((running.guidance == 1).all()):
             return self._ask(latents, timestep, running.guided).float()
-        both = self._ask(torch.cat([latents, latents]), timestep, running.guided.join(running.unguided))
+        both = self._ask(torch.cat([latents, latents]), timestep, running.both)
         guided, unguided = both.float().chunk(2)
         return unguided + running.guidance * (guided - unguided)
 
@@ -254,24 +258,30 @@ class PortraitPipeline:
         return torch.randn(shape, generator=torch.Generator("cpu").manual_seed(request.seed))
 
     def people(self, requests: Sequence[PortraitRequest], *, masked: bool = True) -> People:
-        """Embeddings, latent-size masks and scales of a batch, padded to one number of people with zero masks."""
+        """Embeddings, crops, latent-size masks and scales, padded to one number of people with zero masks."""
         most = max(1, *(len(request.people) for request in requests))
         factor = self.preset.latent_factor
         cells = requests[0].height // factor, requests[0].width // factor
         width = self.denoiser.id_adapter.config.embedding_dim
         embeddings = torch.zeros(len(requests), most, width)
         masks = torch.zeros(len(requests), most, *cells)
-        scales = torch.ones(len(requests), most)
+        scales, local_scales = torch.ones(len(requests), most), torch.ones(len(requests), most)
+        crops = torch.zeros(len(requests), most, 3, CROP_SIDE, CROP_SIDE)
         for row, request in enumerate(requests):
             for place, person in enumerate(request.people):
                 embeddings[row, place] = unit_embedding(person.embedding, width)
                 region = torch.from_numpy(person_mask(person, request.width, request.height))
                 masks[row, place] = F.adaptive_max_pool2d(region[None], cells)[0] if masked else 1.0
                 scales[row, place] = request.id_scale * person.id_scale
+                local_scales[row, place] = request.local_scale * person.id_scale
+                if person.crop is not None:
+                    crops[row, place] = crop_planes(person.crop)
         return People(
             embeddings=embeddings.to(self.device, self.dtype),
             masks=masks.to(self.device, self.dtype),
             scales=scales.to(self.device, self.dtype),
+            crops=crops.to(self.device, self.dtype) if bool(crops.any()) else None,
+            local_scales=local_scales.to(self.device, self.dtype),
         )
 
     def _controls(self, requests: Sequence[PortraitRequest]) -> tuple[Tensor, Tensor]:
@@ -309,8 +319,8 @@ def check_request(request: PortraitRequest, preset: Preset) -> None:
         raise RequestError(f"{len(request.people)} people: preset {preset.name} places at most {preset.max_people}.")
     if request.control not in CONTROL_MODES:
         raise RequestError(f"Control {request.control!r}: one of {', '.join(CONTROL_MODES)} wanted.")
-    for name in ("steps", "guidance", "id_scale"):
-        low, high = preset.limits[name]
+    for name in ("steps", "guidance", "id_scale", "local_scale"):
+        low, high = preset.limits["id_scale" if name == "local_scale" else name]
         if not low <= (got := getattr(request, name)) <= high:
             raise RequestError(f"{name} {got}: {low} to {high} wanted.")
 
@@ -327,6 +337,18 @@ def unit_embedding(embedding: NDArray[np.floating], width: int) -> Tensor:
     if not np.isfinite(norm) or norm == 0:
         raise EmbeddingError(f"An embedding of length {norm}: finite numbers, not all zero, wanted.")
     return torch.from_numpy((embedding / norm).astype(np.float32))
+
+
+def crop_planes(crop: NDArray[np.uint8]) -> Tensor:
+    """An aligned crop as the local branch reads it, (3, 112, 112) float32 in [-1, 1].
+
+    Raises:
+        EmbeddingError: another shape or type.
+    """
+    wanted = (CROP_SIDE, CROP_SIDE, 3)
+    if crop.shape != wanted or crop.dtype != np.uint8:
+        raise EmbeddingError(f"An aligned crop of {crop.dtype} {crop.shape}: uint8 {wanted} wanted.")
+    return torch.from_numpy(crop.astype(np.float32) / 127.5 - 1).permute(2, 0, 1)
 
 
 def person_mask(person: PersonSlot, width: int, height: int) -> NDArray[np.float32]:

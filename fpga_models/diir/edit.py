@@ -10,7 +10,7 @@ Knows nothing of the picture that the crops come from, nor of whether the result
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -40,6 +40,7 @@ class CropEdit:
         embedding: (E,) the wanted identity.
         current: (E,) the identity that the face has now, with which the path is inverted if the settings say so.
         seed: of the fresh noise.
+        crop: (112, 112, 3) aligned face of the wanted identity for the local tokens, or None.
     """
 
     pixels: Image
@@ -48,6 +49,7 @@ class CropEdit:
     embedding: Floats
     current: Floats
     seed: int
+    crop: Image | None = None
 
 
 def steps_to(schedule: ddim.Schedule, t_star: float, steps: int) -> list[tuple[int, int]]:
@@ -84,7 +86,7 @@ def edit_crops(
         inversions: paths that were climbed before; those of these crops are taken from it, the others added to it.
     """
     pairs = steps_to(pipeline.schedule, t_star, settings.steps_at(t_star))
-    wanted, nobody = _conditions(pipeline, crops, settings, [crop.embedding for crop in crops])
+    wanted, nobody = _conditions(pipeline, crops, settings)
     path = _path(pipeline, crops, pairs, settings, Inversions() if inversions is None else inversions, on_step)
     fresh = torch.stack([_noise(crop.seed, path[0].shape[1:]) for crop in crops]).to(path[0])
     mask = latent_masks(crops, (path[0].shape[2], path[0].shape[3])).to(path[0])
@@ -128,23 +130,23 @@ def latent_masks(crops: Sequence[CropEdit], cells: tuple[int, int]) -> Tensor:
 
 
 def _conditions(
-    pipeline: PortraitPipeline, crops: Sequence[CropEdit], settings: DiirSettings, identities: Sequence[Floats]
+    pipeline: PortraitPipeline, crops: Sequence[CropEdit], settings: DiirSettings, *, current: bool = False
 ) -> tuple[Condition, Condition]:
-    """With and without these identities, one per crop; text, landmarks and places are the same in both."""
+    """With and without the wanted (or `current`) identities; text, landmarks and places are the same in both."""
     mode: ControlMode = "landmark" if settings.landmarks else "none"
     requests = [
         PortraitRequest(
             prompt=settings.prompt,
-            people=(PersonSlot(embedding=identity, kps5=crop.kps5),),
+            people=(_slot(crop, current),),
             width=crop.pixels.shape[1],
             height=crop.pixels.shape[0],
             seed=crop.seed,
             id_scale=settings.id_scale,
+            local_scale=settings.local_scale,
         )
-        for crop, identity in zip(crops, identities, strict=True)
+        for crop in crops
     ]
     people = pipeline.people(requests)
-    nobody = replace(people, embeddings=torch.zeros_like(people.embeddings))
     images = [
         control_image([Marks(kps5=crop.kps5)], width=crop.pixels.shape[1], height=crop.pixels.shape[0], mode=mode)
         for crop in crops
@@ -153,9 +155,16 @@ def _conditions(
     flags = torch.tensor([control_flags(mode)] * len(crops)).to(control)
     text = pipeline.encode_text([settings.prompt] * len(crops))
     wanted, without = (
-        pipeline.denoiser.prepare(text=text, people=who, control=control, flags=flags) for who in (people, nobody)
+        pipeline.denoiser.prepare(text=text, people=who, control=control, flags=flags)
+        for who in (people, people.nobody())
     )
     return wanted, without
+
+
+def _slot(crop: CropEdit, current: bool) -> PersonSlot:
+    if current:
+        return PersonSlot(embedding=crop.current, kps5=crop.kps5)
+    return PersonSlot(embedding=crop.embedding, kps5=crop.kps5, crop=crop.crop)
 
 
 def _path(
@@ -193,8 +202,7 @@ def _climb(
     on_step: Callable[[], None],
 ) -> list[Tensor]:
     """Invert crops as one batch; latents (B, C, h, w), clean ones first."""
-    identities = [crop.current for crop in crops]
-    current, nobody = _conditions(pipeline, crops, settings, identities)
+    current, nobody = _conditions(pipeline, crops, settings, current=True)
     condition = current if settings.own_identity else nobody
 
     def predict(latents: Tensor, timestep: int) -> Tensor:

@@ -26,10 +26,12 @@ class Reference:
     Attributes:
         embedding: (E,) face embedding by the pack that also looks at the picture; any length, used at unit length.
         kps5: (5, 2) px, where this person's face is in the picture, if that is known (a generated group's layout).
+        crop: (112, 112, 3) uint8 RGB, a sharp aligned face of theirs, for the local tokens; or None.
     """
 
     embedding: NDArray[np.floating]
     kps5: NDArray[np.floating] | None = None
+    crop: NDArray[np.uint8] | None = None
 
 
 def pair(

@@ -28,7 +28,7 @@ from fpga_models.diir.settings import RESTORE, DiirSettings
 from fpga_models.diir.wrap import RestoringPipeline
 from fpga_models.errors import RequestError
 from fpga_models.faces import Face, FacePack
-from fpga_models.pipeline import PortraitPipeline, unit_embedding
+from fpga_models.pipeline import PortraitPipeline, crop_planes, unit_embedding
 
 OnStep = Callable[[int, int], None]
 SEED_STRIDE = 1_000_003
@@ -43,6 +43,7 @@ class Job:
     others: tuple[Floats, ...]
     reference: int
     embedding: Floats
+    sharp: NDArray[np.uint8] | None
     crop: Crop
 
 
@@ -143,6 +144,8 @@ class Restorer:
         width = self.pipeline.denoiser.id_adapter.config.embedding_dim
         if reference.kps5 is not None:
             points_of(reference)
+        if reference.crop is not None:
+            crop_planes(reference.crop)
         return replace(reference, embedding=unit_embedding(reference.embedding, width).numpy())
 
     def _missed(self, picture: Picture, faces: Sequence[Face], people: Sequence[Reference]) -> list[Face]:
@@ -170,6 +173,7 @@ class Restorer:
                 others=tuple(other.kps5 for j, other in enumerate(faces) if j != index),
                 reference=reference,
                 embedding=people[reference].embedding,
+                sharp=people[reference].crop,
                 crop=plan_crop(
                     faces[index].box, width=width, height=height, factor=settings.crop_factor, offered=offered
                 ),
@@ -218,6 +222,7 @@ class Restorer:
             mask=self._mask(canvas, job, settings, native=True),
             embedding=job.embedding,
             current=job.face.embedding,
+            crop=job.sharp,
             seed=seed + job.index,
         )
 

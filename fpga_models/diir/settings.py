@@ -18,7 +18,8 @@ class DiirSettings:
         t_star: how far the picture is inverted, as a share of the training timesteps, in (0, 1].
         steps: DDIM steps between clean and t_star, the same each way; a gentler retry takes fewer, see `steps_at`.
         guidance: towards the identity while sampling back; inversion always runs without [paper: DDIM inversion].
-        id_scale: strength of the identity tokens; 0 reconstructs the face.
+        id_scale: strength of the global identity tokens; 0 leaves them out.
+        local_scale: strength of the local ones, where the references bring crops and the adapter has the branch.
         gamma: share of the noise inside the mask that is drawn afresh, in [0, 1]: a blurred crop inverts to an
             over-smooth code. 1 forgets the inversion there.
         inversion: False noises the crop at random instead of inverting it (ablation).
@@ -42,6 +43,7 @@ class DiirSettings:
     steps: int = 12
     guidance: float = 2.0
     id_scale: float = 1.0
+    local_scale: float = 1.0
     gamma: float = 0.9
     inversion: bool = True
     own_identity: bool = False
@@ -63,7 +65,8 @@ class DiirSettings:
     def __post_init__(self) -> None:
         ranges: dict[str, tuple[float, float]] = {
             "t_star": (0.01, 1), "steps": (1, 1000), "guidance": (1, 20), "id_scale": (0, 5), "gamma": (0, 1),
-            "crop_factor": (1.2, 8), "dilation": (0.5, 3), "feather": (0.01, 2), "retries": (0, 9), "batch": (1, 256),
+            "local_scale": (0, 5), "crop_factor": (1.2, 8), "dilation": (0.5, 3), "feather": (0.01, 2),
+            "retries": (0, 9), "batch": (1, 256),
         }  # fmt: skip
         for name, (low, high) in ranges.items():
             if not low <= (got := getattr(self, name)) <= high:
