@@ -54,6 +54,11 @@ def people(session: Session, batch_id: str) -> Sequence[ArchivePerson]:
     ).all()
 
 
+def shown(session: Session, item_id: str) -> list[str]:
+    """Return the people of the library whom an item shows."""
+    return list(session.scalars(select(ItemIdentity.identity_id).where(ItemIdentity.item_id == item_id)))
+
+
 @retrying
 def link(ledger: Ledger, c: Claim, identities: Sequence[str], keys: Sequence[str]) -> None:
     """Write down, before anything is made of them, that an item and kept results show these people.

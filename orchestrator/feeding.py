@@ -1,0 +1,216 @@
+"""Fills an open restore batch from its source, a few photos at a time, so that the first are worked on at once.
+
+One process feeds a batch at a time, by a lease in the ledger; killed, another goes on with what is not there yet.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import secrets
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import select
+
+from orchestrator.archive import Member, Photo, Refused, open_source
+from orchestrator.archive.originals import keep_original
+from orchestrator.errors import ConflictError, InputError, StoreUnavailableError, TransientError, UsageError
+from orchestrator.ledger import batches, sweeper
+from orchestrator.ledger.batches import NewItem
+from orchestrator.ledger.rows import Batch, Item
+from orchestrator.ledger.session import Ledger
+from orchestrator.planning.swaps import Made, paired, rules_for
+from orchestrator.restore import limits_of
+from orchestrator.settings import Settings
+from orchestrator.storage import ByteStore
+
+log = logging.getLogger(__name__)
+FIRST, CHUNK = 4, 64
+"""Photos of the first chunk and of later ones."""
+CHUNK_SECONDS = 2.0
+LEASE_SECONDS = 60.0
+WAIT_SECONDS = 2.0
+MOST_ID = 200
+FULL = ("store_full", "disk_full")
+
+
+@dataclass(kw_only=True)
+class Fed:
+    """What was read of a source so far."""
+
+    photos: int = 0
+    refused: int = 0
+    new: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)
+    waiting: str | None = None
+    """Why nothing is read at the moment, or None."""
+
+
+Tick = Callable[[Fed], None]
+
+
+def feed(ledger: Ledger, store: ByteStore, settings: Settings, owner: str, batch_id: str, tick: Tick) -> Fed:
+    """Read the source of an open batch to its end and close the batch; `tick` is called after every chunk and wait.
+
+    A full store pauses the batch with the reason; reading goes on when it was resumed. A store that does not answer is
+    waited for.
+
+    Raises:
+        ConflictError: `feeding`, another process feeds this batch.
+        NotFoundError, InputError: the source is gone, or cannot be read any more.
+    """
+    holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+    feeder = _Feeder(ledger=ledger, store=store, settings=settings, owner=owner, batch_id=batch_id, holder=holder)
+    while True:
+        fed = Fed()
+        try:
+            feeder.read(fed, tick)
+        except StoreUnavailableError as error:
+            feeder.wait(error, fed, tick)
+        except ConflictError as error:
+            if error.code != "batch_closed":
+                raise
+            return fed
+        else:
+            batches.close(ledger, owner, batch_id, read={"photos": fed.photos, "skipped": dict(fed.skipped)})
+            return fed
+
+
+@dataclass(kw_only=True)
+class _Feeder:
+    ledger: Ledger
+    store: ByteStore
+    settings: Settings
+    owner: str
+    batch_id: str
+    holder: str
+
+    def read(self, fed: Fed, tick: Tick) -> None:
+        """Go through the source from its beginning; what the batch has already is passed over unread."""
+        self._lead()
+        batch, known = self._known()
+        chunk: list[NewItem] = []
+        stored: list[str] = []
+        since, most = time.monotonic(), FIRST
+        with open_source(batch.options["source"], limits_of(self.settings)) as source:
+            for member in source.members():
+                made = self._items(member, batch, fed, known, stored)
+                chunk += made
+                if len(chunk) >= most or (chunk and time.monotonic() - since > CHUNK_SECONDS):
+                    self._append(chunk, stored, fed, tick)
+                    chunk, stored, since, most = [], [], time.monotonic(), CHUNK
+            self._append(chunk, stored, fed, tick)
+
+    def wait(self, error: StoreUnavailableError, fed: Fed, tick: Tick) -> None:
+        """Wait until the store has room or answers again."""
+        log.warning("feeding stopped", extra={"batch": self.batch_id, "code": error.code})
+        if error.code in FULL:
+            batches.pause(self.ledger, self.owner, self.batch_id, reason=f"{error.message} [{error.code}]")
+        fed.waiting = error.message
+        tick(fed)
+        time.sleep(WAIT_SECONDS)
+        while self._batch().state == "paused":
+            self._lead()
+            tick(fed)
+            time.sleep(WAIT_SECONDS)
+        fed.waiting = None
+
+    def _lead(self) -> None:
+        name = f"feed:{self.batch_id}"
+        if not sweeper.lead(self.ledger, holder=self.holder, owner=self.owner, seconds=LEASE_SECONDS, name=name):
+            raise ConflictError(f"another process reads the source of {self.batch_id}", code="feeding")
+
+    def _batch(self) -> Batch:
+        with self.ledger.read() as session:
+            return session.get_one(Batch, self.batch_id)
+
+    def _known(self) -> tuple[Batch, set[str]]:
+        with self.ledger.read() as session:
+            known = set(session.scalars(select(Item.custom_id).where(Item.batch_id == self.batch_id)))
+            return session.get_one(Batch, self.batch_id), known
+
+    def _append(self, chunk: list[NewItem], stored: list[str], fed: Fed, tick: Tick) -> None:
+        self._lead()
+        if chunk:
+            fed.new += batches.append(self.ledger, self.owner, self.batch_id, chunk, artifact_ids=stored)
+        tick(fed)
+
+    def _items(self, member: Member, batch: Batch, fed: Fed, known: set[str], stored: list[str]) -> list[NewItem]:
+        """Return the items of one member of the source that the batch does not have yet."""
+        if isinstance(member, Refused):
+            fed.refused += 1
+            made = [_item(member.path, {"path": member.path}, error=member.error)]
+        elif isinstance(member, Photo):
+            fed.photos += 1
+            made = list(self._photo(member, batch, fed.photos - 1, known, stored))
+        else:
+            fed.skipped[member.reason] += 1
+            return []
+        return [item for item in made if item.custom_id not in known]
+
+    def _photo(self, photo: Photo, batch: Batch, number: int, known: set[str], stored: list[str]) -> Iterator[NewItem]:
+        try:
+            wanted = _wanted(photo.path, number, batch.options.get("swap"))
+        except UsageError as error:
+            yield _item(photo.path, {"path": photo.path}, error=error)
+            return
+        missing = [made for made in wanted if _custom_id(made.path) not in known]
+        if not missing:
+            return
+        facts: dict[str, Any] = {
+            "source_path": photo.path,
+            "modified": photo.modified.isoformat() if photo.modified else None,
+            "media_type": photo.media_type,
+            "notes": list(photo.notes),
+        }
+        try:
+            kept = keep_original(self.ledger, self.store, self.owner, photo)
+        except InputError as error:
+            for made in missing:
+                yield _item(made.path, {"path": made.path, **facts}, error=error)
+            return
+        stored.append(kept.artifact_id)
+        original = {
+            "artifact_id": kept.artifact_id,
+            "key": kept.key,
+            "sha256": kept.sha256,
+            "size": kept.size,
+        }
+        for made in missing:
+            rules = {"swap": list(made.rules)} if made.rules else {}
+            yield _item(made.path, {"path": made.path, **facts, "original": original, **rules}, size=kept.size)
+
+
+def _wanted(path: str, number: int, swap: dict[str, Any] | None) -> list[Made]:
+    """Return what is to be made of one photo: itself restored, or each swap that is asked of it."""
+    if swap is None:
+        return [Made(path=path, rules=())]
+    if swap["rules"]:
+        rules = rules_for(path, swap["rules"])
+        if not rules:
+            raise UsageError("no row of the map names this photo", code="not_in_map")
+        return [Made(path=path, rules=tuple(rules))]
+    targets = [(identity, handle) for identity, handle in swap["to"]]
+    return paired(path, number, targets, swap["pairs"], swap["from"])
+
+
+def _custom_id(path: str) -> str:
+    """Return the id of a photo in its batch: its path, or what fits of a long one with a hash."""
+    if len(path) <= MOST_ID:
+        return path
+    return f"{path[: MOST_ID - 20]}#{hashlib.sha256(path.encode()).hexdigest()[:16]}"
+
+
+def _item(
+    path: str, params: dict[str, Any], *, size: int = 0, error: InputError | UsageError | TransientError | None = None
+) -> NewItem:
+    digest = params.get("original", {}).get("sha256", "")
+    return NewItem(
+        custom_id=_custom_id(path), params=params, params_sha256=digest, seed=0, cost=size / 2**20, error=error
+    )
