@@ -42,6 +42,11 @@ FLOW_FACTS = {
         description="Watches a training run from its data to the gate, or begins one from a recipe.",
         parameter="recipe",
     ),
+    "build_dataset": FlowFacts(
+        entrypoint="orchestrator.flows.build_dataset.build_dataset",
+        description="Watches the build of a data set until it is published, or begins one from a request.",
+        parameter="request",
+    ),
 }
 
 

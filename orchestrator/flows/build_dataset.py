@@ -1,0 +1,117 @@
+"""The flow `build_dataset`: one run for each build of a data set: read the source, annotate its chunks, publish.
+
+Like every flow it only wires: chunks and the arrangement are ledger stages on the workers' queues, so a flow run that
+is killed and started again finds what has been done. Without a Prefect server the sweeper arranges by itself.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from prefect import flow, get_run_logger, runtime, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
+
+from orchestrator import dataset_views, datasets
+from orchestrator.datasets import BuildRequest, Progress
+from orchestrator.errors import TransientError, UsageError
+from orchestrator.flows.generate_batch import FIRST_LOOK_SECONDS, LONGEST_PAUSE_SECONDS
+from orchestrator.ledger.rows import Batch
+from orchestrator.ledger.session import Ledger
+from orchestrator.settings import Settings, get_settings
+from orchestrator.storage import open_store
+
+
+@flow(name="build_dataset", persist_result=False, log_prints=False)
+def build_dataset(batch_id: str | None = None, request: dict[str, Any] | None = None) -> State[Any]:
+    """Watch a build until its version is published, beginning it first from a request if no batch is given.
+
+    Args:
+        batch_id: the build's batch, from `fpga dataset build`.
+        request: fields of `orchestrator.datasets.BuildRequest`, from a schedule; the source must be readable here.
+
+    Returns:
+        Completed with the version's id, Failed when nothing was published; the message says why.
+    """
+    settings = get_settings()
+    ledger = Ledger(settings.database_url)
+    if batch_id is None:
+        if request is None:
+            raise UsageError("build_dataset needs batch_id or request, got neither")
+        batch_id = read_source(ledger, settings, request)
+    with ledger.read() as session:
+        owner = session.get_one(Batch, batch_id).owner
+    annotate(ledger, owner, batch_id)
+    found = arrange(ledger, owner, batch_id)
+    if found.version_id is None:
+        assert found.error is not None, "a build ends with a version or an error"
+        return Failed(message=f"{found.error['code']}: {found.error['message']}"[:500])
+    _leave_artifact(ledger, owner, found.version_id)
+    return Completed(message=f"published {found.version_id}")
+
+
+@task(persist_result=False, cache_policy=NO_CACHE)
+def read_source(ledger: Ledger, settings: Settings, request: dict[str, Any]) -> str:
+    """Store the chunks of a scheduled build and queue those that are new."""
+    made = datasets.build(
+        ledger,
+        open_store(settings),
+        settings,
+        BuildRequest(**request),
+        owner=settings.owner,
+        flow_run_id=str(runtime.flow_run.id),
+    )
+    get_run_logger().info("%d pictures, %d chunks, %d known already", made.pictures, made.chunks, made.reused)
+    return made.batch_id
+
+
+@task(persist_result=False, cache_policy=NO_CACHE)
+def annotate(ledger: Ledger, owner: str, batch_id: str) -> Progress:
+    """Wait until every chunk is built, or one cannot be."""
+    return _watch(ledger, owner, batch_id, until="arrange")
+
+
+@task(persist_result=False, cache_policy=NO_CACHE)
+def arrange(ledger: Ledger, owner: str, batch_id: str) -> Progress:
+    """Wait until the whole is decided and published, or cannot be."""
+    return _watch(ledger, owner, batch_id, until=None)
+
+
+def _watch(ledger: Ledger, owner: str, batch_id: str, *, until: str | None) -> Progress:
+    """Poll the ledger until the phase `until` or the end; log a line whenever a tenth of the chunks more is done."""
+    log = get_run_logger()
+    pause, shown = FIRST_LOOK_SECONDS, -1
+    while True:
+        try:
+            found = datasets.progress(ledger, owner, batch_id)
+        except TransientError as error:
+            log.warning("the ledger does not answer: %s", error.message)
+        else:
+            if found.ended or found.phase == until:
+                return found
+            if (tenth := 10 * found.done // max(1, found.total)) > shown:
+                log.info("%s: %d of %d", found.phase, found.done, found.total)
+                shown = tenth
+        time.sleep(pause)
+        pause = min(LONGEST_PAUSE_SECONDS, pause * 1.2)
+
+
+def _leave_artifact(ledger: Ledger, owner: str, version_id: str) -> None:
+    """Show what was published, and what was left out, on the flow run's page."""
+    version = dataset_views.show(ledger, owner, version_id)
+    facts = version["facts"]
+    rows = {f"{side} pictures": part["pictures"] for side, part in facts["splits"].items()}
+    rows |= {f"refused: {code}": count for code, count in facts["refused"].items()}
+    rows |= {f"left out: {reason}": count for reason, count in facts["left_out"].items()}
+    table = "\n".join(f"| {name} | {count} |" for name, count in rows.items())
+    create_markdown_artifact(
+        key=f"dataset-{version_id.replace('_', '-')}",
+        description=f"Data set version {version_id}",
+        markdown=(
+            f"**{version['name']}@{version['number']}** {version_id}\n\n| | |\n| --- | --- |\n{table}\n\n"
+            f"More: `fpga dataset show {version_id}`\n"
+        ),
+    )
