@@ -10,6 +10,7 @@ import typer
 
 from orchestrator.cli import (
     batch,
+    bench,
     dataset,
     demo,
     doctor,
@@ -49,7 +50,7 @@ def root(state_dir: StateDirOption = None) -> None:
 app.command()(demo.demo)
 app.command()(stack.up)
 app.command()(doctor.doctor)
-for noun in (batch, identity, schedule, model, dataset, train, worker, sweeper, evaluate):
+for noun in (batch, identity, schedule, model, dataset, train, worker, sweeper, evaluate, bench):
     app.add_typer(noun.app)
 for name, command in (("run", evaluations.run), ("list", evaluations.list_), ("compare", evaluations.compare)):
     evaluate.app.command(name)(command)

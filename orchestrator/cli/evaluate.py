@@ -134,7 +134,7 @@ def page(
 ) -> None:
     """Run every evaluation and write one page of figures, plots and pictures; a stopped run goes on where it was."""
     others = ["--scale", str(scale), "--out", str(out), "--html", str(html), *_files(modal, base, against)]
-    _start(PAGE, preset, ["--seed", str(seed), *others])
+    measure_in_process(PAGE, preset, ["--seed", str(seed), *others])
 
 
 def _sets(knobs: Sequence[str] | None) -> list[str]:
@@ -158,10 +158,16 @@ def _measure(
     """Run one evaluation in a process of its own and end as it ended."""
     arguments = ["--seed", str(seed), *(["--count", str(count)] if count else []), *others]
     arguments += [*(["--sheet", str(sheet)] if sheet else []), *(["--json"] if as_json else [])]
-    _start(PROGRAM, preset, arguments, what)
+    measure_in_process(PROGRAM, preset, arguments, what)
 
 
-def _start(module: str, preset: str, arguments: Sequence[str], *what: str) -> None:
+def measure_in_process(module: str, preset: str, arguments: Sequence[str], *what: str) -> None:
+    """Run a measuring program on a preset and end as it ended.
+
+    Raises:
+        NotFoundError: there is no such preset.
+        FinishError: with the program's exit code.
+    """
     import subprocess
     import sys
 
