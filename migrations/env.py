@@ -8,7 +8,7 @@ from alembic import context
 from alembic.autogenerate.api import AutogenContext
 from sqlalchemy import Connection
 
-from orchestrator.ledger import rows, rows_datasets, rows_photos, rows_training
+from orchestrator.ledger import rows, rows_api, rows_datasets, rows_photos, rows_training
 from orchestrator.ledger.base import Row, UtcDateTime
 from orchestrator.ledger.session import Ledger
 from orchestrator.settings import get_settings
@@ -42,7 +42,7 @@ def migrate(connection: Connection) -> None:
         context.run_migrations()
 
 
-for module in (rows, rows_datasets, rows_photos, rows_training):
+for module in (rows, rows_api, rows_datasets, rows_photos, rows_training):
     assert module.Row.metadata is Row.metadata, "importing the modules of rows fills the metadata"
 url = context.config.attributes.get("url") or get_settings().database_url
 ledger = Ledger(url)
