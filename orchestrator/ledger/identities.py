@@ -260,7 +260,10 @@ def grant(
 
 @retrying
 def revoke(ledger: Ledger, owner: str, identity_id: str, scope: str) -> int:
-    """End every valid consent of this scope and return how many there were."""
+    """End every valid consent of this scope and return how many there were.
+
+    Who no longer allows `train` taints the data sets that hold them and the models made of these, as an erase does.
+    """
     with ledger.write() as session:
         moment = now(session)
         ended = session.scalars(
@@ -269,6 +272,8 @@ def revoke(ledger: Ledger, owner: str, identity_id: str, scope: str) -> int:
             .values(revoked_at=moment)
             .returning(Consent.id)
         ).all()
+        if scope == datasets.SCOPE:
+            training.forget(session, datasets.taint(session, identity_id, moment), moment)
         audit.write(session, owner, "consent.revoke", identity_id, {"scope": scope, "ended": len(ended)}, moment)
         return len(ended)
 

@@ -118,8 +118,9 @@ def test_lineage_and_diff_lead_to_data_set_configuration_and_parent(
     assert difference["config"] == {"steps": [None, 10]}
 
 
-def test_an_erased_person_taints_the_data_set_its_versions_and_what_began_from_them(
-    ledger: Ledger, settings: Settings, live: str, person: AddPerson
+@pytest.mark.parametrize("way", ["erase", "revoke"])
+def test_who_withdraws_taints_the_data_set_its_versions_and_what_began_from_them(
+    ledger: Ledger, settings: Settings, live: str, person: AddPerson, way: str
 ) -> None:
     ada = person("ada", "train")
     dataset = add_dataset(ledger, people=[ada])
@@ -127,7 +128,11 @@ def test_an_erased_person_taints_the_data_set_its_versions_and_what_began_from_t
     second = train(ledger, settings, add_dataset(ledger, "others"), "c", 0.78)  # began from the first
     waiting = begin(ledger, settings, dataset)
 
-    identities.erase(ledger, "local", ada)
+    if way == "erase":
+        erased = identities.erase(ledger, "local", ada)
+        assert (erased.data_sets, set(erased.models)) == ([dataset], {first, second})
+    else:
+        identities.revoke(ledger, "local", ada, "train")
 
     report = lineage.taint_report(ledger)
     assert {found["id"] for found in report["datasets"]} == {dataset}
