@@ -26,7 +26,7 @@ from orchestrator.submit import submit_portraits
 from orchestrator.sweeping import Sweeper
 
 ROOT = Path(__file__).parents[3]
-QUEUES = "gpu.generate,cpu.io"
+QUEUES = "gpu.generate,gpu.restore,cpu.io"
 OWNER = "local"
 
 
@@ -74,7 +74,7 @@ class Rig:
         self._sweeper.join(10)
         self.ledger.dispose()
 
-    def start_worker(self, *, ready: bool = True, **changes: str) -> subprocess.Popen[bytes]:
+    def start_worker(self, *, ready: bool = True, queues: str = QUEUES, **changes: str) -> subprocess.Popen[bytes]:
         """Start `celery -A workers worker` in a process group of its own and wait until it reports ready."""
         log = (Path(self.settings.state_dir) / f"worker-{len(self.processes)}.log").open("wb")
         process = subprocess.Popen(
@@ -86,7 +86,7 @@ class Rig:
                 "workers",
                 "worker",
                 "-Q",
-                QUEUES,
+                queues,
                 "-n",
                 f"w{len(self.processes)}@test",
             ],
@@ -138,13 +138,15 @@ class Rig:
         folder = ROOT / "examples" / "people"
         return self.add({h: [path.read_bytes() for path in sorted((folder / h).glob("*.png"))] for h in handles})
 
-    def add(self, people: dict[str, list[bytes]]) -> list[identities.Enrolled]:
+    def add(
+        self, people: dict[str, list[bytes]], scopes: tuple[str, ...] = ("generate",)
+    ) -> list[identities.Enrolled]:
         """Add people by their reference pictures to the library, through a worker."""
         new = [
             NewPerson(
                 handle=handle,
                 pictures=tuple(Picture(name=f"{number}.png", data=data) for number, data in enumerate(pictures)),
-                consent=ConsentGiven(scopes=("generate",), granted_by="test"),
+                consent=ConsentGiven(scopes=scopes, granted_by="test"),
             )
             for handle, pictures in people.items()
         ]
