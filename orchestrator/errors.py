@@ -4,6 +4,9 @@ FpgaError
 ├── UsageError                 what the caller asked for cannot be done                      422
 │   ├── ManifestError          rows of a manifest are wrong, each with its number            422
 │   ├── ConsentError           an identity lacks the scope that the job needs                403
+│   ├── AccessError            no key, a wrong or expired key                                401
+│   ├── ForbiddenError         the key has not the scope                                     403
+│   ├── LimitError             too many requests, or a quota is used up                      429
 │   ├── NotFoundError          no such batch, item, identity, model, schedule                404
 │   └── ConflictError          the state does not allow it (finished, open elsewhere, taken) 409
 ├── InputError                 a picture or file is not usable: final for its item           422
@@ -64,6 +67,27 @@ class ConsentError(UsageError):
 
     code = "consent_missing"
     http_status = 403
+
+
+class AccessError(UsageError):
+    """No key was given, or one that does not exist, has expired or was revoked."""
+
+    code = "key_invalid"
+    http_status = 401
+
+
+class ForbiddenError(UsageError):
+    """The key does not have the scope that this needs."""
+
+    code = "scope_missing"
+    http_status = 403
+
+
+class LimitError(UsageError):
+    """Too many requests, or a quota is used up; `details["retry_after"]` says in how many seconds to try again."""
+
+    code = "limit_reached"
+    http_status = 429
 
 
 class NotFoundError(UsageError):

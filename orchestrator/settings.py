@@ -71,6 +71,20 @@ class Settings(BaseSettings):
     """Photos of an archive with more pixels are refused; a decoding process may take 24 bytes of memory for each."""
     max_photo_bytes: int = Field(default=512 * 2**20, ge=1)
     """Larger members of an archive are refused, each by itself."""
+    api_host: str = "127.0.0.1"
+    """Where `fpga serve` listens. Put a proxy that speaks TLS before any other address than loopback."""
+    api_port: int = Field(default=7861, ge=0, le=65535)
+    """0 takes any free port."""
+    api_body_bytes: int = Field(default=64 * 2**20, ge=1)
+    """Larger bodies of requests are refused; files go by uploads, in parts."""
+    api_rate_per_minute: int = Field(default=600, ge=1)
+    """So many requests a key may make in a minute at each server process."""
+    quota_items: int = Field(default=100_000, ge=1)
+    """So many items of one owner may wait or run at a time."""
+    quota_megapixels_day: int = Field(default=0, ge=0)
+    """So many million pixels one owner may ask for in 24 hours; 0 sets no limit."""
+    webhook_private: bool = False
+    """Let webhooks go to plain http and to private addresses; for development only."""
     captioner: str = ""
     """`module:function` that writes captions which a data set's source lacks; workers run no other."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"

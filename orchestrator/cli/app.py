@@ -17,6 +17,7 @@ from orchestrator.cli import (
     evaluate,
     evaluations,
     identity,
+    key,
     model,
     schedule,
     stack,
@@ -50,7 +51,7 @@ def root(state_dir: StateDirOption = None) -> None:
 app.command()(demo.demo)
 app.command()(stack.up)
 app.command()(doctor.doctor)
-for noun in (batch, identity, schedule, model, dataset, train, worker, sweeper, evaluate, bench):
+for noun in (batch, identity, schedule, model, dataset, train, worker, sweeper, evaluate, bench, key):
     app.add_typer(noun.app)
 for name, command in (("run", evaluations.run), ("list", evaluations.list_), ("compare", evaluations.compare)):
     evaluate.app.command(name)(command)
