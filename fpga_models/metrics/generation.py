@@ -15,10 +15,10 @@ BATCH = 32
 
 
 def request_of(trial: Trial, preset: Preset, seed: int) -> PortraitRequest:
-    """Turn a trial into what a client would ask for: prompt, places, embeddings, the preset's defaults."""
+    """Turn a trial into what a client would ask for: prompt, places, embeddings, faces, and the preset's defaults."""
     height, width = trial.real.image.shape[:2]
     people = tuple(
-        PersonSlot(embedding=reference.face.embedding, kps5=person.kps5, skeleton=person.skeleton, mask=None)
+        PersonSlot(embedding=reference.face.embedding, kps5=person.kps5, skeleton=person.skeleton, crop=reference.crop)
         for reference, person in zip(trial.references, trial.real.people, strict=True)
     )
     return PortraitRequest(

@@ -5,11 +5,12 @@ A trial is everything a client would send (references, places, prompt) plus the 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fpga_models.faces import Face, FacePack
+from fpga_models.faces import Face, FacePack, align
 from fpga_models.metrics.errors import HeldOutError
 from fpga_models.synthetic import KINDS, Rendered, random_scene, reference_crop, render
 from fpga_models.synthetic.dataset import TEST_IDENTITIES
@@ -27,6 +28,11 @@ class Reference:
     identity: int
     picture: Image
     face: Face
+
+    @cached_property
+    def crop(self) -> Image:
+        """The aligned face (112, 112, 3), which local identity tokens are made of."""
+        return align(self.picture, self.face.kps5)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

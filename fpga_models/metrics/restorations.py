@@ -29,7 +29,7 @@ def mixed_trials(gallery: Gallery, kinds: Sequence[str], count: int, seed: int, 
 def references_of(trial: Trial) -> list[Reference]:
     """The people of a trial at their requested places, as the product knows them."""
     return [
-        Reference(embedding=person.face.embedding, kps5=points)
+        Reference(embedding=person.face.embedding, kps5=points, crop=person.crop)
         for person, points in zip(trial.references, trial.kps5, strict=True)
     ]
 

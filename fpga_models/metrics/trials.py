@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from fpga_models.diir.edit import encode
-from fpga_models.faces import FacePack, align
+from fpga_models.faces import FacePack
 from fpga_models.metrics.evaluator import EvaluationEncoder
 from fpga_models.metrics.generation import Adapt, generate
 from fpga_models.metrics.held_out import Reference, Trial, draw_people, draw_trials, reference
@@ -76,8 +76,7 @@ def draw_gallery(instruments: Instruments, seed: int, size: int, advance: Advanc
     for identity in draw_people(seed, size):
         people.append(reference(instruments.pack, identity, seed))
         advance(1)
-    crops = [align(person.picture, person.face.kps5) for person in people]
-    return Gallery(people=people, judged=instruments.judge.embed_crops(crops))
+    return Gallery(people=people, judged=instruments.judge.embed_crops([person.crop for person in people]))
 
 
 def single_trials(gallery: Gallery, count: int, seed: int, size: int) -> list[Trial]:

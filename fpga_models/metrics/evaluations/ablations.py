@@ -1,9 +1,9 @@
 """What does each part contribute? The same held-out scenes with and without it, face by face.
 
-Masks: groups of two, three and four drawn with soft masks (as shipped), hard ones, and none. DIIR: small faces edited
-with every knob as shipped and with one changed, the gate off so that each part is seen alone; the gate itself last.
-Training: other preset folders (`against`) draw the same scenes as this one. Of `count` scenes each group size has a
-third, DIIR uses `count` scenes too, and each preset draws `count` single portraits besides.
+Masks: groups of two, three and four drawn with soft masks (as shipped), hard ones, and none. Tokens: single portraits
+with global and local identity tokens and with one kind. DIIR: small faces edited with every knob as shipped and with
+one changed, the gate off so that each part is seen alone; the gate itself last. Training: other preset folders
+(`against`) draw the same scenes as this one. Each has `count` scenes, its kinds of picture in equal parts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -58,6 +58,8 @@ DIIR_PARTS: dict[str, Mapping[str, Any]] = {
     "inversion without identity": {"own_identity": True},
 }
 """Knobs that leave one part of DIIR out; "inversion without identity" inverts with the current face's own instead."""
+TOKENS: dict[str, Mapping[str, Any]] = {"local tokens": {"local_scale": 0.0}, "global tokens": {"id_scale": 0.0}}
+"""Left out both of single portraits and of DIIR where the adapter has both: global only, then local only."""
 SHEET_ROWS = 8
 
 
@@ -65,10 +67,11 @@ SHEET_ROWS = 8
 class AblationReport:
     """Every contrast of `evaluate ablate`: part by part, measure by measure; the field names are the keys of its JSON.
 
-    `masks` is over all groups and by their size, `against` by preset folder.
+    `masks` is over all groups and by their size, `against` by preset folder, `tokens` empty without local tokens.
     """
 
     masks: dict[str, Contrasts]
+    tokens: dict[str, Contrasts]
     diir: dict[str, Contrasts]
     against: dict[str, Contrasts]
     source: Source
@@ -115,11 +118,27 @@ def ablate_masks(bench: Bench, gallery: Gallery, trials: Sequence[Trial]) -> tup
     return dict(zip(("soft edges of masks", "masks"), others, strict=True)), kept
 
 
+def ablate_tokens(bench: Bench, gallery: Gallery, trials: Sequence[Trial]) -> dict[str, Contrasts]:
+    """Draw single portraits with both kinds of identity tokens, and with one kind."""
+    if bench.pipeline.denoiser.id_adapter.local is None:
+        return {}
+    advance = bench.track("tokens", (1 + len(TOKENS)) * len(trials))
+    look = partial(observe_generated, bench.instruments, bench.pipeline, trials, seed=bench.seed, advance=advance)
+
+    def variant(scales: Mapping[str, Any]) -> Variant:
+        outcome = look(adapt=lambda request: replace(request, **scales))
+        return Variant(pictures=outcome.pictures, values=generated_values(gallery, outcome))
+
+    both, pictures = variant({}), picture_of_each_face(trials)
+    return {name: compare(both, variant(scales), pictures) for name, scales in TOKENS.items()}
+
+
 def ablate_diir(
     bench: Bench, gallery: Gallery, trials: Sequence[Trial], damaged: Sequence[Image]
 ) -> tuple[dict[str, Variant], Variant]:
     """Edit small faces with one knob changed at a time, and as shipped, all without the gate; then with it."""
-    advance = bench.track("DIIR", (len(DIIR_PARTS) + 2) * len(trials))
+    knobs = DIIR_PARTS | (TOKENS if bench.pipeline.denoiser.id_adapter.local is not None else {})
+    advance = bench.track("DIIR", (len(knobs) + 2) * len(trials))
     restorer = bench.restorer()
 
     def edit(settings: DiirSettings) -> Variant:
@@ -137,7 +156,7 @@ def ablate_diir(
         return Variant(pictures=outcome.pictures, values=values)
 
     plain = ungated(RESTORE)
-    changed = {name: edit(replace(plain, **change)) for name, change in DIIR_PARTS.items()}
+    changed = {name: edit(replace(plain, **change)) for name, change in knobs.items()}
     return changed | {"gate": edit(RESTORE)}, edit(plain)
 
 
@@ -199,6 +218,7 @@ def measure(bench: Bench, *, source: Source = "vae", against: Sequence[Path] = (
     presets = ablate_training(bench, gallery, against, singles, groups) if against else {}
     found = AblationReport(
         masks=by_group_size(soft, masks, groups),
+        tokens=ablate_tokens(bench, gallery, singles),
         diir={name: compare(plain, other, picture_of_each_face(small)) for name, other in parts.items()},
         against=presets,
         source=source,
@@ -224,7 +244,12 @@ def _rows(columns: Sequence[Sequence[Image]]) -> list[list[Image]]:
 def render_table(figures: AblationReport) -> str:
     """Return the report as lines for a person to read."""
     lines = []
-    for title, parts in (("without", figures.masks | figures.diir), ("instead of this preset", figures.against)):
+    sections = {
+        "without": figures.masks | figures.diir,
+        "portraits without": figures.tokens,
+        "instead of this preset": figures.against,
+    }
+    for title, parts in sections.items():
         for name, contrasts in parts.items():
             for measure_name, one in contrasts.items():
                 low, high = one["ci95"]

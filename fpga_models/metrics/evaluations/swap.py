@@ -93,7 +93,8 @@ def run(bench: Bench, settings: DiirSettings) -> Found:
     for index, (trial, rows) in enumerate(zip(trials, strangers, strict=True)):
         faces = np.array([face.kps5 for face in restorer.faces(trial.real.image)], np.float32).reshape(-1, 5, 2)
         mapping = {int(face): p for p, face in enumerate(match_places(trial.kps5, faces)) if face != ABSENT}
-        people = [Reference(embedding=gallery.people[row].face.embedding) for row in rows]
+        new = [gallery.people[row] for row in rows]
+        people = [Reference(embedding=person.face.embedding, crop=person.crop) for person in new]
         results.append(
             restorer.restore(trial.real.image, people, settings=settings, mapping=mapping, seed=bench.seed + index)
         )

@@ -6,8 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from diffusers import UNet2DConditionModel
 
+from fpga_models.errors import RequestError
+from fpga_models.metrics.bench import Bench
 from fpga_models.metrics.evaluate import EVALUATIONS, main, measure
+from fpga_models.metrics.evaluations import control
+from fpga_models.rep_controlnet import RepControlNet
 
 WEIGHTS = Path(__file__).parents[4] / "fpga_models" / "weights" / "mini"
 KEYS = {
@@ -16,7 +22,7 @@ KEYS = {
     "swap": {"top1", "landmark_error", "background"},
     "stylized": {"styles"},
     "control": {"modes", "branch", "merged", "strength", "equality"},
-    "ablate": {"masks", "diir", "against"},
+    "ablate": {"masks", "tokens", "diir", "against"},
 }
 
 
@@ -50,3 +56,32 @@ def test_a_folder_that_is_no_preset_ends_with_one_plain_line(
     said = capsys.readouterr()
     assert said.out == ""
     assert "Traceback" not in said.err
+
+
+@pytest.mark.slow  # twenty pictures of the shipped preset
+def test_branch_and_merged_form_draw_the_same_and_strength_0_is_the_base(tmp_path: Path) -> None:
+    base, modal = WEIGHTS / "unet", tmp_path / "modal.safetensors"
+    unet = UNet2DConditionModel.from_pretrained(base, use_safetensors=True, local_files_only=True)
+    network = RepControlNet(unet)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in network.modal.parameters():
+            parameter.add_(0.2 * parameter.std().nan_to_num() * torch.randn_like(parameter))
+    network.save(modal, dtype=torch.float32, metadata={})
+    bench = Bench.load(WEIGHTS, seed=2, count=2)
+    before = {name: value.clone() for name, value in bench.pipeline.denoiser.unet.state_dict().items()}
+
+    found = control.run(bench, modal, base)
+    figures = control.report(found)
+
+    assert figures.equality is not None
+    assert figures.equality.max_difference <= 2
+    assert np.array_equal(np.stack(found.forms["0"].pictures), np.stack(found.modes["landmark"].pictures))
+    assert control.equality(found.forms["0"].pictures, found.forms["1"].pictures).mean_difference > 0.5
+    after = bench.pipeline.denoiser.unet.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_modal_weights_without_their_base_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="together"):
+        control.measure(None, modal=tmp_path)  # type: ignore[arg-type]  # refused before the preset is looked at

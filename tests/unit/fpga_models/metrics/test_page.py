@@ -65,6 +65,7 @@ def test_the_page_holds_figures_pictures_and_everything_by_itself(tmp_path: Path
     ablate = {
         "masks": {"masks": {"own": contrast(np.full(8, 0.7), np.full(8, 0.4), pictures)}},
         "diir": {},
+        "tokens": {},
         "against": {},
         "source": "vae",
         **FACTS,
