@@ -7,10 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from orchestrator.delivery import Delivery
 from orchestrator.errors import UsageError
-from orchestrator.ledger import batches, identities, models, rows
+from orchestrator.ledger import batches, identities, models, photos, rows
 from orchestrator.ledger.rows import Artifact, Batch, ModelVersion
 from orchestrator.ledger.session import Ledger, now
+from orchestrator.photo_sheet import write_photo_sheet
 from orchestrator.planning.naming import DEFAULT_TEMPLATE, NameFacts
 from orchestrator.results import errors_lines, results_lines
 from orchestrator.storage import ByteStore
@@ -35,6 +37,9 @@ def download(
     """
     with ledger.read() as session:
         batch = batches.get(session, owner, batch_id)
+        if batch.kind == photos.KIND:
+            Delivery(ledger, store, owner, batch.id, str(folder)).finish()
+            return folder
         handles = {row.id: row.handle or row.id for row, _ in identities.listing(session, owner)}
         items = [
             FolderItem(
@@ -62,6 +67,8 @@ def write_contact_sheet(ledger: Ledger, store: ByteStore, vault: Vault, owner: s
     """
     with ledger.read() as session:
         batch = batches.get(session, owner, batch_id)
+        if batch.kind == photos.KIND:
+            return write_photo_sheet(session, store, batch, path)
         finished = [item for item in results_lines(session, batch) if item["output"] is not None]
         if len(finished) > SHEET_PICTURES:
             raise UsageError(

@@ -6,14 +6,20 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from orchestrator.ledger import batches, history, workers
+from orchestrator.ledger import batches, history, photos, workers
 from orchestrator.ledger.rows import Batch
 from orchestrator.ledger.session import Ledger, now
 from orchestrator.ledger.states import BATCH_ENDED, ENDED
 from orchestrator.planning.estimate import MIN_HISTORY, Eta, estimate
 from orchestrator.submit import STAGES, stage_loads
 
-PIPELINES = {"generate": STAGES, "enrol": ("ingest",), "train": ("train", "evaluate"), "evaluate": ("evaluate",)}
+PIPELINES = {
+    "generate": STAGES,
+    "enrol": ("ingest",),
+    "train": ("train", "evaluate"),
+    "evaluate": ("evaluate",),
+    photos.KIND: photos.STAGES,
+}
 """Stages of an item, in order, by the kind of its batch."""
 
 

@@ -6,8 +6,9 @@ stand beside them. Light objects for lists, heavy ones for one batch.
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -157,7 +158,13 @@ def errors_lines(session: Session, batch: Batch) -> Iterator[dict[str, Any]]:
         yield {"custom_id": row["custom_id"], "row": row["row"], "status": "rejected", "error": error}
     for found in _pages(session, batch, ("failed", "held", "cancelled")):
         error = found["error"] or {"code": "cancelled", "message": "the item was cancelled before it ended"}
-        yield {"custom_id": found["custom_id"], "id": found["id"], "status": found["status"], "error": error}
+        line = {"custom_id": found["custom_id"], "id": found["id"], "status": found["status"], "error": error}
+        yield line | ({"path": found["params"]["path"]} if "path" in found["params"] else {})
+
+
+def json_line(value: Mapping[str, Any]) -> bytes:
+    """Return one line of a list as it is written to files."""
+    return (json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def exit_code(batch: dict[str, Any]) -> int:

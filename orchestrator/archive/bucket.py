@@ -40,7 +40,7 @@ class Bucket:
             raise UsageError(f"wanted s3://bucket/prefix, got {url!r}", code="bad_source")
         self._bucket = parts.netloc
         self._prefix = url.removeprefix(f"s3://{self._bucket}").lstrip("/")
-        self._client = _client()
+        self._client = client()
         with self._typed_errors("list the source"):
             first = self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix, MaxKeys=1)
         if not first.get("Contents"):
@@ -76,7 +76,12 @@ class Bucket:
         return typed_errors(action, f"bucket {self._bucket} at {self._client.meta.endpoint_url}")
 
 
-def _client() -> S3Client:
+def client() -> S3Client:
+    """Return a client for buckets of others.
+
+    Raises:
+        SettingsError: the AWS_* variables make none.
+    """
     try:
         return boto3.Session().client("s3", config=Config(retries={"mode": "standard", "total_max_attempts": 3}))
     except (BotoCoreError, ValueError) as error:

@@ -47,6 +47,11 @@ FLOW_FACTS = {
         description="Watches the build of a data set until it is published, or begins one from a request.",
         parameter="request",
     ),
+    "restore_archive": FlowFacts(
+        entrypoint="orchestrator.flows.restore_archive.restore_archive",
+        description="Reads an archive into its batch and watches it until it has ended, or opens one for a source.",
+        parameter="archive",
+    ),
 }
 
 

@@ -46,8 +46,8 @@ def generate_batch(batch_id: str | None = None, manifest: dict[str, Any] | None 
             raise UsageError("generate_batch needs batch_id or manifest, got neither")
         batch_id = _submit(ledger, settings, manifest)
     batch, counts = _watch(ledger, batch_id)
-    message = _sentence(batch, counts)
-    _leave_artifact(ledger, batch, counts)
+    message = sentence(batch, counts)
+    leave_artifact(ledger, batch, counts)
     if batch.state == "cancelled":
         return Cancelled(message=message)
     return Failed(message=message) if batch.state == "failed" else Completed(message=message)
@@ -83,7 +83,7 @@ def _watch(ledger: Ledger, batch_id: str) -> tuple[Batch, dict[str, int]]:
     pause, shown = FIRST_LOOK_SECONDS, -1
     while True:
         try:
-            batch, counts = _look(ledger, batch_id)
+            batch, counts = look(ledger, batch_id)
         except TransientError as error:
             log.warning("the ledger does not answer: %s", error.message)
         else:
@@ -97,7 +97,8 @@ def _watch(ledger: Ledger, batch_id: str) -> tuple[Batch, dict[str, int]]:
         pause = min(LONGEST_PAUSE_SECONDS, pause * 1.2)
 
 
-def _look(ledger: Ledger, batch_id: str) -> tuple[Batch, dict[str, int]]:
+def look(ledger: Ledger, batch_id: str) -> tuple[Batch, dict[str, int]]:
+    """Return a batch as it stands, with its counts by state."""
     with ledger.read() as session:
         batch = session.get(Batch, batch_id)
         if batch is None:
@@ -105,13 +106,14 @@ def _look(ledger: Ledger, batch_id: str) -> tuple[Batch, dict[str, int]]:
         return batch, batches.counts(session, batch_id)
 
 
-def _sentence(batch: Batch, counts: dict[str, int]) -> str:
+def sentence(batch: Batch, counts: dict[str, int]) -> str:
+    """Say in one line how a batch has ended."""
     bad = counts["failed"] + counts["held"]
     refused = f", {len(batch.rejected_rows)} rows were refused" if batch.rejected_rows else ""
     return f"{batch.state}: {counts['completed']} of {batch.total} items completed, {bad} failed{refused}"
 
 
-def _leave_artifact(ledger: Ledger, batch: Batch, counts: dict[str, int]) -> None:
+def leave_artifact(ledger: Ledger, batch: Batch, counts: dict[str, int]) -> None:
     """Show counts, verdicts and the way to the results on the flow run's page."""
     with ledger.read() as session:
         rows = {

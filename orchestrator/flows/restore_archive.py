@@ -1,0 +1,135 @@
+"""The flow `restore_archive`: one run for each archive: reads the source into the batch, then watches it to its end.
+
+The first photos are worked on while later ones are read. Killed and run again, it reads on where the ledger says that
+it stopped. Finished photos are written where they were asked for as they come.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from prefect import flow, get_run_logger
+from prefect.client.schemas.objects import State
+from prefect.states import Cancelled, Completed, Failed
+
+from orchestrator import feeding, restore
+from orchestrator.delivery import Delivery
+from orchestrator.errors import ConflictError, FpgaError, TransientError, UsageError
+from orchestrator.feeding import Fed
+from orchestrator.flows.generate_batch import (
+    FIRST_LOOK_SECONDS,
+    LONGEST_PAUSE_SECONDS,
+    leave_artifact,
+    look,
+    scheduled_key,
+    sentence,
+)
+from orchestrator.ledger import batches
+from orchestrator.ledger.rows import Batch
+from orchestrator.ledger.session import Ledger
+from orchestrator.ledger.states import BATCH_ENDED
+from orchestrator.restore import RestoreOptions
+from orchestrator.settings import Settings, get_settings
+from orchestrator.storage import ByteStore, open_store
+
+
+@flow(name="restore_archive", persist_result=False, log_prints=False)
+def restore_archive(batch_id: str | None = None, archive: dict[str, Any] | None = None) -> State[Any]:
+    """Feed and watch a restore batch, opening it first for an archive if no id is given.
+
+    Args:
+        batch_id: an open batch, from `fpga restore`.
+        archive: `source`, `owner`, optionally `out`, and `options` of RestoreOptions, from a schedule.
+
+    Returns:
+        Completed when every photo has ended, Cancelled when the batch was cancelled, Failed when its source could not
+        be read.
+    """
+    settings = get_settings()
+    ledger, store = Ledger(settings.database_url), open_store(settings)
+    if batch_id is None:
+        batch_id = _open(ledger, settings, archive)
+    batch, _ = look(ledger, batch_id)
+    out = batch.options.get("out")
+    delivery = Delivery(ledger, store, batch.owner, batch.id, out) if out else None
+    if batch.open:
+        try:
+            _feed(ledger, store, settings, batch, delivery)
+        except FpgaError as error:
+            batches.close(ledger, batch.owner, batch.id, source_error=error.as_json())
+            return Failed(message=f"the source could not be read on: {error.message}")
+    batch, counts = _watch(ledger, batch_id, delivery)
+    leave_artifact(ledger, batch, counts)
+    message = sentence(batch, counts)
+    return Cancelled(message=message) if batch.state == "cancelled" else Completed(message=message)
+
+
+def _open(ledger: Ledger, settings: Settings, archive: dict[str, Any] | None) -> str:
+    if archive is None:
+        raise UsageError("restore_archive needs batch_id or archive, got neither")
+    options = {name: tuple(value) if isinstance(value, list) else value for name, value in archive["options"].items()}
+    return restore.submit(
+        ledger,
+        settings,
+        source=archive["source"],
+        options=RestoreOptions(**options),
+        owner=archive["owner"],
+        out=archive.get("out"),
+        idempotency_key=scheduled_key(),
+        flow=False,
+    ).batch_id
+
+
+def _feed(ledger: Ledger, store: ByteStore, settings: Settings, batch: Batch, delivery: Delivery | None) -> None:
+    log = get_run_logger()
+    told = 0
+
+    def tick(fed: Fed) -> None:
+        nonlocal told
+        if fed.waiting:
+            log.warning("reading waits: %s", fed.waiting)
+        elif fed.photos >= 2 * told:
+            told = max(1, fed.photos)
+            log.info("%d photos read", fed.photos)
+        _deliver(delivery)
+
+    while True:
+        try:
+            feeding.feed(ledger, store, settings, batch.owner, batch.id, tick)
+        except ConflictError as error:
+            # the command line that opened the batch, or the run before this one, may still hold it
+            if error.code != "feeding":
+                raise
+            if not look(ledger, batch.id)[0].open:
+                return
+            time.sleep(LONGEST_PAUSE_SECONDS)
+        else:
+            return
+
+
+def _watch(ledger: Ledger, batch_id: str, delivery: Delivery | None) -> tuple[Batch, dict[str, int]]:
+    log = get_run_logger()
+    pause = FIRST_LOOK_SECONDS
+    while True:
+        try:
+            batch, counts = look(ledger, batch_id)
+        except TransientError as error:
+            log.warning("the ledger does not answer: %s", error.message)
+        else:
+            if batch.state in BATCH_ENDED:
+                if delivery is not None:
+                    delivery.finish()
+                return batch, counts
+            _deliver(delivery)
+        time.sleep(pause)
+        pause = min(LONGEST_PAUSE_SECONDS, pause * 1.2)
+
+
+def _deliver(delivery: Delivery | None) -> None:
+    if delivery is None:
+        return
+    try:
+        delivery.step()
+    except TransientError as error:
+        get_run_logger().warning("results wait to be written: %s", error.message)
