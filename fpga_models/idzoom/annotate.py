@@ -166,8 +166,8 @@ def sharpness(crop: Image) -> float:
     """How sharp an aligned crop (112, 112, 3) is, in [0, 1): the share of its gradient that a small blur takes away."""
     grey = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY).astype(np.float32)
     blurred = cv2.GaussianBlur(grey, (0, 0), 2.0)
-    edges, left = (float(np.abs(np.diff(plane)).mean()) for plane in (grey, blurred))
-    return float(np.clip(1 - left / max(edges, 1e-3), 0, 1))
+    edges, left = (sum(float(np.abs(np.diff(plane, axis=axis)).mean()) for axis in (0, 1)) for plane in (grey, blurred))
+    return float(np.clip((edges - left) / max(edges, 1.0), 0, 1))
 
 
 def frontal(kps5: Floats) -> float:
