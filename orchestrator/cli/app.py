@@ -19,6 +19,7 @@ from orchestrator.cli import (
     identity,
     key,
     model,
+    restore,
     schedule,
     stack,
     sweeper,
@@ -51,6 +52,9 @@ def root(state_dir: StateDirOption = None) -> None:
 app.command()(demo.demo)
 app.command()(stack.up)
 app.command()(doctor.doctor)
+app.command()(restore.restore)
+app.command()(restore.swap)
+app.command()(restore.redo)
 for noun in (batch, identity, schedule, model, dataset, train, worker, sweeper, evaluate, bench, key):
     app.add_typer(noun.app)
 for name, command in (("run", evaluations.run), ("list", evaluations.list_), ("compare", evaluations.compare)):

@@ -25,6 +25,7 @@ from orchestrator.cli.common import (
     services,
     words,
 )
+from orchestrator.cli.restore import go_on_reading
 
 if TYPE_CHECKING:
     from orchestrator.planning.manifest import Format
@@ -106,7 +107,7 @@ def submit(
             if made.repeated
             else f"{made.batch_id} has {made.planned} items{left_out}"
         )
-        _answer(s, made.batch_id, wait=wait, as_json=as_json)
+        answer(s, made.batch_id, wait=wait, as_json=as_json)
 
 
 @app.command()
@@ -128,7 +129,7 @@ def validate(
 @app.command("list")
 def list_(
     state: Annotated[list[str] | None, typer.Option(help="Only batches in this state; may be repeated.")] = None,
-    kind: Annotated[str, typer.Option(help="generate, enrol, or all.")] = "generate",
+    kind: Annotated[str, typer.Option(help="generate, restore, enrol, or all.")] = "generate",
     limit: Annotated[int, typer.Option(min=1, max=1000, help="How many of the newest.")] = 20,
     as_json: JsonOption = False,
 ) -> None:
@@ -234,7 +235,7 @@ def retry(
     with services() as s:
         made = batches.retry(s.ledger, s.owner, batch_id, codes=code or ())
         say(f"{made.batch_id} retries what failed in {batch_id}")
-        _answer(s, made.batch_id, wait=wait, as_json=as_json)
+        answer(s, made.batch_id, wait=wait, as_json=as_json)
 
 
 @app.command()
@@ -272,6 +273,7 @@ def resume(batch_id: BatchId, as_json: JsonOption = False) -> None:
     with services() as s:
         found = _resolve(s, batch_id)
         batches.resume(s.ledger, s.owner, found)
+        go_on_reading(s, found)
         _tell(s, found, f"{found} goes on", as_json=as_json)
 
 
@@ -348,7 +350,7 @@ def _resolve(s: Services, batch_id: str) -> str:
         return batches.get(session, s.owner, batch_id).id
 
 
-def _answer(s: Services, batch_id: str, *, wait: bool, as_json: bool) -> None:
+def answer(s: Services, batch_id: str, *, wait: bool, as_json: bool) -> None:
     """End a submit: wait if asked to, and print the batch on standard output."""
     from orchestrator.cli.watch import follow
     from orchestrator.results import exit_code

@@ -1,0 +1,304 @@
+"""`fpga restore`, `fpga swap` and `fpga redo`: archives of photos in, the same tree out."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from orchestrator.cli.common import (
+    FinishError,
+    JsonOption,
+    Services,
+    WaitOption,
+    print_facts,
+    print_json,
+    say,
+    screen,
+    services,
+    words,
+)
+
+if TYPE_CHECKING:
+    from orchestrator.feeding import Fed
+    from orchestrator.restore import Look, RestoreOptions
+
+SourceArgument = Annotated[
+    str, typer.Argument(metavar="SOURCE", help="Folder, pattern, zip, tar, one photo, or s3://bucket/prefix.")
+]
+OutOption = Annotated[
+    str | None,
+    typer.Option(metavar="DIR", help="Folder or s3://bucket/prefix for the same tree; waits for it."),
+]
+FidelityOption = Annotated[
+    float, typer.Option(min=0.0, max=1.0, help="0 trusts the references, 1 the photo; 0.5 is what was measured best.")
+]
+MinFaceOption = Annotated[int, typer.Option(min=0, help="Faces with a shorter side in px stay as they are.")]
+CandidatesOption = Annotated[int, typer.Option(min=1, max=8, help="Versions of each photo; the best is the result.")]
+FormatOption = Annotated[str, typer.Option(help="same as the source, or png.")]
+GpsOption = Annotated[str, typer.Option(help="keep or strip recorded positions.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only say what the source holds.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Make anew what was made before.")]
+FeedOption = Annotated[
+    str, typer.Option(help="Who reads the source: flow (of a running stack), here (this command), or auto.")
+]
+PresetOption = Annotated[str | None, typer.Option(help="Preset to run on (default: FPGA_PRESET, or mini).")]
+KeyOption = Annotated[str | None, typer.Option(help="The same key with the same request makes one batch only.")]
+LOOK_SECONDS = 1.0
+
+
+def restore(
+    source: SourceArgument,
+    out: OutOption = None,
+    identity: Annotated[str | None, typer.Option(help="Every photo shows this person of the library.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Restore only this person; may be repeated.")] = None,
+    unknown: Annotated[
+        str | None, typer.Option(help="cluster: restore unknown people by their best faces here; keep: leave them.")
+    ] = None,
+    attest: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="On what ground you may restore unknown people; is recorded.")
+    ] = None,
+    fidelity: FidelityOption = 0.5,
+    min_face: MinFaceOption = 0,
+    skip_good: Annotated[
+        float | None, typer.Option(help="Faces so like their person stay (default: the preset's threshold; 2: none).")
+    ] = None,
+    candidates: CandidatesOption = 1,
+    format: FormatOption = "same",
+    gps: GpsOption = "keep",
+    preset: PresetOption = None,
+    force: ForceOption = False,
+    idempotency_key: KeyOption = None,
+    feed: FeedOption = "auto",
+    dry_run: DryRunOption = False,
+    wait: WaitOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Repair the faces of a photo archive; everything else stays as it is."""
+    from orchestrator.restore import RestoreOptions
+
+    options = RestoreOptions(
+        fidelity=fidelity,
+        min_face=min_face,
+        good=skip_good,
+        candidates=candidates,
+        format=_word(format, "same", "png"),
+        gps=_word(gps, "keep", "strip"),
+        only=tuple(only or ()),
+        everyone=identity,
+        unknown=_word(unknown, "cluster", "keep") if unknown else None,
+        attested=attest,
+        force=force,
+    )
+    _run(source, options, out, preset, idempotency_key, feed, dry_run=dry_run, wait=wait, as_json=as_json)
+
+
+def swap(
+    source: SourceArgument,
+    out: OutOption = None,
+    map_: Annotated[
+        Path | None, typer.Option("--map", metavar="FILE", help="CSV or JSONL with photo, face, from, to.")
+    ] = None,
+    to: Annotated[list[str] | None, typer.Option(help="Who comes in; may be repeated.")] = None,
+    of: Annotated[
+        str | None, typer.Option("--from", help="Whose face goes (default: the largest of each photo).")
+    ] = None,
+    pairs: Annotated[
+        str, typer.Option(help="product: every photo with every person; zip: the first with the first, and so on.")
+    ] = "product",
+    fidelity: FidelityOption = 0.5,
+    candidates: CandidatesOption = 1,
+    format: FormatOption = "same",
+    gps: GpsOption = "keep",
+    preset: PresetOption = None,
+    force: ForceOption = False,
+    idempotency_key: KeyOption = None,
+    feed: FeedOption = "auto",
+    dry_run: DryRunOption = False,
+    wait: WaitOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Put people of the library into photos, by a map or by pairs; all of them must allow `swap`."""
+    from orchestrator.cli.batch import manifest_format
+    from orchestrator.cli.common import read_input
+    from orchestrator.planning.swaps import read_map
+    from orchestrator.restore import RestoreOptions
+
+    rules = read_map(read_input(map_), manifest_format(map_, None)) if map_ else []
+    options = RestoreOptions(
+        task="swap",
+        fidelity=fidelity,
+        candidates=candidates,
+        format=_word(format, "same", "png"),
+        gps=_word(gps, "keep", "strip"),
+        rules=tuple(rules),
+        to=tuple(to or ()),
+        of=of,
+        pairs=_word(pairs, "zip", "product"),
+        force=force,
+    )
+    _run(source, options, out, preset, idempotency_key, feed, dry_run=dry_run, wait=wait, as_json=as_json)
+
+
+def redo(
+    item: Annotated[str, typer.Argument(metavar="ITEM", help="Id of a photo's item, from `fpga batch results`.")],
+    fidelity: Annotated[float | None, typer.Option(min=0.0, max=1.0, help="Another position of the dial.")] = None,
+    candidates: Annotated[int | None, typer.Option(min=1, max=8, help="Another number of versions.")] = None,
+    skip_good: Annotated[float | None, typer.Option(help="Another bound for faces that stay.")] = None,
+    min_face: Annotated[int | None, typer.Option(min=0, help="Another least face size.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Other noise.")] = None,
+    force: ForceOption = False,
+    wait: WaitOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make one photo again with another setting; its faces and inversions are used again."""
+    from orchestrator import restore as service
+    from orchestrator.cli.batch import answer
+
+    with services() as s:
+        batch_id = service.redo(
+            s.ledger,
+            s.settings,
+            s.owner,
+            item,
+            fidelity=fidelity,
+            candidates=candidates,
+            good=skip_good,
+            min_face=min_face,
+            seed=seed,
+            force=force,
+        )
+        answer(s, batch_id, wait=wait, as_json=as_json)
+
+
+def go_on_reading(s: Services, batch_id: str) -> None:
+    """Read on in the source of an open batch that no other process reads; used by `fpga batch resume`."""
+    from orchestrator.errors import ConflictError
+    from orchestrator.ledger import batches, photos
+
+    with s.ledger.read() as session:
+        batch = batches.get(session, s.owner, batch_id)
+    if batch.kind != photos.KIND or not batch.open or batch.flow_run_id is not None:
+        return
+    try:
+        _feed(s, batch.id, deliver=None)
+    except ConflictError as error:
+        if error.code != "feeding":
+            raise
+        say("another process reads its source")
+
+
+def _run(
+    source: str,
+    options: RestoreOptions,
+    out: str | None,
+    preset: str | None,
+    key: str | None,
+    feed: str,
+    *,
+    dry_run: bool,
+    wait: bool,
+    as_json: bool,
+) -> None:
+    from orchestrator import restore as service
+    from orchestrator.cli.batch import answer
+
+    with services() as s:
+        if dry_run:
+            _print_look(service.look(s.ledger, s.settings, source=source, options=options, owner=s.owner), as_json)
+            return
+        here = _word(feed, "auto", "flow", "here") == "here" or (feed == "auto" and not _flow_reads(s, source))
+        made = service.submit(
+            s.ledger,
+            s.settings,
+            source=source,
+            options=options,
+            owner=s.owner,
+            preset=preset,
+            out=out,
+            idempotency_key=key,
+            flow=not here,
+        )
+        say(f"{made.batch_id} {'had been made by an earlier request' if made.repeated else 'is open'}")
+        delivery = _delivery(s, made.batch_id, out)
+        if here:
+            _feed(s, made.batch_id, deliver=delivery)
+        if delivery is not None:
+            _deliver_until_ended(s, made.batch_id, delivery)
+        answer(s, made.batch_id, wait=wait or out is not None, as_json=as_json)
+
+
+def _flow_reads(s: Services, source: str) -> bool:
+    """Whether a flow of this deployment can read the source: it runs on this machine, or the source is a bucket."""
+    from orchestrator.prefect_api import locate
+    from orchestrator.running import find_running
+
+    return locate(s.settings) is not None and (source.startswith("s3://") or find_running(s.settings) is not None)
+
+
+def _feed(s: Services, batch_id: str, *, deliver: Any) -> None:
+    """Read the source in this process, with a line of how far it has come."""
+    from orchestrator import feeding
+
+    console = screen()
+    with console.status("reading the source") as status:
+
+        def tick(fed: Fed) -> None:
+            counts = {"photos": fed.photos, "refused": fed.refused, "no photo": sum(fed.skipped.values())}
+            status.update(fed.waiting or f"reading the source: {words(counts)}")
+            if deliver is not None:
+                deliver.step()
+
+        fed = feeding.feed(s.ledger, s.store, s.settings, s.owner, batch_id, tick)
+    say(f"read {fed.photos} photos, {fed.refused} files refused, {sum(fed.skipped.values())} files are no photos")
+
+
+def _delivery(s: Services, batch_id: str, out: str | None) -> Any:
+    from orchestrator.delivery import Delivery
+    from orchestrator.restore import absolute
+
+    return Delivery(s.ledger, s.store, s.owner, batch_id, absolute(out)) if out else None
+
+
+def _deliver_until_ended(s: Services, batch_id: str, delivery: Any) -> None:
+    """Write results as they come; Ctrl-C leaves the batch running."""
+    from orchestrator.progress import look
+
+    with screen().status("restoring") as status:
+        try:
+            while not (found := look(s.ledger, s.owner, batch_id)).ended:
+                status.update(f"{found.state}: {found.done} of {found.total} photos, {words(found.counts)}")
+                delivery.step()
+                time.sleep(LOOK_SECONDS)
+        except KeyboardInterrupt:
+            say(f"\nThe batch goes on. Come back with: fpga batch results {batch_id} --download DIR")
+            raise FinishError(130) from None
+    delivery.finish()
+
+
+def _word(given: str, *allowed: str) -> Any:
+    from orchestrator.errors import UsageError
+
+    if given not in allowed:
+        raise UsageError(f"wanted {' or '.join(allowed)}, got {given!r}", code="bad_option")
+    return given
+
+
+def _print_look(found: Look, as_json: bool) -> None:
+    if as_json:
+        print_json(found.as_json())
+        return
+    print_facts(
+        {
+            "photos": found.photos,
+            "size": f"{found.size / 2**20:.1f} MiB",
+            "no photos": words(found.skipped),
+            "refused": len(found.refused) or None,
+            "known people": found.known_people,
+            "unknown people": "found by their faces, restored by the best of them" if found.cluster else "stay",
+        }
+    )
+    for refusal in found.refused:
+        typer.echo(f"{refusal['path']}: {refusal['message']} [{refusal['code']}]")
