@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +28,9 @@ class TrainingBatch:
         control: (B, 3, H, W) control image in [0, 1].
         flags: (B, 2) modality flags.
         kps5: (B, K, 5, 2) face points in pixels.
+        crops: (B, K, 3, 112, 112) aligned faces in [-1, 1] for the local tokens, zero for a person without; None when
+            there is no local branch to feed.
+        local_keep: (B, K, n) 1 keeps a local token, 0 drops it; None keeps all.
     """
 
     latents: Tensor
@@ -38,6 +42,8 @@ class TrainingBatch:
     control: Tensor
     flags: Tensor
     kps5: Tensor
+    crops: Tensor | None = None
+    local_keep: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.latents)
@@ -52,29 +58,42 @@ class TrainingBatch:
 
     def join(self, other: TrainingBatch) -> TrainingBatch:
         """Both batches as one, this one first."""
-        names = [field.name for field in fields(self)]
-        return TrainingBatch(**{name: torch.cat([getattr(self, name), getattr(other, name)]) for name in names})
+        values: dict[str, Any] = {}
+        for field in fields(self):
+            mine, theirs = getattr(self, field.name), getattr(other, field.name)
+            values[field.name] = None if mine is None else torch.cat([mine, theirs])
+        return TrainingBatch(**values)
 
     def loss_weight(self, face: float) -> Tensor:
         """Weight of the diffusion loss (B, 1, h, w): 1 + face * m where it counts, m the union of the regions."""
         return self.counted * (1 + face * self.regions.amax(dim=1, keepdim=True))
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> TrainingBatch:
-        return TrainingBatch(**{field.name: change(getattr(self, field.name)) for field in fields(self)})
+        values: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            values[field.name] = None if value is None else change(value)
+        return TrainingBatch(**values)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Disturbance:
-    """Shares of samples whose condition is dropped or changed [field, all-ones masks ours]."""
+    """Shares of samples whose condition is dropped or changed [field, all-ones masks ours].
+
+    `local_token_drop` is the share of single local tokens left out, on top of the people who have none [ours].
+    """
 
     text_drop: float = 0.07
     id_drop: float = 0.07
     both_drop: float = 0.05
     full_mask: float = 0.07
     embedding_noise: float = 0.02
+    local_token_drop: float = 0.3
 
 
-def disturb(batch: TrainingBatch, how: Disturbance, rng: np.random.Generator, empty_text: Tensor) -> TrainingBatch:
+def disturb(
+    batch: TrainingBatch, how: Disturbance, rng: np.random.Generator, empty_text: Tensor, local_tokens: int = 0
+) -> TrainingBatch:
     """Drop conditions, blur embeddings, shuffle people.
 
     Args:
@@ -82,6 +101,7 @@ def disturb(batch: TrainingBatch, how: Disturbance, rng: np.random.Generator, em
         how: the shares.
         rng: source of every choice.
         empty_text: (M,) token ids or (M, D) states of the empty prompt.
+        local_tokens: of one person, if the batch has crops.
     """
     size, people = batch.embeddings.shape[:2]
     draw = rng.random(size)
@@ -98,6 +118,10 @@ def disturb(batch: TrainingBatch, how: Disturbance, rng: np.random.Generator, em
     embeddings = torch.where(known & ~no_id[:, None, None], blurred, 0.0)
     present = batch.masks.amax(dim=(-1, -2)) > 0  # (B, K)
     masks = torch.where((full[:, None] & present)[..., None, None], torch.ones_like(batch.masks), batch.masks)
+    crops, keep = None, None
+    if batch.crops is not None:
+        crops = (batch.crops * ~no_id[:, None, None, None, None])[rows, order]
+        keep = torch.from_numpy(rng.random((size, people, local_tokens)) >= how.local_token_drop)
     return replace(
         batch,
         text=torch.where(no_text.reshape(-1, *[1] * empty_text.ndim), empty_text, batch.text),
@@ -105,4 +129,6 @@ def disturb(batch: TrainingBatch, how: Disturbance, rng: np.random.Generator, em
         regions=batch.regions[rows, order],
         masks=masks[rows, order],
         kps5=batch.kps5[rows, order],
+        crops=crops,
+        local_keep=keep,
     )

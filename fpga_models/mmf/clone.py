@@ -22,7 +22,7 @@ from torch import Tensor
 
 from fpga_models.control import ControlMode, Marks, control_flags, control_image
 from fpga_models.mmf.batch import TrainingBatch
-from fpga_models.mmf.data import TrainingData, draw_embeddings, gather, latent_mask
+from fpga_models.mmf.data import TrainingData, draw_crops, draw_embeddings, gather, latent_mask
 
 COUNTED_FROM = 0.1
 """A latent cell counts as face from this region value on."""
@@ -108,6 +108,7 @@ def composite(source: CloneSource, modes: Sequence[ControlMode], rng: np.random.
         control=torch.from_numpy(np.stack(control)),
         flags=torch.tensor([control_flags(mode) for mode in modes]),
         kps5=torch.from_numpy(kps5),
+        crops=draw_crops(source.data, np.where(present.numpy(), people[:, None], -1), rng),
     )
     return faces_only(_as_many_places(batch, source.data.masks.shape[1]))
 
@@ -163,8 +164,9 @@ def clone_batch(
 ) -> TrainingBatch:
     """Conditions of these scenes with one identity for everybody in each, and these latents if there are any."""
     own = _one_picture(data, identities, rng)[:, None]
-    present = torch.from_numpy(data.rows[scenes] >= 0)[..., None]
-    batch = gather(data, scenes, modes, torch.where(present, own, 0.0))
+    present = data.rows[scenes] >= 0
+    crops = draw_crops(data, np.where(present, identities[:, None], -1), rng)
+    batch = gather(data, scenes, modes, torch.where(torch.from_numpy(present)[..., None], own, 0.0), crops)
     return batch if latents is None else replace(batch, latents=torch.from_numpy(latents.astype(np.float32)))
 
 
@@ -175,13 +177,17 @@ def one_of_a_group(source: CloneSource, modes: Sequence[ControlMode], rng: np.ra
     who = torch.from_numpy(np.where(present, rng.random(present.shape), -1.0).argmax(axis=1))
     kept = torch.nn.functional.one_hot(who, present.shape[1]).float()
     alone = kept[..., None, None] * batch.regions
-    return faces_only(replace(batch, embeddings=kept[..., None] * batch.embeddings, regions=alone, masks=alone))
+    crops = None if batch.crops is None else kept[..., None, None, None] * batch.crops
+    embeddings = kept[..., None] * batch.embeddings
+    return faces_only(replace(batch, embeddings=embeddings, regions=alone, masks=alone, crops=crops))
 
 
 def all_of_a_group(source: CloneSource, modes: Sequence[ControlMode], rng: np.random.Generator) -> TrainingBatch:
     """C4: a real group with everybody's embedding in place; the faces count."""
     chosen = source.groups[rng.integers(len(source.groups), size=len(modes))]
-    return faces_only(gather(source.data, chosen, modes, draw_embeddings(source.data, chosen, rng)))
+    embeddings = draw_embeddings(source.data, chosen, rng)
+    crops = draw_crops(source.data, source.data.rows[chosen], rng)
+    return faces_only(gather(source.data, chosen, modes, embeddings, crops))
 
 
 def faces_only(batch: TrainingBatch) -> TrainingBatch:
@@ -211,4 +217,5 @@ def _as_many_places(batch: TrainingBatch, places: int) -> TrainingBatch:
         regions=padded(batch.regions),
         masks=padded(batch.masks),
         kps5=padded(batch.kps5),
+        crops=None if batch.crops is None else padded(batch.crops),
     )

@@ -3,6 +3,7 @@
     FOLDER/scenes/*.npy, captions.jsonl    pictures with ground truth (synthetic/dataset.py says which arrays)
     FOLDER/latents/scenes.npy              (N, C, h, w) as the preset's autoencoder encodes them
     FOLDER/embeddings.npy                  (I, R, E) R pictures of identity i; a scene's `identity` is the row
+    FOLDER/crops/crops.npy                 (I * R, 112, 112, 3) the same pictures, aligned; without it no local tokens
 
 Token ids and region masks are derived here once. Control images are drawn per batch, since their mode changes every
 time. All sizes are read off the arrays.
@@ -27,6 +28,8 @@ from fpga_models.mmf.modes import ModePlan, draw_modes
 from fpga_models.synthetic.dataset import Scenes, open_scenes
 from fpga_models.synthetic.scene import KINDS
 
+CROP_SHARE = 0.5
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrainingData:
@@ -39,6 +42,7 @@ class TrainingData:
         masks: (N, K, h, w) uint8, 255 inside.
         embeddings: (I, R, E) unit length, R pictures of identity i.
         rows: (N, K) row of each person in `embeddings`, -1 for nobody.
+        crops: (I, R, 112, 112, 3) uint8, the aligned pictures that the embeddings are of; None if there are none.
     """
 
     scenes: Scenes
@@ -47,6 +51,7 @@ class TrainingData:
     masks: NDArray[np.uint8]
     embeddings: NDArray[np.float32]
     rows: NDArray[np.int64]
+    crops: NDArray[np.uint8] | None = None
 
     def indices_by_kind(self) -> list[NDArray[np.int64]]:
         """Scene numbers of every kind, in the order of KINDS."""
@@ -78,7 +83,18 @@ def open_training_data(folder: Path, tokenizer: CLIPTokenizer, *, part: str = "s
         masks=_cached_masks(folder / part / "region_masks.npy", scenes, latents.shape[-1]),
         embeddings=embeddings,
         rows=rows,
+        crops=_crops(folder / "crops" / "crops.npy", embeddings),
     )
+
+
+def _crops(path: Path, embeddings: NDArray[np.float32]) -> NDArray[np.uint8] | None:
+    if not path.exists():
+        return None
+    crops: NDArray[np.uint8] = np.load(path, mmap_mode="r")
+    people, pictures = embeddings.shape[:2]
+    if len(crops) != people * pictures:
+        raise DataError(f"{path} holds {len(crops)} crops: {people} x {pictures} were wanted, as there are embeddings.")
+    return crops.reshape(people, pictures, *crops.shape[1:])
 
 
 def token_ids(tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> NDArray[np.int64]:
@@ -153,10 +169,28 @@ def draw_controls(
     return torch.from_numpy(np.stack(images)), torch.tensor([control_flags(mode) for mode in modes])
 
 
+def draw_crops(data: TrainingData, rows: NDArray[np.int64], rng: np.random.Generator) -> torch.Tensor | None:
+    """Aligned crops (B, K, 3, 112, 112) of the people at `rows` (B, K), -1 for nobody; None if there are none at all.
+
+    Half of the people get none, so that the embedding alone must do for them [ours].
+    """
+    if data.crops is None:
+        return None
+    wanted = (rows >= 0) & (rng.random(rows.shape) < CROP_SHARE)
+    pictures = rng.integers(data.crops.shape[1], size=rows.shape)
+    crops = np.zeros((*rows.shape, *data.crops.shape[2:]), np.float32)
+    crops[wanted] = data.crops[rows[wanted], pictures[wanted]] / np.float32(127.5) - 1
+    return torch.from_numpy(crops).permute(0, 1, 4, 2, 3)
+
+
 def gather(
-    data: TrainingData, chosen: NDArray[np.int64], modes: Sequence[ControlMode], embeddings: torch.Tensor
+    data: TrainingData,
+    chosen: NDArray[np.int64],
+    modes: Sequence[ControlMode],
+    embeddings: torch.Tensor,
+    crops: torch.Tensor | None = None,
 ) -> TrainingBatch:
-    """A batch of these scenes with these embeddings."""
+    """A batch of these scenes with these embeddings and crops."""
     control, flags = draw_controls(data.scenes, chosen, modes)
     latents = torch.from_numpy(data.latents[chosen].astype(np.float32))
     regions = torch.from_numpy(data.masks[chosen].astype(np.float32) / 255)
@@ -171,6 +205,7 @@ def gather(
         control=control,
         flags=flags,
         kps5=torch.from_numpy(data.scenes.kps5[chosen]),
+        crops=crops,
     )
 
 
@@ -187,4 +222,5 @@ def draw_batch(
     """The batch of one training step."""
     chosen = draw_scenes(by_kind, shares, count, rng)
     modes = draw_modes(plan, count, step, rng)
-    return gather(data, chosen, modes, draw_embeddings(data, chosen, rng))
+    embeddings = draw_embeddings(data, chosen, rng)
+    return gather(data, chosen, modes, embeddings, draw_crops(data, data.rows[chosen], rng))

@@ -58,6 +58,8 @@ class Trainee(nn.Module):
             embeddings=batch.embeddings,
             masks=batch.masks,
             scales=torch.ones(batch.masks.shape[:2], device=batch.masks.device),
+            crops=batch.crops,
+            local_keep=batch.local_keep,
         )
         text = batch.text if batch.text.is_floating_point() else self.text_encoder(batch.text).last_hidden_state
         return self.denoiser.prepare(text=text, people=people, control=batch.control, flags=batch.flags)
@@ -140,7 +142,9 @@ class Trainer:
             DivergedError: a loss or the gradient is not finite; weights and moving average are as before the step.
         """
         self.trainee.train()
-        batch = disturb(batch, self.config.disturbance, rng, self.empty_text)
+        local = self.trainee.denoiser.id_adapter.local
+        tokens = local.config.tokens if local else 0
+        batch = disturb(batch, self.config.disturbance, rng, self.empty_text, tokens)
         at = draw_timesteps(len(batch), self.schedule.length, rng)
         noise = torch.from_numpy(rng.standard_normal(batch.latents.shape, dtype=np.float32))
         figures: dict[str, float] = {}

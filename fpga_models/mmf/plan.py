@@ -52,6 +52,8 @@ class TrainPlan:
         clone: trains the adapters alone; 5 to 20 % of the steps, at a lower rate [ours].
         recipe: samples of the second stage, see clone.py; `ordinary_share` of them stay those of the first.
         clones: pictures made for recipe C2 before the second stage.
+        local_tokens: per person, of a fresh local branch if the start has none; 0 adds none. The data must bring crops.
+        local_rate: what the learning rate of the local branch is multiplied with: it begins at nothing.
         cache_text: write the text states of all captions ahead; worth it for large text encoders and many epochs.
         save_every, validate_every, report_every: in steps. `keep`: checkpoints kept.
         precision: of the forward pass; auto is bfloat16 wherever the device has it.
@@ -74,6 +76,8 @@ class TrainPlan:
     ratio: RepRatio = field(default_factory=RepRatio)
     kind_shares: Annotated[tuple[float, ...], Field(min_length=len(KINDS), max_length=len(KINDS))] = KIND_SHARES
     average_decay: Share = 0.998
+    local_tokens: Annotated[int, Field(ge=0)] = 0
+    local_rate: Annotated[float, Field(gt=0)] = 2.0
     cache_text: bool = False
     save_every: Count = 200
     validate_every: Count = 200

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fpga_models.errors import DataError, PlanError
 from fpga_models.faces.recogniser import OnnxRecogniser
+from fpga_models.local_tokens import LocalConfig
 from fpga_models.mmf import checkpoint
 from fpga_models.mmf.batch import TrainingBatch
 from fpga_models.mmf.clone import RECIPES, CloneSource, appearances
@@ -81,6 +82,13 @@ class Workbench:
         check_fit(data, pipeline)
         held_out, training = split(data, folder, pipeline)
         empty_text = torch.from_numpy(token_ids(pipeline.tokenizer, [""])[0])
+        adapter = pipeline.denoiser.id_adapter
+        if plan.local_tokens and adapter.local is None:
+            if data.crops is None:
+                raise DataError(f"Local tokens are to be trained: {folder / 'crops' / 'crops.npy'} was wanted.")
+            pipeline.denoiser.add_local(LocalConfig(tokens=plan.local_tokens))
+        if adapter.local is None:
+            data = replace(data, crops=None)
         if plan.cache_text:
             data, empty_text = cache_text_states(data, empty_text, pipeline.text_encoder, out / "text_states.npy")
         rep = RepControlNet(pipeline.denoiser.unet, plan.ratio)
@@ -153,7 +161,7 @@ class Workbench:
             losses=plan.losses,
             average_decay=plan.average_decay,
             disturbance=plan.disturbance,
-            rate_factors={"modal.": 1 / plan.ratio.beta},
+            rate_factors={"modal.": 1 / plan.ratio.beta, "denoiser.id_adapter.local.": plan.local_rate},
             bfloat16=plan.precision == "bfloat16" or (plan.precision == "auto" and has_bfloat16(plan.device)),
         )
 

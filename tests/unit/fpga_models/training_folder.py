@@ -1,4 +1,4 @@
-"""A data folder as training reads it: rendered scenes, made-up latents and embeddings, 28 pictures of 12 people."""
+"""A data folder as training reads it: rendered scenes, and made-up latents, embeddings and crops."""
 
 from __future__ import annotations
 
@@ -21,4 +21,6 @@ def write_training_folder(folder: Path, *, embedding_dim: int = 512) -> Path:
     np.save(folder / "latents" / "scenes.npy", rng.standard_normal((SCENES, 16, 16, 16)).astype(np.float16))
     embeddings = rng.standard_normal((PEOPLE, 8, embedding_dim)).astype(np.float32)
     np.save(folder / "embeddings.npy", embeddings / np.linalg.norm(embeddings, axis=-1, keepdims=True))
+    (folder / "crops").mkdir()
+    np.save(folder / "crops" / "crops.npy", rng.integers(0, 256, (PEOPLE * 8, 112, 112, 3), np.uint8))
     return folder

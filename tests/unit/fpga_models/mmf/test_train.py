@@ -148,6 +148,25 @@ def test_data_of_another_width_is_refused(tmp_path: Path) -> None:
         train(PLAN, other, tmp_path / "out")
 
 
+def test_local_tokens_grow_are_trained_and_shipped(folder: Path, tmp_path: Path) -> None:
+    quick = replace(PLAN, local_tokens=4, mmf=StagePlan(steps=2, rate=1e-3, warmup=1), clone=StagePlan(steps=0, rate=1))
+    result = train(quick, folder, tmp_path)
+    assert result.preset is not None
+    local = PortraitPipeline.from_pretrained(result.preset).denoiser.id_adapter.local
+    assert local is not None
+    assert local.config.tokens == 4
+    assert max(float(layer.to_v_ip.weight.detach().abs().max()) for layer in local.layers.in_order()) > 0, (
+        "zero at the start"
+    )
+
+
+def test_local_tokens_without_crops_are_refused(folder: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "data"
+    shutil.copytree(folder, bare, ignore=shutil.ignore_patterns("crops"))
+    with pytest.raises(DataError, match=r"crops\.npy was wanted"):
+        train(replace(PLAN, local_tokens=4), bare, tmp_path / "out")
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read as training data"):
         train(PLAN, tmp_path / "nowhere", tmp_path / "out")

@@ -111,6 +111,22 @@ def test_dropped_identities_are_zero_and_dropped_texts_are_empty() -> None:
     assert torch.equal(dropped.text, EMPTY.expand(4, -1))
 
 
+def test_whoever_is_dropped_loses_the_crop_too_and_crops_move_with_their_people() -> None:
+    faces = torch.arange(1.0, 4.0).view(1, 3, 1, 1, 1).expand(8, 3, 3, 112, 112)
+    shown = replace(batch(8), crops=faces)
+    quiet = Disturbance(text_drop=0, id_drop=0, both_drop=0, full_mask=0, embedding_noise=0, local_token_drop=0.5)
+    after = disturb(shown, quiet, np.random.default_rng(0), EMPTY, local_tokens=4)
+    assert after.crops is not None
+    assert after.local_keep is not None
+    marks = after.crops[:, :, 0, 0, 0].long() - 1
+    assert torch.allclose(after.embeddings, batch(8).embeddings.gather(1, marks[..., None].expand(-1, -1, 32)))
+    assert after.local_keep.shape == (8, 3, 4)
+    assert 0.2 < after.local_keep.float().mean() < 0.8
+    dropped = disturb(shown, replace(quiet, both_drop=1), np.random.default_rng(0), EMPTY, local_tokens=4)
+    assert dropped.crops is not None
+    assert dropped.crops.abs().max() == 0
+
+
 def test_people_change_places_together_with_their_masks() -> None:
     quiet = Disturbance(text_drop=0, id_drop=0, both_drop=0, full_mask=0, embedding_noise=0)
     before = batch(16)
