@@ -54,7 +54,7 @@ OPTIONS = {
     "ablate": {"source", "against"},
 }
 """What each evaluation takes besides seed and count."""
-COUNTS = {"identity": 200, "restore": 24, "swap": 48, "stylized": 16, "control": 40, "ablate": 40}
+COUNTS = {"identity": 200, "restore": 40, "swap": 60, "stylized": 16, "control": 40, "ablate": 40}
 """Scenes by default."""
 
 
@@ -108,6 +108,30 @@ def changed_settings(preset: DiirSettings, changes: Sequence[str]) -> DiirSettin
     return replace(preset, **values)
 
 
+def named_folders(given: Sequence[str]) -> dict[str, Path]:
+    """Folders by name, from `NAME=DIR` or `DIR` (named like its last part).
+
+    Raises:
+        RequestError: two of one name.
+    """
+    folders: dict[str, Path] = {}
+    for one in given:
+        name, equals, path = one.partition("=")
+        folder = Path(path if equals else one)
+        name = name if equals else folder.name
+        if name in folders:
+            raise RequestError(f"Two presets to compare with are called {name}; give names as NAME=DIR.")
+        folders[name] = folder
+    return folders
+
+
+def positive(text: str) -> int:
+    """A count from 1 on; raises ValueError for anything else."""
+    if (number := int(text)) < 1:
+        raise ValueError
+    return number
+
+
 def begin(progress: Progress, title: str, total: int) -> Advance:
     """A bar of its own for a part of the work."""
     return partial(progress.advance, progress.add_task(title, total=total))
@@ -129,10 +153,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("what", choices=list(EVALUATIONS))
     parser.add_argument("--preset-dir", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--count", type=int, help=f"scenes; by default {COUNTS}")
+    parser.add_argument("--count", type=positive, help=f"scenes; by default {COUNTS}")
     parser.add_argument("--source", choices=["vae", "generated"], help="restore, ablate: what damaged the faces")
     parser.add_argument("--set", action="append", default=[], metavar="KNOB=VALUE", dest="changes", help="DIIR only")
-    parser.add_argument("--against", type=Path, action="append", help="ablate: another preset folder to compare with")
+    parser.add_argument(
+        "--against", action="append", metavar="[NAME=]DIR", help="ablate: another preset folder to compare with"
+    )
     parser.add_argument("--modal", type=Path, help="control: modal weights that were merged into the preset")
     parser.add_argument("--base", type=Path, help="control: folder of the UNet they were merged into")
     parser.add_argument("--device", default="cpu")
@@ -141,8 +167,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     options = parser.parse_args(arguments)
     options.count = COUNTS[options.what] if options.count is None else options.count
-    options.own = {name: value for name in ("source", "against", "modal", "base") if (value := getattr(options, name))}
+    options.own = {name: value for name in ("source", "modal", "base") if (value := getattr(options, name))}
     try:
+        if options.against:
+            options.own["against"] = named_folders(options.against)
         if options.changes:
             options.own["settings"] = changed_settings(PRESETS.get(options.what, RESTORE), options.changes)
     except RequestError as error:

@@ -23,7 +23,7 @@ from markupsafe import Markup
 
 from fpga_models import weights
 from fpga_models.errors import ModelError
-from fpga_models.metrics.evaluate import COUNTS, bars, begin, measure
+from fpga_models.metrics.evaluate import COUNTS, bars, begin, measure, named_folders
 from fpga_models.metrics.plots import Bar
 from fpga_models.metrics.plots import bars as plot
 from fpga_models.metrics.sheet import write_picture
@@ -56,7 +56,7 @@ def parts(scale: float, options: argparse.Namespace) -> list[Part]:
         part("swap", "swap"),
         part("stylized", "stylized"),
         part("control", "control", modal=options.modal, base=options.base),
-        part("ablate", "ablate", against=options.against),
+        part("ablate", "ablate", against=named_folders(options.against or [])),
     ]
 
 
@@ -190,7 +190,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--scale", type=float, default=1.0, help=f"share of {COUNTS} scenes")
     parser.add_argument("--out", type=Path, default=Path("var/evaluation"), help="where figures and pictures are kept")
     parser.add_argument("--html", type=Path, default=Path("docs/evaluation.html"))
-    parser.add_argument("--against", type=Path, action="append", help="another preset folder to compare with")
+    parser.add_argument(
+        "--against", action="append", metavar="[NAME=]DIR", help="another preset folder to compare with"
+    )
     parser.add_argument("--modal", type=Path, help="modal weights that were merged into the preset")
     parser.add_argument("--base", type=Path, help="folder of the UNet they were merged into")
     parser.add_argument("--device", default="cpu")

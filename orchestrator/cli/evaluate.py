@@ -31,7 +31,8 @@ SourceOption = Annotated[
 ModalOption = Annotated[Path | None, typer.Option("--modal", help="Modal weights that were merged into the preset.")]
 BaseOption = Annotated[Path | None, typer.Option("--base", help="Folder of the UNet they were merged into.")]
 AgainstOption = Annotated[
-    list[Path] | None, typer.Option("--against", help="Folder of another preset to compare with; may be repeated.")
+    list[str] | None,
+    typer.Option("--against", metavar="[NAME=]DIR", help="Folder of another preset to compare with; may be repeated."),
 ]
 
 
@@ -141,7 +142,7 @@ def _sets(knobs: Sequence[str] | None) -> list[str]:
     return [part for knob in knobs or [] for part in ("--set", knob)]
 
 
-def _files(modal: Path | None, base: Path | None, against: Sequence[Path] | None) -> list[str]:
+def _files(modal: Path | None, base: Path | None, against: Sequence[str] | None) -> list[str]:
     named = [("--modal", modal), ("--base", base), *(("--against", folder) for folder in against or [])]
     return [part for name, path in named if path for part in (name, str(path))]
 

@@ -176,16 +176,16 @@ def preset_values(bench: Bench, gallery: Gallery, singles: Sequence[Trial], grou
 
 
 def ablate_training(
-    bench: Bench, gallery: Gallery, against: Sequence[Path], singles: Sequence[Trial], groups: Sequence[Trial]
+    bench: Bench, gallery: Gallery, against: Mapping[str, Path], singles: Sequence[Trial], groups: Sequence[Trial]
 ) -> dict[str, Contrasts]:
     """Draw the same scenes with this preset and with others, all measured by this one's instruments."""
     pictures = picture_of_each_face([*singles, *groups])
     this = preset_values(bench, gallery, singles, groups)
     found = {}
-    for folder in against:
+    for name, folder in against.items():
         pipeline = PortraitPipeline.from_pretrained(folder, device=str(bench.pipeline.device))
         other = preset_values(replace(bench, pipeline=pipeline), gallery, singles, groups)
-        found[folder.name] = compare(this, other, pictures)
+        found[name] = compare(this, other, pictures)
     return found
 
 
@@ -205,7 +205,9 @@ def by_group_size(kept: Variant, others: Mapping[str, Variant], trials: Sequence
     }
 
 
-def measure(bench: Bench, *, source: Source = "vae", against: Sequence[Path] = ()) -> tuple[AblationReport, Image]:
+def measure(
+    bench: Bench, *, source: Source = "vae", against: Mapping[str, Path] | None = None
+) -> tuple[AblationReport, Image]:
     """Run every ablation, with one sheet: real render, as shipped, and each part left out."""
     gallery = bench.gallery(4 * bench.count)
     singles, groups, small = (

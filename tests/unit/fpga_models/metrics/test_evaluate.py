@@ -1,5 +1,6 @@
 import json
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from fpga_models.diir import RESTORE
 from fpga_models.errors import RequestError
 from fpga_models.faces import FacePack
 from fpga_models.metrics.calibrate import product_similarities
-from fpga_models.metrics.evaluate import changed_settings, parse
+from fpga_models.metrics.evaluate import changed_settings, named_folders, parse
 from fpga_models.metrics.evaluations.identity import Found, Group, picture_sheet, render_table, report
 from fpga_models.metrics.evaluator import EvaluationEncoder
 from fpga_models.metrics.held_out import draw_trials
@@ -109,3 +110,15 @@ def test_an_option_of_another_evaluation_is_refused(arguments: list[str], capsys
     with pytest.raises(SystemExit):
         parse([arguments[0], "--preset-dir", "anywhere", *arguments[1:]])
     assert f"evaluate {arguments[0]} does not take" in capsys.readouterr().err
+
+
+def test_presets_to_compare_with_have_names_of_their_own() -> None:
+    assert named_folders(["a/first", "C1=runs/c1/preset"]) == {"first": Path("a/first"), "C1": Path("runs/c1/preset")}
+    with pytest.raises(RequestError, match="called preset"):
+        named_folders(["runs/c1/preset", "runs/c2/preset"])
+
+
+def test_a_count_below_1_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(["swap", "--preset-dir", "anywhere", "--count", "0"])
+    assert "--count" in capsys.readouterr().err

@@ -39,7 +39,7 @@ def test_every_evaluation_measures_the_shipped_preset(what: str) -> None:
 
         return advance
 
-    options = {"against": [WEIGHTS]} if what == "ablate" else {}
+    options = {"against": {"itself": WEIGHTS}} if what == "ablate" else {}
     figures, pictures, table = measure(what, WEIGHTS, seed=2, count=2, track=track, **options)
 
     written = json.loads(json.dumps(figures, allow_nan=False))
