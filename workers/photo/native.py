@@ -28,6 +28,8 @@ Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 ORIENTATION, EXIF_IFD = 0x0112, 0x8769
 GPS_IFD = 0x8825
 NEW_SUBFILE_TYPE, PHOTOMETRIC, BITS, DNG_VERSION, MAKE = 254, 262, 258, 50706, 271
+DAMAGED = (*BROKEN, RuntimeError, LookupError, TypeError, AttributeError, struct.error, cv2.error)
+"""What decoders raise on files that are not what they claim; a bug of ours in here looks the same and is tested for."""
 RAW_PHOTOMETRICS = (32803, 34892)
 
 pi_heif.register_heif_opener(thumbnails=False)
@@ -93,13 +95,13 @@ def read_native(data: bytes, max_pixels: int) -> Native:
         )
     if form == "TIFF":
         _check_tiff(image)
-    several = bool(getattr(image, "is_animated", False))
+    several = _has_several(image)
     mode, orientation = image.mode, _orientation(image)
     try:
         pixels, model = _pixels(image, data, form, orientation)
     except MemoryError as error:
         raise InputError("decoding the photo needs more memory than is allowed", code="image_out_of_memory") from error
-    except (*BROKEN, cv2.error, struct.error, KeyError, IndexError, TypeError, AttributeError) as error:
+    except DAMAGED as error:
         if "truncated" in str(error).lower():
             raise InputError("the picture ends too early", code="image_truncated") from error
         raise InputError("the picture is damaged inside", code="image_corrupt") from error
@@ -159,7 +161,7 @@ def _open(data: bytes, form: str) -> Image.Image:
         raise InputError("the picture has far too many pixels", code="image_too_large") from error
     except MemoryError as error:
         raise InputError("opening the photo needs more memory than is allowed", code="image_out_of_memory") from error
-    except (*BROKEN, struct.error, KeyError, IndexError, TypeError, AttributeError) as error:
+    except DAMAGED as error:
         raise InputError("the header of the picture is damaged", code="image_corrupt") from error
 
 
@@ -247,10 +249,17 @@ def _deep(data: bytes, form: str) -> tuple[Pixels, Model]:
     return cv2.cvtColor(decoded, order), "RGB"
 
 
+def _has_several(image: Image.Image) -> bool:
+    try:
+        return bool(getattr(image, "is_animated", False))
+    except DAMAGED:
+        return True  # something is there, and it is of no use
+
+
 def _orientation(image: Image.Image) -> int:
     try:
         found = image.getexif().get(ORIENTATION, 1)
-    except (*BROKEN, struct.error, KeyError, TypeError, IndexError, AttributeError):
+    except DAMAGED:
         return 1  # a damaged EXIF block says nothing of the orientation
     return found if isinstance(found, int) and 1 <= found <= 8 else 1
 
