@@ -61,11 +61,17 @@ def parts(scale: float, options: argparse.Namespace) -> list[Part]:
 
 
 def is_done(file: Path, part: Part, seed: int, model_sha256: str) -> bool:
-    """Whether this file holds the part for these weights."""
+    """Whether this file holds the part for these weights and options."""
     if not file.is_file():
         return False
     kept = json.loads(file.read_text())
-    return bool((kept["seed"], kept["count"], kept["model_sha256"]) == (seed, part.count, model_sha256))
+    wanted = {"seed": seed, "count": part.count, "model_sha256": model_sha256, "options": written(part.options)}
+    return all(kept[name] == value for name, value in wanted.items())
+
+
+def written(options: Mapping[str, Any]) -> dict[str, str]:
+    """Options as they are kept beside the figures."""
+    return {name: str(value) for name, value in options.items()}
 
 
 def run(options: argparse.Namespace) -> None:
@@ -89,6 +95,7 @@ def run(options: argparse.Namespace) -> None:
                 **part.options,
             )
         write_picture(file.with_suffix(".jpg"), pictures)
+        figures["options"] = written(part.options)
         file.write_text(json.dumps(figures, indent=1, allow_nan=False) + "\n")
 
 

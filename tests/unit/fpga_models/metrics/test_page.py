@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -14,7 +15,14 @@ from fpga_models.metrics.plots import Bar, bars
 from fpga_models.metrics.sheet import write_picture
 from fpga_models.metrics.targets import TARGETS, compare
 
-FACTS: dict[str, Any] = {"seed": 7, "count": 2, "preset": "mini", "model_sha256": "0" * 64, "seconds": 3.0}
+FACTS: dict[str, Any] = {
+    "seed": 7,
+    "count": 2,
+    "preset": "mini",
+    "model_sha256": "0" * 64,
+    "seconds": 3.0,
+    "options": {},
+}
 
 
 def won_back(small: float) -> dict[str, Any]:
@@ -93,3 +101,4 @@ def test_what_is_measured_already_is_not_measured_again(tmp_path: Path) -> None:
     assert is_done(file, part, 7, "0" * 64)
     assert not is_done(file, part, 8, "0" * 64)
     assert not is_done(file, part, 7, "1" * 64)
+    assert not is_done(file, replace(part, options={"source": "generated"}), 7, "0" * 64)
