@@ -37,7 +37,7 @@ class RestoreOptions:
         task: `restore` or `swap`.
         fidelity: 0 trusts the references, 1 the photo; see `fpga_models.diir.dial`.
         min_face: faces with a shorter side, in px of the photo, stay as they are.
-        good: faces at least so like their person stay; None takes the preset's accept threshold, above 1 takes none.
+        good: faces at least so like their person stay as they are; None tries every face.
         candidates: versions of every photo, 1 to 8; the best becomes the result, the others are kept beside it.
         format: `same` as the source, or `png`.
         gps: whether recorded positions stay in the files.

@@ -63,7 +63,7 @@ def restore(
     fidelity: FidelityOption = 0.5,
     min_face: MinFaceOption = 0,
     skip_good: Annotated[
-        float | None, typer.Option(help="Faces so like their person stay (default: the preset's threshold; 2: none).")
+        float | None, typer.Option(help="Faces at least so like their person (cosine) stay as they are.")
     ] = None,
     candidates: CandidatesOption = 1,
     format: FormatOption = "same",

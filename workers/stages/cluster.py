@@ -81,11 +81,11 @@ def _faces(tools: Tools, c: Claim) -> list[dict[str, Any]]:
                 continue
             seen.add(said["pixels_sha256"])
             kept = cache.find(session, c.owner, said["faces_key"])
-            if kept is None or not kept.row.data:
+            listed = kept.row.facts["faces"] if kept else []
+            if kept is None or not kept.row.data or not listed:
                 continue
-            listed = kept.row.facts["faces"]
             vectors = np.frombuffer(tools.vault.open(kept.row.data_key, kept.row.data), np.float32)
-            rows = vectors.reshape(len(listed), -1) if listed else []
+            rows = vectors.reshape(len(listed), -1)
             for index, (face, vector) in enumerate(zip(listed, rows, strict=True)):
                 left, top, right, bottom = face["box"]
                 side = min(right - left, bottom - top)

@@ -84,6 +84,8 @@ def kept_faces(tools: Tools, owner: str, key: str) -> list[Face] | None:
     if kept is None or kept.row.data is None:
         return None
     listed = kept.row.facts["faces"]
+    if not listed:
+        return []
     vectors = np.frombuffer(tools.vault.open(kept.row.data_key, kept.row.data), np.float32).reshape(len(listed), -1)
     return [
         Face(

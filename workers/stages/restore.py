@@ -121,8 +121,6 @@ def _job(tools: Tools, c: Claim, version: ModelVersion, restorer: Restorer) -> J
     people = known_people(tools, c, restorer.pack.encoder_sha256)
     pairs = pair_faces(faces, people, c)
     good = c.options.get("good")
-    if good is None:
-        good = version.manifest["verdict"]["accept"]
     skipped: dict[int, str] = {}
     for index, face in enumerate(faces):
         side = float(min(face.box[2:] - face.box[:2]))
@@ -130,7 +128,7 @@ def _job(tools: Tools, c: Claim, version: ModelVersion, restorer: Restorer) -> J
             skipped[index] = "no_reference"
         elif side < float(c.options.get("min_face", 0)):
             skipped[index] = "face_too_small"
-        elif c.options["task"] == "restore" and float(face.embedding @ people[pairs[index]].vector) >= good:
+        elif good is not None and float(face.embedding @ people[pairs[index]].vector) >= good:
             skipped[index] = "good_already"
     settings = at_fidelity(PRESETS[c.options["task"]], float(c.options.get("fidelity", 0.5)))
     return Job(

@@ -1,7 +1,7 @@
 """Stage `score_photo`: looks at a restored photo and says whether its faces are now those of their people.
 
 Verdict [ours]: `unchanged` where nothing was to be done, `accepted` where every face that was to be restored resembles
-its person as much as the preset's measured threshold asks, `rejected` where one is gone or is somebody else's now,
+its person as much as the preset's measured threshold asks, be it by the edit or from the start, `rejected` where one is gone or is somebody else's now,
 `needs_review` in between.
 """
 
@@ -92,7 +92,7 @@ def _judge(
         after = 0.0 if cosines is None else round(float(cosines[own]), 4)
         lost = cosines is None or int(cosines.argmax()) != own
         this = "rejected" if report["outcome"] == "changed" and lost else "accepted"
-        if this == "accepted" and (report["outcome"] != "changed" or after < thresholds["accept"]):
+        if this == "accepted" and after < thresholds["accept"]:
             this = "needs_review"
         verdict, least = max(verdict, this, key=ORDER.index), min(least, after)
         faces.append({**report, "after": after, "verdict": this})
