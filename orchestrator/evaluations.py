@@ -18,7 +18,7 @@ from orchestrator.lineage import flatten
 from orchestrator.registry import find_version
 
 KIND = "evaluate"
-SUITES = ("identity", "restore", "swap", "stylized", "control", "ablate")
+SUITES = ("identity", "restore", "swap", "stylized", "control", "ablate", "held_out")
 NOT_FIGURES = ("seed", "count", "seconds")
 
 
@@ -36,7 +36,7 @@ def submit(
 
     Args:
         model: id of a version, or `preset@alias`.
-        dataset: a data set version whose held-out people are shown; None for people that the renderer draws.
+        dataset: a data set version whose held-out people are looked at, by the suite `held_out` alone.
 
     Raises:
         NotFoundError: no such version or data set.
@@ -45,6 +45,10 @@ def submit(
     unknown = [suite for suite in suites if suite not in SUITES]
     if unknown or not suites or count < 1:
         raise UsageError(f"wanted suites of {', '.join(SUITES)} and a count of 1 or more, got {suites}, {count}")
+    if any((suite == evaluations.ON_DATA_SET) != (dataset is not None) for suite in suites):
+        raise UsageError(
+            f"the suite {evaluations.ON_DATA_SET} wants a data set, and no other suite takes one", code="bad_suite"
+        )
     with ledger.read() as session:
         version, _ = find_version(session, model)
         chosen = datasets.resolve(session, owner, dataset).id if dataset else None

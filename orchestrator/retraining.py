@@ -46,7 +46,7 @@ def _decide(session: Session, run: TrainingRun, batch_id: str) -> GateDecision:
     version = models.get(session, run.model_version_id or "")
     rules = parse_rules(run.options["gate"])
     live = _live(session, version)
-    checks = _checks(session, rules, version, live, run.options.get("evaluate_on"))
+    checks = _checks(session, rules, version, live, run.dataset_id)
     passed = all(check.passed for check in checks)
     alias = models.CHAMPION if run.options.get("promote", True) else models.CANDIDATE
     decision = GateDecision(

@@ -18,7 +18,7 @@ def run(
     suite: Suite = None,
     seed: Annotated[int, typer.Option(help="Chooses the held-out people.")] = 0,
     count: Annotated[int, typer.Option(min=1, help="How many scenes.")] = 48,
-    dataset: Annotated[str | None, typer.Option(help="Measure on the held-out part of this data set.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Look at the held-out people of this data set.")] = None,
     wait: WaitOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -29,7 +29,13 @@ def run(
 
     with services() as s:
         batch_id = evaluations.submit(
-            s.ledger, owner=s.owner, model=model, suites=suite or ["identity"], seed=seed, count=count, dataset=dataset
+            s.ledger,
+            owner=s.owner,
+            model=model,
+            suites=suite or ["held_out" if dataset else "identity"],
+            seed=seed,
+            count=count,
+            dataset=dataset,
         )
         say(f"{batch_id} is queued")
         if not wait:

@@ -12,6 +12,9 @@ from sqlalchemy.orm import Session
 from orchestrator.ledger.base import new_id
 from orchestrator.ledger.rows_training import Evaluation, GateDecision
 
+ON_DATA_SET = "held_out"
+"""The suite that looks at the held-out people of a data set; all others look at people that the renderer draws."""
+
 
 class Wanted(Protocol):
     """A measurement by what makes two of them comparable, besides the data set."""
@@ -45,7 +48,7 @@ def store(
         id=new_id("evl"),
         owner=owner,
         model_version_id=version_id,
-        dataset_id=dataset_id,
+        dataset_id=dataset_id if wanted.suite == ON_DATA_SET else None,
         batch_id=batch_id,
         suite=wanted.suite,
         seed=wanted.seed,
@@ -59,7 +62,8 @@ def store(
 
 
 def find(session: Session, version_id: str, wanted: Wanted, dataset_id: str | None) -> Evaluation | None:
-    """Return the newest measurement of a version with this suite, seed, count and data set, or None."""
+    """Return the newest measurement of a version with this suite, seed, count and, if it has one, data set, or None."""
+    dataset_id = dataset_id if wanted.suite == ON_DATA_SET else None
     query = select(Evaluation).where(
         Evaluation.model_version_id == version_id,
         Evaluation.suite == wanted.suite,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,19 @@ from sqlalchemy.orm import Session
 
 from fpga_models.errors import ModelError as NetworkError
 from fpga_models.metrics.evaluate import measure
+from fpga_models.metrics.evaluations import held_out
 from orchestrator.errors import NotFoundError, StageError
 from orchestrator.ledger import evaluations, models
 from orchestrator.ledger.claims import Claim, Next
 from orchestrator.ledger.rows_training import TrainingRun
+from workers.datasets import materialise
 from workers.lease import Lease
 from workers.stages.base import Done, DrainedError, Ended, Tools, one_by_one, version_of
 
 log = logging.getLogger(__name__)
 Advance = Callable[[int], None]
+Track = Callable[[str, int], Advance]
+SHARES = 100
 
 
 class StoppedError(Exception):
@@ -53,10 +57,10 @@ def evaluate(tools: Tools, held: Sequence[Claim], lease: Lease) -> Iterator[Ende
 
 def _evaluate(tools: Tools, c: Claim, lease: Lease) -> Done:
     suites = [Suite(**wanted) for wanted in c.params["evaluations"]]
-    dataset_id: str | None = c.params.get("evaluate_on")
+    dataset_id = _data_set(c)
     todo = _todo(tools, c, suites, dataset_id)
     track = _tracker(tools, c, lease, len(todo))
-    found = [(version_id, suite, _measure(tools, c, version_id, suite, track)) for version_id, suite in todo]
+    found = [(version_id, suite, _figures(tools, c, version_id, suite, track)) for version_id, suite in todo]
 
     def effect(session: Session, moment: datetime) -> Next:
         for version_id, suite, figures in found:
@@ -73,6 +77,12 @@ def _evaluate(tools: Tools, c: Claim, lease: Lease) -> Done:
         return Next()
 
     return Done(result={"measured": [[version_id, suite.suite] for version_id, suite in todo]}, effect=effect)
+
+
+def _data_set(c: Claim) -> str | None:
+    """Return the data set that was asked for, or the one of the training that this measures."""
+    found: str | None = c.params.get("evaluate_on") or c.params.get("dataset")
+    return found
 
 
 def _todo(tools: Tools, c: Claim, suites: Sequence[Suite], dataset_id: str | None) -> list[tuple[str, Suite]]:
@@ -93,11 +103,23 @@ def _todo(tools: Tools, c: Claim, suites: Sequence[Suite], dataset_id: str | Non
         return todo + [(live, suite) for suite in unknown]
 
 
-def _measure(
-    tools: Tools, c: Claim, version_id: str, suite: Suite, track: Callable[[str, int], Advance]
-) -> dict[str, Any]:
+def _figures(tools: Tools, c: Claim, version_id: str, suite: Suite, track: Track) -> dict[str, Any]:
+    """Measure one version; a data set's own people for the suite `held_out`, rendered ones for all others."""
     version = version_of(tools, replace(c, model_version_id=version_id))
+    log.info("measuring", extra={"version": version_id, "suite": suite.suite, "count": suite.count})
     try:
+        if suite.suite == evaluations.ON_DATA_SET:
+            advance = track("data set", SHARES)
+            data = materialise(
+                tools,
+                _data_set(c) or "",
+                Path(version.location) / "vae",
+                tools.settings.state_dir.absolute() / "datasets",
+                lambda _: advance(1),
+            )
+            return asdict(
+                held_out.measure(Path(version.location), data, count=suite.count, device=tools.settings.device)
+            )
         figures, _, _ = measure(
             suite.suite,
             Path(version.location),
@@ -109,11 +131,10 @@ def _measure(
         )
     except NetworkError as error:
         raise StageError(f"version {version_id} cannot be measured: {error}", code=error.code) from error
-    log.info("version measured", extra={"version": version_id, "suite": suite.suite, "count": suite.count})
     return figures
 
 
-def _tracker(tools: Tools, c: Claim, lease: Lease, measurements: int) -> Callable[[str, int], Advance]:
+def _tracker(tools: Tools, c: Claim, lease: Lease, measurements: int) -> Track:
     """Return what the measurement tells its progress to: a share of the stage that only ever rises.
 
     How many parts a suite has is not known before it ends, so each part takes half of what is left.
