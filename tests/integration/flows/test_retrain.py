@@ -1,0 +1,97 @@
+"""The flow `retrain` on a real Prefect server: its steps are seen, the gate decides, schedules make runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from orchestrator import registry, training
+from orchestrator.errors import ConflictError, NotFoundError, UsageError
+from orchestrator.flows import training_schedules
+from orchestrator.ledger.rows import Batch
+from orchestrator.ledger.session import Ledger
+from orchestrator.prefect_api import PrefectApi
+from orchestrator.settings import Settings
+from tests.unit.orchestrator.trained import RULES, add_dataset, begin, finish, measure
+
+
+def wait(until: Callable[[], object], what: str, seconds: float = 180.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not until():
+        assert time.monotonic() < deadline, f"waited {seconds} s in vain until {what}"
+        time.sleep(0.3)
+
+
+@pytest.fixture(scope="module")
+def dataset(ledger: Ledger, settings: Settings) -> str:
+    measure(ledger, registry.ensure_registered(ledger, settings), 0.7)
+    return add_dataset(ledger)
+
+
+def flow_run_of(ledger: Ledger, batch_id: str) -> str | None:
+    with ledger.read() as session:
+        return session.get_one(Batch, batch_id).flow_run_id
+
+
+def ended(api: PrefectApi, flow_run_id: str | None) -> bool:
+    return api.call("GET", f"flow_runs/{flow_run_id}")["state_type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+
+
+def test_a_run_is_seen_step_by_step_to_the_gate(
+    ledger: Ledger, settings: Settings, dataset: str, api: PrefectApi
+) -> None:
+    run = begin(ledger, settings, dataset)
+    wait(lambda: flow_run_of(ledger, run.batch_id), "the run knows its flow run")
+    flow_run_id = flow_run_of(ledger, run.batch_id)
+
+    version = finish(ledger, run, "c" * 64, 0.8)
+
+    wait(lambda: ended(api, flow_run_id), "the flow has ended")
+    found = api.call("GET", f"flow_runs/{flow_run_id}")
+    tasks: list[dict[str, Any]] = api.call(
+        "POST", "task_runs/filter", {"flow_runs": {"id": {"any_": [flow_run_id]}}, "sort": "EXPECTED_START_TIME_ASC"}
+    )
+    assert (found["state_type"], found["state"]["message"]) == ("COMPLETED", f"{version} passed and is now champion")
+    assert {one["name"].rpartition("-")[0] for one in tasks} >= {"snapshot", "train", "gate", "promote"}
+    assert registry.champion(ledger, settings, "mini") == version
+    assert len(registry.show_version(ledger, version)["decisions"]) == 1
+
+
+def test_a_schedule_keeps_a_recipe_and_each_of_its_runs_makes_one(
+    ledger: Ledger, settings: Settings, dataset: str, api: PrefectApi
+) -> None:
+    recipe = training.read_recipe({"dataset": "faces", "steps": 12, "gate": RULES, "name": "weekly"})
+    made = training_schedules.add(settings, "weekly", recipe, cron="0 3 * * 6", timezone="Europe/Berlin")
+    assert [one.name for one in training_schedules.list_schedules(settings)] == ["weekly"]
+    assert training.read_recipe(made.recipe) == recipe
+    with pytest.raises(ConflictError):
+        training_schedules.add(settings, "weekly", recipe, cron="0 3 * * 6")
+
+    flow_run_id = training_schedules.run_now(settings, "weekly")
+
+    def run() -> list[dict[str, Any]]:
+        return [found for found in training.list_runs(ledger, "local") if found["name"] == "weekly"]
+
+    wait(run, "the scheduled run is queued")
+    (queued,) = run()
+    assert queued["dataset_id"] == dataset, "the data set was resolved when the schedule ran"
+    assert flow_run_of(ledger, queued["batch_id"]) == flow_run_id
+    training.cancel(ledger, "local", queued["id"])
+    wait(lambda: ended(api, flow_run_id), "the flow has seen the cancel")
+    assert api.call("GET", f"flow_runs/{flow_run_id}")["state_type"] == "CANCELLED"
+    training_schedules.remove(settings, "weekly")
+    with pytest.raises(NotFoundError):
+        training_schedules.run_now(settings, "weekly")
+
+
+@pytest.mark.parametrize(("name", "cron"), [("Week End", "0 3 * * 6"), ("watch", "0 3 * * 6"), ("bad", "0 99 * * *")])
+def test_a_training_schedule_that_cannot_run_is_refused(
+    settings: Settings, dataset: str, api: PrefectApi, name: str, cron: str
+) -> None:
+    recipe = training.read_recipe({"dataset": "faces", "steps": 12})
+    with pytest.raises(UsageError):
+        training_schedules.add(settings, name, recipe, cron=cron)
+    assert training_schedules.list_schedules(settings) == []
