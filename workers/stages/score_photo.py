@@ -1,8 +1,8 @@
 """Stage `score_photo`: looks at a restored photo and says whether its faces are now those of their people.
 
-Verdict [ours]: `unchanged` where nothing was to be done, `accepted` where every face that was to be restored resembles
-its person as much as the preset's measured threshold asks, be it by the edit or from the start, `rejected` where one is gone or is somebody else's now,
-`needs_review` in between.
+Verdict [ours]: `unchanged` where nothing was to be done, `accepted` where every face that was tried resembles its
+person as much as the preset's measured threshold asks, by the edit or from the start, `rejected` where one is gone or
+is somebody else's now, `needs_review` in between.
 """
 
 from __future__ import annotations
