@@ -31,10 +31,11 @@ RENDER = "render:"
 
 @dataclass(frozen=True, kw_only=True)
 class Chunk:
-    """Where the pictures of a chunk are, as small JSON, and how many there are."""
+    """Where the pictures of a chunk are, as small JSON, and how many; `artifact_id` is that of their tar."""
 
     input: dict[str, Any]
     pictures: int
+    artifact_id: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,10 +132,12 @@ class _Open:
             file.seek(0)
             sha256, size = hashlib.file_digest(file, "sha256").hexdigest(), file.tell()  # type: ignore[arg-type]  # a real file
             key = content_key(owner, sha256, ".tar")
-            artifacts.reserve(ledger, owner=owner, sha256=sha256, key=key, size=size, media_type="application/x-tar")
+            artifact_id = artifacts.reserve(
+                ledger, owner=owner, sha256=sha256, key=key, size=size, media_type="application/x-tar"
+            )
             file.seek(0)
             store.put(key, file, media_type="application/x-tar", sha256=sha256)  # type: ignore[arg-type]  # IO is a BinaryIO
-        return Chunk(input={"tar": {"key": key, "sha256": sha256}}, pictures=self._pictures)
+        return Chunk(input={"tar": {"key": key, "sha256": sha256}}, pictures=self._pictures, artifact_id=artifact_id)
 
     def _write(self, suffix: str, data: bytes) -> None:
         info = tarfile.TarInfo(f"{self._pictures:06d}.{suffix}")

@@ -235,7 +235,13 @@ def _submit(
     items = [
         NewItem(
             custom_id=f"chunk-{number:06d}",
-            params={"chunk": sha256, "input": chunk.input, "pictures": chunk.pictures, **depends_on},
+            params={
+                "chunk": sha256,
+                "input": chunk.input,
+                "input_artifact": chunk.artifact_id,
+                "pictures": chunk.pictures,
+                **depends_on,
+            },
             params_sha256=sha256,
             seed=0,
             cost=float(chunk.pictures),

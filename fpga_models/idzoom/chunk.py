@@ -32,6 +32,7 @@ class ChunkResult:
     records: int = 0
     faces: int = 0
     views: int = 0
+    labels: set[str] = field(default_factory=set)
     refused: list[Refused] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
@@ -63,6 +64,7 @@ def build_chunk(
                 table.add(sample.record, raw.image)
                 made.records += 1
                 made.faces += len(sample.record.people)
+                made.labels |= {person.label for person in sample.record.people if person.label}
                 made.views += len(sample.record.views)
             yield made
     pq.write_table(table.table(), made.facts, compression="zstd")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import Text, cast, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from orchestrator.errors import ConsentError, NotFoundError
@@ -274,13 +274,29 @@ def set_result(session: Session, stage_id: int, result: dict[str, Any]) -> None:
     session.execute(update(Stage).where(Stage.id == stage_id).values(result=result))
 
 
-def taint(session: Session, identity_id: str, moment: datetime) -> list[str]:
-    """Mark every version that contains this person and return the ids of those that were not marked before."""
+def forget(session: Session, identity_id: str) -> list[str]:
+    """Drop the results of chunks that show this person and return the artifacts whose bytes must go.
+
+    Later builds then do these chunks again from pictures, if somebody still has them.
+    """
+    showing = cast(DataSetChunk.facts, Text).like(f'%"{identity_id}"%')
+    rows = session.execute(
+        delete(DataSetChunk)
+        .where(showing)
+        .returning(DataSetChunk.shard_artifact_id, DataSetChunk.facts_artifact_id)
+        .execution_options(synchronize_session=False)
+    ).all()
+    return [artifact_id for row in rows for artifact_id in row]
+
+
+def taint(session: Session, identity_id: str, moment: datetime, artifact_ids: Collection[str] = ()) -> list[str]:
+    """Mark every version that holds this person, or one of these shards; return the ids of those marked now."""
     holding = select(DataSetIdentity.data_set_version_id).where(DataSetIdentity.identity_id == identity_id)
+    shown = select(DataSetShard.data_set_version_id).where(DataSetShard.artifact_id.in_(artifact_ids))
     return list(
         session.scalars(
             update(DataSetVersion)
-            .where(DataSetVersion.id.in_(holding), DataSetVersion.tainted_at.is_(None))
+            .where(DataSetVersion.id.in_(holding.union(shown)), DataSetVersion.tainted_at.is_(None))
             .values(tainted_at=moment)
             .returning(DataSetVersion.id)
             .execution_options(synchronize_session=False)

@@ -273,7 +273,7 @@ def revoke(ledger: Ledger, owner: str, identity_id: str, scope: str) -> int:
             .returning(Consent.id)
         ).all()
         if scope == datasets.SCOPE:
-            training.forget(session, datasets.taint(session, identity_id, moment), moment)
+            training.forget(session, datasets.taint(session, identity_id, (), moment), moment)
         audit.write(session, owner, "consent.revoke", identity_id, {"scope": scope, "ended": len(ended)}, moment)
         return len(ended)
 
@@ -314,6 +314,8 @@ def erase(ledger: Ledger, owner: str, identity_id: str) -> Erased:
         refs = session.scalars(select(Reference).where(Reference.identity_id == identity.id)).all()
         artifact_ids = {o.artifact_id for o in outputs} | {r.artifact_id for r in refs}
         artifact_ids |= photos.artifacts_of(session, item_ids) | set(cache.forget(session, identity.id))
+        shown = datasets.forget(session, identity.id)
+        artifact_ids |= set(shown)
         session.execute(update(Item).where(Item.id.in_(item_ids)).values(output_id=None))
         session.execute(delete(Output).where(Output.id.in_([o.id for o in outputs])))
         session.execute(delete(Reference).where(Reference.identity_id == identity.id))
@@ -328,7 +330,7 @@ def erase(ledger: Ledger, owner: str, identity_id: str) -> Erased:
         free = artifact_ids - _still_used(session, artifact_ids)
         session.execute(update(Artifact).where(Artifact.id.in_(free)).values(state="deleting", expires_at=moment))
         keys = list(session.scalars(select(Artifact.key).where(Artifact.id.in_(free))))
-        tainted = datasets.taint(session, identity.id, moment)
+        tainted = datasets.taint(session, identity.id, moment, shown)
         erased = Erased(
             identity_id=identity.id,
             references=len(refs),

@@ -19,13 +19,16 @@ from fpga_models.idzoom.annotate import AnnotateOptions, Captioner, Label, RawPi
 from fpga_models.idzoom.chunk import ChunkResult, build_chunk, rendered
 from fpga_models.idzoom.shards import read_files
 from orchestrator.errors import InputError, StageError
-from orchestrator.ledger import datasets
+from orchestrator.ledger import artifacts, datasets
 from orchestrator.ledger.claims import Claim, Next
 from orchestrator.ledger.rows import ModelVersion
 from workers.decoder import Decoder
 from workers.files import full_disk_is_transient, store_file
 from workers.lease import Lease
 from workers.stages.base import Done, DrainedError, Ended, Tools, one_by_one, version_of
+
+IDENTITY = "idn_"
+"""How ids of the library begin: who is in a chunk by that name must be found when they are erased."""
 
 
 class _StoppedError(Exception):
@@ -62,7 +65,7 @@ def _annotate(tools: Tools, c: Claim, version: ModelVersion, lease: Lease) -> Do
         assert made is not None, "an empty chunk has a result too"
         shard_id = store_file(tools.ledger, tools.store, c.owner, made.shard)
         facts_id = store_file(tools.ledger, tools.store, c.owner, made.facts)
-    counts = made.as_json()
+    counts = {**made.as_json(), "people": sorted(label for label in made.labels if label.startswith(IDENTITY))}
 
     def effect(session: Session, moment: datetime) -> Next:
         datasets.keep_chunk(
@@ -74,6 +77,8 @@ def _annotate(tools: Tools, c: Claim, version: ModelVersion, lease: Lease) -> Do
             counts=counts,
             moment=moment,
         )
+        if given["input_artifact"]:
+            artifacts.discard(session, [given["input_artifact"]])
         return Next()
 
     return Done(result={name: counts[name] for name in ("pictures", "records", "faces", "views")}, effect=effect)

@@ -110,11 +110,14 @@ def test_who_is_in_the_library_must_allow_training_and_an_erase_taints(rig: Rig,
         run(rig, wanted)
     grant(rig.ledger, OWNER, "ada", ConsentGiven(scopes=("train",), granted_by="test"))
     _, version = run(rig, wanted)
+    with rig.ledger.read() as session:
+        keys = [artifact.key for _, artifact in shards(session, version)]
     receipt = erase(rig.ledger, rig.store, OWNER, "ada")
 
     assert receipt["tainted"] == {"data_sets": [version], "models": []}
     with rig.ledger.read() as session:
         assert resolve(session, OWNER, version).tainted_at is not None
+    assert any(rig.store.head(key) is None for key in keys), "shards that show the person are gone"
     assert receipt["identity_id"] == enrolled.identity_id
 
 
