@@ -2,7 +2,7 @@
 
     python -m fpga_models.mini --data var/mini --out fpga_models/weights/mini
 
-About three hours on two cores. A step whose product exists is skipped, and the long ones continue from their own
+About five hours on two cores. A step whose product exists is skipped, and the long ones continue from their own
 checkpoints, so a stopped run is simply started again. Delete a product to make it anew.
 """
 
@@ -13,6 +13,8 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+PLAN = Path(__file__).with_name("plan.json")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,61 +27,111 @@ class Step:
     output: Path | None = None
 
 
-def recipe(data: Path, out: Path, *, minutes: float, workers: int, seed: int) -> list[Step]:
-    """The steps in order; `minutes` is the generator's training time."""
-    faces, vae, run, draft = data / "faces", data / "vae", data / "generator", data / "draft"
-    verdict, figures = data / "verdict.json", data / "figures.json"
-    common = ("--data", str(data), "--seed", str(seed))
-
-    def train_faces(part: str, length: float, product: Path) -> Step:
-        arguments = (part, *common, "--out", str(faces), "--minutes", str(length))
-        return Step(module="fpga_models.mini.faces", arguments=arguments, product=product)
-
-    def export(folder: Path, product: Path | None, *extra: str) -> Step:
-        sources = ("--run", str(run), "--vae", str(vae), "--faces", str(faces), "--out", str(folder))
-        return Step(module="fpga_models.mini.export", arguments=(*sources, *extra), product=product)
-
+def recipe(data: Path, out: Path, *, workers: int, seed: int) -> list[Step]:
+    """The steps in order: world, face networks, autoencoder, base, MMF with clone tuning, thresholds, figures."""
+    final = data / "mmf" / "preset"
+    begun = ("--plan", str(PLAN), "--start", str(data / "base"))
     return [
         Step(
             module="fpga_models.synthetic.dataset",
             arguments=("--out", str(data), "--seed", str(seed), "--workers", str(workers)),
             product=data / "crops_test" / "crops.npy",
         ),
-        train_faces("encoder_a", 10, faces / "pack" / "recogniser.onnx"),
-        train_faces("embeddings", 0, data / "embeddings.npy"),
-        train_faces("detector", 10, faces / "pack" / "detector.onnx"),
-        train_faces("encoder_b", 13, faces / "eval" / "evaluator.onnx"),
-        train_faces("traits", 6, faces / "eval" / "traits.onnx"),
+        *face_networks(data, seed),
+        *autoencoder(data, seed),
+        *base(data, seed, workers),
+        Step(
+            module="fpga_models.mmf.train",
+            arguments=(*begun, "--data", str(data), "--out", str(data / "mmf")),
+            product=final / "weights.json",
+        ),
+        *measured(final, data, out),
+    ]
+
+
+def face_networks(data: Path, seed: int) -> list[Step]:
+    """Recogniser, embeddings of all crops, detector, judge, readers of traits and poses."""
+    faces = data / "faces"
+    common = ("--data", str(data), "--seed", str(seed), "--out", str(faces))
+
+    def network(part: str, minutes: float, product: Path) -> Step:
+        arguments = (part, *common, "--minutes", str(minutes))
+        return Step(module="fpga_models.mini.faces", arguments=arguments, product=product)
+
+    return [
+        network("encoder_a", 10, faces / "pack" / "recogniser.onnx"),
+        network("embeddings", 0, data / "embeddings.npy"),
+        network("detector", 10, faces / "pack" / "detector.onnx"),
+        network("encoder_b", 13, faces / "eval" / "evaluator.onnx"),
+        network("traits", 6, faces / "eval" / "traits.onnx"),
         Step(
             module="fpga_models.mini.faces.pose",
-            arguments=(*common, "--out", str(faces), "--minutes", "9"),
+            arguments=(*common, "--minutes", "9"),
             product=faces / "pose" / "pose.onnx",
         ),
-        Step(module="fpga_models.mini.vae", arguments=(*common, "--out", str(vae)), product=vae / "report.json"),
+    ]
+
+
+def autoencoder(data: Path, seed: int) -> list[Step]:
+    """The autoencoder and the latents of all scenes."""
+    vae = data / "vae"
+    return [
+        Step(
+            module="fpga_models.mini.vae",
+            arguments=("--data", str(data), "--seed", str(seed), "--out", str(vae)),
+            product=vae / "report.json",
+        ),
         Step(
             module="fpga_models.mini.cache_latents",
             arguments=("--data", str(data), "--vae", str(vae), "--out", str(data / "latents")),
             product=data / "latents" / "scenes.npy",
         ),
-        Step(
-            module="fpga_models.mini.generator",
-            arguments=(*common, "--out", str(run), "--minutes", str(minutes), "--workers", str(workers)),
-            product=run / "finished.json",
-        ),
-        export(draft, draft / "weights.json"),
+    ]
+
+
+def base(data: Path, seed: int, workers: int) -> list[Step]:
+    """The base with its adapters and text encoder, everything learning together, in two runs as they were made."""
+    first, second = data / "generator-1", data / "generator"
+
+    def trained(run: Path, *arguments: str) -> Step:
+        common = ("--data", str(data), "--out", str(run))
+        return Step(module="fpga_models.mini.generator", arguments=common + arguments, product=run / "finished.json")
+
+    def export(run: Path, folder: Path) -> Step:
+        sources = ("--run", str(run), "--vae", str(data / "vae"), "--faces", str(data / "faces"), "--out", str(folder))
+        return Step(module="fpga_models.mini.export", arguments=sources, product=folder / "weights.json")
+
+    again = ("--rate", "2.5e-3", "--anneal", "0.5", "--batch-size", "48", "--embedding-noise", "0.01")
+    return [
+        trained(first, "--seed", str(seed), "--minutes", "68", "--workers", str(workers)),
+        export(first, data / "base-1"),
+        trained(second, "--seed", str(seed + 1), "--minutes", "66", "--start", str(data / "base-1"), *again),
+        export(second, data / "base"),
+    ]
+
+
+def measured(preset: Path, data: Path, out: Path) -> list[Step]:
+    """Thresholds and figures of the finished preset, and the shipped folder with both."""
+    verdict, figures = data / "verdict.json", data / "figures.json"
+    measurements = ("--verdict", str(verdict), "--figures", str(figures))
+    return [
         Step(
             module="fpga_models.metrics.calibrate",
-            arguments=("--preset-dir", str(draft)),
+            arguments=("--preset-dir", str(preset)),
             product=verdict,
             output=verdict,
         ),
         Step(
             module="fpga_models.metrics.evaluate",
-            arguments=("identity", "--preset-dir", str(draft), "--count", "200", "--json"),
+            arguments=("identity", "--preset-dir", str(preset), "--count", "200", "--json"),
             product=figures,
             output=figures,
         ),
-        export(out, None, "--verdict", str(verdict), "--figures", str(figures)),
+        Step(
+            module="fpga_models.mini.ship",
+            arguments=("--preset", str(preset), "--out", str(out), *measurements),
+            product=None,
+        ),
     ]
 
 
@@ -98,11 +150,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("var/mini"), help="where everything in between is kept")
     parser.add_argument("--out", type=Path, default=Path("fpga_models/weights/mini"))
-    parser.add_argument("--minutes", type=float, default=70.0, help="training time of the generator")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    steps = recipe(options.data, options.out, minutes=options.minutes, workers=options.workers, seed=options.seed)
+    steps = recipe(options.data, options.out, workers=options.workers, seed=options.seed)
     for number, step in enumerate(steps, start=1):
         title = f"[{number}/{len(steps)}] {step.module} {' '.join(step.arguments)}\n"
         if step.product and step.product.exists():

@@ -1,8 +1,9 @@
-"""Writes a trained generator as the shipped preset folder: diffusers layout, fp16 safetensors, two JSON files.
+"""Writes a trained generator as a preset folder: diffusers layout, fp16 safetensors, two JSON files.
 
-    python -m fpga_models.mini.export --run var/mini/generator --vae var/mini/vae --out fpga_models/weights/mini
+    python -m fpga_models.mini.export --run var/mini/generator --vae var/mini/vae --out var/mini/base
 
-The moving average of the newest checkpoint is what ships, with the face pack in faces/ and the judge in eval/.
+The moving average of the newest checkpoint, with the face pack in faces/, the judge in eval/, the pose reader in pose/
+and thresholds that are not measured yet: it is what MMF begins from (mmf/train.py), and ship.py ends.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ NETWORKS = {
     "pose network": "pose/pose.onnx",
 }
 UNMEASURED = {"accept": 0.5, "review": 0.3}
-"""Thresholds of a draft that has yet to be calibrated."""
+"""Thresholds until the finished preset is measured."""
 
 
 def load_average(run: Path) -> tuple[Trainee, dict[str, Any]]:
@@ -49,13 +50,14 @@ def load_average(run: Path) -> tuple[Trainee, dict[str, Any]]:
     return trainer.trainee.eval(), facts
 
 
-def export(trainee: Trainee, vae: MiniVAE, out: Path, *, verdict: dict[str, Any], made: dict[str, Any]) -> None:
+def export(trainee: Trainee, vae: MiniVAE, out: Path, *, made: dict[str, Any]) -> None:
     """Write the preset folder; `made` goes into weights.json."""
     _, tokenizer = build_trainer(LoopConfig(seed=0))
     out.mkdir(parents=True, exist_ok=True)
     metadata = {"modelspec.license": LICENCE, "modelspec.title": "FPGA mini", "modelspec.architecture": "fpga-mini"}
     denoiser = trainee.denoiser
     denoiser.id_adapter.save(out / "id_adapter.safetensors", dtype=torch.float16, metadata=metadata)
+    assert denoiser.hint is not None, "the mini preset has a hint adapter"
     denoiser.hint.save(out / "hint.safetensors", dtype=torch.float16, metadata=metadata)
     denoiser.release().half().save_pretrained(out / "unet", safe_serialization=True)
     trainee.text_encoder.half().save_pretrained(out / "text_encoder", safe_serialization=True)
@@ -65,9 +67,9 @@ def export(trainee: Trainee, vae: MiniVAE, out: Path, *, verdict: dict[str, Any]
     components = [
         {"name": name, "file": file, "licence": LICENCE, "sha256": weights.file_sha256(out / file)}
         for name, file in NETWORKS.items()
-        if (out / file).is_file()  # a draft for calibration needs no pose network
+        if (out / file).is_file()  # the pose network is optional
     ]
-    (out / FILE).write_text(json.dumps(preset_facts(verdict, components), indent=1) + "\n")
+    (out / FILE).write_text(json.dumps(preset_facts(UNMEASURED, components), indent=1) + "\n")
     weights.write_manifest(out, made)
 
 
@@ -76,10 +78,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, default=Path("var/mini/generator"))
     parser.add_argument("--vae", type=Path, default=Path("var/mini/vae"), help="folder with the trained autoencoder")
-    parser.add_argument("--out", type=Path, default=Path("fpga_models/weights/mini"))
+    parser.add_argument("--out", type=Path, default=Path("var/mini/base"))
     parser.add_argument("--faces", type=Path, default=Path("var/mini/faces"), help="folder with pack/ and eval/")
-    parser.add_argument("--verdict", type=Path, help="what metrics.calibrate printed; without it a draft is written")
-    parser.add_argument("--figures", type=Path, help="what metrics.evaluate printed")
     options = parser.parse_args()
     trainee, facts = load_average(options.run)
     metrics = options.run / "metrics.jsonl"
@@ -89,13 +89,11 @@ def main() -> None:
         "steps": facts["step"],
         "minutes": round(float(facts["minutes"]), 1),
         "validation": [json.loads(line) for line in metrics.read_text().splitlines() if "own_id" in line][-1:],
-        "figures": json.loads(options.figures.read_text()) if options.figures else None,
     }
     for source, name in (("pack", "faces"), ("eval", "eval"), ("pose", "pose")):
         if source != "pose" or (options.faces / source).is_dir():
             shutil.copytree(options.faces / source, options.out / name, dirs_exist_ok=True)
-    verdict = json.loads(options.verdict.read_text()) if options.verdict else UNMEASURED
-    export(trainee, MiniVAE.from_pretrained(options.vae), options.out, verdict=verdict, made=made)
+    export(trainee, MiniVAE.from_pretrained(options.vae), options.out, made=made)
 
 
 if __name__ == "__main__":

@@ -203,7 +203,8 @@ def _progress(
 def main() -> int:
     """Command line: progress as JSON lines on stdout; exit code 1 with a sentence for a bad plan, data or weights."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--plan", type=Path, required=True)
+    parser.add_argument("--plan", type=Path, required=True, help="JSON with the fields of TrainPlan")
+    parser.add_argument("--start", help="preset folder to begin from, in place of the plan's")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--threads", type=int, default=1)
@@ -219,7 +220,8 @@ def main() -> int:
         sys.stdout.flush()
 
     try:
-        train(TrainPlan.from_json(json.loads(options.plan.read_text())), options.data, options.out, report=report)
+        facts = json.loads(options.plan.read_text()) | ({"start": options.start} if options.start else {})
+        train(TrainPlan.from_json(facts), options.data, options.out, report=report)
     except (ModelError, OSError, json.JSONDecodeError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
