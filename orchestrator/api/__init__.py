@@ -1,0 +1,1 @@
+"""The HTTP border: thin routes over the service functions that the command line uses too."""

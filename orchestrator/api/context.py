@@ -1,0 +1,128 @@
+"""What a route works with: the services of this process, and who is asking."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from fastapi import Depends, Request, Security
+from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBearer
+
+from orchestrator import keys
+from orchestrator.api.limits import Rate
+from orchestrator.errors import AccessError, ForbiddenError
+from orchestrator.keys import Bearer
+from orchestrator.ledger.session import Ledger
+from orchestrator.settings import Settings
+from orchestrator.storage import ByteStore
+from orchestrator.vault import Vault
+
+COOKIE = "fpga_session"
+SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """Opened once per process."""
+
+    settings: Settings
+    ledger: Ledger
+    store: ByteStore
+    rate: Rate
+
+    @cached_property
+    def vault(self) -> Vault:
+        """What seals reference pictures, secrets of webhooks, and links to files."""
+        return Vault.of(self.settings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Caller:
+    """One request's services, for the owner of its key."""
+
+    context: Context
+    bearer: Bearer
+
+    @property
+    def owner(self) -> str:
+        """Whose rows this request may see."""
+        return self.bearer.owner
+
+    @property
+    def ledger(self) -> Ledger:
+        """The database."""
+        return self.context.ledger
+
+    @property
+    def store(self) -> ByteStore:
+        """The bytes."""
+        return self.context.store
+
+    @property
+    def settings(self) -> Settings:
+        """This deployment's settings."""
+        return self.context.settings
+
+
+def context_of(request: Request) -> Context:
+    """Return what the application was made with."""
+    context = request.app.state.context
+    assert isinstance(context, Context), context
+    return context
+
+
+_bearer = HTTPBearer(auto_error=False, description="A key made by `fpga key create`.")
+_cookie = APIKeyCookie(name=COOKIE, auto_error=False, description="A browser's session.")
+
+
+def _caller(
+    request: Request,
+    context: Annotated[Context, Depends(context_of)],
+    given: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)] = None,
+    session: Annotated[str | None, Security(_cookie)] = None,
+) -> Caller:
+    if given is None and "authorization" in request.headers:
+        raise AccessError("the Authorization header must be `Bearer` and a key")
+    secret = given.credentials if given else session
+    if not secret:
+        raise AccessError("this needs a key: send `Authorization: Bearer KEY`", code="key_missing")
+    bearer = keys.authenticate(context.ledger, secret)
+    if given is None and request.method not in SAFE_METHODS:
+        _check_origin(request)
+    context.rate.take(bearer.key_id)
+    return Caller(context=context, bearer=bearer)
+
+
+def _check_origin(request: Request) -> None:
+    """Refuse a browser's request that another site made it send; its cookie is SameSite=Strict besides."""
+    origin = request.headers.get("origin")
+    if origin is None and request.headers.get("sec-fetch-site", "same-origin") in ("same-origin", "none"):
+        return
+    if origin is None or urlsplit(origin).netloc != request.headers.get("host"):
+        raise ForbiddenError("this came from another site", code="foreign_origin")
+
+
+class Needs:
+    """Dependency that lets in who has a scope."""
+
+    def __init__(self, scope: str) -> None:
+        self._scope = scope
+
+    def __call__(self, caller: Annotated[Caller, Depends(_caller)]) -> Caller:
+        """Return the caller.
+
+        Raises:
+            ForbiddenError: the key has not this scope.
+        """
+        if self._scope not in caller.bearer.scopes:
+            raise ForbiddenError(f"this needs a key with the scope {self._scope!r}")
+        return caller
+
+
+Reader = Annotated[Caller, Depends(Needs("read"))]
+Writer = Annotated[Caller, Depends(Needs("write"))]
+Librarian = Annotated[Caller, Depends(Needs("people"))]
+Promoter = Annotated[Caller, Depends(Needs("models"))]
+Admin = Annotated[Caller, Depends(Needs("admin"))]

@@ -1,0 +1,144 @@
+"""Errors as RFC 9457 problem details: `code` for machines, `errors` with row numbers or JSON pointers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+
+from orchestrator.errors import FpgaError
+
+MEDIA_TYPE = "application/problem+json"
+TITLES = {
+    400: "Bad request",
+    401: "No valid key",
+    403: "Not allowed",
+    404: "Not found",
+    405: "Method not allowed",
+    409: "Conflict",
+    413: "Too large",
+    415: "Unsupported media type",
+    422: "Not usable",
+    429: "Too many requests",
+    500: "Internal error",
+    503: "Not available",
+}
+HTTP_CODES = {404: "not_found", 405: "method_not_allowed", 413: "body_too_large", 415: "media_type"}
+SHOWN_ERRORS = 1000
+
+
+class Problem(BaseModel):
+    """A problem (RFC 9457)."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    instance: str
+    code: str
+    errors: list[dict[str, Any]] | None = None
+
+
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    status: {
+        "description": TITLES[status],
+        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
+    for status in (400, 401, 403, 404, 409, 413, 415, 422, 429, 503)
+}
+"""What any route may answer beside its own answer; told to OpenAPI."""
+
+
+def problem(
+    path: str,
+    status: int,
+    code: str,
+    detail: str,
+    *,
+    errors: list[dict[str, Any]] | None = None,
+    headers: dict[str, str] | None = None,
+    **more: Any,
+) -> JSONResponse:
+    """Return the answer that tells of a problem."""
+    body: dict[str, Any] = {
+        "type": "about:blank",
+        "title": TITLES.get(status, "Error"),
+        "status": status,
+        "detail": detail,
+        "instance": path,
+        "code": code,
+        **more,
+    }
+    if errors is not None:
+        body["errors"] = errors[:SHOWN_ERRORS]
+        if len(errors) > SHOWN_ERRORS:
+            body["errors_total"] = len(errors)
+    return JSONResponse(body, status, headers=headers, media_type=MEDIA_TYPE)
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of this application a problem."""
+    app.add_exception_handler(FpgaError, _ours)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _unforeseen)
+
+
+def from_error(path: str, error: FpgaError) -> JSONResponse:
+    """Return the answer for one of our errors; what went wrong inside of a server is not told in its words."""
+    details = dict(error.details)
+    headers: dict[str, str] = {}
+    status = error.http_status
+    if error.code == "idempotency_conflict":
+        status = 422
+    if status in (429, 503):
+        headers["Retry-After"] = str(details.pop("retry_after", 5))
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    errors = details.pop("errors", None)
+    detail = error.message if status < 500 else "it did not work this time" if error.retryable else "it does not work"
+    return problem(path, status, error.code, detail, errors=errors, headers=headers)
+
+
+def _ours(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, FpgaError), error
+    return from_error(request.url.path, error)
+
+
+def _invalid(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError), error
+    found = [_pointed(one) for one in error.errors()]
+    first = found[0]
+    where = first.get("pointer") or first.get("parameter") or "the request"
+    return problem(request.url.path, 422, "request_invalid", f"{where}: {first['message']}", errors=found)
+
+
+def _pointed(one: dict[str, Any]) -> dict[str, Any]:
+    place, *parts = one["loc"]
+    told = {"code": one["type"], "message": one["msg"]}
+    if place == "body":
+        return {"pointer": pointer(parts), **told}
+    return {"parameter": ".".join(str(part) for part in parts), "in": place, **told}
+
+
+def pointer(parts: Iterable[object]) -> str:
+    """Return the JSON pointer (RFC 6901) to a place in the body."""
+    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
+
+
+def _http(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException), error
+    code = HTTP_CODES.get(error.status_code, "bad_request")
+    return problem(request.url.path, error.status_code, code, str(error.detail), headers=dict(error.headers or {}))
+
+
+def _unforeseen(request: Request, error: Exception) -> JSONResponse:
+    # starlette raises it again after this answer, so that it is logged with its trace
+    return problem(request.url.path, 500, "internal", "something broke here; it is in the server's log")

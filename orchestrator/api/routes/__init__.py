@@ -1,0 +1,1 @@
+"""Routes by noun; each is a few lines over a service function."""

@@ -1,0 +1,348 @@
+"""Batches: submit, look, stop and start, and what they made."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Request
+from sqlalchemy.orm import Session
+from starlette.responses import Response, StreamingResponse
+
+from orchestrator import progress, results
+from orchestrator import submit as submitting
+from orchestrator.api.answers import (
+    Answer,
+    Cursor,
+    IdempotencyKey,
+    Limit,
+    Prefer,
+    once,
+    page,
+    place,
+    tagged,
+    wait_seconds,
+)
+from orchestrator.api.context import Caller, Reader, Writer
+from orchestrator.api.requests import (
+    FORMATS,
+    BatchOptions,
+    BatchRequest,
+    Line,
+    Raw,
+    Strict,
+    media_type,
+    parsed,
+    unsupported,
+)
+from orchestrator.errors import LimitError, UsageError
+from orchestrator.ledger import batches, listings
+from orchestrator.ledger.rows import Batch
+from orchestrator.ledger.session import now
+from orchestrator.ledger.states import BATCH_ENDED, BATCH_STATES, STATES
+from orchestrator.planning.manifest import Format
+
+router = APIRouter(prefix="/v1/batches", tags=["batches"])
+WAIT_POLL_SECONDS = 0.25
+_waiting = threading.BoundedSemaphore(16)
+"""A request that waits holds a thread; the others are answered at once."""
+Words = Annotated[list[str], Query(max_length=20)]
+MANIFEST = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": BatchRequest.model_json_schema()},
+            **{kind: {"schema": {"type": "string", "format": "binary"}} for kind in FORMATS},
+        },
+    }
+}
+
+
+@router.post("", status_code=202, operation_id="create_batch", openapi_extra=MANIFEST)
+def create(
+    request: Request,
+    caller: Writer,
+    body: Raw,
+    options: Annotated[BatchOptions, Query()],
+    key: IdempotencyKey = None,
+    prefer: Prefer = None,
+) -> Response:
+    """Submit a batch: JSON with `items`, or a JSONL or CSV manifest with the options in the query."""
+    form, manifest, chosen = _manifest(request, body, options)
+
+    def make() -> Answer:
+        _check_quota(caller, manifest.count(b"\n") + 1)
+        try:
+            made = submitting.submit_portraits(
+                caller.ledger,
+                caller.settings,
+                manifest=manifest,
+                format=form,
+                owner=caller.owner,
+                defaults=chosen.defaults(),
+                idempotency_key=f"http:{key}" if key else None,
+                **chosen.model_dump(exclude={"seed", "style", "layout", "steps", "items"}),
+            )
+        except UsageError as error:
+            raise _pointed(error) if media_type(request) == "application/json" else error from None
+        shown = _waited(caller, made.batch_id, wait_seconds(prefer))
+        left_out = [error.as_json() for error in made.errors]
+        shown |= {"errors": left_out, "candidate_batch_id": made.candidate_batch_id}
+        status = 200 if shown["state"] in BATCH_ENDED else 202
+        return Answer(body=shown, status=status, location=f"/v1/batches/{made.batch_id}")
+
+    return once(caller, request, key, form.encode() + chosen.model_dump_json().encode() + manifest, make)
+
+
+@router.post("/dry-run", operation_id="dry_run_batch", openapi_extra=MANIFEST)
+def dry_run(request: Request, caller: Reader, body: Raw, options: Annotated[BatchOptions, Query()]) -> dict[str, Any]:
+    """Say what a submit would do: items, wrong rows, missing consents, time."""
+    form, manifest, chosen = _manifest(request, body, options)
+    return submitting.dry_run(
+        caller.ledger,
+        caller.settings,
+        manifest=manifest,
+        format=form,
+        owner=caller.owner,
+        preset=chosen.preset,
+        defaults=chosen.defaults(),
+    ).as_json()
+
+
+@router.get("", operation_id="list_batches")
+def list_(
+    caller: Reader,
+    state: Words = [],  # noqa: B006 fastapi copies it
+    kind: Words = [],  # noqa: B006
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> dict[str, Any]:
+    """List batches, newest first."""
+    _check_words(state, (*BATCH_STATES, *batches.STATE_WORDS))
+    with caller.ledger.read() as session:
+        found = listings.batches(
+            session, caller.owner, states=state, kinds=kind, before=_moment(cursor), limit=limit + 1
+        )
+        shown = lines(session, found[:limit])
+    last = found[limit - 1] if len(found) > limit else None
+    return page(shown, [last.created_at.isoformat(), last.id] if last else None)
+
+
+@router.get("/{batch_id}", operation_id="get_batch")
+def show(request: Request, caller: Reader, batch_id: str) -> Response:
+    """Show a batch: counts, errors by code, verdicts, times of stages."""
+    return tagged(request, _shown(caller, batch_id))
+
+
+@router.get("/{batch_id}/progress", operation_id="get_batch_progress")
+def look(caller: Reader, batch_id: str) -> dict[str, Any]:
+    """Say where a batch stands now, and when it will be done."""
+    with caller.ledger.read() as session:
+        found = listings.batch(session, caller.owner, batch_id).id
+    return progress.look(caller.ledger, caller.owner, found).as_json()
+
+
+@router.get("/{batch_id}/items", operation_id="list_items")
+def items(
+    caller: Reader,
+    batch_id: str,
+    state: Words = [],  # noqa: B006
+    verdict: Words = [],  # noqa: B006
+    code: Words = [],  # noqa: B006
+    sort: Literal["position", "similarity", "-similarity"] = "position",
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> dict[str, Any]:
+    """List items of a batch: in manifest order, or by how like their people they are."""
+    _check_words(state, (*STATES, *batches.STATE_WORDS))
+    after = place(cursor, float, int)
+    with caller.ledger.read() as session:
+        batch = listings.batch(session, caller.owner, batch_id)
+        found = listings.items(
+            session,
+            batch.id,
+            states=state,
+            verdicts=verdict,
+            codes=code,
+            order=sort,
+            after=(after[0], after[1] or 0) if after else None,
+            limit=limit + 1,
+        )
+        shown = [results.item_line(item, None) for item in found[:limit]]
+    last = found[limit - 1] if len(found) > limit else None
+    return page(shown, [last.similarity, last.position] if last else None)
+
+
+@router.get("/{batch_id}/results", operation_id="get_results", response_class=StreamingResponse)
+def get_results(caller: Reader, batch_id: str) -> StreamingResponse:
+    """Stream results.jsonl: the finished items so far, in manifest order."""
+    return _jsonl(caller, batch_id, errors=False)
+
+
+@router.get("/{batch_id}/errors", operation_id="get_errors", response_class=StreamingResponse)
+def get_errors(caller: Reader, batch_id: str) -> StreamingResponse:
+    """Stream errors.jsonl: rows left out first, then items that went wrong."""
+    return _jsonl(caller, batch_id, errors=True)
+
+
+@router.post("/{batch_id}/cancel", status_code=202, operation_id="cancel_batch")
+def cancel(caller: Writer, batch_id: str) -> dict[str, Any]:
+    """Cancel a batch: `cancelling` until the last worker has confirmed; again is harmless, after its end 409."""
+    batches.cancel(caller.ledger, caller.owner, _whole(caller, batch_id))
+    return _shown(caller, batch_id)
+
+
+class Reason(Strict):
+    """Why."""
+
+    reason: Line | None = None
+
+
+@router.post("/{batch_id}/pause", status_code=202, operation_id="pause_batch")
+def pause(caller: Writer, batch_id: str, body: Reason | None = None) -> dict[str, Any]:
+    """Stop working on a batch until it is resumed."""
+    batches.pause(caller.ledger, caller.owner, _whole(caller, batch_id), reason=body.reason if body else None)
+    return _shown(caller, batch_id)
+
+
+@router.post("/{batch_id}/resume", status_code=202, operation_id="resume_batch")
+def resume(caller: Writer, batch_id: str) -> dict[str, Any]:
+    """Go on with a paused batch."""
+    batches.resume(caller.ledger, caller.owner, _whole(caller, batch_id))
+    return _shown(caller, batch_id)
+
+
+@router.post("/{batch_id}/close", status_code=202, operation_id="close_batch")
+def close(caller: Writer, batch_id: str) -> dict[str, Any]:
+    """Say that no more items will come to an open batch; closing it again changes nothing."""
+    batches.close(caller.ledger, caller.owner, _whole(caller, batch_id))
+    return _shown(caller, batch_id)
+
+
+class Retry(Strict):
+    """Which failed items to try again: those with one of `codes`, or all."""
+
+    codes: tuple[Line, ...] = ()
+
+
+@router.post("/{batch_id}/retry", status_code=202, operation_id="retry_batch")
+def retry(
+    request: Request, caller: Writer, batch_id: str, body: Retry | None = None, key: IdempotencyKey = None
+) -> Response:
+    """Make a new batch of the items that failed or were held."""
+    codes = sorted(body.codes) if body else []
+
+    def make() -> Answer:
+        made = batches.retry(caller.ledger, caller.owner, _whole(caller, batch_id), codes=codes)
+        return Answer(body=_shown(caller, made.batch_id), status=202, location=f"/v1/batches/{made.batch_id}")
+
+    return once(caller, request, key, json.dumps(codes).encode(), make)
+
+
+def lines(session: Session, found: list[Batch] | Any) -> list[dict[str, Any]]:
+    """Return light objects of batches, their counts by one query."""
+    counts = listings.counts_of(session, [batch.id for batch in found])
+    return [results.batch_line(batch, dict.fromkeys(STATES, 0) | counts[batch.id]) for batch in found]
+
+
+def _manifest(request: Request, body: bytes, options: BatchOptions) -> tuple[Format, bytes, BatchOptions]:
+    kind = media_type(request)
+    if kind == "application/json":
+        asked = parsed(BatchRequest, body)
+        return "jsonl", asked.manifest(), asked
+    if kind not in FORMATS:
+        raise unsupported(request, "application/json", *FORMATS)
+    return FORMATS[kind], body, options
+
+
+def _pointed(error: UsageError) -> UsageError:
+    """Give each wrong row its place in a JSON body."""
+    for one in error.details.get("errors", ()):
+        one["pointer"] = f"/items/{one['row'] - 1}" + (f"/{one['field']}" if one.get("field") else "")
+    return error
+
+
+def _check_quota(caller: Caller, rows: int) -> None:
+    settings = caller.settings
+    with caller.ledger.read() as session:
+        waiting = listings.open_items(session, caller.owner)
+        if waiting + rows > settings.quota_items:
+            raise LimitError(
+                f"{waiting} items wait already, {rows} more are over the limit of {settings.quota_items}",
+                code="quota_items",
+                retry_after=60,
+            )
+        if not settings.quota_megapixels_day:
+            return
+        asked = listings.pixels_since(session, caller.owner, now(session) - timedelta(days=1))
+    if asked >= settings.quota_megapixels_day * 1e6:
+        raise LimitError(
+            f"{asked / 1e6:.0f} megapixels were asked for in 24 hours, the limit is {settings.quota_megapixels_day}",
+            code="quota_pixels",
+            retry_after=3600,
+        )
+
+
+def _waited(caller: Caller, batch_id: str, seconds: float) -> dict[str, Any]:
+    if seconds and _waiting.acquire(blocking=False):
+        try:
+            until = time.monotonic() + seconds
+            while time.monotonic() < until and not _ended(caller, batch_id):
+                time.sleep(WAIT_POLL_SECONDS)
+        finally:
+            _waiting.release()
+    return _shown(caller, batch_id)
+
+
+def _ended(caller: Caller, batch_id: str) -> bool:
+    with caller.ledger.read() as session:
+        return listings.batch(session, caller.owner, batch_id).state in BATCH_ENDED
+
+
+def _shown(caller: Caller, batch_id: str) -> dict[str, Any]:
+    with caller.ledger.read() as session:
+        return results.batch_object(session, listings.batch(session, caller.owner, batch_id))
+
+
+def _whole(caller: Caller, batch_id: str) -> str:
+    """Return the id if it is the whole one: over HTTP a beginning is not enough."""
+    with caller.ledger.read() as session:
+        return listings.batch(session, caller.owner, batch_id).id
+
+
+def _jsonl(caller: Caller, batch_id: str, *, errors: bool) -> StreamingResponse:
+    found = _whole(caller, batch_id)
+
+    def written() -> Iterator[str]:
+        with caller.ledger.read() as session:
+            batch = listings.batch(session, caller.owner, found)
+            read = results.errors_lines if errors else results.results_lines
+            for line in read(session, batch):
+                yield json.dumps(line, ensure_ascii=False) + "\n"
+
+    name = "errors" if errors else "results"
+    headers = {"Content-Disposition": f'attachment; filename="{name}.jsonl"'}
+    return StreamingResponse(written(), media_type="application/x-ndjson", headers=headers)
+
+
+def _moment(cursor: str | None) -> tuple[datetime, str] | None:
+    found = place(cursor, str, str)
+    if found is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(found[0] or "")
+    except ValueError as error:
+        raise UsageError("cursor is not one that this list gave", code="cursor_invalid") from error
+    if moment.tzinfo is None:
+        raise UsageError("cursor is not one that this list gave", code="cursor_invalid")
+    return moment, found[1] or ""
+
+
+def _check_words(given: list[str], known: tuple[str, ...]) -> None:
+    unknown = [word for word in given if word not in known]
+    if unknown:
+        raise UsageError(f"state {unknown[0][:40]!r} is none of {', '.join(known)}", code="bad_state")

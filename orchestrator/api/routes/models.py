@@ -1,0 +1,80 @@
+"""Model versions: which there are, what they were made of, and which one draws."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from pydantic import Field
+from starlette.responses import Response
+
+from orchestrator import evaluations, registry
+from orchestrator.api.answers import tagged
+from orchestrator.api.context import Caller, Promoter, Reader
+from orchestrator.api.requests import Line, Strict
+from orchestrator.settings import Settings
+
+router = APIRouter(prefix="/v1/models", tags=["models"])
+PRIVATE = ("location", "identities")
+"""Where the files lie, and ids of other owners' people, are nobody's business here."""
+
+
+class Move(Strict):
+    """Why an alias moves; `override` goes past a gate that refused."""
+
+    alias: Line = "champion"
+    reason: Annotated[str, Field(min_length=1, max_length=1000)] = "over HTTP"
+    override: bool = False
+
+
+class Back(Strict):
+    """Why an alias goes back."""
+
+    alias: Line = "champion"
+    reason: Annotated[str, Field(min_length=1, max_length=1000)] = "over HTTP"
+
+
+@router.get("", operation_id="list_models")
+def list_(caller: Reader) -> dict[str, Any]:
+    """List all versions, newest first within a preset."""
+    return {"object": "list", "data": [_public(one) for one in registry.list_versions(caller.ledger)], "next": None}
+
+
+@router.get("/compare", operation_id="compare_models")
+def compare(
+    caller: Reader, model: Annotated[list[Line], Query(min_length=2, max_length=8)], suite: Line = "identity"
+) -> dict[str, Any]:
+    """Lay the figures of versions beside each other."""
+    return evaluations.compare(caller.ledger, model, suite=suite).as_json()
+
+
+@router.get("/{model_id}", operation_id="get_model")
+def show(request: Request, caller: Reader, model_id: str) -> Response:
+    """Show a version by id or `preset@alias`: files, figures, the gate's decisions, the history of its aliases."""
+    return tagged(request, _public(registry.show_version(caller.ledger, model_id)))
+
+
+@router.post("/{model_id}/promote", operation_id="promote_model")
+def promote(caller: Promoter, model_id: str, body: Move | None = None) -> dict[str, Any]:
+    """Make an alias mean this version; open batches that follow the champion go on with it."""
+    move = body or Move()
+    found = registry.promote(
+        caller.ledger, _acting(caller), model_id, alias=move.alias, reason=move.reason, override=move.override
+    )
+    return _public(found)
+
+
+@router.post("/{preset}/rollback", operation_id="rollback_model")
+def rollback(caller: Promoter, preset: str, body: Back | None = None) -> dict[str, Any]:
+    """Make a preset's alias mean again what it meant before."""
+    back = body or Back()
+    return _public(registry.rollback(caller.ledger, _acting(caller), preset, alias=back.alias, reason=back.reason))
+
+
+def _acting(caller: Caller) -> Settings:
+    """Return settings whose owner is the caller, who then stands in the history."""
+    return caller.settings.model_copy(update={"owner": caller.owner})
+
+
+def _public(version: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in version.items() if name not in PRIVATE}
