@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from datasets import load_dataset
 from PIL import Image
 
 from fpga_models.idzoom.shards import read_samples
@@ -132,3 +133,34 @@ def test_builds_that_cannot_be_published_say_why_and_publish_nothing(rig: Rig, t
     assert empty_side.value.code == "split_empty"
     ran = rig.fpga("dataset", "list", "--json")
     assert "alone" not in {entry["name"] for entry in json.loads(ran.stdout)}
+
+
+def test_versions_are_compared_and_exported_for_other_tools_and_a_damaged_shard_is_noticed(
+    rig: Rig, tmp_path: Path
+) -> None:
+    options = {"arrange": {"min_pictures": 1, "split": 0.7}, "chunk_pictures": 8}
+    _, one = run(rig, request("render:3:24", "compared", **options))
+    _, two = run(rig, request("render:3:32", "compared", **options))
+
+    found = json.loads(rig.fpga("dataset", "diff", one, "compared", "--json").stdout)
+    exported = rig.fpga("dataset", "export", "compared@1", str(tmp_path / "out"), "--json")
+    again = rig.fpga("dataset", "export", "compared@1", str(tmp_path / "out"))
+
+    assert found["to"] == two
+    assert found["shards"] == {"shared": 3, "from": 3, "to": 4}
+    assert found["pictures"]["added"]["count"] > 0 == found["pictures"]["removed"]["count"]
+    assert exported.returncode == 0, exported.stderr
+    assert again.returncode == 1
+    rows = list(load_dataset("webdataset", data_files=str(tmp_path / "out" / "*.tar"), split="train", streaming=True))
+    index = pq.read_table(tmp_path / "out" / "index.parquet").to_pylist()
+    kept = {row["key"]: row["split"] for row in index if row["split"]}
+    assert {row["json"]["key"]: row["json"]["split"] for row in rows} == kept
+    assert all(person["person"].startswith("render-") for row in rows for person in row["json"]["people"])
+    with rig.ledger.read() as session:
+        _, artifact = shards(session, one)[0]
+    path = Path(rig.settings.state_dir) / "store" / artifact.key
+    path.write_bytes(path.read_bytes()[:-600] + b"\1" * 600)
+    broken = rig.fpga("dataset", "export", "compared@1", str(tmp_path / "broken"), "--json")
+    assert broken.returncode == 1
+    assert "object_damaged" in broken.stderr
+    assert not (tmp_path / "broken").exists()
