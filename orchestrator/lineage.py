@@ -63,6 +63,7 @@ def _origin(session: Session, version: ModelVersion) -> dict[str, Any]:
         "command": made.get("command"),
         "config": _config(made),
         "steps": made.get("steps"),
+        "start": (made.get("start") or {}).get("model_sha256"),
         "tainted": version.tainted_at is not None,
         "dataset": {
             "id": dataset.id,

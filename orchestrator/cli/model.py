@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestrator.cli.common import JsonOption, moment, print_facts, print_json, print_table, say, services
+from orchestrator.cli.common import JsonOption, Services, moment, print_facts, print_json, print_table, say, services
 
 app = typer.Typer(name="model", help="Model versions and their aliases.", no_args_is_help=True)
 Wanted = Annotated[str, typer.Argument(help="Id of a version, or preset@alias such as mini@champion.")]
@@ -19,11 +19,9 @@ LONG = ("files", "history", "made", "object", "evaluations", "decisions")
 def list_(as_json: JsonOption = False) -> None:
     """List the versions, newest first; weights installed here are registered first."""
     from orchestrator import registry
-    from orchestrator.planning.presets import preset_names
 
     with services() as s:
-        for name in preset_names(s.settings.models_dir):
-            registry.ensure_registered(s.ledger, s.settings, name)
+        _register_installed(s)
         versions = registry.list_versions(s.ledger)
     if as_json:
         print_json(versions)
@@ -91,6 +89,7 @@ def lineage(wanted: Wanted, as_json: JsonOption = False) -> None:
     from orchestrator import lineage as origins
 
     with services() as s:
+        _register_installed(s)
         found = origins.lineage(s.ledger, wanted)
     if as_json:
         print_json(found)
@@ -173,6 +172,14 @@ def taint_report(as_json: JsonOption = False) -> None:
             for r in found["retrain"]
         ],
     )
+
+
+def _register_installed(s: Services) -> None:
+    from orchestrator import shipped
+    from orchestrator.planning.presets import preset_names
+
+    for name in preset_names(s.settings.models_dir):
+        shipped.register(s.ledger, s.settings, name)
 
 
 def say_decision(decision: dict[str, Any]) -> None:

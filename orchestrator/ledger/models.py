@@ -89,7 +89,8 @@ def add(session: Session, new: NewVersion, moment: datetime) -> str:
     if known is not None:
         if new.location != STORED:
             known.location, known.manifest = new.location, new.manifest
-            known.dataset_id, known.seed = new.dataset_id or known.dataset_id, new.seed
+            known.dataset_id = new.dataset_id or known.dataset_id
+            known.seed = new.seed if new.seed is not None else known.seed
         return known.id
     number = (session.scalar(select(func.max(ModelVersion.number)).where(ModelVersion.preset == new.preset)) or 0) + 1
     version = ModelVersion(
@@ -117,6 +118,14 @@ def add(session: Session, new: NewVersion, moment: datetime) -> str:
     if session.get(ModelAlias, (new.preset, CHAMPION)) is None:
         move(session, new.owner, version, CHAMPION, "first version of the preset")
     return version.id
+
+
+@retrying
+def set_origin(ledger: Ledger, version_id: str, dataset_id: str, *, seed: int) -> None:
+    """Say on which data set and with which seed a version was trained, where its files do not."""
+    with ledger.write() as session:
+        version = get(session, version_id)
+        version.dataset_id, version.seed = dataset_id, seed
 
 
 @retrying
