@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import time
@@ -16,7 +17,7 @@ import pytest
 from orchestrator import mlflow_export, registry
 from orchestrator.errors import TransientError
 from orchestrator.ledger.rows_training import TrainRecord
-from orchestrator.ledger.session import Ledger
+from orchestrator.ledger.session import Ledger, retrying
 from orchestrator.settings import Settings
 from tests.unit.orchestrator.trained import add_dataset, begin, finish
 
@@ -37,7 +38,9 @@ def server(tmp_path: Path) -> Iterator[str]:
     url = f"http://127.0.0.1:{(port := free_port())}"
     command = [PROGRAM, "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{tmp_path / 'mlflow.db'}"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
     deadline = time.monotonic() + 200
     while True:
         assert time.monotonic() < deadline, "the MLflow server did not come up"
@@ -47,8 +50,8 @@ def server(tmp_path: Path) -> Iterator[str]:
         except httpx.HTTPError:
             time.sleep(0.5)
     yield url
-    process.terminate()
-    process.wait(20)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def trained(ledger: Ledger, settings: Settings) -> str:
@@ -71,7 +74,7 @@ def test_losses_and_figures_arrive_once_however_often_they_are_sent(
     batch_id = trained(ledger, settings)
     chosen = settings.model_copy(update={"mlflow_tracking_uri": server})
 
-    first, second = (mlflow_export.export(ledger, chosen, batch_id) for _ in range(2))
+    first, second = (retrying(mlflow_export.export)(ledger, chosen, batch_id) for _ in range(2))
 
     assert first == second
     run = httpx.get(f"{server}/api/2.0/mlflow/runs/get", params={"run_id": first}).json()["run"]
