@@ -54,7 +54,7 @@ class ArrangeOptions:
     seed: int = 0
     min_pictures: int = 2
     min_quality: float = 0.0
-    same_person: float = 0.6
+    same_person: float = 0.75
     near_duplicates: bool = True
 
 

@@ -50,7 +50,7 @@ def build(
     min_quality: Annotated[float, typer.Option(min=0.0, max=1.0, help="Faces below leave their picture out.")] = 0.0,
     same_person: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Cosine above which faces are one person.")
-    ] = 0.6,
+    ] = 0.75,
     near_duplicates: Annotated[bool, typer.Option(help="Count pictures that look alike as one.")] = True,
     chunk_pictures: Annotated[int, typer.Option(min=1, help="Pictures in a shard, on average.")] = 256,
     wait: WaitOption = False,
