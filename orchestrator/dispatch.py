@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from orchestrator import datasets, evaluations, mlflow_export, retraining
 from orchestrator.broker import Bell
 from orchestrator.errors import FpgaError, TransientError
-from orchestrator.ledger import batches, hints, outbox, training
+from orchestrator.ledger import batches, hints, outbox, photos, training
 from orchestrator.ledger.rows import Batch, Outbox
 from orchestrator.ledger.session import Ledger, now, retrying
 from orchestrator.ledger.states import BATCH_ENDED
@@ -34,8 +34,26 @@ def ring(ledger: Ledger, settings: Settings, bell: Bell | None = None) -> int:
     return hints.ring(ledger, (bell or Bell(settings)).send, ttl_seconds=settings.hint_ttl_seconds)
 
 
-def start_flow(settings: Settings, batch_id: str, kind: str) -> str:
+def read_on(ledger: Ledger, settings: Settings) -> int:
+    """Start a flow run for every archive whose reader was killed, once for each time, and return how many there are."""
+    if not locate(settings):
+        return 0
+    with ledger.read() as session:
+        lapsed = photos.unread(session, now(session))
+    for batch_id, until in lapsed:
+        key = f"{batch_id}:{until.timestamp():.0f}"
+        try:
+            batches.set_flow_run(ledger, batch_id, start_flow(settings, batch_id, photos.KIND, key=key))
+        except FpgaError as error:
+            log.warning("reading on postponed", extra={"batch": batch_id, "error": error.code})
+    return len(lapsed)
+
+
+def start_flow(settings: Settings, batch_id: str, kind: str, *, key: str | None = None) -> str:
     """Start the flow run that watches a batch and return its id; a second call gives the same run.
+
+    Args:
+        key: what makes it the same; the batch's id, unless a run is to follow a killed one.
 
     Raises:
         TransientError: Prefect cannot be reached.
@@ -47,7 +65,7 @@ def start_flow(settings: Settings, batch_id: str, kind: str) -> str:
             name=batch_id,
             parameters={"batch_id": batch_id},
             tags=[TAG, batch_id],
-            idempotency_key=batch_id,
+            idempotency_key=key or batch_id,
         )
     return str(run["id"])
 

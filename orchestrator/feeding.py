@@ -21,7 +21,7 @@ from sqlalchemy import select
 from orchestrator.archive import Member, Photo, Refused, open_source
 from orchestrator.archive.originals import keep_original
 from orchestrator.errors import ConflictError, InputError, StoreUnavailableError, TransientError, UsageError
-from orchestrator.ledger import batches, sweeper
+from orchestrator.ledger import batches, photos, sweeper
 from orchestrator.ledger.batches import NewItem
 from orchestrator.ledger.rows import Batch, Item
 from orchestrator.ledger.session import Ledger
@@ -34,7 +34,6 @@ log = logging.getLogger(__name__)
 FIRST, CHUNK = 4, 64
 """Photos of the first chunk and of later ones."""
 CHUNK_SECONDS = 2.0
-LEASE_SECONDS = 60.0
 WAIT_SECONDS = 2.0
 MOST_ID = 200
 FULL = ("store_full", "disk_full")
@@ -79,6 +78,7 @@ def feed(ledger: Ledger, store: ByteStore, settings: Settings, owner: str, batch
             return fed
         else:
             batches.close(ledger, owner, batch_id, read={"photos": fed.photos, "skipped": dict(fed.skipped)})
+            photos.end_feeding(ledger, batch_id)
             return fed
 
 
@@ -122,8 +122,8 @@ class _Feeder:
         fed.waiting = None
 
     def _lead(self) -> None:
-        name = f"feed:{self.batch_id}"
-        if not sweeper.lead(self.ledger, holder=self.holder, owner=self.owner, seconds=LEASE_SECONDS, name=name):
+        name, seconds = photos.feed_lease(self.batch_id), self.settings.lease_seconds
+        if not sweeper.lead(self.ledger, holder=self.holder, owner=self.owner, seconds=seconds, name=name):
             raise ConflictError(f"another process reads the source of {self.batch_id}", code="feeding")
 
     def _batch(self) -> Batch:

@@ -56,6 +56,7 @@ class Sweeper:
         # the bell before everything that may wait for a store or a server
         dispatch.ring(self._ledger, self._settings, self._bell)
         dispatch.deliver(self._ledger, self._settings)
+        dispatch.read_on(self._ledger, self._settings)
         try:
             remove_expired(self._ledger, self._store)
             if time.monotonic() - self._tidied > STALE_SECONDS:

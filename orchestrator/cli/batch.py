@@ -267,12 +267,15 @@ def pause(
 
 @app.command()
 def resume(batch_id: BatchId, as_json: JsonOption = False) -> None:
-    """Go on with a paused batch."""
+    """Go on with a paused batch, and read on in the source of one whose reader was killed."""
     from orchestrator.ledger import batches
 
     with services() as s:
         found = _resolve(s, batch_id)
-        batches.resume(s.ledger, s.owner, found)
+        with s.ledger.read() as session:
+            batch = batches.get(session, s.owner, found)
+        if batch.state == "paused" or not batch.open:
+            batches.resume(s.ledger, s.owner, found)
         go_on_reading(s, found)
         _tell(s, found, f"{found} goes on", as_json=as_json)
 

@@ -180,7 +180,7 @@ def go_on_reading(s: Services, batch_id: str) -> None:
 
     with s.ledger.read() as session:
         batch = batches.get(session, s.owner, batch_id)
-    if batch.kind != photos.KIND or not batch.open or batch.flow_run_id is not None:
+    if batch.kind != photos.KIND or not batch.open:
         return
     try:
         _feed(s, batch.id, deliver=None)

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, exists, select
+from sqlalchemy import Select, delete, exists, literal, select
 from sqlalchemy.orm import Session, aliased
 
 from orchestrator.errors import ConsentError
 from orchestrator.ledger import cache, claims
 from orchestrator.ledger.claims import Claim, Next
-from orchestrator.ledger.rows import Batch, Identity, Item, ItemIdentity, Stage
+from orchestrator.ledger.rows import Batch, Identity, Item, ItemIdentity, Leader, Stage
 from orchestrator.ledger.rows_photos import ArchivePerson
 from orchestrator.ledger.session import Ledger, retrying
 
@@ -52,6 +52,34 @@ def people(session: Session, batch_id: str) -> Sequence[ArchivePerson]:
     return session.scalars(
         select(ArchivePerson).where(ArchivePerson.batch_id == batch_id).order_by(ArchivePerson.number)
     ).all()
+
+
+def feed_lease(batch_id: str) -> str:
+    """Return the name of the lease of whoever reads the source of a batch."""
+    return f"feed:{batch_id}"
+
+
+@retrying
+def end_feeding(ledger: Ledger, batch_id: str) -> None:
+    """Give up the lease on a source that was read to its end."""
+    with ledger.write() as session:
+        session.execute(delete(Leader).where(Leader.name == feed_lease(batch_id)))
+
+
+def unread(session: Session, moment: datetime) -> list[tuple[str, datetime]]:
+    """Return (batch id, when its reader's lease ended) of open batches that a flow read until it was killed."""
+    query = (
+        select(Batch.id, Leader.lease_until)
+        .join(Leader, Leader.name == literal("feed:").concat(Batch.id))
+        .where(
+            Batch.kind == KIND,
+            Batch.open.is_(True),
+            Batch.state.in_(("in_progress", "paused")),
+            Batch.flow_run_id.is_not(None),
+            Leader.lease_until < moment,
+        )
+    )
+    return [(batch_id, until) for batch_id, until in session.execute(query).tuples()]
 
 
 def shown(session: Session, item_id: str) -> list[str]:
