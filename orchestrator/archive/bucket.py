@@ -1,15 +1,17 @@
-"""A prefix of an S3 bucket as a source: `s3://bucket/prefix`; endpoint and credentials are the AWS_* variables.
+"""A prefix of an S3 bucket as a source, or one object as a file; endpoint and credentials are the AWS_* variables.
 
 It reads buckets of others: their keys may be anything, unlike those of our own store.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import io
+import os
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from datetime import UTC
 from functools import partial
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, cast
 from urllib.parse import urlsplit
 
 import boto3
@@ -23,6 +25,8 @@ from orchestrator.storage.streams import verified
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
+
+READ_AHEAD = 8 << 20
 
 
 class Bucket:
@@ -45,6 +49,23 @@ class Bucket:
             first = self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix, MaxKeys=1)
         if not first.get("Contents"):
             raise NotFoundError(f"nothing in bucket {self._bucket} begins with {self._prefix!r}", code="source_missing")
+
+    @property
+    def name(self) -> str:
+        """The last part of the prefix."""
+        return self._prefix.rpartition("/")[2]
+
+    def object_file(self) -> BinaryIO | None:
+        """Return the object that has just this key as a file to read and seek in, or None if there is none."""
+        if not self.name:
+            return None
+        try:
+            with self._typed_errors(f"look at {self._prefix}"):
+                about = self._client.head_object(Bucket=self._bucket, Key=self._prefix)
+        except NotFoundError:
+            return None
+        raw = ObjectReader(self._ranged, about["ContentLength"], about["ETag"])
+        return cast(BinaryIO, io.BufferedReader(raw, READ_AHEAD))
 
     def found(self) -> Iterator[Found | Refused]:
         """See Opened; keys that end in a slash are marks of folders."""
@@ -72,8 +93,59 @@ class Bucket:
             body = self._client.get_object(Bucket=self._bucket, Key=key)["Body"]
         return verified(body, key, None, partial(self._typed_errors, action))
 
+    def _ranged(self, start: int, end: int, tag: str) -> bytes:
+        with self._typed_errors(f"read {self._prefix}"):
+            answer = self._client.get_object(
+                Bucket=self._bucket, Key=self._prefix, Range=f"bytes={start}-{end - 1}", IfMatch=tag
+            )
+            return answer["Body"].read()
+
     def _typed_errors(self, action: str) -> AbstractContextManager[None]:
         return typed_errors(action, f"bucket {self._bucket} at {self._client.meta.endpoint_url}")
+
+
+class ObjectReader(io.RawIOBase):
+    """One object, read in ranges; an object that changes meanwhile is not read on.
+
+    Args:
+        ranged: returns the bytes from a place up to another one, of the version that has this tag.
+        size: of the object.
+        tag: of its version.
+    """
+
+    def __init__(self, ranged: Callable[[int, int, str], bytes], size: int, tag: str) -> None:
+        super().__init__()
+        self._ranged = ranged
+        self._size = size
+        self._tag = tag
+        self._place = 0
+
+    def readable(self) -> bool:
+        """Say that it can be read."""
+        return True
+
+    def seekable(self) -> bool:
+        """Say that any place can be gone to."""
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        """Go to a place; nothing is asked for before it is read."""
+        self._place = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._place, os.SEEK_END: self._size}[whence]
+        return self._place
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # typeshed names a private protocol
+        """Fill the buffer by one request.
+
+        Raises:
+            StoreUnavailableError: the store does not answer, or has other bytes by now.
+        """
+        end = min(self._place + len(buffer), self._size)
+        if end <= self._place:
+            return 0
+        piece = self._ranged(self._place, end, self._tag)
+        buffer[: len(piece)] = piece
+        self._place += len(piece)
+        return len(piece)
 
 
 def client() -> S3Client:

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import IO, BinaryIO, TypeVar
+from typing import IO, TYPE_CHECKING, BinaryIO, TypeVar
 
 from orchestrator.archive.base import Found, Limits, Member, Opened, Photo, Refused, Skipped
 from orchestrator.archive.folder import Folder, glob_source
@@ -26,6 +26,9 @@ from orchestrator.archive.names import as_text, safe_path
 from orchestrator.archive.tars import Tar
 from orchestrator.archive.zips import Zip
 from orchestrator.errors import InputError, NotFoundError
+
+if TYPE_CHECKING:
+    from orchestrator.archive.bucket import Bucket
 
 T = TypeVar("T")
 BUFFER = 1 << 16
@@ -146,7 +149,7 @@ class MemberReader(io.RawIOBase):
 
 
 def open_source(source: str, limits: Limits | None = None) -> Source:
-    """Open a folder, a glob, a zip, a tar (also .gz, .bz2, .xz), a single photo or `s3://bucket/prefix`.
+    """Open a folder, a glob, a zip, a tar (also .gz, .bz2, .xz), a single photo, or any of these in `s3://bucket/...`.
 
     Raises:
         NotFoundError: `source_missing`.
@@ -159,7 +162,8 @@ def open_source(source: str, limits: Limits | None = None) -> Source:
         # Here, not at the top: importing boto3 takes longer than `fpga --help` may.
         from orchestrator.archive.bucket import Bucket  # noqa: PLC0415
 
-        return Source(Bucket(source), limits)
+        bucket = Bucket(source)
+        return Source(_archive_in(bucket, limits) or bucket, limits)
     path = Path(source)
     if path.is_file():
         return Source(_archive(path, limits) or Folder(path), limits)
@@ -178,7 +182,7 @@ def _archive(path: Path, limits: Limits) -> Opened | None:
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}", code="archive_unreadable") from error
     try:
-        opened = _by_content(path, file, limits)
+        opened = _by_content(path.name, file, limits)
     except InputError:
         file.close()
         raise
@@ -187,18 +191,32 @@ def _archive(path: Path, limits: Limits) -> Opened | None:
     return opened
 
 
-def _by_content(path: Path, file: BinaryIO, limits: Limits) -> Opened | None:
+def _archive_in(bucket: Bucket, limits: Limits) -> Opened | None:
+    """Return the archive that an object is, or None where the URL is a prefix or another object."""
+    file = bucket.object_file()
+    return _by_content(bucket.name, file, limits, bucket.object_file()) if file is not None else None
+
+
+def _by_content(name: str, file: BinaryIO, limits: Limits, again: BinaryIO | None = None) -> Opened | None:
+    """Return the archive that a file is, told by its content first and its name last.
+
+    Args:
+        name: the file's.
+        file: it, at its start.
+        limits: of the archive.
+        again: another opening of it, where going back and forth is dear.
+    """
     head = file.read(HEAD)
     file.seek(0)
     if head.startswith((b"PK\3\4", b"PK\5\6", b"PK\7\x08")):
-        return Zip(file, limits)
+        return Zip(file, limits, again)
     if head.startswith(PACKED) or head[257:262] == b"ustar":
         return Tar(file, limits)
     if head.startswith(_OTHER_ARCHIVE):
-        raise InputError(f"{path.name} is no zip or tar; other archives are not read", code="archive_unsupported")
-    if path.suffix.lower() == ".zip":
-        return Zip(file, limits)
-    return Tar(file, limits) if TAR_NAME.search(path.name.lower()) else None
+        raise InputError(f"{name} is no zip or tar; other archives are not read", code="archive_unsupported")
+    if name.lower().endswith(".zip"):
+        return Zip(file, limits, again)
+    return Tar(file, limits) if TAR_NAME.search(name.lower()) else None
 
 
 def _unlike(member: Member, seen: set[bytes]) -> Member:

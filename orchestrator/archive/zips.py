@@ -50,12 +50,18 @@ class Entry:
 class Zip:
     """An open zip file.
 
+    Args:
+        file: it, for the directory.
+        limits: of entries and ratio.
+        data: it once more, for the members; a buffered file over a network would lose its buffer at every turn.
+
     Raises:
         InputError: `archive_unreadable` or `archive_too_large`, for the archive as a whole.
     """
 
-    def __init__(self, file: BinaryIO, limits: Limits) -> None:
+    def __init__(self, file: BinaryIO, limits: Limits, data: BinaryIO | None = None) -> None:
         self._file = file
+        self._data = data or file
         self._limits = limits
         self._start, self._count, self._shift = _directory(file)
         if self._count > limits.members:
@@ -78,6 +84,7 @@ class Zip:
     def close(self) -> None:
         """See Opened."""
         self._file.close()
+        self._data.close()
 
     def _entries(self) -> Iterator[Entry]:
         place = self._start
@@ -125,16 +132,16 @@ class Zip:
         )
 
     def _opened(self, entry: Entry) -> IO[bytes]:
-        self._file.seek(entry.offset + self._shift)
-        header = self._file.read(_LOCAL.size)
+        self._data.seek(entry.offset + self._shift)
+        header = self._data.read(_LOCAL.size)
         if len(header) < _LOCAL.size or not header.startswith(b"PK\3\4"):
             raise zipfile.BadZipFile("no member begins where the directory says")
         *_, name_length, extra_length = _LOCAL.unpack(header)
-        self._file.seek(name_length + extra_length, os.SEEK_CUR)
+        self._data.seek(name_length + extra_length, os.SEEK_CUR)
         info = zipfile.ZipInfo("member")  # the name serves nothing but the reader's messages
         info.compress_type, info.CRC = entry.method, entry.crc
         info.compress_size, info.file_size = entry.packed, entry.size
-        return cast(IO[bytes], zipfile.ZipExtFile(self._file, "r", info, None, False))
+        return cast(IO[bytes], zipfile.ZipExtFile(self._data, "r", info, None, False))
 
 
 def _directory(file: BinaryIO) -> tuple[int, int, int]:

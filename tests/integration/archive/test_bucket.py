@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
+import tarfile
 import uuid
+import zipfile
+from pathlib import Path
 
 import boto3
 import pytest
@@ -67,11 +71,34 @@ def test_objects_below_a_prefix_come_out_in_order(bucket: str) -> None:
     }
 
 
+@pytest.mark.slow
 def test_more_objects_than_one_page_are_all_found(bucket: str) -> None:
     fill(bucket, {f"many/{i:04}.txt": b"x" for i in range(1005)})
 
     with open_source(f"s3://{bucket}/many/") as source:
         assert sum(1 for _ in source.members()) == 1005
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar.gz"])
+def test_an_archive_in_a_bucket_is_read_where_it_lies(kind: str, bucket: str, tmp_path: Path) -> None:
+    members = {f"{i}.png": PNG + os.urandom(700_000) for i in range(30)}
+    path = tmp_path / f"a.{kind}"
+    if kind == "zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, data in members.items():
+                archive.writestr(name, data)
+    else:
+        with tarfile.open(path, "w:gz") as tar:
+            for name, data in members.items():
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    fill(bucket, {f"up/{path.name}": path.read_bytes(), "up/other.txt": b"x"})
+
+    with open_source(f"s3://{bucket}/up/{path.name}") as source:
+        found = {m.path: m.stream.read() for m in source.members() if isinstance(m, Photo)}
+
+    assert found == members
 
 
 def test_an_empty_prefix_or_a_missing_bucket_is_said_before_anything_is_read(bucket: str) -> None:
