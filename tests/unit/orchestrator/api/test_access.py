@@ -1,0 +1,289 @@
+"""Who may do what: every operation of the document against no key, a wrong one, an expired one and too few scopes."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from starlette.testclient import TestClient
+
+from orchestrator import keys
+from orchestrator.api.app import create_app
+from orchestrator.errors import AccessError
+from orchestrator.ledger.session import Ledger
+from orchestrator.settings import Settings
+from tests.unit.orchestrator.api.conftest import Client
+from tests.unit.orchestrator.played import AddPerson, Played, picture
+
+OPEN = {"health_live", "health_ready", "get_file", "login_page", "login"}
+"""Operations that need no key; a file's link is its own permission."""
+
+
+def operations(app: FastAPI) -> list[tuple[str, str, dict[str, Any]]]:
+    return [
+        (method.upper(), re.sub(r"{[^}]*}", "idn_0", path), operation)
+        for path, methods in app.openapi()["paths"].items()
+        for method, operation in methods.items()
+    ]
+
+
+def test_every_operation_refuses_who_brings_no_valid_key(app: FastAPI, nobody: TestClient, expired: TestClient) -> None:
+    answers = {}
+    for method, path, operation in operations(app):
+        if operation["operationId"] in OPEN:
+            continue
+        wrong = nobody.request(method, path, headers={"Authorization": "Bearer fpga_guessed"})
+        basic = nobody.request(method, path, headers={"Authorization": "Basic Zm9vOmJhcg=="})
+        answers[method, path] = [
+            found.status_code for found in (nobody.request(method, path), wrong, basic, expired.request(method, path))
+        ]
+
+    assert len(answers) > 20
+    assert {key: found for key, found in answers.items() if found != [401] * 4} == {}
+
+
+def test_every_operation_names_the_key_as_its_security(app: FastAPI) -> None:
+    unguarded = {o["operationId"] for _, _, o in operations(app) if not o.get("security")}
+
+    assert unguarded <= OPEN
+
+
+@pytest.mark.parametrize("scope", keys.SCOPES)
+def test_a_key_opens_only_what_its_scope_covers(app: FastAPI, client: Client, scope: str) -> None:
+    api = client(scopes=[scope])
+
+    open_to = set()
+    for method, path, operation in operations(app):
+        if operation["operationId"] not in OPEN and api.request(method, path).status_code != 403:
+            open_to.add(operation["operationId"])
+
+    words = {
+        "read": {"list_batches", "get_batch", "get_item", "list_models"},
+        "write": {"create_batch", "cancel_batch", "retry_batch"},
+        "people": {"list_identities", "create_identity", "erase_identity"},
+        "models": {"promote_model", "rollback_model"},
+        "admin": {"metrics"},
+    }
+    assert words[scope] <= open_to
+    assert all(not (words[other] & open_to) for other in words if other != scope)
+
+
+def test_another_owners_things_answer_exactly_as_things_that_never_were(
+    client: Client, person: AddPerson, worker: Played
+) -> None:
+    mine, theirs = client(), client("eve")
+    identity = person("ada", "generate")
+    batch = mine.post("/v1/batches", json={"items": [{"custom_id": "a", "people": [{"identity": "ada"}]}]}).json()["id"]
+    worker.work()
+    item = mine.get(f"/v1/batches/{batch}/items").json()["data"][0]["id"]
+    artifact = mine.get(f"/v1/items/{item}").json()["output"]["artifact_id"]
+
+    def shape(method: str, path: str, real: str) -> tuple[int, str, str]:
+        found = theirs.request(method, path.format(real))
+        problem = found.json()
+        return found.status_code, problem["code"], problem["detail"].replace(real, "X")
+
+    for method, path, real in [
+        ("GET", "/v1/batches/{}", batch),
+        ("GET", "/v1/batches/{}/items", batch),
+        ("GET", "/v1/batches/{}/results", batch),
+        ("GET", "/v1/batches/{}/errors", batch),
+        ("GET", "/v1/batches/{}/progress", batch),
+        ("POST", "/v1/batches/{}/cancel", batch),
+        ("POST", "/v1/batches/{}/pause", batch),
+        ("POST", "/v1/batches/{}/resume", batch),
+        ("POST", "/v1/batches/{}/close", batch),
+        ("POST", "/v1/batches/{}/retry", batch),
+        ("GET", "/v1/items/{}", item),
+        ("GET", "/v1/artifacts/{}/link", artifact),
+        ("GET", "/v1/identities/{}", identity),
+        ("DELETE", "/v1/identities/{}", identity),
+    ]:
+        foreign, unknown = shape(method, path, real), shape(method, path, real[:4] + "0" * 26)
+        assert foreign == unknown, path
+        assert foreign[0] == 404
+    assert mine.get(f"/v1/batches/{batch}").json()["state"] == "completed"
+    assert theirs.get("/v1/batches").json()["data"] == []
+    assert theirs.get("/v1/identities").json()["data"] == []
+
+
+def test_half_an_id_is_no_id_over_http(client: Client, person: AddPerson) -> None:
+    person("ada", "generate")
+    api = client()
+    batch = api.post("/v1/batches", json={"items": [{"custom_id": "a", "people": [{"identity": "ada"}]}]}).json()["id"]
+
+    assert api.get(f"/v1/batches/{batch[:-1]}").status_code == 404
+    assert api.post(f"/v1/batches/{batch[:-1]}/cancel").status_code == 404
+
+
+def test_a_flood_is_answered_with_429_and_a_time_to_wait(settings: Settings, ledger: Ledger) -> None:
+    app = create_app(settings.model_copy(update={"api_rate_per_minute": 20}))
+    secret, _ = keys.create(ledger, "local", name="test")
+    other, _ = keys.create(ledger, "eve", name="test")
+    api = TestClient(app, headers={"Authorization": f"Bearer {secret}"})
+
+    answers = [api.get("/v1/batches") for _ in range(12)]
+
+    assert answers[0].status_code == 200
+    assert answers[-1].status_code == 429
+    assert int(answers[-1].headers["retry-after"]) >= 1
+    assert TestClient(app, headers={"Authorization": f"Bearer {other}"}).get("/v1/batches").status_code == 200
+
+
+def test_a_revoked_key_opens_nothing_from_that_moment(app: FastAPI, ledger: Ledger) -> None:
+    secret, made = keys.create(ledger, "local", name="test")
+    api = TestClient(app, headers={"Authorization": f"Bearer {secret}"})
+    assert api.get("/v1/batches").status_code == 200
+
+    keys.revoke(ledger, "local", made["id"])
+
+    assert api.get("/v1/batches").status_code == 401
+
+
+def test_the_secret_of_a_key_is_nowhere_in_the_database(settings: Settings, ledger: Ledger) -> None:
+    secret, _ = keys.create(ledger, "local", name="test")
+    ledger.dispose()
+
+    kept = b"".join(path.read_bytes() for path in settings.state_dir.glob("ledger.sqlite3*"))
+    assert secret.encode() not in kept
+
+
+def test_a_login_link_opens_one_session_once(ledger: Ledger) -> None:
+    token = keys.login_link(ledger, "local", "http://x").partition("token=")[2]
+
+    session = keys.open_session(ledger, token)
+
+    assert keys.authenticate(ledger, session).owner == "local"
+    with pytest.raises(AccessError):
+        keys.open_session(ledger, token)
+    with pytest.raises(AccessError):
+        keys.authenticate(ledger, token)
+
+
+def test_the_key_of_this_machine_is_kept_for_its_owner_alone(settings: Settings, ledger: Ledger) -> None:
+    path = keys.local_key(ledger, settings)
+
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert keys.authenticate(ledger, path.read_text().strip()).owner == "local"
+    text = path.read_text()
+    assert keys.local_key(ledger, settings).read_text() == text
+
+
+def test_a_session_acts_only_for_pages_of_this_site(app: FastAPI, ledger: Ledger) -> None:
+    token = keys.login_link(ledger, "local", "http://x").partition("token=")[2]
+    cookies = {"fpga_session": keys.open_session(ledger, token)}
+    api = TestClient(app, cookies=cookies, raise_server_exceptions=False)
+
+    assert api.post("/v1/batches/bat_0/cancel", headers={"Origin": "http://evil.test"}).status_code == 403
+    assert api.post("/v1/batches/bat_0/cancel", headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
+    assert api.post("/v1/batches/bat_0/cancel", headers={"Origin": "http://testserver"}).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("content", "media_type", "status"),
+    [
+        (b"{" * 200_000, "application/json", 422),
+        (b'{"items":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "application/json", 422),
+        (b"\xff\xfe{}", "application/json", 422),
+        (b'{"items":[{"custom_id":"\\ud800"}]}', "application/json", 422),
+        (b'{"items":[{"custom_id":"\\u0000","people":[]}]}', "application/json", 422),
+        (b"{}", "application/json; charset=utf-16", 415),
+        (b"<batch/>", "application/xml", 415),
+        (b"", "application/json", 422),
+        (b"\x00\x01\x02", "text/csv", 422),
+    ],
+)
+def test_a_body_that_is_no_batch_is_told_so(client: Client, content: bytes, media_type: str, status: int) -> None:
+    refused = client().post("/v1/batches", content=content, headers={"Content-Type": media_type})
+
+    assert refused.status_code == status, refused.text
+    assert refused.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize("path", ["/v1/batches/bat_0/pause", "/v1/identities/ada/consents", "/v1/batches/bat_0/retry"])
+def test_a_small_body_nested_too_deep_is_refused(client: Client, path: str) -> None:
+    refused = client().post(path, content=b"[" * 100_000, headers={"Content-Type": "application/json"})
+
+    assert refused.status_code in (400, 422), refused.text
+
+
+def test_a_body_over_its_limit_is_refused_whether_its_length_is_told_or_not(client: Client) -> None:
+    api = client()
+    large = b" " * (2**20 + 1)
+
+    told = api.post("/v1/batches/bat_0/pause", content=large, headers={"Content-Type": "application/json"})
+    untold = api.post(
+        "/v1/batches/bat_0/pause", content=iter([large[:1000]] * 2000), headers={"Content-Type": "application/json"}
+    )
+
+    assert (told.status_code, untold.status_code) == (413, 413)
+    assert told.json()["code"] == untold.json()["code"] == "body_too_large"
+
+
+def test_people_are_added_with_pictures_and_erased_with_a_receipt(client: Client, worker: Played) -> None:
+    api = client()
+    given = {"handle": "ada", "name": "<b>Ada</b>", "scopes": ["generate", "swap"]}
+
+    made = api.post("/v1/identities", data=given, files={"pictures": ("<script>.png", picture(), "image/png")})
+    assert made.status_code == 202, made.text
+    worker.work()
+    person = api.get("/v1/identities/ada").json()
+    reference = f"/v1/identities/ada/references/{person['references'][0]['id']}/picture"
+    assert api.get(reference).content == picture()
+    receipt = api.delete(f"/v1/identities/{person['id']}").json()
+
+    assert (receipt["object"], receipt["references"]) == ("identity.erase_receipt", 1)
+    assert "Ada" not in str(receipt)
+    assert api.get("/v1/identities/ada").status_code == 404
+    assert api.get(reference).status_code == 404
+
+
+def test_a_file_that_is_no_picture_is_refused_before_it_is_stored(client: Client) -> None:
+    refused = client().post(
+        "/v1/identities",
+        data={"handle": "ada", "scopes": ["generate"]},
+        files={"pictures": ("a.png", b"not a picture", "image/png")},
+    )
+
+    assert (refused.status_code, refused.json()["code"]) == (422, "not_an_image")
+
+
+def test_consents_are_granted_and_revoked(client: Client, person: AddPerson) -> None:
+    person("ada", "generate")
+    api = client()
+
+    granted = api.post("/v1/identities/ada/consents", json={"scopes": ["train"], "text": "yes"})
+    revoked = api.delete("/v1/identities/ada/consents/train")
+    over = api.post("/v1/identities/ada/consents", json={"scopes": ["train"], "expires_at": "2020-01-01T00:00:00Z"})
+
+    assert granted.status_code == 201
+    assert revoked.status_code == 200, revoked.text
+    assert [c["state"] for c in revoked.json()["consents"] if c["scope"] == "train"] == ["revoked"]
+    assert (over.status_code, over.json()["code"]) == (422, "consent_over")
+
+
+def test_figures_hold_no_ids_and_count_by_route(client: Client, person: AddPerson) -> None:
+    person("ada", "generate")
+    api = client()
+    batch = api.post("/v1/batches", json={"items": [{"custom_id": "a", "people": [{"identity": "ada"}]}]}).json()["id"]
+    api.get(f"/v1/batches/{batch}")
+
+    text = api.get("/metrics").text
+
+    assert 'route="/v1/batches/{batch_id}",status="200"' in text
+    assert 'fpga_open_stages{queue="gpu.generate",state="queued"} 1.0' in text
+    assert batch not in text
+
+
+def test_health_answers_without_a_key(nobody: TestClient) -> None:
+    assert nobody.get("/health/live").status_code == 200
+    assert nobody.get("/health/ready").status_code == 200
+
+
+def test_an_unknown_address_is_a_problem_too(client: Client) -> None:
+    found = client().get("/v1/nothing")
+
+    assert (found.status_code, found.json()["code"]) == (404, "not_found")
+    assert "default-src 'none'" in found.headers["content-security-policy"]
