@@ -300,7 +300,10 @@ def _follow(s: Services, run_id: str, *, as_json: bool) -> None:
     except KeyboardInterrupt:
         say(f"\nThe run goes on. Come back with: fpga train watch {run_id}")
         raise FinishError(INTERRUPTED) from None
-    _tell(found, as_json=as_json)
+    if as_json:
+        print_lines([found])
+    else:
+        _tell(found, as_json=False)
     if found["state"] != "completed" or not (found["gate"] or {}).get("passed"):
         raise FinishError(2)
 
