@@ -1,8 +1,9 @@
 """The identity adapter: a face embedding becomes tokens, with their own key and value in each cross-attention layer.
 
-One safetensors file in the IP-Adapter key layout: `image_proj.*` is the projector (here the FaceID form, proj.0,
-proj.2, norm), `ip_adapter.N.to_{k,v}_ip.weight` the layers, N odd in the order of `unet.attn_processors`. The local
-branch, where there is one, lies under `local.*`, which stock diffusers does not look at (local_tokens.py).
+One safetensors file in the IP-Adapter key layout: `image_proj.*` is the projector, `ip_adapter.N.*` the layers
+(id_layers.py). Two published layouts load: IP-Adapter-FaceID's perceptron (proj.0, proj.2, norm; fed unit-length
+embeddings; with or without its LoRA), which is also ours, and InstantID's resampler (latents, proj_in, layers, ...; fed
+raw embeddings). The local branch, where there is one, lies under `local.*`, which stock diffusers does not look at.
 Knows nothing of masks: multi_id_attention.py says where a person acts.
 """
 
@@ -21,7 +22,9 @@ from torch import Tensor, nn
 
 from fpga_models.errors import WeightsError
 from fpga_models.id_layers import IdKeyValue, IdLayers, cross_attention_sizes
+from fpga_models.local_tokens import HEAD_WIDTH as LOCAL_HEAD_WIDTH
 from fpga_models.local_tokens import LocalConfig, LocalTokens
+from fpga_models.resampler import HEAD_WIDTH, Resampler, ResamplerConfig, resampler_config_of
 from fpga_models.weights import read_safetensors
 
 
@@ -31,13 +34,30 @@ class IdAdapterConfig:
 
     `input_scale` multiplies the (unit length) embedding, so that its entries are of order one: training sets
     sqrt(embedding_dim), saving folds it into the first layer, and a loaded file always has 1 [ours].
+
+    Attributes:
+        hidden_multiple: width of the perceptron over the embedding's.
+        rank: of the LoRA in FaceID files, 0 for none.
+        resampler: sizes of InstantID's projector; None means the perceptron.
+        local: sizes of the local branch, None without.
     """
 
     embedding_dim: int = 512
     tokens: int = 4
     hidden_multiple: int = 1
     input_scale: float = 1.0
+    rank: int = 0
+    resampler: ResamplerConfig | None = None
     local: LocalConfig | None = None
+
+
+class InstantIdProjector(Resampler):
+    """Embedding -> tokens by a perceiver resampler (InstantID)."""
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """Tokens (B, K, n, D) of raw embeddings (B, K, E)."""
+        tokens: Tensor = super().forward(embeddings.flatten(0, 1)[:, None])
+        return rearrange(tokens, "(b k) n d -> b k n d", b=len(embeddings))
 
 
 class IdProjector(nn.Module):
@@ -70,8 +90,10 @@ class IdAdapter(nn.Module):
         self.config = config
         self.cross_attention_dim = cross_attention_dim
         self.hidden_sizes = hidden_sizes
-        self.image_proj = IdProjector(config, cross_attention_dim)
-        self.ip_adapter = IdLayers(cross_attention_dim, hidden_sizes)
+        self.image_proj: IdProjector | InstantIdProjector = (
+            InstantIdProjector(config.resampler) if config.resampler else IdProjector(config, cross_attention_dim)
+        )
+        self.ip_adapter = IdLayers(cross_attention_dim, hidden_sizes, config.rank)
         self.local: LocalTokens | None = None
         if config.local:
             self.add_local(config.local)
@@ -96,7 +118,8 @@ class IdAdapter(nn.Module):
     def save(self, path: Path, *, dtype: torch.dtype, metadata: Mapping[str, str]) -> None:
         """Write one safetensors file that stock diffusers' `load_ip_adapter` also understands."""
         state = {key: value.detach().clone() for key, value in self.state_dict().items()}
-        state["image_proj.proj.0.weight"] *= self.config.input_scale
+        if not self.config.resampler:
+            state["image_proj.proj.0.weight"] *= self.config.input_scale
         config = asdict(self.config) | {"input_scale": 1.0}
         header = dict(metadata) | {"format": "pt", "config": json.dumps(config, sort_keys=True)}
         save_file({k: v.to(dtype).contiguous() for k, v in state.items()}, path, metadata=header)
@@ -123,24 +146,38 @@ class IdAdapter(nn.Module):
 
 
 def _config_of(state: Mapping[str, Tensor], cross_attention_dim: int, path: Path) -> IdAdapterConfig:
-    """Sizes read off the tensors themselves, so that files written by others need no metadata of ours."""
-    first, last = state.get("image_proj.proj.0.weight"), state.get("image_proj.proj.2.weight")
-    if first is None or last is None:
+    """Sizes read off the tensors themselves, so that files written by others need no metadata of ours.
+
+    Raises:
+        WeightsError: neither of the layouts.
+    """
+    if any(key.startswith("image_proj.perceiver_resampler.") for key in state):
         raise WeightsError(
-            f"{path.name} has no image_proj.proj.0 and proj.2: an IP-Adapter-FaceID layout was wanted, "
-            f"got keys such as {sorted(state)[:3]}."
+            f"{path.name} is of the IP-Adapter-FaceID-Plus layout, which also reads CLIP features of the picture; "
+            "an IP-Adapter-FaceID or InstantID layout was wanted."
+        )
+    down = state.get("ip_adapter.0.to_q_lora.down.weight")
+    rank, local = 0 if down is None else down.shape[0], _local_config_of(state)
+    resampler = resampler_config_of(state, "image_proj.", HEAD_WIDTH)
+    if resampler:
+        return IdAdapterConfig(
+            embedding_dim=resampler.embedding_dim, tokens=resampler.tokens, rank=rank, resampler=resampler, local=local
+        )
+    first, last = state.get("image_proj.proj.0.weight"), state.get("image_proj.proj.2.weight")
+    if first is None or last is None or first.ndim != 2 or last.ndim != 2:
+        raise WeightsError(
+            f"{path.name} has no image_proj.proj.0 and proj.2, nor image_proj.latents: an IP-Adapter-FaceID or "
+            f"InstantID layout was wanted, got keys such as {sorted(state)[:3]}."
         )
     return IdAdapterConfig(
         embedding_dim=first.shape[1],
         tokens=max(1, last.shape[0] // cross_attention_dim),
         hidden_multiple=max(1, first.shape[0] // first.shape[1]),
-        local=_local_config_of(state),
+        rank=rank,
+        local=local,
     )
 
 
 def _local_config_of(state: Mapping[str, Tensor]) -> LocalConfig | None:
-    queries = state.get("local.resampler.latents")
-    if queries is None or queries.ndim != 3:
-        return None
-    depth = sum(key.startswith("local.resampler.layers.") and key.endswith(".0.to_q.weight") for key in state)
-    return LocalConfig(tokens=queries.shape[1], width=queries.shape[2], depth=depth)
+    found = resampler_config_of(state, "local.resampler.", LOCAL_HEAD_WIDTH)
+    return LocalConfig(tokens=found.tokens, width=found.width, depth=found.depth) if found else None

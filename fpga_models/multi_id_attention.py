@@ -185,9 +185,24 @@ def _per_person(query: Tensor, key: Tensor, value: Tensor, weights: Tensor, scal
     return weighted.to(v.dtype) @ v
 
 
-def inject(unet: UNet2DConditionModel, adapter: IdAdapter) -> Mapping[str, Any]:
-    """Put MGMICA processors on every attention layer of `unet`; returns the previous ones, for `eject`."""
-    previous = dict(unet.attn_processors)
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Replaced:
+    """What `inject` put aside: attention processors, and weights that the adapter's LoRA changed, on the CPU."""
+
+    processors: Mapping[str, Any]
+    weights: Mapping[str, Tensor]
+
+
+@torch.no_grad()
+def inject(unet: UNet2DConditionModel, adapter: IdAdapter) -> Replaced:
+    """Put MGMICA processors on every attention layer of `unet`, and the adapter's LoRA into its weights if it has one.
+
+    Returns what was there before, for `eject`.
+    """
+    previous, state, weights = dict(unet.attn_processors), unet.state_dict(), {}
+    for name, change in adapter.ip_adapter.changes(unet).items():
+        weights[name] = state[name].detach().cpu().clone()
+        state[name].copy_(state[name].float() + change.to(state[name].device).float())
     local = adapter.local.layers.in_order() if adapter.local else [None] * len(adapter.layers())
     pairs = zip(adapter.layers(), local, strict=True)
     layers = dict(zip(cross_attention_sizes(unet), pairs, strict=True))
@@ -197,12 +212,16 @@ def inject(unet: UNet2DConditionModel, adapter: IdAdapter) -> Mapping[str, Any]:
             for name in previous
         }
     )
-    return previous
+    return Replaced(processors=previous, weights=weights)
 
 
-def eject(unet: UNet2DConditionModel, previous: Mapping[str, Any]) -> None:
-    """Undo `inject` exactly."""
-    unet.set_attn_processor(dict(previous))
+@torch.no_grad()
+def eject(unet: UNet2DConditionModel, replaced: Replaced) -> None:
+    """Undo `inject` bit for bit."""
+    unet.set_attn_processor(dict(replaced.processors))
+    state = unet.state_dict()
+    for name, value in replaced.weights.items():
+        state[name].copy_(value)
 
 
 def _split_heads(states: Tensor, heads: int) -> Tensor:

@@ -6,12 +6,16 @@ code [field]. Used for InstantID's projector (one feature, the face embedding) a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+HEAD_WIDTH = 64
+"""Of the published resamplers: their files do not tell it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +30,7 @@ class ResamplerConfig:
     tokens: int = 16
     width: int = 1280
     depth: int = 4
-    head_width: int = 64
+    head_width: int = HEAD_WIDTH
     heads: int = 20
     ff_multiple: int = 4
 
@@ -90,3 +94,23 @@ class Resampler(nn.Module):
             queries = feed_forward(queries) + queries
         tokens: Tensor = self.norm_out(self.proj_out(queries))
         return tokens
+
+
+def resampler_config_of(state: Mapping[str, Tensor], prefix: str, head_width: int) -> ResamplerConfig | None:
+    """Sizes of the resampler under `prefix`, read off its tensors; None if there is none."""
+    names = ("latents", "proj_in.weight", "proj_out.weight", "layers.0.0.to_q.weight", "layers.0.1.1.weight")
+    found = [state.get(prefix + name) for name in names]
+    shapes = [tensor.shape for tensor in found if tensor is not None and tensor.ndim >= 2]
+    if len(shapes) < len(names) or len(shapes[0]) != 3:
+        return None
+    latents, into, out, query, hidden = shapes
+    return ResamplerConfig(
+        embedding_dim=into[1],
+        output_dim=out[0],
+        tokens=latents[1],
+        width=latents[2],
+        depth=sum(key.startswith(f"{prefix}layers.") and key.endswith(".0.to_q.weight") for key in state),
+        head_width=head_width,
+        heads=max(1, query[0] // head_width),
+        ff_multiple=max(1, hidden[0] // latents[2]),
+    )

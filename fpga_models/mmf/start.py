@@ -13,7 +13,7 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from fpga_models import weights
-from fpga_models.id_adapter import IdAdapter
+from fpga_models.id_adapter import IdAdapter, IdProjector
 from fpga_models.mmf.loop import Trainee
 from fpga_models.pipeline import PortraitPipeline
 from fpga_models.presets import FILE
@@ -37,10 +37,13 @@ def open_start(preset: Path, device: str) -> PortraitPipeline:
 @torch.no_grad()
 def unfold_input_scale(adapter: IdAdapter) -> None:
     """Undo what saving did to the projector: the input is scaled to entries of order one, the weights are small."""
+    projector = adapter.image_proj
+    if not isinstance(projector, IdProjector):
+        return
     scale = adapter.config.embedding_dim**0.5 / adapter.config.input_scale
-    adapter.image_proj.get_parameter("proj.0.weight").div_(scale)
-    adapter.image_proj.input_scale = adapter.config.embedding_dim**0.5
-    adapter.config = replace(adapter.config, input_scale=adapter.image_proj.input_scale)
+    projector.get_parameter("proj.0.weight").div_(scale)
+    projector.input_scale = adapter.config.embedding_dim**0.5
+    adapter.config = replace(adapter.config, input_scale=projector.input_scale)
 
 
 def export_preset(trainee: Trainee, start: Path, out: Path, made: Mapping[str, Any]) -> dict[str, Any]:
@@ -54,6 +57,7 @@ def export_preset(trainee: Trainee, start: Path, out: Path, made: Mapping[str, A
     denoiser, half = trainee.denoiser, torch.float16
     licence = {"modelspec.license": json.loads((start / FILE).read_text())["licence"]}
     denoiser.id_adapter.save(partial / "id_adapter.safetensors", dtype=half, metadata=licence)
+    assert denoiser.hint is not None, "a preset of ours has a hint adapter"
     denoiser.hint.save(partial / "hint.safetensors", dtype=half, metadata=licence)
     merged_unet(denoiser.unet, trainee.rep).half().save_pretrained(partial / "unet", safe_serialization=True)
     facts = json.loads((partial / FILE).read_text())
