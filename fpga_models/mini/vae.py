@@ -16,10 +16,9 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
-from torch.optim import AdamW
 
-from fpga_models.mini.checkpoint import load_checkpoint, save_checkpoint
-from fpga_models.mini.muon import Muon, split_parameters
+from fpga_models.mmf import checkpoint
+from fpga_models.mmf.optimiser import MuonAdamW, OptimiserConfig
 from fpga_models.synthetic.dataset import Scenes, open_scenes
 from fpga_models.vae import LATENT_NOISE, MiniVAE
 
@@ -96,22 +95,26 @@ def train(data: Path, out: Path, recipe: Recipe, console: Console) -> MiniVAE:
     vae: MiniVAE = MiniVAE()
     trainee = Trainee(vae)
     trainee.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack this form
-    matrices, others = split_parameters(trainee)
-    optimisers = (Muon(matrices, lr=recipe.lr), AdamW(others, lr=recipe.lr, betas=(0.9, 0.99), weight_decay=0.0))
-    checkpoint, step = out / "checkpoint.safetensors", 0
-    if checkpoint.exists():
-        step = int(load_checkpoint(checkpoint, trainee, optimisers)["step"])
+    optimiser = MuonAdamW(trainee.named_parameters(), OptimiserConfig())
+    step = 0
+    if newest := checkpoint.latest(out):
+        parts, state = checkpoint.load(newest)
+        trainee.load_state_dict(parts["weights"])
+        step = int(state["step"])
+        optimiser.load(parts["optimiser"], step)
     average, saved = 0.0, time.monotonic()
     columns = (TextColumn("vae loss {task.fields[loss]:.4f}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("vae", total=recipe.steps, completed=step, loss=0.0)
         while step < recipe.steps:
-            loss = _step(trainee, optimisers, scenes, recipe, step)
+            loss = _step(trainee, optimiser, scenes, recipe, step)
             average = loss if not average else 0.98 * average + 0.02 * loss
             step += 1
             progress.update(task, completed=step, loss=average)
             if time.monotonic() - saved > 60 or step == recipe.steps:
-                save_checkpoint(checkpoint, trainee, optimisers, {"step": step})
+                parts = {"weights": trainee.state_dict(), "optimiser": optimiser.state}
+                checkpoint.save(out, step, parts, {})
+                checkpoint.prune(out, keep=1)
                 saved = time.monotonic()
                 console.log(f"step {step} loss {average:.4f}")
     variance, mean = trainee.normalise.running_var, trainee.normalise.running_mean
@@ -123,12 +126,9 @@ def train(data: Path, out: Path, recipe: Recipe, console: Console) -> MiniVAE:
     return vae
 
 
-def _step(trainee: Trainee, optimisers: tuple[Muon, AdamW], scenes: Scenes, recipe: Recipe, step: int) -> float:
+def _step(trainee: Trainee, optimiser: MuonAdamW, scenes: Scenes, recipe: Recipe, step: int) -> float:
     """One update; the rate is flat at first (after a short warm-up), then falls linearly to 0."""
     rate = recipe.lr * min(1.0, (1 - step / recipe.steps) / (1 - recipe.flat_share), (step + 1) / 100)
-    for optimiser in optimisers:
-        optimiser.param_groups[0]["lr"] = rate
-        optimiser.zero_grad(set_to_none=True)
     pixels, weights = sample_crops(scenes, recipe, step)
     generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
     noise = torch.randn(
@@ -136,9 +136,7 @@ def _step(trainee: Trainee, optimisers: tuple[Muon, AdamW], scenes: Scenes, reci
     )
     loss = reconstruction_loss(trainee(pixels, noise), pixels, weights, recipe.gradient_weight)
     loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-    nn.utils.clip_grad_norm_(trainee.parameters(), 1.0)
-    for optimiser in optimisers:
-        optimiser.step()
+    optimiser.step(rate)
     return loss.item()
 
 

@@ -1,7 +1,7 @@
 """Checkpoints of a training run: safetensors and one JSON, never a pickle, and never half a checkpoint.
 
-`checkpoint-<step>/` holds weights, moving average and optimiser state; it is written beside and renamed into place,
-`state.json` last. Randomness is a function of (seed, step), so the step is the whole random state.
+`checkpoint-<step>/` holds one file per part (weights, moving average, optimiser state); it is written beside and
+renamed into place, `state.json` last. Randomness is a function of (seed, step), so the step is the whole random state.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-PARTS = ("weights", "average", "optimiser")
-
 
 def save(directory: Path, step: int, parts: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> Path:
     """Write checkpoint `step` under `directory`; returns its folder."""
@@ -24,8 +22,8 @@ def save(directory: Path, step: int, parts: Mapping[str, Mapping[str, Tensor]], 
     partial = directory / f".partial-{step}"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    for part in PARTS:
-        save_file({k: v.detach().contiguous() for k, v in parts[part].items()}, partial / f"{part}.safetensors")
+    for part, tensors in parts.items():
+        save_file({k: v.detach().contiguous() for k, v in tensors.items()}, partial / f"{part}.safetensors")
     (partial / "state.json").write_text(json.dumps(dict(state) | {"step": step}, indent=1))
     shutil.rmtree(final, ignore_errors=True)
     partial.replace(final)
@@ -40,7 +38,7 @@ def latest(directory: Path) -> Path | None:
 
 def load(folder: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
     """Parts and state of one checkpoint."""
-    return {part: load_file(folder / f"{part}.safetensors") for part in PARTS}, read_state(folder)
+    return {path.stem: load_file(path) for path in folder.glob("*.safetensors")}, read_state(folder)
 
 
 def read_state(folder: Path) -> dict[str, Any]:

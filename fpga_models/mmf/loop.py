@@ -224,10 +224,8 @@ class Trainer:
         with torch.no_grad():
             for name, value in parts["average"].items():
                 self.average[name].copy_(value)
-            for name, value in parts["optimiser"].items():
-                self.optimiser.state[name].copy_(value)
-        self.step = int(facts["step"])
-        self.optimiser.steps = int(facts.get("updates", self.step))
+            self.step = int(facts["step"])
+            self.optimiser.load(parts["optimiser"], int(facts.get("updates", self.step)))
         return facts
 
     def _own(self) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Muon for matrices, AdamW for everything else, as one optimiser whose state is a flat dictionary of tensors.
+"""Muon for matrices, AdamW for the rest (or for all), as one optimiser whose state is a flat dictionary of tensors.
 
 Muon replaces a matrix's momentum by its nearest orthogonal matrix (Jordan et al. 2024), here scaled to the root mean
 square of an Adam update (Moonlight: 0.2 * sqrt(max dimension)), so that both share one learning rate. A convolution
@@ -22,8 +22,9 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
 @dataclass(frozen=True, kw_only=True)
 class OptimiserConfig:
-    """Constants of both halves."""
+    """Constants of both halves; only matrices and kernels decay."""
 
+    muon: bool = True
     momentum: float = 0.95
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 0.0
@@ -62,7 +63,7 @@ class MuonAdamW:
         self._others: dict[float, list[str]] = defaultdict(list)
         for name, p in self.parameters.items():
             factor = next((value for start, value in (factors or {}).items() if name.startswith(start)), 1.0)
-            if p.ndim >= 2 and "embedding" not in name:
+            if config.muon and p.ndim >= 2 and "embedding" not in name:
                 self._stacks[p.shape[0], p[0].numel(), factor].append(name)
                 self.state[f"{name}/momentum"] = torch.zeros_like(p)
             else:
@@ -90,6 +91,12 @@ class MuonAdamW:
             p.grad = None
         return norm
 
+    def load(self, state: Mapping[str, Tensor], steps: int) -> None:
+        """Continue from `state` of another one, after its `steps`."""
+        for name, value in state.items():
+            self.state[name].copy_(value)
+        self.steps = steps
+
     def _with_gradient(self, names: list[str]) -> list[str]:
         return [name for name in names if self.parameters[name].grad is not None]
 
@@ -104,13 +111,16 @@ class MuonAdamW:
         scale = 0.2 * max(shape) ** 0.5
         for name, update in zip(names, orthogonalise(torch.stack(updates), self.config.newton_steps), strict=True):
             p = self.parameters[name]
-            p.mul_(1 - rate * self.config.weight_decay).add_(update.reshape(p.shape), alpha=-rate * scale)
+            self._decay(p, rate)
+            p.add_(update.reshape(p.shape), alpha=-rate * scale)
 
     def _adamw(self, names: list[str], rate: float) -> None:
         if not names:
             return
         first, second = self.config.betas
         parameters: list[Tensor] = [self.parameters[name] for name in names]
+        for p in parameters:
+            self._decay(p, rate)
         gradients = [_gradient(self.parameters[name]) for name in names]
         means = [self.state[f"{name}/mean"] for name in names]
         squares = [self.state[f"{name}/square"] for name in names]
@@ -121,6 +131,10 @@ class MuonAdamW:
         torch._foreach_div_(deviations, (1 - second**self.steps) ** 0.5)
         torch._foreach_add_(deviations, 1e-8)
         torch._foreach_addcdiv_(parameters, means, deviations, -rate / (1 - first**self.steps))
+
+    def _decay(self, parameter: Tensor, rate: float) -> None:
+        if self.config.weight_decay and parameter.ndim >= 2:
+            parameter.mul_(1 - rate * self.config.weight_decay)
 
 
 def _gradient(parameter: nn.Parameter) -> Tensor:

@@ -35,7 +35,7 @@ def train_encoder(part: str, data: Path, out: Path, schedule: loop.Schedule) -> 
     crops = people_by_views(data / "crops")
     split = encoders.SPLITS[part]
     trainer = encoders.train_encoder_a if part == "encoder_a" else encoders.train_encoder_b
-    checkpoint = out / "checkpoints" / f"{part}.safetensors"
+    checkpoint = out / "checkpoints" / part
     encoder = trainer(encoders.halve(crops[split.start : split.stop]), checkpoint, schedule)
     target = out / ("pack/recogniser.onnx" if part == "encoder_a" else "eval/evaluator.onnx")
     figures = encoder_figures(encoder, encoders.halve(people_by_views(data / "crops_test")[:, :2]))
@@ -67,7 +67,7 @@ def people_by_views(folder: Path) -> encoders.Crops:
 
 def train_detector(data: Path, out: Path, schedule: loop.Schedule) -> dict[str, object]:
     """Train and export the detector; return its figures on freshly rendered people, small and large pictures."""
-    checkpoint, target = out / "checkpoints" / "detector.safetensors", out / "pack" / "detector.onnx"
+    checkpoint, target = out / "checkpoints" / "detector", out / "pack" / "detector.onnx"
     export.export_detector(detector.train_detector(open_scenes(data / "scenes"), checkpoint, schedule), target)
     seal(out / "pack")
     figures: dict[str, object] = {"part": "detector", "file": str(target)}
@@ -81,7 +81,7 @@ def train_detector(data: Path, out: Path, schedule: loop.Schedule) -> dict[str, 
 def train_traits(data: Path, out: Path, schedule: loop.Schedule) -> dict[str, object]:
     """Train and export the trait classifier; return its accuracy on people it never saw, faces over 48 px."""
     crops, truth = traits.large_crops(data / "crops", traits.SMALLEST_FACE)
-    network = traits.train_traits(crops, truth, out / "checkpoints" / "traits.safetensors", schedule)
+    network = traits.train_traits(crops, truth, out / "checkpoints" / "traits", schedule)
     target = out / "eval" / FILE_NAME
     figures = traits.accuracies(network, *traits.large_crops(data / "crops_test", LEGIBLE))
     export.export_classifier(network, target)

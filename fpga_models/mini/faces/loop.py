@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,10 +16,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
-from fpga_models.mini.checkpoint import load_checkpoint, save_checkpoint
-from fpga_models.mini.muon import Muon, split_parameters
+from fpga_models.mmf import checkpoint
+from fpga_models.mmf.optimiser import MuonAdamW, OptimiserConfig
 
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
+CLIP_NORM = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,61 +46,64 @@ def learning_rate(schedule: Schedule, share: float) -> float:
     return schedule.lr * 0.5 * (1 + math.cos(math.pi * min(through, 1.0)))
 
 
-def build_optimisers(module: nn.Module, schedule: Schedule) -> list[torch.optim.Optimizer]:
+def build_optimiser(module: nn.Module, schedule: Schedule) -> MuonAdamW:
     """Return what trains this module; biases and norms do not decay."""
-    matrices, rest = split_parameters(module)
-    decayed = {"params": matrices, "weight_decay": schedule.weight_decay}
-    plain = {"params": rest, "weight_decay": 0.0}
-    if schedule.muon:
-        return [Muon(matrices, schedule.lr, weight_decay=schedule.weight_decay), _adamw([plain], schedule)]
-    return [_adamw([decayed, plain], schedule)]
-
-
-def _adamw(groups: list[dict[str, Any]], schedule: Schedule) -> torch.optim.AdamW:
-    return torch.optim.AdamW(groups, lr=schedule.lr, betas=(0.9, 0.98))
+    config = OptimiserConfig(
+        muon=schedule.muon, betas=(0.9, 0.98), weight_decay=schedule.weight_decay, clip_norm=CLIP_NORM
+    )
+    return MuonAdamW(module.named_parameters(), config)
 
 
 def train(
     modules: dict[str, nn.Module],
     loss_of: Callable[[np.random.Generator, float], Tensor],
     schedule: Schedule,
-    path: Path,
+    folder: Path,
 ) -> int:
-    """Minimise `loss_of(generator, share)` for the given time, resuming from `path` if it is there.
+    """Minimise `loss_of(generator, share)` for the given time; continues from a checkpoint in `folder`.
 
     Returns:
-        The number of steps taken in all; the final state is in `path`.
+        The number of steps taken in all; the final state is in `folder`.
     """
     whole = nn.ModuleDict(modules)
-    optimisers = build_optimisers(whole, schedule)
-    numbers = load_checkpoint(path, whole, optimisers) if path.exists() else {"step": 0, "seconds": 0.0}
-    step, seconds = int(numbers["step"]), numbers["seconds"]
+    optimiser = build_optimiser(whole, schedule)
+    step, seconds = _resume(whole, optimiser, folder)
     whole.train()
     total, saved_at, mean = schedule.minutes * 60, seconds, math.nan
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(path.stem, total=total)
+        task = progress.add_task(folder.name, total=total)
         progress.update(task, completed=seconds)
         while seconds < total:
             began = time.perf_counter()
             share = seconds / total
-            for optimiser in optimisers:
-                for group in optimiser.param_groups:
-                    group["lr"] = learning_rate(schedule, share)
             loss = loss_of(np.random.default_rng([schedule.seed, step]), share)
-            whole.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-            torch.nn.utils.clip_grad_norm_(whole.parameters(), 5.0)
-            for optimiser in optimisers:
-                optimiser.step()
+            torch.autograd.backward(loss)
+            optimiser.step(learning_rate(schedule, share))
             step += 1
             seconds += time.perf_counter() - began
             mean = loss.item() if math.isnan(mean) else 0.95 * mean + 0.05 * loss.item()
-            progress.update(task, completed=seconds, description=f"{path.stem} step {step} loss {mean:.3f}")
+            progress.update(task, completed=seconds, description=f"{folder.name} step {step} loss {mean:.3f}")
             if seconds - saved_at > SECONDS_BETWEEN_CHECKPOINTS:
-                save_checkpoint(path, whole, optimisers, {"step": step, "seconds": seconds})
+                _save(whole, optimiser, folder, step, seconds)
                 saved_at = seconds
-                progress.console.print(f"{path.stem} {seconds:.0f} s, step {step}, loss {mean:.3f}")
-    save_checkpoint(path, whole, optimisers, {"step": step, "seconds": seconds})
+                progress.console.print(f"{folder.name} {seconds:.0f} s, step {step}, loss {mean:.3f}")
+    _save(whole, optimiser, folder, step, seconds)
     whole.eval()
     return step
+
+
+def _save(whole: nn.Module, optimiser: MuonAdamW, folder: Path, step: int, seconds: float) -> None:
+    checkpoint.save(folder, step, {"weights": whole.state_dict(), "optimiser": optimiser.state}, {"seconds": seconds})
+    checkpoint.prune(folder, keep=1)
+
+
+def _resume(whole: nn.Module, optimiser: MuonAdamW, folder: Path) -> tuple[int, float]:
+    """Steps taken and seconds spent so far."""
+    newest = checkpoint.latest(folder)
+    if newest is None:
+        return 0, 0.0
+    parts, state = checkpoint.load(newest)
+    whole.load_state_dict(parts["weights"])
+    optimiser.load(parts["optimiser"], int(state["step"]))
+    return int(state["step"]), float(state["seconds"])

@@ -214,7 +214,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     cv2.setNumThreads(1)
     schedule = Schedule(minutes=options.minutes, seed=options.seed, lr=3e-3, muon=True)
-    checkpoint = options.out / "checkpoints" / "pose.safetensors"
+    checkpoint = options.out / "checkpoints" / "pose"
     ship(train_pose(open_scenes(options.data / "scenes"), checkpoint, schedule), options.out / "pose")
     unseen = held_out_people(open_scenes(options.data / "scenes_test"), 400)
     figures = pose_figures(PoseNetwork.load(options.out / "pose"), unseen)

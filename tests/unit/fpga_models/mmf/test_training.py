@@ -104,6 +104,35 @@ def test_the_optimiser_brings_a_matrix_and_a_bias_to_their_target() -> None:
     assert torch.nn.functional.mse_loss(layer(inputs), wanted(inputs)) < 1e-3
 
 
+def test_an_update_of_a_convolution_has_the_size_of_an_adam_step() -> None:
+    torch.manual_seed(0)
+    conv = torch.nn.Conv2d(16, 16, 3)
+    before = conv.weight.detach().clone()
+    optimiser = MuonAdamW(conv.named_parameters(), OptimiserConfig())
+    torch.autograd.backward(conv(torch.randn(2, 16, 8, 8)).square().mean())
+    optimiser.step(1e-2)
+    assert 0.1e-2 < (conv.weight.detach() - before).square().mean().sqrt() < 0.3e-2
+
+
+def test_without_muon_it_is_torchs_adamw() -> None:
+    torch.manual_seed(0)
+    ours, theirs = torch.nn.Linear(6, 6), torch.nn.Linear(6, 6)
+    theirs.load_state_dict(ours.state_dict())
+    config = OptimiserConfig(muon=False, weight_decay=0.02, clip_norm=1e9)
+    optimiser = MuonAdamW(ours.named_parameters(), config)
+    groups = [{"params": [theirs.weight], "weight_decay": 0.02}, {"params": [theirs.bias], "weight_decay": 0.0}]
+    wanted = torch.optim.AdamW(groups, lr=1e-2, betas=config.betas)
+    for seed in range(5):
+        inputs = torch.randn(8, 6, generator=torch.Generator().manual_seed(seed))
+        for layer in (ours, theirs):
+            torch.autograd.backward(layer(inputs).square().mean())
+        optimiser.step(1e-2)
+        wanted.step()
+        wanted.zero_grad()
+    assert torch.allclose(ours.weight, theirs.weight, atol=1e-6)
+    assert torch.allclose(ours.bias, theirs.bias, atol=1e-6)
+
+
 def test_dropped_identities_are_zero_and_dropped_texts_are_empty() -> None:
     always = Disturbance(text_drop=0, id_drop=0, both_drop=1, full_mask=0)
     dropped = disturb(batch(), always, np.random.default_rng(0), EMPTY)

@@ -43,7 +43,7 @@ def test_the_learning_rate_rises_then_falls_to_zero() -> None:
 
 
 def test_a_finished_run_is_restored_and_not_repeated(tmp_path: Path) -> None:
-    path = tmp_path / "linear.safetensors"
+    path = tmp_path / "linear"
     schedule = Schedule(minutes=0.002)
     first, second = torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)
 
@@ -62,7 +62,7 @@ def test_an_encoder_trains_and_embeds(trainer: type, tmp_path: Path) -> None:
     crops = np.random.default_rng(0).integers(0, 256, (6, 3, 112, 112, 3), dtype=np.uint8)
     config = CosFaceConfig(batch=6) if trainer is train_encoder_a else ContrastiveConfig(people=4, views=2)
 
-    encoder = trainer(halve(crops), tmp_path / "encoder.safetensors", Schedule(minutes=0.003), config)
+    encoder = trainer(halve(crops), tmp_path / "encoder", Schedule(minutes=0.003), config)
 
     with torch.inference_mode():
         embeddings = encoder(torch.zeros(2, 3, 112, 112))
