@@ -273,7 +273,7 @@ def revoke(ledger: Ledger, owner: str, identity_id: str, scope: str) -> int:
             .returning(Consent.id)
         ).all()
         if scope == datasets.SCOPE:
-            training.forget(session, datasets.taint(session, identity_id, (), moment), moment)
+            training.forget(session, datasets.taint(session, identity_id, moment), moment)
         audit.write(session, owner, "consent.revoke", identity_id, {"scope": scope, "ended": len(ended)}, moment)
         return len(ended)
 
