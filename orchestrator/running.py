@@ -17,13 +17,14 @@ from orchestrator.settings import Settings
 
 @dataclass(frozen=True, kw_only=True)
 class StackInfo:
-    """A running stack: its process, and its Prefect server once that answers."""
+    """A running stack: its process, where its pages are, and its Prefect server once that answers."""
 
     pid: int
     pid_started: str
     boot_id: str
     prefect_api_url: str | None = None
     prefect_auth: str | None = None
+    api_url: str | None = None
 
 
 def status_path(settings: Settings) -> Path:
@@ -40,7 +41,13 @@ def find_running(settings: Settings) -> StackInfo | None:
     return info if info.boot_id == boot_id() and process_started(info.pid) == info.pid_started else None
 
 
-def announce(settings: Settings, *, prefect_api_url: str | None = None, prefect_auth: str | None = None) -> None:
+def announce(
+    settings: Settings,
+    api_url: str | None = None,
+    *,
+    prefect_api_url: str | None = None,
+    prefect_auth: str | None = None,
+) -> None:
     """Write who runs here, at once and whole."""
     info = StackInfo(
         pid=os.getpid(),
@@ -48,6 +55,7 @@ def announce(settings: Settings, *, prefect_api_url: str | None = None, prefect_
         boot_id=boot_id(),
         prefect_api_url=prefect_api_url,
         prefect_auth=prefect_auth,
+        api_url=api_url,
     )
     write_private(status_path(settings), json.dumps(asdict(info)))
 

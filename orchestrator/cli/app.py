@@ -51,6 +51,7 @@ def root(state_dir: StateDirOption = None) -> None:
 
 app.command()(demo.demo)
 app.command()(stack.up)
+app.command()(stack.serve)
 app.command()(doctor.doctor)
 app.command()(restore.restore)
 app.command()(restore.swap)

@@ -67,7 +67,9 @@ def revoke(
 def login() -> None:
     """Print a link that logs a browser in, once, within a quarter of an hour."""
     from orchestrator import keys
+    from orchestrator.running import find_running
 
     with services() as s:
-        base = f"http://{s.settings.api_host}:{s.settings.api_port}"
+        running = find_running(s.settings)
+        base = (running and running.api_url) or f"http://{s.settings.api_host}:{s.settings.api_port}"
         typer.echo(keys.login_link(s.ledger, s.owner, base))

@@ -20,6 +20,7 @@ def up(
     state_dir: StateDirOption = None,
     workers: Annotated[int, typer.Option(min=0, help="How many workers compute on this machine.")] = 1,
     prefect: Annotated[bool, typer.Option(help="Run flows and schedules.")] = True,
+    api: Annotated[bool, typer.Option(help="Serve the pages and the HTTP API.")] = True,
 ) -> None:
     """Start everything on this machine, state in one directory; Ctrl-C drains, and the next start goes on."""
     use_state_dir(state_dir)
@@ -31,11 +32,14 @@ def up(
     settings = get_settings()
     logs.setup(settings)
     hear_ctrl_c()
-    stack = Stack(settings, prefect=prefect, workers=workers)
+    stack = Stack(settings, prefect=prefect, workers=workers, api=api)
     stack.start()
     try:
         _welcome(settings)
         stack.wait_ready(READY_SECONDS, on_event=ready)
+        if api:
+            say(f"pages     {stack.login_link()}")
+            say(f"key       {settings.state_dir / 'api-key'} (this link works once; `fpga key login` prints another)")
         if prefect:
             _wait_for_flows(stack, settings)
         stack.run_forever()
@@ -49,6 +53,19 @@ def up(
         say("something had to be killed; its work goes on at the next start")
         raise FinishError(1)
     say("stopped; the next start goes on from here")
+
+
+def serve(state_dir: StateDirOption = None) -> None:
+    """Serve the pages and the HTTP API alone, beside workers and a sweeper that run elsewhere."""
+    use_state_dir(state_dir)
+    from orchestrator import logs
+    from orchestrator.api.server import serve as run
+    from orchestrator.cli.common import services
+
+    with services() as s:
+        logs.setup(s.settings)
+        say(f"serving http://{s.settings.api_host}:{s.settings.api_port}; Ctrl-C ends")
+        run(s.settings)
 
 
 def _welcome(settings: Settings) -> None:

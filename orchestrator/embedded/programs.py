@@ -17,7 +17,7 @@ from orchestrator.prefect_api import Address
 from orchestrator.running import write_private
 from orchestrator.settings import PACKAGE_ROOT, Settings
 
-SERVER, FLOW_WORKER, WORKER = "prefect-server", "prefect-worker", "worker"
+SERVER, FLOW_WORKER, WORKER, API = "prefect-server", "prefect-worker", "worker", "api"
 FLOW_RUNS = 16
 """So many flow runs may watch at a time; each is a process of 150 MB that mostly sleeps."""
 SERVER_SETTINGS = {
@@ -97,6 +97,22 @@ def worker(settings: Settings, number: int) -> Program:
         env=environment(settings),
         essential=True,
     )
+
+
+def api(settings: Settings) -> Program:
+    """Return the server of the HTTP API and the pages; without it batches still complete."""
+    return Program(name=API, command=[sys.executable, "-m", "orchestrator.api.server"], env=environment(settings))
+
+
+def free_port(host: str, wanted: int) -> int:
+    """Return the wanted port of this host if it is free, else one that is."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, wanted))
+        except OSError:
+            probe.bind((host, 0))
+        return int(probe.getsockname()[1])
 
 
 def _prefect_environment(settings: Settings, address: Address) -> dict[str, str]:

@@ -17,7 +17,9 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
 
-from orchestrator import registry
+import httpx
+
+from orchestrator import keys, registry
 from orchestrator.embedded import programs
 from orchestrator.embedded.supervisor import Supervisor
 from orchestrator.errors import FpgaError, TransientError
@@ -45,12 +47,15 @@ class Stack:
         settings: of this deployment; children get the same.
         prefect: whether flows run: on a private server, or on the configured one where there is.
         workers: how many Celery workers compute on this machine.
+        api: whether the HTTP API and the pages are served.
     """
 
-    def __init__(self, settings: Settings, *, prefect: bool = True, workers: int = 1) -> None:
+    def __init__(self, settings: Settings, *, prefect: bool = True, workers: int = 1, api: bool = False) -> None:
         self._settings = settings
         self._prefect = prefect
         self._workers = workers
+        self._api = api
+        self.api_url: str | None = None
         self._open = contextlib.ExitStack()
         self._supervisor = Supervisor(settings.state_dir / "logs")
         self._open.callback(self._supervisor.close)
@@ -82,6 +87,8 @@ class Stack:
             self._ledger = Ledger(settings.database_url)
             self._open.callback(self._ledger.dispose)
             registry.ensure_registered(self._ledger, settings)
+            if self._api:
+                self._start_api()
             for number in range(self._workers):
                 self._supervisor.add(programs.worker(settings, number))
             # the same name at every start, so that a restarted stack leads at once
@@ -101,7 +108,11 @@ class Stack:
             TransientError: `stack_slow`, that took longer than the timeout.
             FpgaError: `child_given_up`, a worker dies whenever it is started.
         """
-        waiting = {"worker": self._workers_ready} | ({"prefect": self._flows_ready.is_set} if prefect else {})
+        waiting = (
+            {"worker": self._workers_ready}
+            | ({"pages": self._api_ready} if self._api else {})
+            | ({"prefect": self._flows_ready.is_set} if prefect else {})
+        )
         while waiting:
             self.check()
             for name in [name for name, ready in waiting.items() if ready()]:
@@ -156,6 +167,25 @@ class Stack:
         self._supervisor.kill()
         self._open.close()
 
+    def login_link(self) -> str:
+        """Return a link that logs a browser in, once."""
+        assert self.api_url is not None, "the pages are served"
+        return keys.login_link(self._ledger, self._settings.owner, self.api_url)
+
+    def _start_api(self) -> None:
+        keys.local_key(self._ledger, self._settings)
+        host = self._settings.api_host
+        port = programs.free_port(host, self._settings.api_port)
+        self._supervisor.add(programs.api(self._settings.model_copy(update={"api_port": port})))
+        self.api_url = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
+        announce(self._settings, self.api_url)
+
+    def _api_ready(self) -> bool:
+        try:
+            return httpx.get(f"{self.api_url}/health/ready", timeout=2.0, trust_env=False).is_success
+        except httpx.HTTPError:
+            return False
+
     def _start_prefect(self) -> None:
         settings = self._settings
         private = settings.prefect_api_url is None
@@ -175,7 +205,7 @@ class Stack:
                     deployments.ensure(api)
                     if private:
                         deployments.continue_killed(api)
-                        announce(self._settings, prefect_api_url=address.url, prefect_auth=address.auth)
+                        announce(self._settings, self.api_url, prefect_api_url=address.url, prefect_auth=address.auth)
                 except TransientError:
                     continue
                 self._supervisor.add(programs.flow_worker(self._settings, address))

@@ -1,0 +1,42 @@
+"""Serves the application: `python -m orchestrator.api.server`, or `fpga serve`."""
+
+from __future__ import annotations
+
+import uvicorn
+
+from orchestrator import logs
+from orchestrator.api.app import create_app
+from orchestrator.settings import Settings, get_settings
+
+DRAIN_SECONDS = 5
+KEEP_ALIVE_SECONDS = 30
+
+
+def serve(settings: Settings) -> None:
+    """Answer requests until SIGINT or SIGTERM.
+
+    Raises:
+        SettingsError: a URL in the settings is wrong.
+    """
+    uvicorn.run(
+        create_app(settings),
+        host=settings.api_host,
+        port=settings.api_port,
+        log_config=None,
+        access_log=False,  # addresses hold tokens of links
+        server_header=False,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        h11_max_incomplete_event_size=32_768,
+    )
+
+
+def main() -> None:
+    """Serve with the settings of this process."""
+    settings = get_settings()
+    logs.setup(settings)
+    serve(settings)
+
+
+if __name__ == "__main__":
+    main()
