@@ -1,6 +1,6 @@
-"""Measures the restoration of an archive: photos per second of the whole against its slowest stage, and a redo's gain.
+"""Measures the restoration of an archive: speed against its slowest stage, a redo's gain, what every file came to.
 
-    python scripts/bench_archive.py --count 40 --json
+    python scripts/bench_archive.py --count 500 --damaged 0.1 --json
 
 Starts a deployment of its own in a temporary folder with two workers, one for the CPU stages and one for the networks,
 as a host with a device has them. The slowest stage alone is the one whose attempts kept a worker busy longest; its
@@ -17,7 +17,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,11 @@ from PIL import Image
 from sqlalchemy import select
 
 from fpga_models.synthetic import reference_crop
-from fpga_models.synthetic.archive import PEOPLE, write_archive
+from fpga_models.synthetic.archive import PEOPLE, Truth, write_archive
 from orchestrator import feeding, identities, registry, restore
 from orchestrator.identities import ConsentGiven, NewPerson, Picture
 from orchestrator.ledger import batches, schema, workers
-from orchestrator.ledger.rows import Attempt, Batch, Item, Stage
+from orchestrator.ledger.rows import Artifact, Attempt, Batch, Item, Output, Stage
 from orchestrator.ledger.session import Ledger, now
 from orchestrator.ledger.states import BATCH_ENDED
 from orchestrator.restore import RestoreOptions
@@ -41,6 +42,8 @@ from orchestrator.storage import open_store
 ROOT = Path(__file__).parents[1]
 OWNER = "local"
 STATEMENT = "rendered people"
+EDGES = (0, 16, 24, 32, 48, 64)
+LOSSLESS = ("image/png", "image/tiff", "image/bmp")
 
 
 def main() -> None:
@@ -61,7 +64,7 @@ def main() -> None:
 def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Return the figures of one run."""
     source = folder / "album.zip"
-    write_archive(source, count=options.count, seed=options.seed, damaged=options.damaged)
+    truths = write_archive(source, count=options.count, seed=options.seed, damaged=options.damaged)
     os.environ |= {
         "FPGA_STATE_DIR": str(folder / "state"),
         "FPGA_TORCH_THREADS": "1",
@@ -81,7 +84,8 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         enrol(ledger, settings)
         batch_id, seconds = run(ledger, settings, source)
         ratio = redo_ratio(ledger, settings, batch_id, options.redos)
-    return {**figures(ledger, batch_id, seconds), "redo": ratio, "count": options.count, "seed": options.seed}
+    found = {**figures(ledger, batch_id, seconds), "redo": ratio, "count": options.count, "seed": options.seed}
+    return {**found, **outcome(ledger, batch_id, truths)}
 
 
 @contextmanager
@@ -159,6 +163,50 @@ def figures(ledger: Ledger, batch_id: str, seconds: float) -> dict[str, Any]:
         "ratio": round(slowest / seconds, 4),
         "verdicts": _verdicts(ledger, batch_id),
     }
+
+
+def outcome(ledger: Ledger, batch_id: str, truths: Sequence[Truth]) -> dict[str, Any]:
+    """Return how every file ended against what it is, similarity before and after by face size, and the background."""
+    wanted = {truth.path: truth.expected for truth in truths if truth.expected != "skipped"}
+    with ledger.read() as session:
+        items = {item.params["path"]: item for item in batches.items(session, batch_id)}
+        outputs = session.execute(
+            select(Output.scores, Artifact.media_type)
+            .join(Artifact, Artifact.id == Output.artifact_id)
+            .where(Output.batch_id == batch_id)
+        ).tuples()
+        scored = [(scores or {}, media_type) for scores, media_type in outputs]
+    ended = {
+        path: item.error_code or ("photo" if item.state == "completed" else item.state) for path, item in items.items()
+    }
+    wrong = {
+        path: [wanted.get(path), ended.get(path)] for path in wanted | ended if wanted.get(path) != ended.get(path)
+    }
+    faces = [face for scores, _ in scored for face in scores["faces"] if face["outcome"] == "changed"]
+    lossless = [scores["outside"]["max"] for scores, media_type in scored if media_type in LOSSLESS]
+    return {
+        "files": len(ended),
+        "ended_otherwise": wrong,
+        "codes": dict(Counter(code for code in ended.values() if code != "photo")),
+        "won_back": {name: _mean_gain(found) for name, found in _by_size(faces).items()},
+        "outside_lossless_max": max(lossless, default=None),
+        "outside_lossless_photos": len(lossless),
+    }
+
+
+def _by_size(faces: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for face in faces:
+        left, top, right, bottom = face["box"]
+        side = min(right - left, bottom - top)
+        low = max(edge for edge in EDGES if edge <= max(side, EDGES[0]))
+        groups.setdefault(f"{low} px and more", []).append(face)
+    return dict(sorted(groups.items(), key=lambda group: int(group[0].split()[0])))
+
+
+def _mean_gain(faces: Sequence[dict[str, Any]]) -> dict[str, float]:
+    before, after = (sum(face[name] for face in faces) / len(faces) for name in ("before", "after"))
+    return {"faces": len(faces), "before": round(before, 4), "after": round(after, 4)}
 
 
 def redo_ratio(ledger: Ledger, settings: Settings, batch_id: str, count: int) -> dict[str, Any]:
