@@ -49,7 +49,7 @@ class GateRules(_Frozen):
     evaluation: Annotated[tuple[EvaluationRule, ...], Field(min_length=1)]
     rule: Annotated[tuple[MetricRule, ...], Field(min_length=1)]
     merged_difference: Annotated[float, Field(gt=0)] | None = None
-    """Largest difference allowed between the outputs of branch and merged form, where the version was merged."""
+    """Largest difference allowed between the outputs of branch and merged form, as a share of the largest value."""
 
 
 @dataclass(frozen=True, kw_only=True)

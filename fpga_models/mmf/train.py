@@ -25,6 +25,7 @@ import torch
 from fpga_models.errors import ModelError, PlanError
 from fpga_models.mmf import checkpoint
 from fpga_models.mmf.loop import Trainer
+from fpga_models.mmf.merge_check import merged_difference
 from fpga_models.mmf.plan import TrainPlan
 from fpga_models.mmf.start import export_preset
 from fpga_models.mmf.validation import face_errors, sample_sheet
@@ -103,7 +104,8 @@ def train(
             report(_progress("preset", bench, stage, trainer.step, path=bench.preset_of(stage)))
         stages[stage.name] = bench.preset_of(stage)
     preset = out / "preset"
-    export_preset(bench.trainee, Path(plan.start), preset, made(bench))
+    difference = merged_difference(bench.trainee, bench.pipeline.schedule, bench.held_out)
+    export_preset(bench.trainee, Path(plan.start), preset, made(bench) | {"merged_difference": difference})
     bench.save_modal(out / "modal.safetensors")
     return TrainResult(preset=preset, step=plan.steps, finished=True, checkpoint=checkpoint.latest(out), stages=stages)
 
