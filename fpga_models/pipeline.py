@@ -12,26 +12,28 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, ControlNetModel, DDIMScheduler, UNet2DConditionModel
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from fpga_models import ddim, weights
-from fpga_models.control import CONTROL_MODES, ControlMode, Marks, control_flags, control_image, region_mask
-from fpga_models.denoiser import Condition, Denoiser, People
+from fpga_models.control import ControlMode, Marks, control_flags, control_image, region_mask
+from fpga_models.denoiser import Added, Condition, Denoiser, People
 from fpga_models.errors import EmbeddingError, PlacementError, RequestError
 from fpga_models.faces.alignment import CROP_SIDE
 from fpga_models.hint import HintAdapter
 from fpga_models.id_adapter import IdAdapter
 from fpga_models.presets import Preset, read_preset
+from fpga_models.text import SecondEncoder, encode
 from fpga_models.vae import MiniVAE
 
-PARTS = ("unet/", "vae/", "text_encoder/", "tokenizer/", "scheduler/", "id_adapter", "hint", "preset.json")
+PARTS = ("unet/", "vae/", "text_encoder", "tokenizer", "scheduler/", "controlnet/", "id_adapter", "hint", "preset.json")
 """What this pipeline reads of a preset folder, and therefore checks against its manifest."""
 
 OnStep = Callable[[int, int], Collection[int] | None]
@@ -115,6 +117,7 @@ class PortraitPipeline:
         text_encoder: CLIPTextModel,
         tokenizer: CLIPTokenizer,
         schedule: ddim.Schedule,
+        second_encoder: SecondEncoder | None = None,
         model_sha256: str = "",
     ) -> None:
         self.preset = preset
@@ -122,6 +125,7 @@ class PortraitPipeline:
         self.vae = vae.eval()
         self.text_encoder = text_encoder.eval()
         self.tokenizer = tokenizer
+        self.second_encoder = second_encoder.eval() if second_encoder else None
         self.schedule = schedule
         self.model_sha256 = model_sha256
 
@@ -132,8 +136,9 @@ class PortraitPipeline:
         """Load a preset folder in diffusers' layout, safetensors only, after checking its manifest.
 
         Args:
-            directory: holds unet/ vae/ text_encoder/ tokenizer/ scheduler/, id_adapter.safetensors, hint.safetensors,
-                preset.json and weights.json.
+            directory: holds unet/ vae/ text_encoder/ tokenizer/ scheduler/, id_adapter.safetensors, preset.json and
+                weights.json; text_encoder_2/ and tokenizer_2/ for bases of the SDXL class; hint.safetensors (ours) or
+                controlnet/ for the control image.
             device: any torch device.
             dtype: None means float32 on a CPU and float16 elsewhere.
 
@@ -145,18 +150,14 @@ class PortraitPipeline:
         dtype = dtype or (torch.float32 if torch.device(device).type == "cpu" else torch.float16)
         kind = MiniVAE if MiniVAE.load_config(directory / "vae")["_class_name"] == "MiniVAE" else AutoencoderKL
         options = {"use_safetensors": True, "local_files_only": True, "torch_dtype": dtype}
-        unet = UNet2DConditionModel.from_pretrained(directory / "unet", low_cpu_mem_usage=False, **options)
-        denoiser = Denoiser(
-            unet,
-            IdAdapter.load(directory / "id_adapter.safetensors", unet),
-            HintAdapter.load(directory / "hint.safetensors"),
-        )
+        second = SecondEncoder.load(directory, dtype)
         return cls(
-            preset=read_preset(directory),
-            denoiser=denoiser.to(device, dtype),
+            preset=(preset := read_preset(directory)),
+            denoiser=_load_denoiser(directory, preset, options).to(device, dtype),
             vae=kind.from_pretrained(directory / "vae", low_cpu_mem_usage=False, **options).to(device),
             text_encoder=CLIPTextModel.from_pretrained(directory / "text_encoder", **options).to(device),
             tokenizer=CLIPTokenizer.from_pretrained(directory / "tokenizer", local_files_only=True),
+            second_encoder=second.to(device) if second else None,
             schedule=ddim.Schedule.of(DDIMScheduler.from_pretrained(directory / "scheduler")),
             model_sha256=manifest["model_sha256"],
         )
@@ -216,7 +217,7 @@ class PortraitPipeline:
         people = self.people(requests, masked=masked)
         control, flags = self._controls(requests)
         conditions = [
-            self.denoiser.prepare(text=self.encode_text(prompts), people=who, control=control, flags=flags)
+            self.prepare(prompts, people=who, control=control, flags=flags)
             for prompts, who in (
                 ([request.prompt for request in requests], people),
                 ([request.negative_prompt for request in requests], people.nobody()),
@@ -245,11 +246,22 @@ class PortraitPipeline:
         output: Tensor = self.denoiser(latents, at, condition)
         return output
 
-    def encode_text(self, prompts: Sequence[str]) -> Tensor:
-        """Text states (B, M, D)."""
-        tokens = self.tokenizer(list(prompts), padding="max_length", truncation=True, return_tensors="pt")
-        states: Tensor = self.text_encoder(tokens.input_ids.to(self.device)).last_hidden_state
-        return states
+    def prepare(self, prompts: Sequence[str], *, people: People, control: Tensor, flags: Tensor) -> Condition:
+        """The condition of a batch of prompts; control (B, 3, H, W) also says how large the pictures are."""
+        text = encode(prompts, self.text_encoder, self.tokenizer, self.second_encoder)
+        added = None
+        if text.pooled is not None:
+            height, width = control.shape[-2:]
+            sizes = torch.tensor([[height, width, 0, 0, height, width]] * len(prompts)).to(text.pooled)
+            added = Added(pooled=text.pooled, sizes=sizes)
+        return self.denoiser.prepare(text=text.states, people=people, control=control, flags=flags, added=added)
+
+    def control_picture(
+        self, people: Sequence[Marks], *, width: int, height: int, mode: ControlMode
+    ) -> NDArray[np.float32]:
+        """The control image (3, height, width) as the networks know it: a ControlNet never saw our outline."""
+        outline = self.denoiser.controlnet is None
+        return control_image(people, width=width, height=height, mode=mode, outline=outline)
 
     def noise(self, request: PortraitRequest) -> Tensor:
         """Starting latents (C, h, w), float32, drawn on the CPU from the request's seed alone."""
@@ -269,7 +281,7 @@ class PortraitPipeline:
         crops = torch.zeros(len(requests), most, 3, CROP_SIDE, CROP_SIDE)
         for row, request in enumerate(requests):
             for place, person in enumerate(request.people):
-                embeddings[row, place] = unit_embedding(person.embedding, width)
+                embeddings[row, place] = unit_embedding(person.embedding, width) * self.preset.embedding_length
                 region = torch.from_numpy(person_mask(person, request.width, request.height))
                 masks[row, place] = F.adaptive_max_pool2d(region[None], cells)[0] if masked else 1.0
                 scales[row, place] = request.id_scale * person.id_scale
@@ -287,7 +299,7 @@ class PortraitPipeline:
     def _controls(self, requests: Sequence[PortraitRequest]) -> tuple[Tensor, Tensor]:
         """Control images (B, 3, H, W) and modality flags (B, 2)."""
         images = [
-            control_image(
+            self.control_picture(
                 [person.marks() for person in request.people if person.kps5 is not None or person.skeleton is not None],
                 width=request.width,
                 height=request.height,
@@ -306,6 +318,21 @@ class PortraitPipeline:
         return list(bytes_.permute(0, 2, 3, 1).cpu().numpy())
 
 
+def _load_denoiser(directory: Path, preset: Preset, options: dict[str, Any]) -> Denoiser:
+    """UNet, adapters and, where the preset has one, ControlNet."""
+    unet = UNet2DConditionModel.from_pretrained(directory / "unet", low_cpu_mem_usage=False, **options)
+    hint, controlnet = directory / "hint.safetensors", directory / "controlnet"
+    return Denoiser(
+        unet,
+        IdAdapter.load(directory / "id_adapter.safetensors", unet),
+        HintAdapter.load(hint) if hint.exists() or not controlnet.exists() else None,
+        ControlNetModel.from_pretrained(controlnet, low_cpu_mem_usage=False, **options)
+        if controlnet.exists()
+        else None,
+        preset.control_states,
+    )
+
+
 def check_request(request: PortraitRequest, preset: Preset) -> None:
     """Refuse what the preset does not offer.
 
@@ -317,8 +344,8 @@ def check_request(request: PortraitRequest, preset: Preset) -> None:
         raise RequestError(f"Size {request.width}x{request.height}: preset {preset.name} offers {offered}.")
     if len(request.people) > preset.max_people:
         raise RequestError(f"{len(request.people)} people: preset {preset.name} places at most {preset.max_people}.")
-    if request.control not in CONTROL_MODES:
-        raise RequestError(f"Control {request.control!r}: one of {', '.join(CONTROL_MODES)} wanted.")
+    if request.control not in preset.controls:
+        raise RequestError(f"Control {request.control!r}: one of {', '.join(preset.controls)} wanted.")
     for name in ("steps", "guidance", "id_scale", "local_scale"):
         low, high = preset.limits["id_scale" if name == "local_scale" else name]
         if not low <= (got := getattr(request, name)) <= high:

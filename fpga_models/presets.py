@@ -9,8 +9,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from fpga_models.control import CONTROL_MODES, ControlMode
 from fpga_models.errors import PresetError
 
 SHIPPED = Path(__file__).parent / "weights"
@@ -30,6 +31,9 @@ class Preset:
         styles: prompt suffix by name.
         verdict: measured thresholds, `accept` and `review` similarity.
         components: what the preset is made of, with licences.
+        controls: control modes on offer.
+        control_states: what a ControlNet of the preset attends to.
+        embedding_length: length that embeddings are brought to: 1 unless the adapter was trained on raw ones.
     """
 
     name: str
@@ -44,6 +48,9 @@ class Preset:
     styles: Mapping[str, str]
     verdict: Mapping[str, Any]
     components: tuple[Mapping[str, str], ...]
+    controls: tuple[ControlMode, ...] = CONTROL_MODES
+    control_states: Literal["text", "identity"] = "text"
+    embedding_length: float = 1.0
 
 
 def preset_directory(name: str) -> Path:
@@ -84,6 +91,9 @@ def read_preset(directory: Path) -> Preset:
             styles=facts["styles"],
             verdict=facts["verdict"],
             components=tuple(facts["components"]),
+            controls=tuple(facts.get("controls", CONTROL_MODES)),
+            control_states=facts.get("control_states", "text"),
+            embedding_length=float(facts.get("embedding_length", 1.0)),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise PresetError(f"{path} is not a preset: {error!r}.") from error

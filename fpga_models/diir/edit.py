@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fpga_models import ddim
-from fpga_models.control import ControlMode, Marks, control_flags, control_image
+from fpga_models.control import ControlMode, Marks, control_flags
 from fpga_models.denoiser import Condition
 from fpga_models.diir.inversions import Inversions, crop_key
 from fpga_models.diir.picture import Floats, Image
@@ -133,7 +133,8 @@ def _conditions(
     pipeline: PortraitPipeline, crops: Sequence[CropEdit], settings: DiirSettings, *, current: bool = False
 ) -> tuple[Condition, Condition]:
     """With and without the wanted (or `current`) identities; text, landmarks and places are the same in both."""
-    mode: ControlMode = "landmark" if settings.landmarks else "none"
+    shown = settings.landmarks and "landmark" in pipeline.preset.controls
+    mode: ControlMode = "landmark" if shown else "none"
     requests = [
         PortraitRequest(
             prompt=settings.prompt,
@@ -148,15 +149,16 @@ def _conditions(
     ]
     people = pipeline.people(requests)
     images = [
-        control_image([Marks(kps5=crop.kps5)], width=crop.pixels.shape[1], height=crop.pixels.shape[0], mode=mode)
+        pipeline.control_picture(
+            [Marks(kps5=crop.kps5)], width=crop.pixels.shape[1], height=crop.pixels.shape[0], mode=mode
+        )
         for crop in crops
     ]
     control = torch.from_numpy(np.stack(images)).to(pipeline.device, pipeline.dtype)
     flags = torch.tensor([control_flags(mode)] * len(crops)).to(control)
-    text = pipeline.encode_text([settings.prompt] * len(crops))
+    prompts = [settings.prompt] * len(crops)
     wanted, without = (
-        pipeline.denoiser.prepare(text=text, people=who, control=control, flags=flags)
-        for who in (people, people.nobody())
+        pipeline.prepare(prompts, people=who, control=control, flags=flags) for who in (people, people.nobody())
     )
     return wanted, without
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -42,6 +45,54 @@ def list_(as_json: JsonOption = False) -> None:
             for v in versions
         ],
     )
+
+
+@app.command()
+def pull(
+    preset: Annotated[str, typer.Argument(help="sd15 or sdxl.")],
+    yes: Annotated[bool, typer.Option("--yes", help="The licences that are shown are accepted.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Fetch a published preset, check it and register it; a cut download goes on where it was."""
+    from orchestrator import pull as pulling
+    from orchestrator import registry
+    from orchestrator.errors import UsageError
+
+    catalog = pulling.read_catalog(preset)
+    say(f"{preset}: {catalog.title}")
+    for source in catalog.sources:
+        say(f"  {source.component}: {source.licence} ({source.licence_url})")
+    if not (yes or (sys.stdin.isatty() and typer.confirm("Fetch it under these licences?", err=True))):
+        raise UsageError("the licences were not accepted: --yes accepts them", code="licence_not_accepted")
+    with services() as s:
+        with _bars() as report:
+            made = pulling.pull(preset, s.settings.models_dir, report)
+        version = registry.show_version(s.ledger, registry.ensure_registered(s.ledger, s.settings, preset))
+    if as_json:
+        print_json(version)
+        return
+    unpinned = sum(not file["pinned"] for source in made["sources"] for file in source["files"])
+    say(f"{preset} is version {version['number']} ({version['id']})")
+    if unpinned:
+        say(f"{unpinned} files had no sha256 in the catalog; what they are now is recorded in weights.json")
+
+
+@contextmanager
+def _bars() -> Iterator[Callable[[str, int, int], None]]:
+    """One bar per file on standard error."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        bars: dict[str, Any] = {}
+
+        def report(name: str, done: int, total: int) -> None:
+            if name not in bars:
+                bars[name] = progress.add_task(name)
+            progress.update(bars[name], completed=done, total=total or None)
+
+        yield report
 
 
 @app.command()

@@ -1,0 +1,284 @@
+"""Published weights onto this machine: what a catalog file pins is fetched from a Hugging Face hub into a preset.
+
+`catalog/NAME.json` names repositories, revisions, files, sha256 and licences. A file is taken from the hub's own cache,
+or downloaded, going on where an earlier try was cut. A sha256 that was not known when the catalog was written is null
+there: it is recorded on the first pull. HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE mean what they always mean.
+Never opens a weight file: a pickled one is converted by `fpga_models.convert` in a process of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import httpx
+from huggingface_hub import constants, get_hf_file_metadata, get_token, hf_hub_url, try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from orchestrator.errors import ConflictError, ModelError, NotFoundError, TransientError
+
+CATALOG = Path(__file__).parent / "catalog"
+PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+SHA256 = re.compile(r"[0-9a-f]{64}")
+CHUNK = 1 << 20
+TIMEOUT_SECONDS = 30.0
+
+Report = Callable[[str, int, int], None]
+"""Told the file, the bytes that are here and the bytes in all (0 when unknown)."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PinnedFile(_Strict):
+    """One file: where it is in its repository, where it goes in the preset folder, and what it must hash to."""
+
+    path: str
+    to: str
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None
+
+    @property
+    def pickled(self) -> bool:
+        """Whether it must be converted."""
+        return self.path.endswith(PICKLES)
+
+
+class Source(_Strict):
+    """Files of one repository at one revision, with the licence they are under."""
+
+    component: str
+    repo: str
+    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
+    licence: str
+    licence_url: str
+    files: tuple[PinnedFile, ...]
+
+
+class Catalog(_Strict):
+    """A preset that can be pulled."""
+
+    title: str
+    preset: dict[str, Any]
+    pack: dict[str, Any]
+    sources: tuple[Source, ...]
+
+    @property
+    def licence(self) -> str:
+        """All licences in one line."""
+        return "; ".join(dict.fromkeys(source.licence for source in self.sources))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fetched:
+    """A file that is here, with what it hashes to and whether the catalog had said so."""
+
+    source: Source
+    file: PinnedFile
+    path: Path
+    sha256: str
+
+
+def catalog_names(folder: Path = CATALOG) -> list[str]:
+    """Name the presets that can be pulled."""
+    return sorted(path.stem for path in folder.glob("*.json"))
+
+
+def read_catalog(name: str, folder: Path = CATALOG) -> Catalog:
+    """Read what is pinned for a preset.
+
+    Raises:
+        NotFoundError: there is no such preset to pull.
+        ModelError: its file is wrong.
+    """
+    if name not in catalog_names(folder):
+        raise NotFoundError(
+            f"no preset {name!r} to pull; there is {', '.join(catalog_names(folder)) or 'none'}", code="unknown_preset"
+        )
+    try:
+        return Catalog.model_validate_json((folder / f"{name}.json").read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ModelError(f"{name}.json: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+
+def pull(name: str, models_dir: Path, report: Report, *, folder: Path = CATALOG) -> dict[str, Any]:
+    """Fetch, check and convert everything, then put the finished folder in place; returns how it was made.
+
+    Raises:
+        NotFoundError, ModelError: as `read_catalog`; a file has another sha256 or cannot be converted.
+        ConflictError: the preset is installed already.
+        TransientError: the hub cannot be reached, the download was cut, or offline and not in the cache; what was
+            fetched stays for the next try.
+    """
+    catalog, target = read_catalog(name, folder), models_dir / name
+    if target.exists():
+        raise ConflictError(f"{target} is there already; remove it to pull {name} again", code="preset_installed")
+    partial = models_dir / ".partial" / name
+    fetched = [_fetch(source, file, partial / "files", report) for source in catalog.sources for file in source.files]
+    built = partial / "folder"
+    shutil.rmtree(built, ignore_errors=True)
+    for one in fetched:
+        _place(one, built / one.file.to)
+    made = {"command": f"fpga model pull {name}", "licence": catalog.licence, "sources": _made(catalog, fetched)}
+    _write_facts(name, catalog, built, models_dir)
+    (partial / "made.json").write_text(json.dumps(made))
+    _run("seal", str(built), "--made", str(partial / "made.json"))
+    built.replace(target)
+    shutil.rmtree(partial, ignore_errors=True)
+    return made
+
+
+def _fetch(source: Source, file: PinnedFile, folder: Path, report: Report) -> Fetched:
+    """Have one file here, checked."""
+    if file.pickled and file.sha256 is None:
+        raise ModelError(f"{source.repo}/{file.path} is a pickle without a pinned sha256: refused", code="unpinned")
+    kept = folder / source.repo.replace("/", "--") / file.path
+    cached = try_to_load_from_cache(source.repo, file.path, revision=source.revision)
+    expected = file.sha256
+    if not kept.exists() and isinstance(cached, str):
+        kept = Path(cached)
+    elif not kept.exists():
+        expected = _download(source, file, kept, report) or expected
+    got = _sha256(kept)
+    wanted = file.sha256 or expected
+    if wanted and got != wanted:
+        if kept.is_relative_to(folder):
+            kept.unlink()
+        raise ModelError(
+            f"{source.repo}/{file.path}: sha256 {got} was got, {wanted} was wanted", code="sha256_mismatch"
+        )
+    size = kept.stat().st_size
+    report(file.path, size, size)
+    return Fetched(source=source, file=file, path=kept, sha256=got)
+
+
+def _download(source: Source, file: PinnedFile, kept: Path, report: Report) -> str | None:
+    """Download to `kept`, going on after what an earlier try left; returns the sha256 that the hub tells, if any."""
+    if constants.HF_HUB_OFFLINE:
+        raise TransientError(
+            f"offline (HF_HUB_OFFLINE), and {source.repo}/{file.path} at {source.revision[:7]} is not in the cache",
+            code="offline",
+        )
+    url = hf_hub_url(source.repo, file.path, revision=source.revision)
+    begun = kept.with_name(f"{kept.name}.incomplete")
+    begun.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        metadata = get_hf_file_metadata(url, timeout=TIMEOUT_SECONDS)
+        _stream(metadata.location, begun, metadata.size, lambda done, total: report(file.path, done, total))
+    except (HfHubHTTPError, OfflineModeIsEnabled, httpx.HTTPError, OSError) as error:
+        raise TransientError(
+            f"{source.repo}/{file.path} could not be fetched: {error}", code="hub_unreachable"
+        ) from error
+    begun.replace(kept)
+    etag = metadata.etag or ""
+    return etag if SHA256.fullmatch(etag) else None
+
+
+def _stream(url: str, begun: Path, size: int | None, tell: Callable[[int, int], None]) -> None:
+    """Append to `begun` until it has `size` bytes; raises httpx.HTTPError when the connection is cut."""
+    here = begun.stat().st_size if begun.exists() else 0
+    if size is not None and here >= size:
+        begun.unlink(missing_ok=here > size)
+        here = 0
+    token = get_token() if url.startswith(constants.ENDPOINT) else None  # never to a redirect's host
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    if here:
+        headers["Range"] = f"bytes={here}-"
+    with httpx.stream("GET", url, headers=headers, follow_redirects=True, timeout=TIMEOUT_SECONDS) as response:
+        response.raise_for_status()
+        mode = "ab" if response.status_code == httpx.codes.PARTIAL_CONTENT else "wb"
+        here = here if mode == "ab" else 0
+        with begun.open(mode) as out:
+            for chunk in response.iter_raw(CHUNK):
+                out.write(chunk)
+                here += len(chunk)
+                tell(here, size or 0)
+    if size is not None and here != size:
+        raise httpx.ReadError(f"{here} of {size} bytes came")
+
+
+def _place(one: Fetched, path: Path) -> None:
+    """Put a fetched file where the preset folder wants it, converted if it is a pickle."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if one.file.pickled:
+        _run("pickle", str(one.path), str(path), "--sha256", one.sha256)
+        return
+    try:
+        path.hardlink_to(one.path.resolve())
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(one.path, path)
+
+
+def _write_facts(name: str, catalog: Catalog, built: Path, models_dir: Path) -> None:
+    """Write `preset.json` and the face pack's `pack.json`; layouts are fractions of a picture, so mini's serve all."""
+    mini = json.loads((models_dir / "mini" / "preset.json").read_text())
+    components = [
+        {"name": source.component, "file": file.to, "licence": source.licence, "sha256": _sha256(built / file.to)}
+        for source in catalog.sources
+        for file in source.files
+        if file.to.endswith((".safetensors", ".onnx"))
+    ]
+    facts = catalog.preset | {
+        "name": name,
+        "title": catalog.title,
+        "licence": catalog.licence,
+        "size": catalog.preset["sizes"][0],
+        "layouts": mini["layouts"],
+        "components": components,
+    }
+    (built / "preset.json").write_text(json.dumps(facts, indent=1) + "\n")
+    faces = [component for component in components if component["file"].startswith("faces/")]
+    if faces:
+        pack = catalog.pack | {
+            "licence": faces[0]["licence"],
+            "sha256": {Path(face["file"]).name: face["sha256"] for face in faces},
+        }
+        (built / "faces" / "pack.json").write_text(json.dumps(pack, indent=1) + "\n")
+
+
+def _made(catalog: Catalog, fetched: list[Fetched]) -> list[dict[str, Any]]:
+    """What was fetched, for the manifest; `pinned` false where the catalog did not know the sha256 before."""
+    return [
+        {
+            "repo": source.repo,
+            "revision": source.revision,
+            "licence": source.licence,
+            "licence_url": source.licence_url,
+            "files": [
+                {"path": one.file.path, "to": one.file.to, "sha256": one.sha256, "pinned": one.file.sha256 is not None}
+                for one in fetched
+                if one.source is source
+            ],
+        }
+        for source in catalog.sources
+    ]
+
+
+def _run(*arguments: str) -> None:
+    """Run `fpga_models.convert` in a process of its own.
+
+    Raises:
+        ModelError: with its sentence.
+    """
+    command = [sys.executable, "-m", "fpga_models.convert", *arguments]
+    ended = subprocess.run(command, check=False, capture_output=True, text=True)
+    if ended.returncode:
+        raise ModelError(ended.stderr.strip().splitlines()[-1], code="conversion_failed")
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
