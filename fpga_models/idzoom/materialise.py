@@ -13,7 +13,7 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,17 +28,18 @@ from rich.console import Console
 from rich.progress import Progress
 
 from fpga_models.control import region_mask
+from fpga_models.faces.alignment import align
 from fpga_models.idzoom.arrange import INDEX_SCHEMA, SPLITS
 from fpga_models.idzoom.errors import NoRecordsError, ShardError
 from fpga_models.idzoom.records import Record, View
 from fpga_models.idzoom.shards import Sample, content_sha256, read_samples
-from fpga_models.synthetic.dataset import MASK_SIDE, MAX_PEOPLE, SCENE_ARRAYS, SIZE
+from fpga_models.synthetic.dataset import CROP_SIDE, MASK_SIDE, MAX_PEOPLE, SCENE_ARRAYS, SIZE
 from fpga_models.synthetic.scene import KINDS
 from fpga_models.vae import MiniVAE
 from fpga_models.weights import file_sha256
 
 Arrays = dict[str, NDArray[Any]]
-FORMAT = 1
+FORMAT = 2
 PARTS = dict(zip(SPLITS, ("scenes", "scenes_test"), strict=True))
 REFERENCES = 8
 """Embeddings kept for each person, of as many different pictures as there are [ours]."""
@@ -100,13 +101,16 @@ def materialise(
     return out
 
 
-def views_of(sample: Sample) -> Iterator[tuple[View, Arrays]]:
-    """The training samples of one record: arrays of SCENE_ARRAYS without the identity, by view."""
-    image = cv2.cvtColor(cv2.imdecode(np.frombuffer(sample.picture, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
-    if image.shape[:2] != (sample.record.height, sample.record.width):
+def decoded(sample: Sample) -> NDArray[np.uint8]:
+    """The picture of a sample, (H, W, 3) RGB.
+
+    Raises:
+        ShardError: it is not the picture that the record describes.
+    """
+    image = cv2.imdecode(np.frombuffer(sample.picture, np.uint8), cv2.IMREAD_COLOR)
+    if image is None or image.shape[:2] != (sample.record.height, sample.record.width):
         raise ShardError(f"Record {sample.record.key} says {sample.record.width}x{sample.record.height}, not so.")
-    for view in sample.record.views:
-        yield view, _view_arrays(image, sample.record, view)
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def _view_arrays(image: NDArray[np.uint8], record: Record, view: View) -> Arrays:
@@ -172,7 +176,7 @@ def _write_piece(folder: Path, shard: ShardFile, people: dict[str, tuple[str, li
     folder.mkdir(parents=True)
     rows: dict[str, list[Any]] = {name: [] for name in SCENE_ARRAYS}
     shown: list[dict[str, Any]] = []
-    faces: dict[str, list[Any]] = {"person": [], "embedding": []}
+    faces: dict[str, list[Any]] = {"person": [], "embedding": [], "crop": []}
     left = dict(people)
     with shard.path.open("rb") as source:
         for sample in read_samples(source):
@@ -181,9 +185,11 @@ def _write_piece(folder: Path, shard: ShardFile, people: dict[str, tuple[str, li
                 continue
             split, names = kept
             faces["person"] += names
+            image = decoded(sample)
             faces["embedding"] += [person.embedding for person in sample.record.people]
-            for view, arrays in views_of(sample):
-                for name, value in arrays.items():
+            faces["crop"] += [align(image, person.kps5) for person in sample.record.people]
+            for view in sample.record.views:
+                for name, value in _view_arrays(image, sample.record, view).items():
                     rows[name].append(value)
                 who = [names[i] for i in view.people]
                 shown.append({"caption": sample.record.caption, "people": who, "split": split})
@@ -194,6 +200,7 @@ def _write_piece(folder: Path, shard: ShardFile, people: dict[str, tuple[str, li
             np.save(folder / f"{name}.npy", np.stack(values))
         np.save(folder / "latents.npy", latents_of(np.stack(rows["images"]), vae))
         np.save(folder / "embeddings.npy", np.stack(faces["embedding"]).astype(np.float16))
+        np.save(folder / "crops.npy", np.stack(faces["crop"]))
     (folder / "views.json").write_text(json.dumps({"views": shown, "faces": faces["person"]}, ensure_ascii=False))
     (folder / "whole").touch()
 
@@ -225,7 +232,7 @@ def _assemble(pieces: Sequence[Path], out: Path) -> None:
                 raise NoRecordsError("The train side of the data set has no pictures.")
             continue
         _write_part(out, part, total, pieces, chosen, said, people)
-    np.save(out / "embeddings.npy", _references(pieces, said, people))
+    _write_references(out, pieces, _references(said, people))
 
 
 def _write_part(
@@ -267,25 +274,41 @@ def _write_part(
         array.flush()
 
 
-def _references(pieces: Sequence[Path], said: Sequence[dict[str, Any]], people: dict[str, int]) -> NDArray[np.float32]:
-    """Embeddings (P, REFERENCES, 512), unit length; people with fewer pictures repeat theirs."""
-    found: NDArray[np.float32] | None = None
+def _references(said: Sequence[dict[str, Any]], people: dict[str, int]) -> NDArray[np.int64]:
+    """Where the references of each person are, (P, REFERENCES, 2) piece and row; fewer pictures are repeated."""
+    found = np.zeros((len(people), REFERENCES, 2), np.int64)
     counts = np.zeros(len(people), np.int64)
-    for piece, one in zip(pieces, said, strict=True):
-        if not one["faces"]:
-            continue
-        embeddings = np.load(piece / "embeddings.npy").astype(np.float32)
-        if found is None:
-            found = np.zeros((len(people), REFERENCES, embeddings.shape[1]), np.float32)
-        for name, embedding in zip(one["faces"], embeddings, strict=True):
+    for piece, one in enumerate(said):
+        for row, name in enumerate(one["faces"]):
             number = people[name]
             if counts[number] < REFERENCES:
-                found[number, counts[number]] = embedding / np.linalg.norm(embedding)
+                found[number, counts[number]] = piece, row
             counts[number] += 1
-    assert found is not None, "the train side is not empty"
     for number in np.flatnonzero(counts < REFERENCES).tolist():
         found[number] = found[number, np.arange(REFERENCES) % counts[number]]
     return found
+
+
+def _write_references(out: Path, pieces: Sequence[Path], where: NDArray[np.int64]) -> None:
+    """Write the embeddings (P, R, 512), unit length, and the aligned crops (P * R, 112, 112, 3) that they are of."""
+    (out / "crops").mkdir()
+    flat = where.reshape(-1, 2)
+    shape = (len(flat), CROP_SIDE, CROP_SIDE, 3)
+    crops = np.lib.format.open_memmap(out / "crops" / "crops.npy", "w+", np.uint8, shape)
+    embeddings: NDArray[np.float32] | None = None
+    for number, piece in enumerate(pieces):
+        slots = np.flatnonzero(flat[:, 0] == number)
+        if len(slots) == 0:
+            continue
+        vectors = np.load(piece / "embeddings.npy").astype(np.float32)
+        if embeddings is None:
+            embeddings = np.zeros((len(flat), vectors.shape[1]), np.float32)
+        embeddings[slots] = vectors[flat[slots, 1]]
+        crops[slots] = np.load(piece / "crops.npy", mmap_mode="r")[flat[slots, 1]]
+    assert embeddings is not None, "the train side is not empty"
+    embeddings /= np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-6)
+    np.save(out / "embeddings.npy", embeddings.reshape(*where.shape[:2], -1))
+    crops.flush()
 
 
 def _vae_sha256(vae: Path) -> str:

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fpga_models.faces.pack import FacePack
-from fpga_models.idzoom.materialise import REFERENCES, latents_of
+from fpga_models.idzoom.materialise import FORMAT, REFERENCES, latents_of
 from fpga_models.synthetic.dataset import (
+    CROP_SIDE,
     SCENE_ARRAYS,
     TRAIN_IDENTITIES,
     aligned_crop,
@@ -39,14 +40,15 @@ def materialise_recipe(seed: int, count: int, preset: Path, out: Path, *, report
         FacePackError, OSError: the preset is not whole, or the disk is full.
     """
     marker = out / "materialised.json"
-    facts = {"seed": seed, "count": count}
+    facts = {"format": FORMAT, "seed": seed, "count": count}
     if marker.is_file() and json.loads(marker.read_text()) == facts:
         return out
     shutil.rmtree(out, ignore_errors=True)
     (out / "latents").mkdir(parents=True)
     _draw(out, seed, count, MiniVAE.from_pretrained(preset / "vae", low_cpu_mem_usage=False).float(), report)
     shown = np.unique(np.load(out / "scenes" / "identity.npy"))
-    np.save(out / "embeddings.npy", _embed(seed, shown[shown >= 0].tolist(), FacePack.load(preset / "faces"), report))
+    faces = FacePack.load(preset / "faces")
+    np.save(out / "embeddings.npy", _embed(out / "crops", seed, shown[shown >= 0].tolist(), faces, report))
     marker.write_text(json.dumps(facts))
     return out
 
@@ -70,8 +72,14 @@ def _draw(out: Path, seed: int, count: int, vae: MiniVAE, report: Report) -> Non
     latents.flush()
 
 
-def _embed(seed: int, shown: Sequence[int], faces: FacePack, report: Report) -> NDArray[np.float16]:
-    """Embeddings (P, 8, 512) of the people who are shown, zeros for others, each from crops that no scene shows."""
+def _embed(folder: Path, seed: int, shown: Sequence[int], faces: FacePack, report: Report) -> NDArray[np.float16]:
+    """Embeddings (P, 8, 512) of the people who are shown, zeros for others, each from crops that no scene shows.
+
+    The crops stay in the folder, as large as those of everybody, though nobody's take no room on the disk.
+    """
+    folder.mkdir()
+    shape = (len(TRAIN_IDENTITIES) * REFERENCES, CROP_SIDE, CROP_SIDE, 3)
+    kept = np.lib.format.open_memmap(folder / "crops.npy", "w+", np.uint8, shape)
     found = np.zeros((len(TRAIN_IDENTITIES), REFERENCES, 512), np.float16)
     for done, person in enumerate(shown):
         first = person * REFERENCES
@@ -80,6 +88,7 @@ def _embed(seed: int, shown: Sequence[int], faces: FacePack, report: Report) -> 
             rng = np.random.default_rng([seed, 1, index])
             face_px = float(np.exp(rng.uniform(np.log(18), np.log(90))))
             crops.append(aligned_crop(rng, TRAIN_IDENTITIES[person], face_px))
+        kept[first : first + REFERENCES] = crops
         found[person] = faces.embed_crops(crops)
         if done % AT_ONCE == 0:
             report(0.5 + 0.5 * done / len(shown))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,9 @@ ROOT = Path(__file__).parents[3]
 @pytest.fixture(scope="module")
 def rig(tmp_path_factory: pytest.TempPathFactory) -> object:
     with Rig(tmp_path_factory.mktemp("rig")) as running:
-        running.start_worker()
+        before = time.time()
+        running.start_worker(ready=False)
+        running.wait(lambda: running._ready_since(before), "a worker is ready", 240)
         yield running
 
 
