@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +26,14 @@ from orchestrator.submit import check_options, known_identities
 
 MOST_CANDIDATES = 8
 MOST_RULES = 20_000
+WORDS: Mapping[str, tuple[str | None, ...]] = {
+    "task": ("restore", "swap"),
+    "format": ("same", "png"),
+    "gps": ("keep", "strip"),
+    "unknown": (None, "cluster", "keep"),
+    "pairs": ("zip", "product"),
+}
+"""Options that are one of a few words."""
 STATEMENT = "the owner states that the people of this archive may be restored"
 
 
@@ -68,6 +76,30 @@ class RestoreOptions:
     of: str | None = None
     pairs: Pairs = "product"
     force: bool = False
+
+    @classmethod
+    def from_json(cls, facts: Mapping[str, Any]) -> RestoreOptions:
+        """Return options from plain JSON, as schedules and HTTP have them; `rules` are objects with `photo`, `to`, ...
+
+        Raises:
+            UsageError: a name or a word is not known.
+        """
+        given: dict[str, Any] = dict(facts)
+        unknown = sorted(given.keys() - {field.name for field in fields(cls)})
+        if unknown:
+            raise UsageError(f"there is no option {unknown[0]!r} of a restoration", code="bad_option")
+        for name, allowed in WORDS.items():
+            if name in given and given[name] not in allowed:
+                raise UsageError(
+                    f"{name} is one of {', '.join(map(str, allowed))}, got {given[name]!r}", code="bad_option"
+                )
+        for name in ("only", "to"):
+            given[name] = tuple(given.get(name, ()))
+        given["rules"] = tuple(
+            Rule(to=rule["to"], photo=rule.get("photo", "*"), face=rule.get("face"), of=rule.get("from"))
+            for rule in given.get("rules", ())
+        )
+        return cls(**given)
 
 
 @dataclass(frozen=True, kw_only=True)

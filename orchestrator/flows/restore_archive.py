@@ -68,12 +68,11 @@ def restore_archive(batch_id: str | None = None, archive: dict[str, Any] | None 
 def _open(ledger: Ledger, settings: Settings, archive: dict[str, Any] | None) -> str:
     if archive is None:
         raise UsageError("restore_archive needs batch_id or archive, got neither")
-    options = {name: tuple(value) if isinstance(value, list) else value for name, value in archive["options"].items()}
     return restore.submit(
         ledger,
         settings,
         source=archive["source"],
-        options=RestoreOptions(**options),
+        options=RestoreOptions.from_json(archive["options"]),
         owner=archive["owner"],
         out=archive.get("out"),
         idempotency_key=scheduled_key(),
