@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy.orm import Session
+
 from orchestrator.errors import AccessError, UsageError
 from orchestrator.ledger import keys
 from orchestrator.ledger.rows_api import ApiKey
@@ -89,6 +91,16 @@ def authenticate(ledger: Ledger, secret: str) -> Bearer:
     if stale:
         keys.touch(ledger, row.id)
     return Bearer(key_id=row.id, owner=row.owner, scopes=frozenset(row.scopes))
+
+
+def check_alive(session: Session, key_id: str) -> None:
+    """Check that a key that was accepted before is still valid.
+
+    Raises:
+        AccessError: it is not.
+    """
+    if not keys.alive(session, key_id):
+        raise AccessError("the key has expired or was revoked")
 
 
 def login_link(ledger: Ledger, owner: str, base: str) -> str:

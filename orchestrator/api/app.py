@@ -13,14 +13,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orchestrator.api import problems
 from orchestrator.api.context import Context
+from orchestrator.api.events import Feeds
 from orchestrator.api.limits import Limits, Rate
-from orchestrator.api.routes import batches, identities, items, models, operations
+from orchestrator.api.routes import batches, events, identities, items, models, operations
 from orchestrator.ledger.session import Ledger
 from orchestrator.settings import Settings
 from orchestrator.storage import open_store
 
 TITLE, VERSION = "FPGA", "1"
-ROUTERS = (batches.router, items.router, identities.router, models.router, operations.router)
+ROUTERS = (batches.router, items.router, events.router, identities.router, models.router, operations.router)
 HEADERS = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
@@ -62,6 +63,7 @@ def create_app(settings: Settings) -> FastAPI:
         responses=problems.RESPONSES,
     )
     app.state.context = context
+    app.state.feeds = Feeds()
     app.state.metrics = operations.Metrics(context.ledger)
     problems.install(app)
     for router in ROUTERS:

@@ -44,9 +44,17 @@ def create(
 def find(session: Session, sha256: str, *kinds: str) -> ApiKey | None:
     """Return the key of this hash that is valid now, or None."""
     row = session.scalars(select(ApiKey).where(ApiKey.sha256 == sha256, ApiKey.kind.in_(kinds))).first()
-    if row is None or row.revoked_at is not None:
-        return None
-    return None if row.expires_at is not None and row.expires_at <= now(session) else row
+    return row if row is not None and _valid(session, row) else None
+
+
+def alive(session: Session, key_id: str) -> bool:
+    """Say whether a key is valid now."""
+    row = session.get(ApiKey, key_id)
+    return row is not None and _valid(session, row)
+
+
+def _valid(session: Session, row: ApiKey) -> bool:
+    return row.revoked_at is None and (row.expires_at is None or row.expires_at > now(session))
 
 
 @retrying
