@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import importlib
 import io
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +22,12 @@ from orchestrator.errors import FpgaError
 from orchestrator.ledger import claims, models, schema
 from orchestrator.ledger import training as runs
 from orchestrator.ledger.claims import Claim
+from orchestrator.ledger.rows import Artifact
+from orchestrator.ledger.rows_datasets import DataSetShard, DataSetVersion
 from orchestrator.ledger.rows_training import TrainingRun
 from orchestrator.ledger.session import Ledger
 from orchestrator.settings import Settings
-from orchestrator.storage import ByteStore, open_store
+from orchestrator.storage import ByteStore, content_key, open_store
 from orchestrator.training import RunSubmitted
 from orchestrator.vault import Vault
 from tests.unit.fpga_models.training_folder import write_training_folder
@@ -235,6 +239,61 @@ def test_the_pictures_of_a_run_can_be_opened(house: House) -> None:
     assert found["validations"][0]["own_id"] > 0
     with house.ledger.read() as session:
         row = runs.records(session, run.run_id, "sample")[0]
-        artifact = session.get_one(runs.Artifact, row.artifact_id)
+        artifact = session.get_one(Artifact, row.artifact_id)
     with Image.open(io.BytesIO(house.store.get(artifact.key))) as picture:
         assert np.asarray(picture).std() > 5
+
+
+def give_shards(house: House, *, index: bytes = b"no parquet", shard: bytes = b"no tar") -> list[str]:
+    """Store an index and one shard for the house's data set; return their keys."""
+    keys = []
+    with house.ledger.write() as session:
+        version = session.get_one(DataSetVersion, house.dataset)
+        for number, data in enumerate((index, shard)):
+            sha256 = hashlib.sha256(data).hexdigest()
+            key = content_key("local", sha256, "")
+            house.store.put(key, data, media_type="application/octet-stream")
+            artifact = Artifact(
+                id=f"art_{number}",
+                owner="local",
+                sha256=sha256,
+                key=key,
+                size=len(data),
+                media_type="application/octet-stream",
+                state="live",
+                created_at=datetime.now(UTC),
+            )
+            session.add(artifact)
+            session.flush()
+            keys.append(key)
+        version.index_artifact_id = "art_0"
+        session.add(
+            DataSetShard(data_set_version_id=version.id, position=0, owner="local", artifact_id="art_1", records=1)
+        )
+    return keys
+
+
+@pytest.mark.parametrize("fault", ["missing", "altered", "not what it should be", "withdrawn meanwhile"])
+def test_a_data_set_that_cannot_be_used_is_refused_before_the_first_step(
+    fault: str, tmp_path: Path, folder: Path
+) -> None:
+    house = House(tmp_path / "state", folder)
+    code = "dataset_tainted" if fault == "withdrawn meanwhile" else "shard_corrupt"
+    index, shard = give_shards(house)
+    run = house.begin()
+    if fault == "missing":
+        house.store.delete(shard)
+    elif fault == "altered":
+        (path,) = (tmp_path / "state" / "store").rglob(Path(index).name)
+        path.write_bytes(b"other bytes")
+    elif fault == "withdrawn meanwhile":
+        with house.ledger.write() as session:
+            session.get_one(DataSetVersion, house.dataset).tainted_at = datetime.now(UTC)
+
+    error = house.attempt()
+
+    assert isinstance(error, FpgaError)
+    assert error.code == code, error.message
+    assert not error.retryable
+    assert house.dataset in error.message
+    assert house.checkpoints(run) == []
