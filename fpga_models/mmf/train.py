@@ -88,7 +88,7 @@ def train(
         WeightsError, PresetError: the start is not a sound preset.
         DivergedError: a loss is not finite; the checkpoints before it stay.
     """
-    began(plan, out)
+    begin(plan, out)
     bench = Workbench.open(plan, data, out)
     stages: dict[str, Path] = {}
     for stage in bench.stages():
@@ -164,21 +164,22 @@ def made(bench: Workbench) -> dict[str, Any]:
     manifest = read_manifest(Path(bench.plan.start))
     start = {"model_sha256": manifest["model_sha256"], "made": manifest.get("made", {})}
     plan = bench.plan.as_json() | {"start": manifest["model_sha256"]}
-    return {"command": "python -m fpga_models.mmf.train", "plan": plan, "steps": bench.plan.steps, "start": start}
+    facts = {"command": "python -m fpga_models.mmf.train", "plan": plan, "steps": bench.plan.steps, "start": start}
+    return facts | {"data": dict(bench.source)}
 
 
-def began(plan: TrainPlan, out: Path) -> None:
-    """Note the plan in `out`, or check that it is the one noted there; the start may lie elsewhere by now.
+def begin(plan: TrainPlan, out: Path) -> None:
+    """Note the plan in `out`, or check that it is the one noted there; device and place of the start may be others.
 
     Raises:
         PlanError: another plan was begun here.
     """
     out.mkdir(parents=True, exist_ok=True)
     path = out / "plan.json"
-    facts = json.loads(json.dumps(plan.as_json()))
+    facts = json.loads(json.dumps(plan.as_json())) | {"start": read_manifest(Path(plan.start))["model_sha256"]}
     if path.exists():
         noted = json.loads(path.read_text())
-        other = sorted(key for key in facts if key != "start" and noted.get(key) != facts[key])
+        other = sorted(key for key in facts if key != "device" and noted.get(key) != facts[key])
         if other:
             raise PlanError(f"{out} was begun with another plan: {other[0]} was {noted.get(other[0])!r} there.")
     path.write_text(json.dumps(facts, indent=1) + "\n")

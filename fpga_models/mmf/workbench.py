@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,6 +60,7 @@ class Workbench:
     Attributes:
         training: numbers of the scenes that are trained on, by kind.
         empty_text: (M,) token ids or (M, D) states of the empty prompt.
+        source: what the data folder says of itself.
     """
 
     plan: TrainPlan
@@ -68,6 +71,7 @@ class Workbench:
     held_out: TrainingBatch
     training: list[NDArray[np.int64]]
     empty_text: Tensor
+    source: Mapping[str, Any]
 
     @classmethod
     def open(cls, plan: TrainPlan, folder: Path, out: Path) -> Workbench:
@@ -102,6 +106,7 @@ class Workbench:
             held_out=held_out,
             training=training,
             empty_text=empty_text,
+            source=read_source(folder) | {"pictures": len(data.latents), "people": len(data.embeddings)},
         )
 
     def stages(self) -> list[Stage]:
@@ -207,6 +212,12 @@ class Workbench:
         pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
         latents: Tensor = vae.encode(pixels.to(self.pipeline.device)).latent_dist.mode() * vae.config.scaling_factor
         return latents.float().cpu()
+
+
+def read_source(folder: Path) -> dict[str, Any]:
+    """What a data folder says of itself, in the file of the renderer or of a data set version; nothing is fine too."""
+    known = (folder / name for name in ("source.json", "materialised.json"))
+    return next((dict(json.loads(path.read_text())) for path in known if path.is_file()), {})
 
 
 def has_bfloat16(device: str) -> bool:

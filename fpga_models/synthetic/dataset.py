@@ -205,6 +205,7 @@ def main() -> None:
     render_scenes(out / "scenes", options.count, seed, TRAIN_IDENTITIES, workers)
     render_scenes(out / "scenes_test", options.test_count, seed + 1, TEST_IDENTITIES, workers)
     render_crops(out / "crops_test", seed + 1, TEST_IDENTITIES[:500], options.crops_per_identity, workers)
+    (out / "source.json").write_text(json.dumps({"source": f"render:{seed}:{options.count}"}) + "\n")
 
 
 if __name__ == "__main__":

@@ -23,4 +23,5 @@ def write_training_folder(folder: Path, *, embedding_dim: int = 512) -> Path:
     np.save(folder / "embeddings.npy", embeddings / np.linalg.norm(embeddings, axis=-1, keepdims=True))
     (folder / "crops").mkdir()
     np.save(folder / "crops" / "crops.npy", rng.integers(0, 256, (PEOPLE * 8, 112, 112, 3), np.uint8))
+    (folder / "source.json").write_text(json.dumps({"source": f"render:0:{SCENES}"}))
     return folder

@@ -101,6 +101,8 @@ def test_the_finished_preset_is_whole_and_differs_from_its_start(straight: tuple
     made = verify(preset)["made"]
     assert made["plan"]["mmf"]["steps"] == 4
     assert made["start"]["model_sha256"] == made["plan"]["start"]
+    assert made["data"] == {"source": "render:0:28", "pictures": 28, "people": 12}
+    assert 0 < made["merged_difference"] < 1e-3
     pipeline = PortraitPipeline.from_pretrained(preset)
     before = load_file(preset_directory("mini") / "unet" / "diffusion_pytorch_model.safetensors")
     after = pipeline.denoiser.unet.state_dict()
@@ -133,12 +135,15 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(f
     assert checkpoint.latest(out) == out / "checkpoint-2"
 
 
-def test_another_plan_in_the_same_folder_is_refused_but_a_moved_start_is_not(folder: Path, tmp_path: Path) -> None:
+def test_another_plan_in_the_same_folder_is_refused_but_not_another_place_or_device(
+    folder: Path, tmp_path: Path
+) -> None:
     train(PLAN, folder, tmp_path, stop=lambda: True)
     with pytest.raises(PlanError, match="seed was 5"):
         train(replace(PLAN, seed=6), folder, tmp_path)
     moved = tmp_path / "preset"
     shutil.copytree(PLAN.start, moved)
+    (tmp_path / "plan.json").write_text((tmp_path / "plan.json").read_text().replace('"cpu"', '"cuda"'))
     assert train(replace(PLAN, start=str(moved)), folder, tmp_path, stop=lambda: True).step == 2
 
 
