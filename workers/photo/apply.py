@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,6 +15,7 @@ from workers.photo.native import Native, Pixels, upright
 from workers.photo.patch import Patch
 
 Flags = NDArray[np.bool_]
+ROWS = 256
 
 
 def apply_patches(native: Native, patches: Sequence[Patch]) -> tuple[Pixels, Flags]:
@@ -48,11 +50,15 @@ def outside_change(source: Native, written: Native, touched: Flags) -> dict[str,
         before, after = upright(before, source.orientation), upright(after, written.orientation)
         touched = upright(touched, source.orientation)
     largest, total, different, count = 0, 0, 0, 0
-    for row, kept in enumerate(~touched):
-        apart = np.abs(before[row][kept].astype(np.int32) - after[row][kept])
+    for top in range(0, len(before), ROWS):
+        band = slice(top, top + ROWS)
+        if not touched[band].any() and np.array_equal(before[band], after[band]):
+            count += before[band].size
+            continue
+        apart = cv2.absdiff(before[band], after[band]).reshape(before[band].shape)[~touched[band]]
         if apart.size:
             largest = max(largest, int(apart.max()))
-            total += int(apart.sum())
+            total += int(apart.sum(dtype=np.int64))
             different += int(np.count_nonzero(apart))
             count += apart.size
     return {
