@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
 from collections.abc import Iterator
+from io import BytesIO
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 from sqlalchemy import select
 
-from orchestrator import datasets, training
+from orchestrator import datasets, evaluations, identities, registry, training
 from orchestrator.datasets import BuildRequest
 from orchestrator.ledger import training as runs
-from orchestrator.ledger.rows import Stage
+from orchestrator.ledger.rows import Artifact, Stage
 from orchestrator.training import RunSubmitted
 from tests.integration.workers.rig import OWNER, Rig
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 STEPS = 12
 QUICK = {
     "steps": STEPS,
@@ -37,7 +41,7 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     # no bell: idle workers look by themselves, and a killed writer of the filesystem broker disturbs nobody
     bell = {"CELERY_BROKER_URL": "memory://"}
     with Rig(tmp_path_factory.mktemp("rig"), bell, stall_seconds=200) as made:
-        builder = made.start_worker()
+        builder = made.start_worker(ready=False)
         wanted = BuildRequest(
             source="render:3:48",
             name="faces",
@@ -69,14 +73,14 @@ def show(rig: Rig, run: RunSubmitted) -> dict[str, Any]:
 
 
 def test_a_run_killed_twice_ends_in_the_weights_of_an_undisturbed_one(rig: Rig) -> None:
-    worker = rig.start_worker(queues="gpu.train")
+    worker = rig.start_worker(ready=False, queues="gpu.train")
     undisturbed = begin(rig, seed=5)
     rig.wait(lambda: trained_sha256(rig, undisturbed) is not None, "the undisturbed run is trained", 300)
     os.killpg(worker.pid, signal.SIGKILL)
 
     disturbed = begin(rig, seed=5)
     for number, step in enumerate(sorted(random.Random().sample(range(1, STEPS - 1), 2))):
-        worker = rig.start_worker(queues="gpu.train")
+        worker = rig.start_worker(ready=False, queues="gpu.train")
         rig.wait(lambda step=step: show(rig, disturbed)["step"] >= step, f"step {step} is done", 200)
         os.killpg(worker.pid, signal.SIGKILL)
         rig.wait(
@@ -84,7 +88,7 @@ def test_a_run_killed_twice_ends_in_the_weights_of_an_undisturbed_one(rig: Rig) 
             "the loss is seen",
             60,
         )
-    rig.start_worker(queues="gpu.train")
+    rig.start_worker(ready=False, queues="gpu.train")
     rig.wait(lambda: trained_sha256(rig, disturbed) is not None, "the disturbed run is trained", 300)
 
     assert trained_sha256(rig, disturbed) == trained_sha256(rig, undisturbed)
@@ -100,3 +104,57 @@ def test_a_run_killed_twice_ends_in_the_weights_of_an_undisturbed_one(rig: Rig) 
     assert told[0] == told[1]
     assert sorted(told[0]) == list(range(1, STEPS + 1))
     assert pictures
+
+
+RULES = {
+    "evaluation": [{"suite": "identity", "seed": 1, "count": 8}],
+    "rule": [{"metric": "identity.face_sim.mean", "minimum": 0.2, "interval": "identity.face_sim.ci95"}],
+}
+
+
+def portrait(rig: Rig, number: int) -> tuple[str, np.ndarray]:
+    """Draw the same request in a batch of its own; return the version that made it and the pixels."""
+    row = {"custom_id": f"p{number}", "prompt": "portrait of a person", "people": "ada", "seed": 3, "steps": 4}
+    batch_id = rig.submit([json.dumps(row)])
+    rig.wait_ended(batch_id, 300)
+    (output,) = rig.outputs(batch_id)
+    with rig.ledger.read() as session:
+        artifact = session.get_one(Artifact, output.artifact_id)
+    return output.model_version_id, np.asarray(Image.open(BytesIO(rig.store.get(artifact.key))))
+
+
+def test_a_worse_version_is_refused_a_better_one_takes_over_and_a_rollback_brings_the_old_one_back(rig: Rig) -> None:
+    live = registry.champion(rig.ledger, rig.settings, "mini")
+    rig.start_worker(ready=False, queues="gpu.train,gpu.generate,cpu.io")
+    rig.enrol("ada")
+    rig.wait(lambda: bool(identities.list_people(rig.ledger, OWNER)), "ada is in the library", 200)
+    before = portrait(rig, 1)
+
+    def run(rate: float) -> dict[str, Any]:
+        stage = {"steps": 6, "rate": rate, "warmup": 1}
+        made = begin(rig, seed=7, gate=RULES, validate_every=100, settings={"mmf": stage, "clone": stage})
+        rig.wait_ended(made.batch_id, 1500)
+        rig.wait(lambda: show(rig, made)["gate"] is not None, "the gate has decided", 60)
+        return show(rig, made)
+
+    worse, better = run(0.3), run(1e-7)
+    after = portrait(rig, 2)
+    registry.rollback(rig.ledger, rig.settings, "mini", alias="champion", reason="odd colours")
+    again = portrait(rig, 3)
+
+    assert not worse["gate"]["passed"]
+    assert "identity.face_sim.mean" in worse["gate"]["reasons"][0]
+    assert better["gate"]["passed"], better["gate"]["reasons"]
+    assert [version for version, _ in (before, after, again)] == [live, better["model_version_id"], live]
+    assert np.array_equal(before[1], again[1])
+    assert not np.array_equal(before[1], after[1])
+    history = registry.alias_history(rig.ledger, "mini")
+    assert [(move["to"], move["rollback"]) for move in history] == [
+        (live, False),
+        (better["model_version_id"], False),
+        (live, True),
+    ]
+    compared = evaluations.compare(rig.ledger, [live, worse["model_version_id"], better["model_version_id"]])
+    own, bad, good = (cell.value or 0.0 for cell in compared.rows["face_sim.mean"])
+    assert bad < 0.5 * own
+    assert good > 0.9 * own
