@@ -31,6 +31,7 @@ def batch_object(session: Session, batch: Batch) -> dict[str, Any]:
         **batch_line(batch, counts),
         "counts": counts,
         "rejected_rows": len(batch.rejected_rows),
+        "open": batch.open,
         "error_counts": _with_rejected(batches.error_counts(session, batch.id), batch),
         "verdicts": batches.verdict_counts(session, batch.id),
         "stages": [

@@ -57,7 +57,7 @@ def restore_archive(batch_id: str | None = None, archive: dict[str, Any] | None 
         try:
             _feed(ledger, store, settings, batch, delivery)
         except FpgaError as error:
-            batches.close(ledger, batch.owner, batch.id, source_error=error.as_json())
+            batches.close(ledger, batch.owner, batch.id, rejected=error)
             return Failed(message=f"the source could not be read on: {error.message}")
     batch, counts = _watch(ledger, batch_id, delivery)
     leave_artifact(ledger, batch, counts)

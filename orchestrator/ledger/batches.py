@@ -242,13 +242,20 @@ def append(
 
 
 @retrying
-def close(ledger: Ledger, owner: str, batch_id: str, **options: Any) -> None:
-    """Say that no more items will come; `options` are added to the batch's."""
+def close(ledger: Ledger, owner: str, batch_id: str, *, rejected: FpgaError | None = None, **options: Any) -> None:
+    """Say that no more items will come; `options` are added to the batch's.
+
+    Args:
+        rejected: why its source could not be read to the end; it stands among the batch's errors.
+    """
     with ledger.write() as session:
         batch = session.get_one(Batch, get(session, owner, batch_id).id, with_for_update=True, populate_existing=True)
         if batch.open:
             batch.open = False
             batch.options = {**batch.options, **options}
+            if rejected is not None:
+                row = {"row": None, "custom_id": None, "field": "source"}
+                batch.rejected_rows = [*batch.rejected_rows, {**row, **rejected.as_json()}]
             session.flush()
             audit.write(session, owner, "batch.close", batch.id, {"items": batch.total}, now(session))
         lifecycle.close_batch(session, batch.id, now(session))
@@ -477,9 +484,16 @@ def retry(ledger: Ledger, owner: str, batch_id: str, *, codes: Sequence[str] = (
             priority=batch.priority,
             model_version_id=batch.model_version_id,
             parent_id=batch.id,
-            options=batch.options,
+            options=_retry_options(batch),
         ),
     )
+
+
+def _retry_options(batch: Batch) -> dict[str, Any]:
+    """Return the options of a retry: people who were found in the whole archive are not looked for in a part of it."""
+    if not batch.options.get("cluster"):
+        return batch.options
+    return {**batch.options, "people_of": batch.options.get("people_of") or batch.id}
 
 
 @retrying
