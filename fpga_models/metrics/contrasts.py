@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from fpga_models.metrics.statistics import bootstrap_ci95
 
-Verdict = Literal["hurts", "does not", "helps"]
+Verdict = Literal["hurts", "does not", "helps", "too few"]
+FEWEST = 8  # pictures; with fewer an interval says little
 
 Contrast = TypedDict(
     "Contrast",
@@ -23,7 +24,8 @@ Contrast = TypedDict(
 )
 """Means with and without a part, their difference (without - with) and its 95 % interval, redrawing whole pictures.
 
-The verdict is about leaving the part out: it "hurts" or "helps" where the interval excludes 0, else it "does not".
+The verdict is about leaving the part out: it "hurts" or "helps" where the interval excludes 0, else it "does not". Of
+fewer than FEWEST pictures it says "too few".
 """
 
 
@@ -44,6 +46,7 @@ def contrast(
     both = np.isfinite(kept) & np.isfinite(left_out)
     change = (left_out - kept)[both]
     low, high = bootstrap_ci95(change, pictures[both])
+    enough = len(np.unique(pictures[both])) >= FEWEST
     worse, improved = (high < 0, low > 0) if better == "higher" else (low > 0, high < 0)
     return {
         "with": _mean(kept[both]),
@@ -51,7 +54,7 @@ def contrast(
         "difference": _mean(change),
         "ci95": (low, high),
         "better": better,
-        "verdict": "hurts" if worse else "helps" if improved else "does not",
+        "verdict": ("hurts" if worse else "helps" if improved else "does not") if enough else "too few",
         "count": int(both.sum()),
     }
 

@@ -135,8 +135,8 @@ def ablate_tokens(bench: Bench, gallery: Gallery, trials: Sequence[Trial]) -> di
 
 def ablate_diir(
     bench: Bench, gallery: Gallery, trials: Sequence[Trial], damaged: Sequence[Image]
-) -> tuple[dict[str, Variant], Variant]:
-    """Edit small faces with one knob changed at a time, and as shipped, all without the gate; then with it."""
+) -> tuple[dict[str, Variant], Variant, Variant]:
+    """Edit small faces with one knob changed at a time, and as shipped, all without the gate; last with it."""
     knobs = DIIR_PARTS | (TOKENS if bench.pipeline.denoiser.id_adapter.local is not None else {})
     advance = bench.track("DIIR", (len(knobs) + 2) * len(trials))
     restorer = bench.restorer()
@@ -157,7 +157,7 @@ def ablate_diir(
 
     plain = ungated(RESTORE)
     changed = {name: edit(replace(plain, **change)) for name, change in knobs.items()}
-    return changed | {"gate": edit(RESTORE)}, edit(plain)
+    return changed, edit(plain), edit(RESTORE)
 
 
 def preset_values(bench: Bench, gallery: Gallery, singles: Sequence[Trial], groups: Sequence[Trial]) -> Variant:
@@ -216,18 +216,20 @@ def measure(
     )
     damaged = damage(bench, small, source)
     masks, soft = ablate_masks(bench, gallery, groups)
-    parts, plain = ablate_diir(bench, gallery, small, damaged)
+    parts, plain, gated = ablate_diir(bench, gallery, small, damaged)
     presets = ablate_training(bench, gallery, against, singles, groups) if against else {}
+    faces = picture_of_each_face(small)
     found = AblationReport(
         masks=by_group_size(soft, masks, groups),
         tokens=ablate_tokens(bench, gallery, singles),
-        diir={name: compare(plain, other, picture_of_each_face(small)) for name, other in parts.items()},
+        diir={name: compare(plain, other, faces) for name, other in parts.items()}
+        | {"gate": compare(gated, plain, faces)},
         against=presets,
         source=source,
     )
     drawn = [[trial.real.image for trial in groups], soft.pictures, *(other.pictures for other in masks.values())]
     edited = [[trial.real.image for trial in small], damaged, plain.pictures]
-    edited += [other.pictures for other in parts.values()]
+    edited += [other.pictures for other in (*parts.values(), gated)]
     return found, sheet([*_rows(drawn), *_rows(edited)])
 
 

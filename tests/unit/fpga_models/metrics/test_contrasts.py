@@ -34,3 +34,9 @@ def test_a_face_that_one_side_lost_is_left_out() -> None:
     found = contrast(kept, left_out, PICTURES)
 
     assert (found["count"], found["difference"]) == (59, 0.0)
+
+
+def test_a_handful_of_pictures_is_no_evidence() -> None:
+    few = PICTURES[:10]  # five pictures
+
+    assert contrast(faces(0.7)[:10], faces(0.2)[:10], few)["verdict"] == "too few"

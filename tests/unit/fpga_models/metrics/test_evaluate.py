@@ -44,7 +44,7 @@ def test_real_pictures_reach_the_ceiling_and_swapped_people_are_wrong(found: Fou
     assert figures.assignment["2"].unmasked.accuracy == 0.0
     assert figures.assignment["4"].masked.accuracy > 0.9 > figures.assignment["4"].unmasked.accuracy
     assert figures.assignment["3"].real == figures.assignment["3"].masked
-    assert figures.assignment["2"].masks["verdict"] == "hurts"
+    assert figures.assignment["2"].masks["difference"] == -1.0
     assert abs(figures.leakage["2"].above_floor) < 0.3
     assert (figures.sharpness.face, figures.sharpness.eyes) == (1.0, 1.0)
     assert figures.sharpness.autoencoder.face == 0.0, "an even grey has no gradients"

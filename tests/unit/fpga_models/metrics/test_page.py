@@ -69,7 +69,7 @@ def test_targets_are_met_from_above_or_below() -> None:
 
 
 def test_the_page_holds_figures_pictures_and_everything_by_itself(tmp_path: Path) -> None:
-    pictures = np.repeat(np.arange(4), 2)
+    pictures = np.arange(8)
     ablate = {
         "masks": {"masks": {"own": contrast(np.full(8, 0.7), np.full(8, 0.4), pictures)}},
         "diir": {},
