@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.errors import FpgaError, InputError, StageError
-from orchestrator.pictures import PHOTO_MEDIA_TYPES
 from workers.guard import bound_this_process
 from workers.photo import exif, xmp
 from workers.photo.apply import apply_patches, outside_change
@@ -74,7 +73,7 @@ def encode(job: dict[str, Any], parts: list[memoryview]) -> list[bytes | memoryv
     outside = outside_change(native, read_native(written, job["max_pixels"]), touched)
     if is_lossless(native, form, data) and outside["max"]:
         raise StageError(f"pixels outside of the changes differ by up to {outside['max']}", code="output_differs")
-    head = {"form": form, "media_type": PHOTO_MEDIA_TYPES[form], "outside": outside, "notes": native.notes}
+    head = {"form": form, "outside": outside, "notes": native.notes}
     return pack(head, written)
 
 
@@ -88,7 +87,7 @@ def strip(job: dict[str, Any], parts: list[memoryview]) -> list[bytes | memoryvi
         found += [block, exif.without_gps(block)]
     if native.xmp is not None and xmp.has_gps(native.xmp):
         found += [native.xmp, xmp.without_gps(native.xmp)]
-    return pack({"form": native.form}, *found)
+    return pack({}, *found)
 
 
 def facts(native: Native) -> dict[str, Any]:

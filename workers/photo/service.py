@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator import errors
-from orchestrator.errors import InputError
+from orchestrator.errors import FpgaError, InputError, StageError
 from orchestrator.pictures import PHOTO_MEDIA_TYPES, photo_format
 from workers.guard import run_guarded
 from workers.photo.containers import join_png, png_chunks, replaced, text_key
@@ -19,6 +18,7 @@ from workers.photo.patch import Patch, is_changed
 from workers.photo.write import OutputOptions
 from workers.picture import XMP_KEY
 
+T = TypeVar("T")
 BASE_MEMORY = 1 << 30
 """Address space of the child before it has any picture: libraries map much more than they use."""
 BYTES_PER_PIXEL = 24
@@ -89,7 +89,11 @@ def decode_photo(data: bytes, limits: PhotoLimits | None = None) -> Decoded:
             `image_truncated`, `image_corrupt`, `image_out_of_memory`, or `image_undecodable` where the child died
             or ran out of time.
     """
-    head, (pixels,) = _ask({"job": "decode"}, [data], limits or PhotoLimits())
+    return _ask({"job": "decode"}, [data], limits or PhotoLimits(), _decoded)
+
+
+def _decoded(head: dict[str, Any], parts: list[memoryview]) -> Decoded:
+    (pixels,) = parts
     return Decoded(
         rgb=np.frombuffer(pixels, np.uint8).reshape(head["height"], head["width"], 3),
         facts=head["facts"],
@@ -131,12 +135,16 @@ def encode_photo(
         "options": asdict(options),
         "patches": [{"left": p.left, "top": p.top, "shape": p.rgba.shape} for p in patches],
     }
-    head, (written,) = _ask(job, [data, *(p.rgba.tobytes() for p in patches)], limits)
-    same = head["form"] == photo_format(data[:64])
+    encoded = _ask(job, [data, *(p.rgba.tobytes() for p in patches)], limits, _encoded)
+    return replace(encoded, suffix="") if PHOTO_MEDIA_TYPES.get(_form(data)) == encoded.media_type else encoded
+
+
+def _encoded(head: dict[str, Any], parts: list[memoryview]) -> Encoded:
+    (written,) = parts
     return Encoded(
         data=bytes(written),
-        media_type=head["media_type"],
-        suffix="" if same else SUFFIXES[head["form"]],
+        media_type=PHOTO_MEDIA_TYPES[head["form"]],
+        suffix=SUFFIXES.get(head["form"], ""),
         changed=True,
         outside=head["outside"],
         notes=tuple(head["notes"]),
@@ -144,12 +152,10 @@ def encode_photo(
 
 
 def _unchanged(data: bytes, options: OutputOptions, limits: PhotoLimits) -> Encoded:
-    form, kept = photo_format(data[:64]), data
-    if form is None:
-        raise InputError("the file is not a picture", code="not_an_image")
+    form, kept = _form(data), data
     if options.gps == "strip":
-        head, found = _ask({"job": "strip"}, [data], limits)
-        kept = _without(data, head["form"], [bytes(part) for part in found])
+        found = _ask({"job": "strip"}, [data], limits, lambda _, parts: [bytes(part) for part in parts])
+        kept = _without(data, form, found)
     return Encoded(
         data=kept,
         media_type=PHOTO_MEDIA_TYPES[form],
@@ -158,6 +164,13 @@ def _unchanged(data: bytes, options: OutputOptions, limits: PhotoLimits) -> Enco
         outside={"max": 0, "mean": 0.0, "share": 0.0},
         notes=(),
     )
+
+
+def _form(data: bytes) -> str:
+    form = photo_format(data[:64])
+    if form is None:
+        raise InputError("the file is not a picture", code="not_an_image")
+    return form
 
 
 def _without(data: bytes, form: str, found: Sequence[bytes]) -> bytes:
@@ -191,15 +204,33 @@ def _changed(chunk: tuple[bytes, bytes], pairs: Sequence[tuple[bytes, bytes]]) -
     return kind, body
 
 
-def _ask(job: dict[str, Any], parts: Sequence[bytes], limits: PhotoLimits) -> tuple[dict[str, Any], list[memoryview]]:
+def _ask(
+    job: dict[str, Any],
+    parts: Sequence[bytes],
+    limits: PhotoLimits,
+    understood: Callable[[dict[str, Any], list[memoryview]], T],
+) -> T:
+    """Give a job to a guarded child and return its answer; what the child says is not believed without a check."""
     size = len(parts[0])
     if size > limits.file_bytes:
         most = limits.file_bytes / 2**20
         raise InputError(f"a photo holds at most {most:g} MiB, got {size / 2**20:.0f} MiB", code="image_too_large")
     given = b"".join(pack({**job, "max_pixels": limits.pixels}, *parts))
     arguments = [str(limits.child_memory(len(given)))]
-    head, answer = unpack(run_guarded("workers.photo.child", arguments, given, wall_seconds=limits.wall_seconds))
-    if "error" in head:
-        said = head["error"]
-        raise getattr(errors, head["kind"])(said["message"], code=said["code"], **said.get("details", {}))
-    return head, answer
+    said = run_guarded("workers.photo.child", arguments, given, wall_seconds=limits.wall_seconds)
+    try:
+        head, answer = unpack(said)
+        refusal = _refusal(head)
+        if refusal is None:
+            return understood(head, answer)
+    except (ValueError, LookupError, TypeError) as error:  # a photo took the child over, or it died while it spoke
+        raise InputError("decoding gave no sensible answer", code="image_undecodable") from error
+    raise refusal
+
+
+def _refusal(head: dict[str, Any]) -> FpgaError | None:
+    if "error" not in head:
+        return None
+    error = head["error"]
+    kind = {"InputError": InputError, "StageError": StageError}[head["kind"]]
+    return kind(str(error["message"]), code=str(error["code"]), **error.get("details", {}))

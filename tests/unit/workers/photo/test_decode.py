@@ -21,7 +21,7 @@ from tests.unit.workers.photo.pictures import (
     swapped_profile,
     tagged_tiff,
 )
-from workers.photo import PhotoLimits, decode_photo
+from workers.photo import PhotoLimits, decode_photo, service
 
 IMAGE = astronaut()
 
@@ -200,6 +200,23 @@ def test_a_photo_that_takes_too_much_memory_or_time_or_dies_is_an_answer() -> No
     assert code_of(ASTRONAUT, PhotoLimits(memory=30 << 20)) == "image_undecodable"  # it cannot even start
     assert code_of(ASTRONAUT, PhotoLimits(file_bytes=1000)) == "image_too_large"
     assert code_of(large, PhotoLimits(pixels=50_000_000)) == "image_too_large"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"no line at all",
+        b"{}\n",
+        b'{"lengths": [4]}\n',
+        b'{"error": {"message": "x"}, "kind": "InputError", "lengths": []}\n',
+        b'{"error": {"message": "x", "code": "y"}, "kind": "SystemExit", "lengths": []}\n',
+        b'{"width": 9, "height": 9, "facts": {}, "notes": [], "pixels_sha256": "", "phash": "", "lengths": [3]}\nabc',
+    ],
+)
+def test_a_child_that_was_taken_over_is_not_believed(answer: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "run_guarded", lambda *_, **__: answer)
+
+    assert code_of(ASTRONAUT) == "image_undecodable"
 
 
 @pytest.mark.slow
