@@ -44,7 +44,7 @@ def retrain(batch_id: str | None = None, recipe: dict[str, Any] | None = None) -
     ledger = Ledger(settings.database_url)
     run = snapshot(ledger, settings, batch_id, recipe)
     run = train(ledger, run)
-    if run["state"] not in BATCH_ENDED:
+    if run["model_version_id"] is not None:
         run = evaluate(ledger, run)
     if run["state"] != "completed":
         return _ended(run)

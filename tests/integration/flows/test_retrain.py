@@ -55,7 +55,7 @@ def test_a_run_is_seen_step_by_step_to_the_gate(
         "POST", "task_runs/filter", {"flow_runs": {"id": {"any_": [flow_run_id]}}, "sort": "EXPECTED_START_TIME_ASC"}
     )
     assert (found["state_type"], found["state"]["message"]) == ("COMPLETED", f"{version} passed and is now champion")
-    assert {one["name"].rpartition("-")[0] for one in tasks} >= {"snapshot", "train", "gate", "promote"}
+    assert {one["name"].rpartition("-")[0] for one in tasks} >= {"snapshot", "train", "evaluate", "gate", "promote"}
     assert registry.champion(ledger, settings, "mini") == version
     assert len(registry.show_version(ledger, version)["decisions"]) == 1
 
