@@ -86,10 +86,7 @@ def _restore(tools: Tools, c: Claim, version: ModelVersion, restorer: Restorer, 
     made = [_candidate(tools, job, number, restorer, inversions, lease) for number in range(_candidates(job))]
     results = [new for _, new in made if new]
     if inversions.made:
-        stored = store_bytes(tools, c.owner, inversions.to_bytes(), ".safetensors", TENSORS)
-        results.append(
-            NewResult(key=_inversion_key(tools, job), stage="invert", item_id=c.item_id, artifact_id=stored.artifact_id)
-        )
+        results.append(_sealed(tools, job, inversions))
     said = {
         "settings": asdict(job.settings),
         "candidates": [candidate for candidate, _ in made],
@@ -237,7 +234,21 @@ def _inversions(tools: Tools, job: Job) -> tuple[Inversions, str | None]:
     if kept is None or kept.artifact is None:
         return Inversions(), None
     data = tools.store.get(kept.artifact.key, sha256=kept.artifact.sha256)
-    return Inversions.from_bytes(data), kept.row.item_id
+    return Inversions.from_bytes(tools.vault.open(kept.row.data_key, data)), kept.row.item_id
+
+
+def _sealed(tools: Tools, job: Job, inversions: Inversions) -> NewResult:
+    """Store paths encrypted: a face can be decoded from them. Without the row, which has the key, they are noise."""
+    data_key = tools.vault.new_key()
+    sealed = tools.vault.seal(data_key, inversions.to_bytes())
+    stored = store_bytes(tools, job.c.owner, sealed, ".sealed", TENSORS)
+    return NewResult(
+        key=_inversion_key(tools, job),
+        stage="invert",
+        item_id=job.c.item_id,
+        artifact_id=stored.artifact_id,
+        data_key=data_key,
+    )
 
 
 def _inversion_key(tools: Tools, job: Job) -> str:
