@@ -97,14 +97,7 @@ def read_native(data: bytes, max_pixels: int) -> Native:
         _check_tiff(image)
     several = _has_several(image)
     mode, orientation = image.mode, _orientation(image)
-    try:
-        pixels, model = _pixels(image, data, form, orientation)
-    except MemoryError as error:
-        raise InputError("decoding the photo needs more memory than is allowed", code="image_out_of_memory") from error
-    except DAMAGED as error:
-        if "truncated" in str(error).lower():
-            raise InputError("the picture ends too early", code="image_truncated") from error
-        raise InputError("the picture is damaged inside", code="image_corrupt") from error
+    pixels, model = _decoded(image, data, form, orientation)
     info = image.info
     return Native(
         form=form,
@@ -173,6 +166,17 @@ def _check_tiff(image: Image.Image) -> None:
         raise InputError(
             "camera raw files are not developed here; export the photo as JPEG, TIFF or PNG", code="raw_unsupported"
         )
+
+
+def _decoded(image: Image.Image, data: bytes, form: str, orientation: int) -> tuple[Pixels, Model]:
+    try:
+        return _pixels(image, data, form, orientation)
+    except MemoryError as error:
+        raise InputError("decoding the photo needs more memory than is allowed", code="image_out_of_memory") from error
+    except DAMAGED as error:
+        if "truncated" in str(error).lower():
+            raise InputError("the picture ends too early", code="image_truncated") from error
+        raise InputError("the picture is damaged inside", code="image_corrupt") from error
 
 
 def _pixels(image: Image.Image, data: bytes, form: str, orientation: int) -> tuple[Pixels, Model]:

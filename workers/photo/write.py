@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 from PIL import Image, JpegImagePlugin
 
-from orchestrator.pictures import PHOTO_MEDIA_TYPES, RECORD_KEY
+from orchestrator.pictures import RECORD_KEY
 from workers.photo import xmp as xmp_of
 from workers.photo.containers import (
     EXIF_SEGMENT,
@@ -258,6 +258,3 @@ def _image(native: Native, pixels: Pixels) -> Image.Image:
     if native.model == "CMYK":
         return Image.frombytes("CMYK", (planes.shape[1], planes.shape[0]), planes.tobytes())
     return Image.fromarray(planes)
-
-
-assert set(LOSSLESS) <= set(PHOTO_MEDIA_TYPES), "only formats that are read"
