@@ -233,3 +233,15 @@ def test_what_is_shipped_pins_every_revision_and_every_pickle() -> None:
         assert wanted <= {file.to for file in files}
         assert len({file.to for file in files}) == len(files)
         assert all(source.licence and source.licence_url for source in catalog.sources)
+
+
+def test_without_the_licences_accepted_nothing_is_fetched(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "orchestrator.cli.app", "--state-dir", str(tmp_path), "model", "pull", "sdxl"],
+        env=os.environ | {"HF_HUB_OFFLINE": "1"}, stdin=subprocess.DEVNULL,
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 1
+    assert "CreativeML Open RAIL++-M" in ended.stderr
+    assert "--yes accepts them" in ended.stderr
+    assert list(tmp_path.iterdir()) == []

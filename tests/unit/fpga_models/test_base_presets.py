@@ -1,0 +1,168 @@
+"""Presets of the SD 1.5 and SDXL class, narrow and random: the same code paths as the published ones."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+
+from fpga_models import random_networks
+from fpga_models.errors import RequestError
+from fpga_models.id_adapter import IdAdapter
+from fpga_models.pipeline import PersonSlot, PortraitPipeline, PortraitRequest
+from fpga_models.presets import preset_directory, read_preset
+from fpga_models.random_networks import BASES, generate_and_restore, modal_shapes_agree, narrow, random_pipeline
+from fpga_models.text import encode
+from fpga_models.weights import write_manifest
+from orchestrator.planning.presets import Preset as PlannersPreset
+from orchestrator.pull import CATALOG, read_catalog
+
+SIDE = 64
+NAMES = ("sd15", "sdxl")
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def pipeline(name: str) -> PortraitPipeline:
+    made = random_pipeline(narrow(BASES[name]), dtype=torch.float32)
+    made.preset = replace(made.preset, sizes=((SIDE, SIDE),))
+    return made
+
+
+def facts(name: str) -> dict[str, object]:
+    """preset.json as `fpga model pull` writes it."""
+    mini = json.loads((preset_directory("mini") / "preset.json").read_text())
+    catalog = read_catalog(name)
+    return catalog.preset | {
+        "name": name, "title": catalog.title, "licence": catalog.licence, "size": catalog.preset["sizes"][0],
+        "layouts": mini["layouts"], "components": [],
+    }  # fmt: skip
+
+
+def save(pipeline: PortraitPipeline, name: str, folder: Path) -> None:
+    """Write a pipeline as the published repositories lay it out."""
+    unet = pipeline.denoiser.release()
+    unet.save_pretrained(folder / "unet")
+    pipeline.vae.save_pretrained(folder / "vae")
+    pipeline.denoiser.controlnet.save_pretrained(folder / "controlnet")
+    pipeline.denoiser.id_adapter.save(folder / "id_adapter.safetensors", dtype=torch.float32, metadata={})
+    pipeline.text_encoder.save_pretrained(folder / "text_encoder")
+    pipeline.tokenizer.save_pretrained(folder / "tokenizer")
+    if pipeline.second_encoder:
+        pipeline.second_encoder.encoder.save_pretrained(folder / "text_encoder_2")
+        pipeline.second_encoder.tokenizer.save_pretrained(folder / "tokenizer_2")
+    DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1, set_alpha_to_one=False
+    ).save_pretrained(folder / "scheduler")
+    (folder / "preset.json").write_text(json.dumps(facts(name) | {"sizes": [[SIDE, SIDE]], "size": [SIDE, SIDE]}))
+    write_manifest(folder, {"command": "test"})
+
+
+def pair(pipeline: PortraitPipeline, control: str | None = None) -> PortraitRequest:
+    rng = np.random.default_rng(0)
+    people = tuple(
+        PersonSlot(
+            embedding=rng.standard_normal(512),
+            kps5=np.array(slot["kps5"]) * SIDE,
+            skeleton=np.array(slot["skeleton"]) * [SIDE, SIDE, 1],
+        )
+        for slot in pipeline.preset.layouts["group_2"]["slots"]
+    )
+    mode = control or pipeline.preset.controls[0]
+    return PortraitRequest(
+        prompt="two people", people=people, width=SIDE, height=SIDE, seed=3, steps=2, control=mode  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def test_a_folder_in_the_published_layout_draws_what_its_networks_drew(name: str, tmp_path: Path) -> None:
+    made = random_pipeline(narrow(BASES[name]), dtype=torch.float32)
+    made.preset = replace(made.preset, sizes=((SIDE, SIDE),), embedding_length=float(facts(name)["embedding_length"]))
+    (before,) = made.generate([pair(made)])
+    save(made, name, tmp_path)
+
+    loaded = PortraitPipeline.from_pretrained(tmp_path)
+    (after,) = loaded.generate([pair(loaded)])
+
+    assert (loaded.second_encoder is not None) == (name == "sdxl")
+    assert loaded.denoiser.control_states == ("identity" if name == "sdxl" else "text")
+    assert np.abs(after.astype(int) - before.astype(int)).max() <= 1
+
+
+def test_two_people_are_drawn_and_both_faces_restored(pipeline: PortraitPipeline) -> None:
+    found = generate_and_restore(pipeline, size=SIDE, steps=1)
+    assert found["picture"] == [SIDE, SIDE, 3]
+    assert found["restored"] == [[SIDE, SIDE, 3]] * 2
+
+
+def test_the_controlnet_acts_where_something_is_shown_and_not_otherwise(pipeline: PortraitPipeline) -> None:
+    (shown,), (hidden,) = pipeline.generate([pair(pipeline)]), pipeline.generate([pair(pipeline, "none")])
+    controlnet, pipeline.denoiser.controlnet = pipeline.denoiser.controlnet, None
+    (without,) = pipeline.generate([pair(pipeline, "none")])
+    pipeline.denoiser.controlnet = controlnet
+    assert np.array_equal(hidden, without)
+    assert not np.array_equal(shown, hidden)
+
+
+def test_a_control_mode_that_the_preset_does_not_offer_is_refused(pipeline: PortraitPipeline) -> None:
+    with pytest.raises(RequestError, match=r"Control 'both': one of (skeleton|landmark), none wanted"):
+        pipeline.generate([pair(pipeline, "both")])
+
+
+def test_sdxl_prompts_become_what_the_stock_pipeline_makes_of_them() -> None:
+    made = random_pipeline(narrow(BASES["sdxl"]), dtype=torch.float32)
+    second = made.second_encoder
+    stock = StableDiffusionXLPipeline(
+        vae=made.vae, unet=made.denoiser.release(), scheduler=DDIMScheduler(), force_zeros_for_empty_prompt=True,
+        text_encoder=made.text_encoder, tokenizer=made.tokenizer,
+        text_encoder_2=second.encoder, tokenizer_2=second.tokenizer, add_watermarker=False,
+    )  # fmt: skip
+    wanted, empty, wanted_pooled, empty_pooled = stock.encode_prompt(
+        "portrait of a person", device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=True
+    )
+    with torch.no_grad():
+        got = encode(["portrait of a person", ""], made.text_encoder, made.tokenizer, second)
+    assert torch.allclose(got.states, torch.cat([wanted, empty]), atol=1e-6)
+    assert torch.allclose(got.pooled, torch.cat([wanted_pooled, empty_pooled]), atol=1e-6)
+
+
+@pytest.mark.parametrize("base", NAMES)
+def test_repcontrolnet_has_the_keys_and_shapes_of_the_full_size_base(base: str) -> None:
+    assert modal_shapes_agree(BASES[base]) == {"sd15": 282, "sdxl": 794}[base]
+
+
+@pytest.mark.parametrize(("base", "bytes_each", "published"), [("sd15", 2, 96_740_574), ("sdxl", 4, 1_691_134_141)])
+def test_the_adapter_of_the_full_size_base_is_as_large_as_the_published_file(
+    base: str, bytes_each: int, published: int
+) -> None:
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(sample_size=64, in_channels=4, out_channels=4, **BASES[base].unet)
+        adapter = IdAdapter.for_unet(unet, BASES[base].adapter)
+    tensors = bytes_each * sum(value.numel() for value in adapter.state_dict().values())
+    assert 0 < published - tensors < 300_000  # what the pickle adds: names and shapes
+
+
+@pytest.mark.parametrize("base", NAMES)
+def test_what_is_in_the_catalog_is_a_preset_to_both_sides(base: str, tmp_path: Path) -> None:
+    (tmp_path / "preset.json").write_text(json.dumps(facts(base)))
+    ours, planners = read_preset(tmp_path), PlannersPreset.model_validate(facts(base))
+    assert ours.sizes == planners.sizes
+    assert planners.defaults.control in ours.controls
+    assert (CATALOG / f"{base}.json").exists()
+
+
+@pytest.mark.slow
+def test_sd15_at_full_size_draws_two_people_and_restores_both_faces_in_eight_gib() -> None:
+    pipeline = random_pipeline(random_networks.SD15, dtype=torch.bfloat16)
+    assert sum(p.numel() for p in pipeline.denoiser.unet.parameters()) == 859_520_964
+    found = generate_and_restore(pipeline, size=128, steps=1)
+    assert found["picture"] == [128, 128, 3]
+    assert found["restored"] == [[128, 128, 3]] * 2
