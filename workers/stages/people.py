@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fpga_models.diir.pairing import Reference, pair
-from fpga_models.diir.settings import RESTORE
+from fpga_models.diir.settings import RESTORE, DiirSettings
 from fpga_models.faces import Face
 from orchestrator.errors import ModelError, StageError
 from orchestrator.ledger import identities, photos
@@ -19,6 +19,8 @@ from orchestrator.ledger.session import now
 from workers.stages.base import Tools
 
 Floats = NDArray[np.float32]
+MARGIN = 0.1
+"""A face belongs to somebody if the next candidate is at least so far behind [ours]."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -72,24 +74,33 @@ def known_people(tools: Tools, c: Claim, encoder: str) -> list[Person]:
     return people
 
 
-def pair_faces(faces: Sequence[Face], people: Sequence[Person], c: Claim) -> dict[int, int]:
+def pair_faces(faces: Sequence[Face], people: Sequence[Person], c: Claim, *, accept: float) -> dict[int, int]:
     """Return index of the person by index of the face, by the rules of the batch; faces of nobody are left out.
+
+    A face that is restored into the wrong person is worse than one that stays, so likeness alone must be as clear as
+    the verdict on a finished face asks. Where the caller says who a photo shows, it need not be.
+
+    Args:
+        accept: cosine from which the preset takes a face for its person's.
 
     Raises:
         StageError: a rule of a swap names a face that is not there.
     """
+    sure = replace(RESTORE, min_likeness=accept, margin=MARGIN)
     if rules := c.params.get("swap"):
-        return dict(_swapped(faces, people, rule) for rule in rules)
+        return dict(_swapped(faces, people, rule, sure) for rule in rules)
     if not faces or not people:
         return {}
     references = [Reference(embedding=person.vector) for person in people]
     if c.options.get("everyone"):
         likeness = np.stack([face.embedding for face in faces]) @ people[0].vector
         return {int(likeness.argmax()): 0}
-    return pair(faces, references, RESTORE)
+    return pair(faces, references, sure)
 
 
-def _swapped(faces: Sequence[Face], people: Sequence[Person], rule: Mapping[str, Any]) -> tuple[int, int]:
+def _swapped(
+    faces: Sequence[Face], people: Sequence[Person], rule: Mapping[str, Any], sure: DiirSettings
+) -> tuple[int, int]:
     by_id = {person.identity: index for index, person in enumerate(people)}
     to = by_id[rule["to"]]
     if rule.get("face") is not None:
@@ -102,7 +113,7 @@ def _swapped(faces: Sequence[Face], people: Sequence[Person], rule: Mapping[str,
         raise StageError("no face was found in the photo, so none can be swapped", code="no_face")
     if rule.get("from"):
         replaced = [Reference(embedding=people[by_id[rule["from"]]].vector)]
-        found = pair(faces, replaced, RESTORE)
+        found = pair(faces, replaced, sure)
         if not found:
             raise StageError("nobody in the photo resembles the person to be replaced", code="swap_person_missing")
         return next(iter(found)), to

@@ -116,7 +116,7 @@ def _job(tools: Tools, c: Claim, version: ModelVersion, restorer: Restorer) -> J
     if faces is None:
         faces = restorer.faces(decoded(tools, c).rgb)
     people = known_people(tools, c, restorer.pack.encoder_sha256)
-    pairs = pair_faces(faces, people, c)
+    pairs = pair_faces(faces, people, c, accept=version.manifest["verdict"]["accept"])
     good = c.options.get("good")
     skipped: dict[int, str] = {}
     for index, face in enumerate(faces):

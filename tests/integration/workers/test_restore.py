@@ -181,13 +181,12 @@ def assert_the_tree_is_the_same(shop: Shop, batch_id: str, truths: list[Truth], 
     assert len(list((tmp_path / "sheet_files").iterdir())) == 2 * page.count('class="pair"')
 
 
-@pytest.mark.slow
 def test_a_worn_face_of_a_known_person_is_restored_and_the_record_says_how(
     shop: Shop, library: dict[int, str], tmp_path: Path
 ) -> None:
-    source = small_faces(tmp_path / "worn", [KNOWN[0]], count=3, kind="half_body")
+    source = small_faces(tmp_path / "worn", [KNOWN[0]], count=3, kind="full_body", wear=5)
 
-    batch_id = shop.run(source)
+    batch_id = shop.run(source, everyone=f"p{KNOWN[0]}")
 
     outputs = [output for output in shop.rig.outputs(batch_id) if output.scores and output.scores["changed"]]
     assert outputs, [output.scores for output in shop.rig.outputs(batch_id)]
