@@ -111,18 +111,28 @@ def test_only_lifecycle_writes_the_state_of_items_stages_and_batches() -> None:
     assert writers == []
 
 
-def test_nothing_on_a_load_path_can_unpickle() -> None:
-    found = []
-    for room in ("orchestrator", "workers", "fpga_models"):
-        for path, tree in sources(room):
-            for node in ast.walk(tree):
-                if isinstance(node, ast.Call) and ast.unparse(node.func) in {
-                    "torch.load",
-                    "pickle.load",
-                    "pickle.loads",
-                }:
-                    found.append(f"{path.relative_to(ROOT)}:{node.lineno}")
-    assert found == []
+def test_nothing_but_the_converter_opens_a_pickle_and_it_takes_tensors_alone() -> None:
+    loaders = {"torch.load", "pickle.load", "pickle.loads"}
+    calls = [
+        (str(path.relative_to(ROOT)), node)
+        for room in ("orchestrator", "workers", "fpga_models")
+        for path, tree in sources(room)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in loaders
+    ]
+    assert [(where, ast.unparse(node.func)) for where, node in calls] == [("fpga_models/convert.py", "torch.load")]
+    assert all(ast.unparse(k.value) == "True" for _, node in calls for k in node.keywords if k.arg == "weights_only")
+    assert all("weights_only" in [k.arg for k in node.keywords] for _, node in calls)
+
+
+def test_no_room_imports_the_converter() -> None:
+    importers = [
+        str(path.relative_to(ROOT))
+        for room in ROOMS
+        for path, tree in sources(room)
+        if any(name.startswith("fpga_models.convert") for name in imports(tree))
+    ]
+    assert importers == []
 
 
 @pytest.mark.parametrize("module", ["orchestrator.cli.app", "workers.celery"])
