@@ -11,7 +11,7 @@ Image = NDArray[np.uint8]
 CELL = 160
 GAP = 4
 PAPER = 255
-QUALITY = 85  # of JPEG; PNG has none
+QUALITY = 85  # of JPEG
 
 
 def sheet(rows: Sequence[Sequence[Image]]) -> Image:
@@ -34,5 +34,6 @@ def _fit(picture: Image) -> Image:
 
 def write_picture(path: Path, picture: Image) -> None:
     """Write an RGB picture in the format of its suffix; raises OSError where the folder cannot be written."""
-    if not cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, QUALITY]):
+    quality = [cv2.IMWRITE_JPEG_QUALITY, QUALITY] if path.suffix in (".jpg", ".jpeg") else []
+    if not cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), quality):
         raise OSError(f"Cannot write a picture to {path}.")
