@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -112,6 +112,8 @@ class Look:
     refused: tuple[dict[str, str], ...]
     known_people: int
     cluster: bool
+    must_attest: bool
+    """Whether a submit will want to know on what ground unknown people may be restored."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the object that the command line and HTTP answers share."""
@@ -188,7 +190,8 @@ def look(ledger: Ledger, settings: Settings, *, source: str, options: RestoreOpt
     Raises:
         as `submit`.
     """
-    facts = _facts(ledger, owner, options)
+    # what a submit will ask for is said, not asked
+    facts = _facts(ledger, owner, replace(options, attested=options.attested or STATEMENT))
     count, size, skipped, refused = 0, 0, dict[str, int](), []
     with open_source(absolute(source), limits_of(settings)) as opened:
         for member in opened.members():
@@ -205,6 +208,7 @@ def look(ledger: Ledger, settings: Settings, *, source: str, options: RestoreOpt
         refused=tuple(refused),
         known_people=len(facts["identities"]),
         cluster=facts["cluster"],
+        must_attest=facts["cluster"] and not (options.attested or "").strip(),
     )
 
 

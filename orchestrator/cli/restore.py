@@ -297,6 +297,7 @@ def _print_look(found: Look, as_json: bool) -> None:
             "no photos": words(found.skipped),
             "refused": len(found.refused) or None,
             "known people": found.known_people,
+            "needed": "--attest TEXT, for unknown people" if found.must_attest else None,
             "unknown people": "found by their faces, restored by the best of them" if found.cluster else "stay",
         }
     )
