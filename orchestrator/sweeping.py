@@ -13,9 +13,9 @@ import threading
 import time
 from types import FrameType
 
-from orchestrator import dispatch, logs
+from orchestrator import dispatch, logs, webhooks
 from orchestrator.broker import Bell
-from orchestrator.errors import StoreUnavailableError, TransientError
+from orchestrator.errors import FpgaError, StoreUnavailableError, TransientError
 from orchestrator.ledger import sweeper
 from orchestrator.ledger.session import Ledger
 from orchestrator.settings import Settings, get_settings
@@ -36,9 +36,11 @@ class Sweeper:
         self._store = open_store(settings)
         self._bell = Bell(settings)
         self._tidied = 0.0
+        self._leads = False
 
     def run(self, stop: threading.Event) -> None:
         """Sweep every `sweep_seconds` until told to stop; what is away now is tried again at the next round."""
+        threading.Thread(target=self._tell, args=(stop,), name="webhooks", daemon=True).start()
         while not stop.is_set():
             try:
                 self.round()
@@ -47,10 +49,23 @@ class Sweeper:
             stop.wait(self._settings.sweep_seconds)
         self._ledger.dispose()
 
+    def _tell(self, stop: threading.Event) -> None:
+        """Deliver events to their receivers, in a thread of its own: they may be slow or dead."""
+        ledger = Ledger(self._settings.database_url)
+        while not stop.is_set():
+            try:
+                while self._leads and webhooks.deliver(ledger, self._settings):
+                    pass
+            except FpgaError as error:
+                log.warning("webhooks put off", extra={"error": error.code})
+            stop.wait(self._settings.sweep_seconds)
+        ledger.dispose()
+
     def round(self) -> bool:
         """Do one round if this process leads, and return whether it does."""
         lease = max(15.0, 5 * self._settings.sweep_seconds)
-        if not sweeper.lead(self._ledger, holder=self._holder, owner=self._settings.owner, seconds=lease):
+        self._leads = sweeper.lead(self._ledger, holder=self._holder, owner=self._settings.owner, seconds=lease)
+        if not self._leads:
             return False
         sweeper.sweep(self._ledger, self._settings)
         # the bell before everything that may wait for a store or a server

@@ -42,6 +42,8 @@ class Answer:
     body: dict[str, Any]
     status: int = 201
     location: str | None = None
+    unkept: tuple[str, ...] = ()
+    """Names in the body that are shown this once, and left out where the answer is kept for repeats."""
 
 
 def page(found: list[dict[str, Any]], after: list[Any] | None) -> dict[str, Any]:
@@ -117,7 +119,8 @@ def once(caller: Caller, request: Request, key: str | None, asked: bytes, make: 
     except FpgaError:
         answers.forget(caller.ledger, caller.owner, key)  # nothing was made: the next try may do better
         raise
-    answers.keep(caller.ledger, caller.owner, key, status=made.status, location=made.location, body=made.body)
+    kept_body = {name: value for name, value in made.body.items() if name not in made.unkept}
+    answers.keep(caller.ledger, caller.owner, key, status=made.status, location=made.location, body=kept_body)
     return _sent(made)
 
 

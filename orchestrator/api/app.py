@@ -15,13 +15,21 @@ from orchestrator.api import problems
 from orchestrator.api.context import Context
 from orchestrator.api.events import Feeds
 from orchestrator.api.limits import Limits, Rate
-from orchestrator.api.routes import batches, events, identities, items, models, operations
+from orchestrator.api.routes import batches, events, identities, items, models, operations, webhooks
 from orchestrator.ledger.session import Ledger
 from orchestrator.settings import Settings
 from orchestrator.storage import open_store
 
 TITLE, VERSION = "FPGA", "1"
-ROUTERS = (batches.router, items.router, events.router, identities.router, models.router, operations.router)
+ROUTERS = (
+    batches.router,
+    items.router,
+    events.router,
+    identities.router,
+    models.router,
+    webhooks.router,
+    operations.router,
+)
 HEADERS = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.orm import Session
 
-from orchestrator.ledger import outbox
+from orchestrator.ledger import outbox, webhooks
 from orchestrator.ledger.rows import Batch, Item, Stage
 from orchestrator.ledger.states import ENDED, LEASED, sources
 
@@ -77,6 +77,8 @@ def close_batch(session: Session, batch_id: str, moment: datetime) -> str | None
     if not move_batch(session, batch_id, ended, finished_at=moment):
         return None
     outbox.add(session, batch.owner, "batch.ended", batch_id, {"state": ended, "counts": counts}, moment)
+    told = {"batch_id": batch_id, "kind": batch.kind, "state": ended, "counts": counts}
+    webhooks.announce(session, batch.owner, "batch.ended", told, moment)
     return ended
 
 

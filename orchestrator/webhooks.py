@@ -1,0 +1,229 @@
+"""Webhooks: events of the ledger, signed as Standard Webhooks says, delivered at least once beside everything else.
+
+An event is written in the transaction that it tells of. A thread of the sweeper delivers, so that a dead receiver
+delays no job; each receiver has its own back-off, and one that is away does not hold up another. Where a name leads is
+looked up once, every address is checked, and the connection goes to the very address that was checked.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import ipaddress
+import json
+import logging
+import secrets
+import socket
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from orchestrator.errors import ConflictError, FpgaError, UsageError
+from orchestrator.ledger import webhooks
+from orchestrator.ledger.rows_api import Delivery, Webhook
+from orchestrator.ledger.session import Ledger, now
+from orchestrator.settings import Settings
+from orchestrator.vault import Vault
+
+log = logging.getLogger(__name__)
+EVENTS = ("batch.ended", "ping")
+SECRET_PREFIX = "whsec_"
+TIMEOUT = httpx.Timeout(10.0, connect=5.0)
+MOST = 20
+"""So many receivers one owner may have."""
+
+
+class ReceiverError(FpgaError):
+    """A receiver did not take an event."""
+
+    code = "receiver_failed"
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def add(ledger: Ledger, settings: Settings, vault: Vault, owner: str, *, url: str, events: list[str]) -> dict[str, Any]:
+    """Enter a receiver and return it with its secret, which is not shown again.
+
+    Raises:
+        UsageError: the address is not https, or leads to a private network; an event is not known.
+        ConflictError: the owner has too many receivers.
+    """
+    unknown = sorted(set(events) - set(EVENTS))
+    if unknown or not events:
+        raise UsageError(f"an event is {' or '.join(EVENTS)}; got {', '.join(unknown) or 'none'}", code="bad_event")
+    check_url(url, private=settings.webhook_private)
+    secret = SECRET_PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()
+    data_key = vault.new_key()
+    with ledger.read() as session:
+        if len(webhooks.listing(session, owner)) >= MOST:
+            raise ConflictError(f"an owner has at most {MOST} webhooks", code="too_many_webhooks")
+    row = webhooks.add(
+        ledger,
+        owner=owner,
+        url=url,
+        events=sorted(set(events)),
+        data_key=data_key,
+        secret=vault.seal(data_key, secret.encode()).decode(),
+    )
+    return {**as_object(row), "secret": secret}
+
+
+def check_url(url: str, *, private: bool) -> None:
+    """Check what an address says, before it is looked up.
+
+    Raises:
+        UsageError: it is no https address, holds a password or a fragment, or names a private network.
+    """
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise UsageError("a webhook's url cannot be read", code="url_invalid") from error
+    if parts.scheme not in (("https", "http") if private else ("https",)) or not host:
+        raise UsageError("a webhook's url begins with https://", code="url_invalid")
+    if parts.username or parts.password or parts.fragment or port == 0 or len(url) > 2000 or not url.isascii():
+        raise UsageError("a webhook's url is plain: no user, password or fragment", code="url_invalid")
+    if not private:
+        try:
+            check_address(ipaddress.ip_address(host))
+        except ValueError:
+            if host == "localhost" or host.endswith((".localhost", ".local", ".internal")):
+                raise UsageError(f"{host} is on a private network", code="address_private") from None
+
+
+def check_address(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
+    """Check that an address is a public one.
+
+    Raises:
+        UsageError: `address_private`.
+    """
+    if isinstance(address, ipaddress.IPv6Address):
+        inner = address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None)
+        if inner is not None:
+            check_address(inner)
+        elif address in NAT64:
+            check_address(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+    if not address.is_global or address.is_multicast:
+        raise UsageError(f"{address} is not a public address", code="address_private")
+
+
+NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+
+def resolve(host: str, port: int, *, private: bool) -> str:
+    """Look a name up once and return the address to connect to.
+
+    Raises:
+        ReceiverError: there is no such name.
+        UsageError: one of its addresses is private: then none is used.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise ReceiverError(f"{host} cannot be looked up") from error
+    addresses = [str(entry[4][0]).partition("%")[0] for entry in found]
+    if not private:
+        for address in addresses:
+            check_address(ipaddress.ip_address(address))
+    return addresses[0]
+
+
+def sign(secret: str, message_id: str, timestamp: int, body: bytes) -> str:
+    """Return the signature of the Standard Webhooks specification: HMAC-SHA256 over id, time and body."""
+    key = base64.b64decode(secret.removeprefix(SECRET_PREFIX))
+    said = f"{message_id}.{timestamp}.".encode() + body
+    return "v1," + base64.b64encode(hmac.new(key, said, hashlib.sha256).digest()).decode()
+
+
+def send(settings: Settings, receiver: Webhook, secret: str, delivery: Delivery, moment: datetime) -> int:
+    """Send one event and return the receiver's status.
+
+    Raises:
+        ReceiverError: it could not be reached, or answered with anything but 2xx; redirects are not followed.
+        UsageError: its address is private by now.
+    """
+    body = json.dumps(delivery.body, ensure_ascii=False, separators=(",", ":")).encode()
+    stamp = int(moment.timestamp())
+    check_url(receiver.url, private=settings.webhook_private)
+    url = httpx.URL(receiver.url)
+    port = url.port or (443 if url.scheme == "https" else 80)
+    address = resolve(url.host, port, private=settings.webhook_private)
+    headers = {
+        "Content-Type": "application/json",
+        "Host": url.netloc.decode("ascii"),
+        "User-Agent": "fpga-webhooks/1",
+        "webhook-id": delivery.id,
+        "webhook-timestamp": str(stamp),
+        "webhook-signature": sign(secret, delivery.id, stamp, body),
+    }
+    try:
+        # the certificate is checked for the name, the connection goes to the address
+        told = {"sni_hostname": url.host}
+        with (
+            httpx.Client(timeout=TIMEOUT, trust_env=False, follow_redirects=False) as http,
+            http.stream("POST", url.copy_with(host=address), content=body, headers=headers, extensions=told) as answer,
+        ):
+            status = answer.status_code
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        raise ReceiverError(f"{type(error).__name__} at {url.host}") from error
+    if not 200 <= status < 300:
+        raise ReceiverError(f"{url.host} answered {status}", status)
+    return status
+
+
+def deliver(ledger: Ledger, settings: Settings) -> int:
+    """Deliver what is due and return how many events were taken; a receiver that fails is let alone for this round."""
+    with ledger.read() as session:
+        due = webhooks.due(session, now(session))
+    taken = 0
+    failed: set[str] = set()
+    for delivery, receiver in due:
+        if receiver.id in failed:
+            continue
+        try:
+            secret = Vault.of(settings).open(receiver.data_key, receiver.secret.encode()).decode()
+            with ledger.read() as session:
+                moment = now(session)
+            status = send(settings, receiver, secret, delivery, moment)
+        except FpgaError as error:
+            failed.add(receiver.id)
+            log.warning("webhook postponed", extra={"delivery": delivery.id, "error": error.code})
+            status_seen = error.status if isinstance(error, ReceiverError) else None
+            webhooks.postpone(ledger, delivery, receiver.id, error.message, status_seen)
+        else:
+            webhooks.sent(ledger, delivery.id, status)
+            taken += 1
+    return taken
+
+
+def as_object(row: Webhook) -> dict[str, Any]:
+    """Return the JSON object of a receiver; its secret is not in it."""
+    return {
+        "id": row.id,
+        "object": "webhook",
+        "url": row.url,
+        "events": row.events,
+        "created_at": row.created_at.isoformat(),
+    }
+
+
+def delivery_object(row: Delivery) -> dict[str, Any]:
+    """Return the JSON object of an event on its way."""
+    return {
+        "id": row.id,
+        "object": "webhook.delivery",
+        "webhook_id": row.webhook_id,
+        "event": row.event,
+        "state": row.state,
+        "tries": row.tries,
+        "status": row.status,
+        "error": row.error,
+        "created_at": row.created_at.isoformat(),
+        "next_at": row.next_at.isoformat() if row.state == "due" else None,
+        "sent_at": row.sent_at.isoformat() if row.sent_at else None,
+    }
