@@ -23,7 +23,13 @@ FLOW = "generate_batch"
 WATCH = "watch"
 """Name of each flow's deployment without a schedule: it watches batches that were submitted by hand."""
 TAG = "fpga"
-FLOWS = {"generate": FLOW, "train": "retrain", "dataset": "build_dataset", "restore": "restore_archive"}
+FLOWS = {
+    "generate": FLOW,
+    "train": "retrain",
+    "evaluate": "evaluate",
+    "dataset": "build_dataset",
+    "restore": "restore_archive",
+}
 """Flow that watches a batch, by the batch's kind; each has one deployment called WATCH."""
 LATE = timedelta(hours=1)
 """A batch that ended so long ago gets no flow run any more: Prefect, back after a week, shall not start a thousand."""

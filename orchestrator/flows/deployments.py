@@ -37,6 +37,11 @@ FLOW_FACTS = {
         description="Watches a batch until it has ended, or makes one from a stored manifest.",
         parameter="manifest",
     ),
+    "evaluate": FlowFacts(
+        entrypoint="orchestrator.flows.evaluate.evaluate",
+        description="Watches a measurement of a model version, or asks for one from a recipe.",
+        parameter="recipe",
+    ),
     "retrain": FlowFacts(
         entrypoint="orchestrator.flows.retrain.retrain",
         description="Watches a training run from its data to the gate, or begins one from a recipe.",

@@ -45,7 +45,7 @@ def generate_batch(batch_id: str | None = None, manifest: dict[str, Any] | None 
         if manifest is None:
             raise UsageError("generate_batch needs batch_id or manifest, got neither")
         batch_id = _submit(ledger, settings, manifest)
-    batch, counts = _watch(ledger, batch_id)
+    batch, counts = watch_batch(ledger, batch_id)
     message = sentence(batch, counts)
     leave_artifact(ledger, batch, counts)
     if batch.state == "cancelled":
@@ -77,7 +77,7 @@ def _submit(ledger: Ledger, settings: Settings, manifest: dict[str, Any]) -> str
     return made.batch_id
 
 
-def _watch(ledger: Ledger, batch_id: str) -> tuple[Batch, dict[str, int]]:
+def watch_batch(ledger: Ledger, batch_id: str) -> tuple[Batch, dict[str, int]]:
     """Poll the ledger until the batch has ended; log a line whenever a tenth of it more is done."""
     log = get_run_logger()
     pause, shown = FIRST_LOOK_SECONDS, -1

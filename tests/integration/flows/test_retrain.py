@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from orchestrator import registry, training
+from orchestrator import evaluations, registry, training
 from orchestrator.errors import ConflictError, NotFoundError, UsageError
 from orchestrator.flows import training_schedules
 from orchestrator.ledger.rows import Batch
 from orchestrator.ledger.session import Ledger
 from orchestrator.prefect_api import PrefectApi
 from orchestrator.settings import Settings
-from tests.unit.orchestrator.trained import RULES, add_dataset, begin, finish, measure
+from tests.unit.orchestrator.trained import RULES, add_dataset, begin, end_evaluation, finish, measure
 
 
 def wait(until: Callable[[], object], what: str, seconds: float = 180.0) -> None:
@@ -58,6 +58,21 @@ def test_a_run_is_seen_step_by_step_to_the_gate(
     assert {one["name"].rpartition("-")[0] for one in tasks} >= {"snapshot", "train", "evaluate", "gate", "promote"}
     assert registry.champion(ledger, settings, "mini") == version
     assert len(registry.show_version(ledger, version)["decisions"]) == 1
+
+
+def test_a_measurement_is_watched_until_its_figures_are_there(
+    ledger: Ledger, settings: Settings, dataset: str, api: PrefectApi
+) -> None:
+    batch_id = evaluations.submit(ledger, owner="local", model="mini@champion", suites=["identity"], count=8)
+    wait(lambda: flow_run_of(ledger, batch_id), "the measurement knows its flow run")
+
+    measure(ledger, registry.champion(ledger, settings, "mini"), 0.7, batch_id)
+    end_evaluation(ledger, batch_id)
+
+    flow_run_id = flow_run_of(ledger, batch_id)
+    wait(lambda: ended(api, flow_run_id), "the flow has ended")
+    state = api.call("GET", f"flow_runs/{flow_run_id}")["state"]
+    assert (state["type"], state["message"]) == ("COMPLETED", "completed: identity measured")
 
 
 def test_a_schedule_keeps_a_recipe_and_each_of_its_runs_makes_one(

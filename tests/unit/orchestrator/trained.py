@@ -104,12 +104,12 @@ def finish(ledger: Ledger, run: RunSubmitted, sha256: str, mean: float) -> str:
         version_id = session.get_one(TrainingRun, run.run_id).model_version_id
     assert version_id is not None
     measure(ledger, version_id, mean, run.batch_id)
-    _end_evaluation(ledger, run.batch_id)
+    end_evaluation(ledger, run.batch_id)
     return version_id
 
 
-def _end_evaluation(ledger: Ledger, batch_id: str) -> None:
-    """Complete the evaluate stage of a run; what else is due in its queue is given back."""
+def end_evaluation(ledger: Ledger, batch_id: str) -> None:
+    """Complete the evaluate stage of a batch; what else is due in its queue is given back."""
     others: list[claims.Claim] = []
     while held := claims.claim(ledger, worker_id="wrk_t", queue="gpu.generate", limit=1, lease_seconds=60):
         if held[0].batch_id == batch_id:
