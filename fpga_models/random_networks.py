@@ -129,8 +129,8 @@ def random_pipeline(base: Base, *, dtype: torch.dtype, device: str = "cpu") -> P
     mini = preset_directory("mini")
     tokenizer = CLIPTokenizer.from_pretrained(mini / "tokenizer", local_files_only=True, model_max_length=77)
     second = None
-    if base.second_text:
-        encoder = _build(lambda: CLIPTextModelWithProjection(CLIPTextConfig(**base.second_text)), dtype, device)
+    if sizes := base.second_text:
+        encoder = _build(lambda: CLIPTextModelWithProjection(CLIPTextConfig(**sizes)), dtype, device)
         second = SecondEncoder(encoder, tokenizer)
     schedule = DDIMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1, set_alpha_to_one=False

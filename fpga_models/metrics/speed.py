@@ -33,6 +33,7 @@ from fpga_models.diir.edit import CropEdit, edit_crops
 from fpga_models.errors import ModelError
 from fpga_models.multi_id_attention import IdentityCondition
 from fpga_models.pipeline import PortraitPipeline
+from fpga_models.random_networks import BASES, random_pipeline
 from fpga_models.rep_controlnet import RepControlNet
 
 Work = Callable[[], object]
@@ -144,11 +145,12 @@ def pairs(pipeline: PortraitPipeline) -> list[Pair]:
 def _step(unet: UNet2DConditionModel, pipeline: PortraitPipeline, batch: int = 1) -> Work:
     """One forward of a stock UNet."""
     latents, text = _inputs(pipeline, batch)
+    more = _more(pipeline, batch)
     at = torch.full((batch,), 500, device=pipeline.device)
 
     @torch.inference_mode()
     def work() -> Tensor:
-        output: Tensor = unet(latents, at, encoder_hidden_states=text, return_dict=False)[0]
+        output: Tensor = unet(latents, at, encoder_hidden_states=text, return_dict=False, **more)[0]
         return output
 
     return work
@@ -157,6 +159,7 @@ def _step(unet: UNet2DConditionModel, pipeline: PortraitPipeline, batch: int = 1
 def _identities(pipeline: PortraitPipeline, count: int) -> Work:
     """One forward of the product's UNet with so many identities, their keys and values cached as in a run."""
     latents, text = _inputs(pipeline, 1)
+    more = _more(pipeline, 1)
     at = torch.full((1,), 500, device=pipeline.device)
     identity = _condition(pipeline, count) if count else None
 
@@ -168,6 +171,7 @@ def _identities(pipeline: PortraitPipeline, count: int) -> Work:
             encoder_hidden_states=text,
             cross_attention_kwargs={"identity": identity},
             return_dict=False,
+            **more,
         )[0]
         return output
 
@@ -208,13 +212,14 @@ def _image(pipeline: PortraitPipeline, side: int) -> Work:
     latents = torch.randn(2, pipeline.denoiser.unet.config.in_channels, cells, cells)
     latents = latents.to(pipeline.device, pipeline.dtype)
     _, text = _inputs(pipeline, 2)
+    more = _more(pipeline, 2)
     at = torch.full((2,), 500, device=pipeline.device)
     steps = int(pipeline.preset.defaults["steps"])
 
     @torch.inference_mode()
     def work() -> object:
         for _ in range(steps):
-            pipeline.denoiser.unet(latents, at, encoder_hidden_states=text, return_dict=False)
+            pipeline.denoiser.unet(latents, at, encoder_hidden_states=text, return_dict=False, **more)
         return pipeline.decode(latents[:1].float())
 
     return work
@@ -228,6 +233,15 @@ def _inputs(pipeline: PortraitPipeline, batch: int) -> tuple[Tensor, Tensor]:
     latents = torch.randn(batch, config.in_channels, cells, cells, generator=dice)
     text = torch.randn(batch, TOKENS, config.cross_attention_dim, generator=dice)
     return latents.to(pipeline.device, pipeline.dtype), text.to(pipeline.device, pipeline.dtype)
+
+
+def _more(pipeline: PortraitPipeline, batch: int) -> dict[str, Any]:
+    """What bases of the SDXL class read besides, as arguments of the UNet."""
+    if pipeline.second_encoder is None:
+        return {}
+    width = pipeline.second_encoder.encoder.config.projection_dim
+    pooled, sizes = (torch.zeros(batch, n, device=pipeline.device, dtype=pipeline.dtype) for n in (width, 6))
+    return {"added_cond_kwargs": {"text_embeds": pooled, "time_ids": sizes}}
 
 
 def share_of_floor(flops: float, seconds: float, peak: float) -> float:
@@ -280,9 +294,10 @@ def measure(pipeline: PortraitPipeline, *, rounds: int, only: Sequence[str] = ()
 def _step_facts(pipeline: PortraitPipeline, seconds: float) -> dict[str, float]:
     """What one plain step is: operations, and the share of the measured peak that they reach."""
     latents, text = _inputs(pipeline, 1)
+    more = _more(pipeline, 1)
     at = torch.full((1,), 500, device=pipeline.device)
     with FlopCounterMode(display=False) as counter:
-        pipeline.denoiser.unet(latents, at, encoder_hidden_states=text, return_dict=False)
+        pipeline.denoiser.unet(latents, at, encoder_hidden_states=text, return_dict=False, **more)
     flops, peak = float(counter.get_total_flops()), peak_rate(pipeline.device, pipeline.dtype)
     return {
         "gflop": round(flops / 1e9, 3),
@@ -304,10 +319,18 @@ def render(report: dict[str, Any]) -> Table:
     return table
 
 
+def _open(preset: Path | None, base: str | None, device: str) -> PortraitPipeline:
+    if preset:
+        return PortraitPipeline.from_pretrained(preset, device=device)
+    return random_pipeline(BASES[str(base)], dtype=torch.bfloat16, device=device)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; exit code 1 when the run is void."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset-dir", type=Path, required=True)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--preset-dir", type=Path)
+    source.add_argument("--random", choices=sorted(BASES), help="a published base at full size, with random weights")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
@@ -317,7 +340,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(options.threads)
     console = Console(stderr=True)
     try:
-        pipeline = PortraitPipeline.from_pretrained(options.preset_dir, device=options.device)
+        pipeline = _open(options.preset_dir, options.random, options.device)
         report = measure(pipeline, rounds=options.rounds, only=options.only, console=console)
     except ModelError as error:
         console.print(f"error: {error}", style="red")

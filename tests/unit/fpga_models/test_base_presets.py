@@ -14,6 +14,7 @@ from diffusers import DDIMScheduler, StableDiffusionXLPipeline, UNet2DConditionM
 from fpga_models import random_networks
 from fpga_models.errors import RequestError
 from fpga_models.id_adapter import IdAdapter
+from fpga_models.metrics import speed
 from fpga_models.pipeline import PersonSlot, PortraitPipeline, PortraitRequest
 from fpga_models.presets import preset_directory, read_preset
 from fpga_models.random_networks import BASES, generate_and_restore, modal_shapes_agree, narrow, random_pipeline
@@ -166,3 +167,9 @@ def test_sd15_at_full_size_draws_two_people_and_restores_both_faces_in_eight_gib
     found = generate_and_restore(pipeline, size=128, steps=1)
     assert found["picture"] == [128, 128, 3]
     assert found["restored"] == [[128, 128, 3]] * 2
+
+
+def test_every_comparison_of_the_bench_runs_on_this_base(pipeline: PortraitPipeline) -> None:
+    for compared in speed.pairs(pipeline):
+        compared.above()
+        compared.below()
