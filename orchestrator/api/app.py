@@ -15,7 +15,7 @@ from orchestrator.api import problems
 from orchestrator.api.context import Context
 from orchestrator.api.events import Feeds
 from orchestrator.api.limits import Limits, Rate
-from orchestrator.api.routes import batches, events, identities, items, models, operations, webhooks
+from orchestrator.api.routes import batches, events, identities, items, models, operations, pages, webhooks
 from orchestrator.ledger.session import Ledger
 from orchestrator.settings import Settings
 from orchestrator.storage import open_store
@@ -29,6 +29,7 @@ ROUTERS = (
     models.router,
     webhooks.router,
     operations.router,
+    pages.router,
 )
 HEADERS = {
     "x-content-type-options": "nosniff",

@@ -9,7 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from orchestrator.errors import FpgaError
 
@@ -107,8 +107,10 @@ def from_error(path: str, error: FpgaError) -> JSONResponse:
     return problem(path, status, error.code, detail, errors=errors, headers=headers)
 
 
-def _ours(request: Request, error: Exception) -> JSONResponse:
+def _ours(request: Request, error: Exception) -> Response:
     assert isinstance(error, FpgaError), error
+    if error.http_status == 401 and "text/html" in request.headers.get("accept", ""):
+        return RedirectResponse("/login", 303)  # people in a browser, not programs
     return from_error(request.url.path, error)
 
 

@@ -125,7 +125,7 @@ def list_(
     _check_words(state, (*BATCH_STATES, *batches.STATE_WORDS))
     with caller.ledger.read() as session:
         found = listings.batches(
-            session, caller.owner, states=state, kinds=kind, before=_moment(cursor), limit=limit + 1
+            session, caller.owner, states=state, kinds=kind, before=moment_of(cursor), limit=limit + 1
         )
         shown = lines(session, found[:limit])
     last = found[limit - 1] if len(found) > limit else None
@@ -329,7 +329,8 @@ def _jsonl(caller: Caller, batch_id: str, *, errors: bool) -> StreamingResponse:
     return StreamingResponse(written(), media_type="application/x-ndjson", headers=headers)
 
 
-def _moment(cursor: str | None) -> tuple[datetime, str] | None:
+def moment_of(cursor: str | None) -> tuple[datetime, str] | None:
+    """Return the place in a list of batches that a cursor tells."""
     found = place(cursor, str, str)
     if found is None:
         return None
