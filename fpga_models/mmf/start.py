@@ -65,6 +65,8 @@ def export_preset(trainee: Trainee, start: Path, out: Path, made: Mapping[str, A
         if component["file"] in CHANGED:
             component["sha256"] = weights.file_sha256(partial / component["file"])
     (partial / FILE).write_text(json.dumps(facts, indent=1) + "\n")
+    for path in partial.rglob("*.safetensors"):
+        path.chmod(0o644)  # safetensors makes files that only their owner can read
     manifest = weights.write_manifest(partial, made)
     shutil.rmtree(out, ignore_errors=True)
     partial.replace(out)
@@ -73,6 +75,7 @@ def export_preset(trainee: Trainee, start: Path, out: Path, made: Mapping[str, A
 
 def merged_unet(unet: UNet2DConditionModel, rep: RepControlNet | None) -> UNet2DConditionModel:
     """A stock UNet of its own with base and modal weights merged; the given one stays as it is."""
-    merged: UNet2DConditionModel = UNet2DConditionModel.from_config(unet.config)
+    config = {key: value for key, value in unet.config.items() if key != "_name_or_path"}
+    merged: UNet2DConditionModel = UNet2DConditionModel.from_config(config)
     merged.load_state_dict(rep.merged_state() if rep else unet.state_dict())
     return merged
