@@ -30,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (out / "faces").mkdir()
     for name in ("detector", "recogniser"):
         (out / "faces" / f"{name}.onnx").write_bytes(name.encode())
-    export(trainer.trainee, MiniVAE(), out, verdict={"accept": 0.5, "review": 0.3}, made={"note": "random"})
+    export(trainer.trainee, MiniVAE(), out, made={"note": "random"})
     return out
 
 
