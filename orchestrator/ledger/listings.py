@@ -106,7 +106,7 @@ def items(
     return session.scalars(_ordered(query, order, after).limit(limit)).all()
 
 
-def _ordered(query: Select[Item], order: str, after: tuple[float | None, int] | None) -> Select[Item]:
+def _ordered(query: Select[tuple[Item]], order: str, after: tuple[float | None, int] | None) -> Select[tuple[Item]]:
     if order == "position":
         query = query.order_by(Item.position)
         return query.where(Item.position > after[1]) if after else query

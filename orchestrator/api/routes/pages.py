@@ -107,7 +107,7 @@ def batch(
             limit=SHOWN + 1,
         )
         pictures = listings.outputs(session, found[:SHOWN])
-        facts = {"errors": batches.error_counts(session, row.id), "verdicts": batches.verdict_counts(session, row.id)}
+        errors, verdicts = batches.error_counts(session, row.id), batches.verdict_counts(session, row.id)
     last = found[SHOWN - 1] if len(found) > SHOWN else None
     asked = {"sort": sort, "verdict": verdict, "code": code}
     asked["cursor"] = page([], [last.similarity, last.position])["next"] if last else None
@@ -118,7 +118,8 @@ def batch(
         items=[(item, pictures[item.id][0] if item.id in pictures else None) for item in found[:SHOWN]],
         next=urlencode({name: value for name, value in asked.items() if value}) if last else None,
         live=f"/v1/batches/{row.id}/events?since=now" if row.finished_at is None else None,
-        **facts,
+        errors=errors,
+        verdicts=verdicts,
     )
 
 

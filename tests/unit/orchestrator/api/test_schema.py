@@ -1,0 +1,52 @@
+"""Requests made up from the whole document: nothing breaks the server."""
+
+from __future__ import annotations
+
+import collections
+
+import pytest
+import schemathesis
+from fastapi import FastAPI
+from hypothesis import HealthCheck, Phase, given, settings
+
+from orchestrator import keys
+from orchestrator.ledger.session import Ledger
+from tests.unit.orchestrator.played import AddPerson
+
+LONG = {"watch_batch", "watch_queue", "watch_item"}
+"""Streams do not end by themselves."""
+EXAMPLES = 25
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_no_request_made_from_the_document_breaks_the_server(app: FastAPI, ledger: Ledger, person: AddPerson) -> None:
+    person("ada", "generate")
+    secret, _ = keys.create(ledger, "local", name="test")
+    schema = schemathesis.openapi.from_asgi("/v1/openapi.json", app)
+    tried: collections.Counter[str] = collections.Counter()
+    broken: list[str] = []
+    for found in schema.get_all_operations():
+        operation = found.ok()
+        name = operation.definition.raw["operationId"]
+        if name in LONG:
+            continue
+
+        @settings(
+            max_examples=EXAMPLES,
+            deadline=None,
+            database=None,
+            phases=[Phase.explicit, Phase.generate],
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(case=operation.as_strategy())
+        def check(case: schemathesis.Case) -> None:
+            answer = case.call(headers={"Authorization": f"Bearer {secret}"})
+            tried[case.operation.definition.raw["operationId"]] += 1
+            if answer.status_code == 500:
+                broken.append(f"{case.method} {case.formatted_path} {case.query} {case.body!r:.200}")
+
+        check()
+    assert broken == []
+    assert len(tried) > 25
+    print(f"{sum(tried.values())} requests over {len(tried)} operations")  # noqa: T201 the figure for the report
