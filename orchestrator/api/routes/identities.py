@@ -14,7 +14,7 @@ from starlette.responses import Response
 from orchestrator import identities
 from orchestrator.api.answers import Answer, IdempotencyKey, Prefer, once, tagged, wait_seconds
 from orchestrator.api.context import Librarian
-from orchestrator.api.requests import PLAIN, Line, Strict
+from orchestrator.api.requests import Line, Strict
 from orchestrator.errors import InputError, NotFoundError, UsageError
 from orchestrator.identities import ConsentGiven, NewPerson, Picture
 from orchestrator.ledger import identities as people
@@ -59,9 +59,9 @@ def create(
     caller: Librarian,
     pictures: Annotated[list[UploadFile], File(max_length=identities.MAX_PICTURES)],
     handle: Annotated[str, Form(min_length=1, max_length=64)],
-    scopes: Annotated[list[str], Form(max_length=4)],
-    name: Annotated[str | None, Form(max_length=200, pattern=PLAIN)] = None,
-    granted_by: Annotated[str | None, Form(max_length=200, pattern=PLAIN)] = None,
+    scopes: Annotated[list[Line], Form(min_length=1, max_length=4)],
+    name: Annotated[Line | None, Form()] = None,
+    granted_by: Annotated[Line | None, Form()] = None,
     consent_text: Annotated[str | None, Form(max_length=100_000)] = None,
     expires_at: Annotated[AwareDatetime | None, Form()] = None,
     more: Annotated[bool, Form()] = False,
