@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from fpga_models.errors import DataError, DivergedError, PlanError
 from fpga_models.mmf import checkpoint
@@ -19,7 +19,7 @@ from fpga_models.mmf.train import Progress, train
 from fpga_models.pipeline import PortraitPipeline
 from fpga_models.presets import preset_directory
 from fpga_models.rep_controlnet import RepControlNet
-from fpga_models.weights import tensor_sha256, verify
+from fpga_models.weights import tensor_sha256, verify, write_manifest
 from tests.unit.fpga_models.training_folder import write_training_folder
 
 PLAN = TrainPlan(
@@ -33,6 +33,8 @@ PLAN = TrainPlan(
     validate_every=100,
     report_every=1,
 )
+
+QUICK = replace(PLAN, mmf=StagePlan(steps=2, rate=1e-3, warmup=1), clone=StagePlan(steps=0, rate=1))
 
 
 class Killed(BaseException):
@@ -53,6 +55,17 @@ UNET, ADAPTER = "unet/diffusion_pytorch_model.safetensors", "id_adapter.safetens
 def networks(preset: Path) -> dict[str, str]:
     """Hashes of the tensors alone: safetensors writes its header in any order."""
     return {name: tensor_sha256(preset / name) for name in (UNET, ADAPTER, "hint.safetensors")}
+
+
+@pytest.fixture(scope="module")
+def without_local(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The mini preset as if it had no local branch."""
+    start = tmp_path_factory.mktemp("bare") / "preset"
+    shutil.copytree(PLAN.start, start)
+    state = {k: v for k, v in load_file(start / ADAPTER).items() if not k.startswith("local.")}
+    save_file(state, start / ADAPTER)
+    write_manifest(start, {})
+    return str(start)
 
 
 @pytest.fixture(scope="module")
@@ -153,9 +166,8 @@ def test_data_of_another_width_is_refused(tmp_path: Path) -> None:
         train(PLAN, other, tmp_path / "out")
 
 
-def test_local_tokens_grow_are_trained_and_shipped(folder: Path, tmp_path: Path) -> None:
-    quick = replace(PLAN, local_tokens=4, mmf=StagePlan(steps=2, rate=1e-3, warmup=1), clone=StagePlan(steps=0, rate=1))
-    result = train(quick, folder, tmp_path)
+def test_local_tokens_grow_are_trained_and_shipped(folder: Path, without_local: str, tmp_path: Path) -> None:
+    result = train(replace(QUICK, start=without_local, local_tokens=4), folder, tmp_path)
     assert result.preset is not None
     local = PortraitPipeline.from_pretrained(result.preset).denoiser.id_adapter.local
     assert local is not None
@@ -165,11 +177,19 @@ def test_local_tokens_grow_are_trained_and_shipped(folder: Path, tmp_path: Path)
     )
 
 
-def test_local_tokens_without_crops_are_refused(folder: Path, tmp_path: Path) -> None:
+def test_local_tokens_without_crops_are_refused_but_a_branch_that_is_there_rests(
+    folder: Path, without_local: str, tmp_path: Path
+) -> None:
     bare = tmp_path / "data"
     shutil.copytree(folder, bare, ignore=shutil.ignore_patterns("crops"))
     with pytest.raises(DataError, match=r"crops\.npy was wanted"):
-        train(replace(PLAN, local_tokens=4), bare, tmp_path / "out")
+        train(replace(QUICK, start=without_local, local_tokens=4), bare, tmp_path / "out")
+    rested = train(QUICK, bare, tmp_path / "rested").preset
+    assert rested is not None
+    before, after = load_file(Path(PLAN.start) / ADAPTER), load_file(rested / ADAPTER)
+    name = "local.layers.1.to_v_ip.weight"
+    assert torch.equal(before[name], after[name])
+    assert not torch.equal(before["ip_adapter.1.to_v_ip.weight"], after["ip_adapter.1.to_v_ip.weight"])
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
