@@ -82,3 +82,18 @@ def _quoted(value: object) -> str:
     """Return a value as the line of settings has it: quoted where it would break the line."""
     text = str(value)
     return json.dumps(text, ensure_ascii=False) if any(mark in text for mark in ',:\n"') else text
+
+
+def encode_crop(crop: NDArray[np.uint8]) -> bytes:
+    """Return the PNG of an aligned face (112, 112, 3) uint8 RGB."""
+    out = io.BytesIO()
+    Image.fromarray(crop).save(out, "PNG")
+    return out.getvalue()
+
+
+def decode_crop(data: bytes | None) -> NDArray[np.uint8] | None:
+    """Return the aligned face that `encode_crop` wrote; None for none. Only for bytes that the vault vouches for."""
+    if data is None:
+        return None
+    with Image.open(io.BytesIO(data), formats=("PNG",)) as opened:
+        return np.asarray(opened.convert("RGB"))

@@ -42,7 +42,8 @@ Unseal = Callable[[str | None, bytes], bytes]
 class NewReference:
     """A reference picture whose face was found: box and landmarks in pixels.
 
-    `embedding` is (512,) float32 of unit length as bytes, sealed under `data_key` if there is one.
+    `embedding` is (512,) float32 of unit length as bytes, `crop` the aligned face as PNG; both are sealed under
+    `data_key` if there is one.
     """
 
     artifact_id: str
@@ -50,6 +51,7 @@ class NewReference:
     data_key: str | None
     picture_sha256: str
     embedding: bytes
+    crop: bytes | None
     face: dict[str, Any]
 
 
@@ -174,6 +176,24 @@ def embeddings(
     return {i: _unit(np.mean(found, axis=0)) for i, found in vectors.items() if found}
 
 
+def crops(session: Session, identity_ids: Sequence[str], *, unseal: Unseal) -> dict[str, bytes]:
+    """Return the aligned face of each identity's largest reference as PNG; those enrolled without one are left out.
+
+    Ask for people that `embeddings` answered for: consent is not asked here again.
+    """
+    query = select(Reference).where(Reference.identity_id.in_(identity_ids), Reference.crop.is_not(None))
+    best: dict[str, Reference] = {}
+    for row in session.scalars(query.order_by(Reference.created_at, Reference.id)):
+        if row.identity_id not in best or _side(row) > _side(best[row.identity_id]):
+            best[row.identity_id] = row
+    return {i: unseal(row.data_key, row.crop) for i, row in best.items() if row.crop is not None}
+
+
+def _side(row: Reference) -> float:
+    left, top, right, bottom = row.face["box"]
+    return float(min(right - left, bottom - top))
+
+
 def enrol(
     session: Session,
     owner: str,
@@ -211,6 +231,7 @@ def enrol(
                     data_key=new.data_key,
                     picture_sha256=new.picture_sha256,
                     embedding=new.embedding,
+                    crop=new.crop,
                     face=new.face,
                     created_at=moment,
                 )

@@ -257,6 +257,8 @@ class Reference(Row):
     picture_sha256: Mapped[str | None]
     """Of the picture before it was sealed: the same one is not added to a person twice."""
     embedding: Mapped[bytes] = mapped_column(LargeBinary)
+    crop: Mapped[bytes | None] = mapped_column(LargeBinary)
+    """The aligned face as PNG, sealed like the embedding: what local identity tokens are read from."""
     face: Mapped[dict[str, Any]]
     created_at: Mapped[datetime]
 

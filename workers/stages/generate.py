@@ -22,7 +22,7 @@ from orchestrator.ledger.rows import ModelVersion, Output
 from orchestrator.ledger.session import now
 from orchestrator.storage import content_key
 from workers.lease import Lease
-from workers.picture import encode_png
+from workers.picture import decode_crop, encode_png
 from workers.stages.base import Done, DrainedError, Ended, Tools, version_of
 
 Image = NDArray[np.uint8]
@@ -83,22 +83,25 @@ def _request(tools: Tools, c: Claim, version: ModelVersion) -> PortraitRequest:
     """Turn an item's parameters into what the networks take, with consent asked at this very moment."""
     p = c.params
     encoder = tools.engine.faces(version).encoder_sha256
+    people = [person["identity"] for person in p["people"]]
     with tools.ledger.read() as session:
         vectors = identities.embeddings(
             session,
             c.owner,
-            [person["identity"] for person in p["people"]],
+            people,
             scope="generate",
             encoder=encoder,
             moment=now(session),
             unseal=tools.vault.open,
         )
+        crops = identities.crops(session, people, unseal=tools.vault.open)
     return PortraitRequest(
         prompt=p["prompt"],
         negative_prompt=p.get("negative_prompt", ""),
         people=tuple(
             PersonSlot(
                 embedding=vectors[person["identity"]],
+                crop=decode_crop(crops.get(person["identity"])),
                 kps5=_points(person.get("kps5")),
                 skeleton=_points(person.get("skeleton")),
                 mask=None,

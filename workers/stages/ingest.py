@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from sqlalchemy.orm import Session
 
+from fpga_models.faces.alignment import align
 from orchestrator.errors import InputError
 from orchestrator.ledger import identities
 from orchestrator.ledger.claims import Claim, Next
@@ -16,6 +17,7 @@ from orchestrator.ledger.identities import NewReference
 from orchestrator.ledger.rows import ModelVersion
 from workers.decode import decode
 from workers.lease import Lease
+from workers.picture import encode_crop
 from workers.stages.base import Done, Ended, Tools, one_by_one, version_of
 
 LEAST_FACE_PX = 16
@@ -68,12 +70,14 @@ def _reference(tools: Tools, reference: dict[str, Any], number: int, version: Mo
             picture=number,
         )
     key, embedding = reference.get("data_key"), face.embedding.astype(np.float32).tobytes()
+    crop = encode_crop(align(image, face.kps5))
     return NewReference(
         artifact_id=reference["artifact_id"],
         data_key=key,
         picture_sha256=reference.get("picture_sha256", reference["sha256"]),
         encoder=pack.encoder_sha256,
         embedding=tools.vault.seal(key, embedding) if key else embedding,
+        crop=tools.vault.seal(key, crop) if key else crop,
         face={
             "box": np.round(face.box.astype(float), 1).tolist(),
             "kps5": np.round(face.kps5.astype(float), 1).tolist(),

@@ -16,6 +16,7 @@ from orchestrator.errors import ModelError, StageError
 from orchestrator.ledger import identities, photos
 from orchestrator.ledger.claims import Claim
 from orchestrator.ledger.session import now
+from workers.picture import decode_crop
 from workers.stages.base import Tools
 
 Floats = NDArray[np.float32]
@@ -29,11 +30,13 @@ class Person:
 
     Attributes:
         vector: (E,) unit-length embedding.
+        crop: (112, 112, 3) uint8 RGB aligned face of a reference, or None.
         identity: id in the library, or None.
         number: of a person known only by the faces of this archive, or None.
     """
 
     vector: Floats
+    crop: NDArray[np.uint8] | None = None
     identity: str | None = None
     number: int | None = None
 
@@ -63,8 +66,13 @@ def known_people(tools: Tools, c: Claim, encoder: str) -> list[Person]:
             moment=now(session),
             unseal=tools.vault.open,
         )
+        crops = identities.crops(session, list(vectors), unseal=tools.vault.open)
         found = photos.people(session, c.options.get("people_of") or c.batch_id) if c.options.get("cluster") else ()
-    people = [Person(vector=vectors[i], identity=i) for i in dict.fromkeys(wanted) if i in vectors]
+    people = [
+        Person(vector=vectors[i], crop=decode_crop(crops.get(i)), identity=i)
+        for i in dict.fromkeys(wanted)
+        if i in vectors
+    ]
     for row in found:
         if row.encoder != encoder:
             raise ModelError("the faces of this archive were compared by another recogniser", code="encoder_mismatch")

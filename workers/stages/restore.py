@@ -195,7 +195,7 @@ def _edit(
 
     return restorer.restore(
         decoded(tools, job.c).rgb,
-        [Reference(embedding=person.vector) for person in job.people],
+        [Reference(embedding=person.vector, crop=person.crop) for person in job.people],
         settings=job.settings,
         mapping=mapping,
         seed=seed,
@@ -263,10 +263,7 @@ def _inversion_key(tools: Tools, job: Job) -> str:
 
 
 def _key(tools: Tools, job: Job, mapping: Mapping[int, int], seed: int) -> str:
-    people = {
-        str(face): hashlib.sha256(job.people[who].vector.astype(np.float32).tobytes()).hexdigest()
-        for face, who in mapping.items()
-    }
+    people = {str(face): _digest(job.people[who]) for face, who in mapping.items()}
     who = {str(face): job.people[index].as_json() for face, index in job.pairs.items()}
     return cache.result_key(
         "restore",
@@ -276,3 +273,9 @@ def _key(tools: Tools, job: Job, mapping: Mapping[int, int], seed: int) -> str:
         input_sha256=job.found["pixels_sha256"],
         profile=tools.engine.profile(),
     )
+
+
+def _digest(person: Person) -> str:
+    """Name what the networks are told of a person."""
+    crop = b"" if person.crop is None else person.crop.tobytes()
+    return hashlib.sha256(person.vector.astype(np.float32).tobytes() + crop).hexdigest()

@@ -126,6 +126,7 @@ class Played:
                 encoder="e" * 64,
                 data_key=reference["data_key"],
                 picture_sha256=reference["picture_sha256"],
+                crop=None,
                 embedding=vault.seal(reference["data_key"], embedding.tobytes()),
                 face={"box": [4.0, 4.0, 28.0, 28.0], "score": 0.9},
             )
