@@ -138,9 +138,7 @@ class Rig:
         folder = ROOT / "examples" / "people"
         return self.add({h: [path.read_bytes() for path in sorted((folder / h).glob("*.png"))] for h in handles})
 
-    def add(
-        self, people: dict[str, list[bytes]], scopes: tuple[str, ...] = ("generate",)
-    ) -> list[identities.Enrolled]:
+    def add(self, people: dict[str, list[bytes]], scopes: tuple[str, ...] = ("generate",)) -> list[identities.Enrolled]:
         """Add people by their reference pictures to the library, through a worker."""
         new = [
             NewPerson(
