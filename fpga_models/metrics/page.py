@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
@@ -28,6 +29,8 @@ from fpga_models.metrics.plots import Bar
 from fpga_models.metrics.plots import bars as plot
 from fpga_models.metrics.sheet import write_picture
 from fpga_models.metrics.targets import compare
+
+SHEET_WIDTH = 900
 
 Figures = Mapping[str, Any]
 
@@ -180,7 +183,7 @@ def page(folder: Path) -> str:
     for part, title, svg in plots(reports):
         drawn.setdefault(part, []).append((title, svg))
     pictures = {
-        file.stem: base64.b64encode(file.read_bytes()).decode()
+        file.stem: base64.b64encode(_small(file)).decode()
         for file in sorted(folder.glob("*.jpg"))
         if file.stem in reports
     }
@@ -215,6 +218,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.html.write_text(page(options.out))
     sys.stderr.write(f"written: {options.html}\n")
     return 0
+
+
+def _small(file: Path) -> bytes:
+    """A sheet as the page shows it: at most 900 px wide, so that the page can be kept in the repository."""
+    picture = cv2.imdecode(np.frombuffer(file.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
+    assert picture is not None, "the page wrote this picture itself"
+    scale = min(1.0, SHEET_WIDTH / picture.shape[1])
+    smaller = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    return bytes(cv2.imencode(".jpg", smaller, [cv2.IMWRITE_JPEG_QUALITY, 72])[1])
 
 
 if __name__ == "__main__":
