@@ -1,0 +1,78 @@
+"""The archivist's evening as a user has it: `fpga up`, `fpga restore`, and a Prefect server that dies in between."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fpga_models.synthetic.archive import write_archive
+
+FPGA = Path(sys.executable).with_name("fpga")
+WITHOUT_TREE = {"results.jsonl", "errors.jsonl"}
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Iterator[Path]:
+    """A running stack, by its state directory."""
+    folder = tmp_path / "state"
+    environment = os.environ | {"FPGA_TORCH_THREADS": "1"}
+    with (tmp_path / "up.log").open("wb") as log:
+        up = subprocess.Popen(
+            [FPGA, "--state-dir", folder, "up"], env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        deadline = time.monotonic() + 120
+        while subprocess.run([FPGA, "--state-dir", folder, "doctor"], capture_output=True, check=False).returncode:
+            assert up.poll() is None, (tmp_path / "up.log").read_text()
+            assert time.monotonic() < deadline, "the stack was not well within two minutes"
+            time.sleep(1)
+        yield folder
+    finally:
+        up.send_signal(signal.SIGINT)
+        try:
+            up.wait(60)
+        except subprocess.TimeoutExpired:
+            os.killpg(up.pid, signal.SIGKILL)
+
+
+def prefect_servers(state: Path) -> list[int]:
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            ours = f"FPGA_STATE_DIR={state}".encode() in (entry / "environ").read_bytes().split(b"\0")
+            if ours and b"prefect\0server\0start" in (entry / "cmdline").read_bytes():
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_an_archive_comes_back_though_prefect_dies_and_says_what_could_not_be_done(state: Path, tmp_path: Path) -> None:
+    truths = write_archive(tmp_path / "album.zip", count=24, seed=9, damaged=0.25)
+    wanted = {truth.path for truth in truths if truth.expected == "photo"}
+    broken = {truth.path: truth.expected for truth in truths if truth.expected not in ("photo", "skipped")}
+    command = [FPGA, "--state-dir", state, "restore", tmp_path / "album.zip", "--out", tmp_path / "out"]
+    with (tmp_path / "restore.out").open("wb") as out, (tmp_path / "restore.err").open("wb") as err:
+        restoring = subprocess.Popen([*command, "--attest", "drawn people"], stdout=out, stderr=err)
+    time.sleep(3)
+    killed = prefect_servers(state)
+    for pid in killed:
+        os.kill(pid, signal.SIGKILL)
+
+    assert restoring.wait(800) == 2, (tmp_path / "restore.err").read_text()
+    assert killed, "there was a Prefect server to kill"
+    files = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert files - WITHOUT_TREE == wanted
+    lines = [json.loads(line) for line in (tmp_path / "out" / "errors.jsonl").read_text().splitlines()]
+    assert {line["custom_id"]: line["error"]["code"] for line in lines} == broken
+    assert all(line["error"]["message"] and line["error"]["stage"] for line in lines)
