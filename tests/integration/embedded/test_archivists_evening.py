@@ -61,7 +61,15 @@ def test_an_archive_comes_back_though_prefect_dies_and_says_what_could_not_be_do
     truths = write_archive(tmp_path / "album.zip", count=24, seed=9, damaged=0.25)
     wanted = {truth.path for truth in truths if truth.expected == "photo"}
     broken = {truth.path: truth.expected for truth in truths if truth.expected not in ("photo", "skipped")}
-    command = [FPGA, "--state-dir", state, "restore", tmp_path / "album.zip", "--out", tmp_path / "out"]
+    command: list[str | Path] = [
+        FPGA,
+        "--state-dir",
+        state,
+        "restore",
+        tmp_path / "album.zip",
+        "--out",
+        tmp_path / "out",
+    ]
     with (tmp_path / "restore.out").open("wb") as out, (tmp_path / "restore.err").open("wb") as err:
         restoring = subprocess.Popen([*command, "--attest", "drawn people"], stdout=out, stderr=err)
     time.sleep(3)
