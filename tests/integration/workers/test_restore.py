@@ -10,6 +10,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import boto3
 import numpy as np
 import pytest
 from PIL import Image
@@ -35,6 +36,7 @@ from workers.process import Process
 
 KNOWN = list(PEOPLE)[:6]
 VERDICTS = {"accepted", "needs_review", "rejected", "unchanged"}
+AWS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_DEFAULT_REGION": "us-east-1"}
 GENTLE = 1.0
 """Half the steps, no guidance: for tests that ask what is done with a result, not how good it is."""
 LOSSLESS = ("image/png", "image/tiff", "image/bmp")
@@ -119,7 +121,7 @@ def small_faces(folder: Path, people: list[int], *, count: int = 1, kind: str = 
 
 
 def test_an_archive_comes_back_with_its_good_photos_judged_and_its_bad_ones_typed(
-    shop: Shop, library: dict[int, str], tmp_path: Path
+    shop: Shop, library: dict[int, str], tmp_path: Path, moto_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     truths = write_archive(tmp_path / "album.zip", count=10, seed=4, damaged=0.4)
 
@@ -129,6 +131,9 @@ def test_an_archive_comes_back_with_its_good_photos_judged_and_its_bad_ones_type
     assert_every_photo_ended_as_it_should(shop.rig, batch_id, truths)
     assert_nothing_is_there_twice_and_nothing_is_left_over(shop.rig, batch_id)
     assert_the_tree_is_the_same(shop, batch_id, truths, tmp_path)
+    for name, value in {**AWS, "AWS_ENDPOINT_URL_S3": moto_url}.items():
+        monkeypatch.setenv(name, value)
+    assert_a_bucket_gets_the_same_tree(shop, batch_id, tmp_path / "out")
 
 
 def assert_every_photo_ended_as_it_should(rig: Rig, batch_id: str, truths: list[Truth]) -> None:
@@ -158,6 +163,18 @@ def assert_nothing_is_there_twice_and_nothing_is_left_over(rig: Rig, batch_id: s
             assert output.scores is not None
             if artifact.media_type in LOSSLESS:
                 assert output.scores["outside"]["max"] == 0
+
+
+def assert_a_bucket_gets_the_same_tree(shop: Shop, batch_id: str, folder: Path) -> None:
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="restored")
+    for _ in range(2):  # the second finds everything there
+        Delivery(shop.rig.ledger, shop.rig.store, OWNER, batch_id, "s3://restored/autumn").finish()
+    found = {
+        entry["Key"].removeprefix("autumn/"): client.get_object(Bucket="restored", Key=entry["Key"])["Body"].read()
+        for entry in client.list_objects_v2(Bucket="restored")["Contents"]
+    }
+    assert found == {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
 
 
 def assert_the_tree_is_the_same(shop: Shop, batch_id: str, truths: list[Truth], tmp_path: Path) -> None:
