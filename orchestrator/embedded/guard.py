@@ -19,6 +19,8 @@ from pathlib import Path
 from types import FrameType
 
 PR_SET_CHILD_SUBREAPER = 36
+LOOK_SECONDS = 0.05
+"""A signal that arrives just before a blocking wait would be handled only after it, so there is none."""
 
 
 def main() -> None:
@@ -27,6 +29,7 @@ def main() -> None:
     # orphaned grandchildren become ours, so that they can be found and killed whatever session they moved to
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to hear
+    signal.signal(signal.SIGQUIT, lambda _number, _frame: _end(1))
     child = subprocess.Popen(command, start_new_session=True)
 
     def pass_on(_number: int, _frame: FrameType | None) -> None:
@@ -34,7 +37,6 @@ def main() -> None:
             os.kill(child.pid, signal.SIGTERM)
 
     signal.signal(signal.SIGTERM, pass_on)
-    signal.signal(signal.SIGQUIT, lambda _number, _frame: _end(1))
     threading.Thread(target=_watch, args=(pipe,), daemon=True).start()
     _end(_wait_for(child.pid))
 
@@ -49,10 +51,12 @@ def _wait_for(pid: int) -> int:
     """Reap whatever ends until the command itself does; return its code, 128 + signal if it was killed."""
     while True:
         try:
-            ended, status = os.waitpid(-1, 0)
+            ended, status = os.waitpid(-1, os.WNOHANG)
         except ChildProcessError:
             threading.Event().wait()  # another thread is ending everything, this process included
-        if ended == pid:
+        if not ended:
+            time.sleep(LOOK_SECONDS)
+        elif ended == pid:
             code = os.waitstatus_to_exitcode(status)
             return code if code >= 0 else 128 - code
 
