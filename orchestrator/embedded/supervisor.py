@@ -102,8 +102,7 @@ class Supervisor:
                 child.process.wait(max(0.0, began + grace[name] - time.monotonic()))
             except subprocess.TimeoutExpired:
                 orderly = orderly and not grace[name]
-                _signal(child, signal.SIGQUIT)
-                child.process.wait()
+                _end(child.process)
         return orderly
 
     def kill(self) -> None:
@@ -149,6 +148,18 @@ def _signal(child: _Child, number: signal.Signals) -> None:
     if child.process is not None:
         with contextlib.suppress(ProcessLookupError):
             child.process.send_signal(number)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kill a guard with all below it; asked again, since one that is only starting may yet ignore the signal.
+
+    A shell starts its background jobs with SIGQUIT ignored, and that is inherited until the guard sets its own handler.
+    """
+    while True:
+        process.send_signal(signal.SIGQUIT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(0.5)
+            return
 
 
 def _last_line(path: Path) -> str:

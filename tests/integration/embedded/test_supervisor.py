@@ -150,3 +150,17 @@ time.sleep(600)
     process.kill()
     process.wait()
     wait(lambda: not marked(mark), "all of them are gone", 3)
+
+
+def test_a_child_that_was_only_just_started_is_ended_though_a_shell_ignores_the_signal(
+    supervisor: Supervisor, mark: str
+) -> None:
+    former = signal.signal(signal.SIGQUIT, signal.SIG_IGN)  # as a shell does for its background jobs
+    try:
+        supervisor.add(program(SLEEPS, mark))
+        began = time.monotonic()
+        supervisor.kill()
+    finally:
+        signal.signal(signal.SIGQUIT, former)
+    assert time.monotonic() - began < 10
+    assert marked(mark) == []
