@@ -2,8 +2,9 @@
 
     python -m fpga_models.mini --data var/mini --out fpga_models/weights/mini
 
-About five hours on two cores. A step whose product exists is skipped, and the long ones continue from their own
-checkpoints, so a stopped run is simply started again. Delete a product to make it anew.
+About five hours on two cores, by the sum of its steps; it was never yet run in one go. A step whose product exists is
+skipped, and the long ones continue from their own checkpoints, so a stopped run is simply started again. Delete a
+product to make it anew.
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ class TarSink(Sink):
         out.parent.mkdir(parents=True, exist_ok=True)
         self._file: IO[bytes] = out.open("wb")
         self._packed = gzip.GzipFile("", "wb", 1, self._file, MOMENT) if out.suffix in (".gz", ".tgz") else None
-        self._tar = tarfile.open(fileobj=self._packed or self._file, mode="w", format=tarfile.PAX_FORMAT)  # noqa: SIM115
+        self._tar = tarfile.open(fileobj=self._packed or self._file, mode="w", format=tarfile.PAX_FORMAT)  # noqa: SIM115 closed with the sink
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self._tar.close()

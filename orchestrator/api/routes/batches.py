@@ -117,7 +117,7 @@ def dry_run(request: Request, caller: Reader, body: Raw, options: Annotated[Batc
 def list_(
     caller: Reader,
     state: Words = [],  # noqa: B006 fastapi copies it
-    kind: Words = [],  # noqa: B006
+    kind: Words = [],  # noqa: B006 fastapi copies it
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> dict[str, Any]:
@@ -150,9 +150,9 @@ def look(caller: Reader, batch_id: str) -> dict[str, Any]:
 def items(
     caller: Reader,
     batch_id: str,
-    state: Words = [],  # noqa: B006
-    verdict: Words = [],  # noqa: B006
-    code: Words = [],  # noqa: B006
+    state: Words = [],  # noqa: B006 fastapi copies it
+    verdict: Words = [],  # noqa: B006 fastapi copies it
+    code: Words = [],  # noqa: B006 fastapi copies it
     sort: Literal["position", "similarity", "-similarity"] = "position",
     limit: Limit = 50,
     cursor: Cursor = None,
