@@ -8,14 +8,15 @@ from __future__ import annotations
 import logging
 from datetime import datetime, timedelta
 
-from orchestrator import datasets, evaluations, mlflow_export, retraining
 from orchestrator.broker import Bell
 from orchestrator.errors import FpgaError, TransientError
+from orchestrator.idzoom import datasets
 from orchestrator.ledger import batches, hints, outbox, photos, training
 from orchestrator.ledger.rows import Batch, Outbox
 from orchestrator.ledger.session import Ledger, now, retrying
 from orchestrator.ledger.states import BATCH_ENDED
 from orchestrator.prefect_api import connect, locate
+from orchestrator.retrain import evaluations, mlflow_export, retraining
 from orchestrator.settings import Settings
 
 log = logging.getLogger(__name__)

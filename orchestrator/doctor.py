@@ -20,11 +20,11 @@ from kombu.exceptions import OperationalError
 from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from orchestrator import registry
 from orchestrator.broker import celery_config
 from orchestrator.errors import FpgaError, NotFoundError
 from orchestrator.ledger import audit, health, models, schema, workers
 from orchestrator.ledger.session import Ledger, now
+from orchestrator.models import registry
 from orchestrator.planning.presets import preset_names
 from orchestrator.prefect_api import connect, locate
 from orchestrator.running import find_running, open_state_dir

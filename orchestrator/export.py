@@ -7,12 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from orchestrator.delivery import Delivery
 from orchestrator.errors import UsageError
 from orchestrator.ledger import batches, identities, models, photos, rows
 from orchestrator.ledger.rows import Artifact, Batch, ModelVersion
 from orchestrator.ledger.session import Ledger, now
-from orchestrator.photo_sheet import write_photo_sheet
+from orchestrator.photos.delivery import Delivery
+from orchestrator.photos.sheet import write_photo_sheet
 from orchestrator.planning.naming import DEFAULT_TEMPLATE, NameFacts
 from orchestrator.results import errors_lines, results_lines
 from orchestrator.storage import ByteStore

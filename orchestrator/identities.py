@@ -16,13 +16,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from orchestrator import registry
 from orchestrator.errors import ConflictError, InputError, StoreUnavailableError, UsageError
 from orchestrator.ledger import artifacts, audit, batches, identities, sweeper
 from orchestrator.ledger.batches import NewBatch, NewItem
 from orchestrator.ledger.rows import Artifact, Consent, Identity, Reference
 from orchestrator.ledger.session import Ledger, now
 from orchestrator.ledger.states import ENDED
+from orchestrator.models import registry
 from orchestrator.pictures import check_picture
 from orchestrator.planning.rows import NAME
 from orchestrator.settings import Settings

@@ -18,17 +18,18 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from orchestrator import candidate, registry
 from orchestrator.errors import ConflictError, ConsentError, ManifestError, UsageError
 from orchestrator.ledger import batches, history, identities, workers
 from orchestrator.ledger.batches import NewBatch, NewItem
 from orchestrator.ledger.claims import LANES, QUEUES
 from orchestrator.ledger.session import Ledger, now
+from orchestrator.models import registry
 from orchestrator.planning.estimate import Eta, StageLoad, estimate
 from orchestrator.planning.manifest import Format, read_manifest
 from orchestrator.planning.plan import BatchDefaults, IdentityFacts, Plan, PlannedItem, plan
 from orchestrator.planning.presets import load_preset
 from orchestrator.planning.rows import RowError
+from orchestrator.retrain import candidate
 from orchestrator.settings import Settings
 
 STAGES = ("generate", "score")

@@ -29,13 +29,15 @@ from sqlalchemy import select
 
 from fpga_models.synthetic import reference_crop
 from fpga_models.synthetic.archive import PEOPLE, Truth, write_archive
-from orchestrator import feeding, identities, registry, restore
+from orchestrator import identities
 from orchestrator.identities import ConsentGiven, NewPerson, Picture
 from orchestrator.ledger import batches, schema, workers
 from orchestrator.ledger.rows import Artifact, Attempt, Batch, Item, Output, Stage
 from orchestrator.ledger.session import Ledger, now
 from orchestrator.ledger.states import BATCH_ENDED
-from orchestrator.restore import RestoreOptions
+from orchestrator.models import registry
+from orchestrator.photos import feeding, restore
+from orchestrator.photos.restore import RestoreOptions
 from orchestrator.settings import Settings, load_settings
 from orchestrator.storage import open_store
 

@@ -213,7 +213,7 @@ def compare(
     html: Annotated[Path, typer.Option(metavar="FILE", help="Write both sides to this new HTML file.")],
 ) -> None:
     """Show what champion and candidate made of the same items, side by side."""
-    from orchestrator import candidate
+    from orchestrator.retrain import candidate
     from orchestrator.web.side_by_side import write_side_by_side
 
     with services() as s:

@@ -22,7 +22,7 @@ from orchestrator.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from orchestrator.datasets import Build, Progress
+    from orchestrator.idzoom.datasets import Build, Progress
 
 app = typer.Typer(name="dataset", help="Data sets for training: build, show, compare, export.", no_args_is_help=True)
 Wanted = Annotated[str, typer.Argument(help="Id of a version, NAME for its newest, or NAME@NUMBER.")]
@@ -57,7 +57,7 @@ def build(
     as_json: JsonOption = False,
 ) -> None:
     """Build a version; the same build again answers at once, a similar one does only what is new."""
-    from orchestrator import datasets
+    from orchestrator.idzoom import datasets
 
     with services() as s:
         request = datasets.BuildRequest(
@@ -105,7 +105,7 @@ def _wait(s: Services, begun: Build, *, as_json: bool) -> None:
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
 
-    from orchestrator import dataset_views, datasets
+    from orchestrator.idzoom import datasets, views
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Bars(*columns, console=screen()) as bars:
@@ -115,7 +115,7 @@ def _wait(s: Services, begun: Build, *, as_json: bool) -> None:
             bars.update(task, description=found.phase, completed=found.done, total=max(found.total, 1))
 
         version_id = datasets.wait(s.ledger, s.owner, begun.batch_id, tick=tick)
-    version = dataset_views.show(s.ledger, s.owner, version_id)
+    version = views.show(s.ledger, s.owner, version_id)
     if as_json:
         print_json({**version, "reused_chunks": begun.reused, "chunks": begun.chunks})
         return
@@ -128,10 +128,10 @@ def list_(
     name: Annotated[str | None, typer.Argument(help="Only versions of this name.")] = None, as_json: JsonOption = False
 ) -> None:
     """List the versions, newest first within a name."""
-    from orchestrator import dataset_views
+    from orchestrator.idzoom import views
 
     with services() as s:
-        versions = dataset_views.list_versions(s.ledger, s.owner, name)
+        versions = views.list_versions(s.ledger, s.owner, name)
     if as_json:
         print_json(versions)
         return
@@ -157,10 +157,10 @@ def list_(
 @app.command()
 def show(wanted: Wanted, as_json: JsonOption = False) -> None:
     """Show a version: counts by side and face size, what was left out and why, who of the library is in it."""
-    from orchestrator import dataset_views
+    from orchestrator.idzoom import views
 
     with services() as s:
-        version = dataset_views.show(s.ledger, s.owner, wanted)
+        version = views.show(s.ledger, s.owner, wanted)
     if as_json:
         print_json(version)
     else:
@@ -205,10 +205,10 @@ def diff(
     as_json: JsonOption = False,
 ) -> None:
     """Say what the second version has that the first has not, and the other way round."""
-    from orchestrator import dataset_views
+    from orchestrator.idzoom import views
 
     with services() as s:
-        found = dataset_views.diff(s.ledger, s.store, s.owner, one, other)
+        found = views.diff(s.ledger, s.store, s.owner, one, other)
     if as_json:
         print_json(found)
         return
@@ -230,7 +230,7 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Write WebDataset shards of each side, the parquet index, and version.json."""
-    from orchestrator.dataset_export import export as write
+    from orchestrator.idzoom.export import export as write
 
     with services() as s, screen().status("writing") as status:
         version = write(
@@ -253,10 +253,10 @@ def register(
     preset: Annotated[Literal["mini"], typer.Argument(help="A shipped preset.")] = "mini", as_json: JsonOption = False
 ) -> None:
     """Enter the data set that a shipped preset was trained on: a recipe of the renderer, nothing is stored."""
-    from orchestrator import dataset_views, datasets
+    from orchestrator.idzoom import datasets, views
 
     with services() as s:
-        version = dataset_views.show(s.ledger, s.owner, datasets.ensure_mini(s.ledger, s.settings, s.owner))
+        version = views.show(s.ledger, s.owner, datasets.ensure_mini(s.ledger, s.settings, s.owner))
     if as_json:
         print_json(version)
     else:

@@ -23,9 +23,9 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Queue a measurement of a version; a worker makes it and the figures are kept."""
-    from orchestrator import evaluations
     from orchestrator.cli.watch import follow
     from orchestrator.ledger import evaluations as rows
+    from orchestrator.retrain import evaluations
 
     with services() as s:
         batch_id = evaluations.submit(
@@ -58,7 +58,7 @@ def list_(
     as_json: JsonOption = False,
 ) -> None:
     """List the measurements that were kept, newest first."""
-    from orchestrator import evaluations
+    from orchestrator.retrain import evaluations
 
     with services() as s:
         found = evaluations.list_evaluations(s.ledger, model, limit=limit)
@@ -89,7 +89,7 @@ def compare(
     as_json: JsonOption = False,
 ) -> None:
     """Put versions side by side on the newest measurement made of all of them alike."""
-    from orchestrator import evaluations
+    from orchestrator.retrain import evaluations
     from orchestrator.web.comparison import write_comparison
 
     with services() as s:

@@ -21,7 +21,7 @@ LONG = ("files", "history", "made", "object", "evaluations", "decisions")
 @app.command("list")
 def list_(as_json: JsonOption = False) -> None:
     """List the versions, newest first; weights installed here are registered first."""
-    from orchestrator import registry
+    from orchestrator.models import registry
 
     with services() as s:
         _register_installed(s)
@@ -54,9 +54,9 @@ def pull(
     as_json: JsonOption = False,
 ) -> None:
     """Fetch a published preset, check it and register it; a cut download goes on where it was."""
-    from orchestrator import pull as pulling
-    from orchestrator import registry
     from orchestrator.errors import UsageError
+    from orchestrator.models import pull as pulling
+    from orchestrator.models import registry
 
     catalog = pulling.read_catalog(preset)
     say(f"{preset}: {catalog.title}")
@@ -98,7 +98,7 @@ def _bars() -> Iterator[Callable[[str, int, int], None]]:
 @app.command()
 def show(wanted: Wanted, as_json: JsonOption = False) -> None:
     """Show a version with its files, the gate's decisions and the history of its aliases."""
-    from orchestrator import registry
+    from orchestrator.models import registry
 
     with services() as s:
         version = registry.show_version(s.ledger, wanted)
@@ -123,7 +123,7 @@ def diff(
     as_json: JsonOption = False,
 ) -> None:
     """Show in what two versions differ: facts, configuration, tensors."""
-    from orchestrator import lineage as origins
+    from orchestrator.models import lineage as origins
 
     with services() as s:
         found = origins.diff(s.ledger, left, right)
@@ -137,7 +137,7 @@ def diff(
 @app.command()
 def lineage(wanted: Wanted, as_json: JsonOption = False) -> None:
     """Show how a version came to be: data set, code, command and configuration, then its parent's, and so on."""
-    from orchestrator import lineage as origins
+    from orchestrator.models import lineage as origins
 
     with services() as s:
         _register_installed(s)
@@ -159,7 +159,7 @@ def history(
     as_json: JsonOption = False,
 ) -> None:
     """Show every move of an alias, oldest first."""
-    from orchestrator import registry
+    from orchestrator.models import registry
 
     with services() as s:
         moves = registry.alias_history(s.ledger, preset, alias)
@@ -178,7 +178,7 @@ def promote(
     as_json: JsonOption = False,
 ) -> None:
     """Make an alias mean this version; new and open batches of the preset go on with the champion."""
-    from orchestrator import registry
+    from orchestrator.models import registry
 
     with services() as s:
         version = registry.promote(s.ledger, s.settings, wanted, alias=alias, reason=reason, override=override)
@@ -193,7 +193,7 @@ def rollback(
     as_json: JsonOption = False,
 ) -> None:
     """Make an alias mean again what it meant before; a second rollback goes one further back."""
-    from orchestrator import registry
+    from orchestrator.models import registry
 
     with services() as s:
         version = registry.rollback(s.ledger, s.settings, preset, alias=alias, reason=reason)
@@ -203,7 +203,7 @@ def rollback(
 @app.command("taint-report")
 def taint_report(as_json: JsonOption = False) -> None:
     """Show which data sets and versions hold a person who withdrew, and what must be retrained; live ones first."""
-    from orchestrator import lineage as origins
+    from orchestrator.models import lineage as origins
 
     with services() as s:
         found = origins.taint_report(s.ledger)
@@ -226,7 +226,7 @@ def taint_report(as_json: JsonOption = False) -> None:
 
 
 def _register_installed(s: Services) -> None:
-    from orchestrator import shipped
+    from orchestrator.models import shipped
     from orchestrator.planning.presets import preset_names
 
     for name in preset_names(s.settings.models_dir):

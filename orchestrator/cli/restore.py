@@ -22,8 +22,8 @@ from orchestrator.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from orchestrator.feeding import Fed
-    from orchestrator.restore import Look, RestoreOptions
+    from orchestrator.photos.feeding import Fed
+    from orchestrator.photos.restore import Look, RestoreOptions
 
 SourceArgument = Annotated[
     str, typer.Argument(metavar="SOURCE", help="Folder, pattern, zip, tar, one photo, or s3://bucket/prefix.")
@@ -77,7 +77,7 @@ def restore(
     as_json: JsonOption = False,
 ) -> None:
     """Repair the faces of a photo archive; everything else stays as it is."""
-    from orchestrator.restore import RestoreOptions
+    from orchestrator.photos.restore import RestoreOptions
 
     options = RestoreOptions(
         fidelity=fidelity,
@@ -123,8 +123,8 @@ def swap(
     """Put people of the library into photos, by a map or by pairs; all of them must allow `swap`."""
     from orchestrator.cli.batch import manifest_format
     from orchestrator.cli.common import read_input
+    from orchestrator.photos.restore import RestoreOptions
     from orchestrator.planning.swaps import read_map
-    from orchestrator.restore import RestoreOptions
 
     rules = read_map(read_input(map_), manifest_format(map_, None)) if map_ else []
     options = RestoreOptions(
@@ -154,8 +154,8 @@ def redo(
     as_json: JsonOption = False,
 ) -> None:
     """Make one photo again with another setting; its faces and inversions are used again."""
-    from orchestrator import restore as service
     from orchestrator.cli.batch import answer
+    from orchestrator.photos import restore as service
 
     with services() as s:
         batch_id = service.redo(
@@ -202,8 +202,8 @@ def _run(
     wait: bool,
     as_json: bool,
 ) -> None:
-    from orchestrator import restore as service
     from orchestrator.cli.batch import answer
+    from orchestrator.photos import restore as service
 
     with services() as s:
         if dry_run:
@@ -240,7 +240,7 @@ def _flow_reads(s: Services, source: str) -> bool:
 
 def _feed(s: Services, batch_id: str, *, deliver: Any) -> None:
     """Read the source in this process, with a line of how far it has come."""
-    from orchestrator import feeding
+    from orchestrator.photos import feeding
 
     console = screen()
     with console.status("reading the source") as status:
@@ -256,8 +256,8 @@ def _feed(s: Services, batch_id: str, *, deliver: Any) -> None:
 
 
 def _delivery(s: Services, batch_id: str, out: str | None) -> Any:
-    from orchestrator.delivery import Delivery
-    from orchestrator.restore import absolute
+    from orchestrator.photos.delivery import Delivery
+    from orchestrator.photos.restore import absolute
 
     return Delivery(s.ledger, s.store, s.owner, batch_id, absolute(out)) if out else None
 

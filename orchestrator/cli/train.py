@@ -27,7 +27,7 @@ from orchestrator.cli.common import (
 from orchestrator.cli.model import say_decision
 
 if TYPE_CHECKING:
-    from orchestrator.training import Recipe
+    from orchestrator.retrain.training import Recipe
 
 app = typer.Typer(name="train", help="Retrain a preset on a data set, tracked to the gate.", no_args_is_help=True)
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="Id of a run; a unique beginning is enough.")]
@@ -71,7 +71,7 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Queue a run: train, measure, gate, promote; a worker on the queue gpu.train does it."""
-    from orchestrator import training
+    from orchestrator.retrain import training
 
     recipe = _recipe(
         dataset, steps, preset, name, seed, start, batch_size, save_every, validate_every, gate, promote, settings
@@ -152,7 +152,7 @@ def list_(
     as_json: JsonOption = False,
 ) -> None:
     """List the newest runs."""
-    from orchestrator import training
+    from orchestrator.retrain import training
 
     with services() as s:
         found = training.list_runs(s.ledger, s.owner, limit=limit)
@@ -179,7 +179,7 @@ def list_(
 @app.command()
 def show(run_id: RunId, as_json: JsonOption = False) -> None:
     """Show a run: plan, every attempt with how it ended, checkpoints, figures, and what the gate decided."""
-    from orchestrator import training
+    from orchestrator.retrain import training
 
     with services() as s:
         found = training.show(s.ledger, s.owner, run_id)
@@ -196,7 +196,7 @@ def watch(run_id: RunId, as_json: JsonOption = False) -> None:
 @app.command()
 def pause(run_id: RunId, as_json: JsonOption = False) -> None:
     """Stop a run at its next step, which it saves."""
-    from orchestrator import training
+    from orchestrator.retrain import training
 
     with services() as s:
         _tell(training.pause(s.ledger, s.owner, run_id), as_json=as_json)
@@ -205,7 +205,7 @@ def pause(run_id: RunId, as_json: JsonOption = False) -> None:
 @app.command()
 def resume(run_id: RunId, as_json: JsonOption = False) -> None:
     """Let a paused, failed or cancelled run go on from its last checkpoint."""
-    from orchestrator import training
+    from orchestrator.retrain import training
 
     with services() as s:
         _tell(training.resume(s.ledger, s.owner, run_id), as_json=as_json)
@@ -214,7 +214,7 @@ def resume(run_id: RunId, as_json: JsonOption = False) -> None:
 @app.command()
 def cancel(run_id: RunId, yes: YesOption = False, as_json: JsonOption = False) -> None:
     """Cancel a run; its last checkpoint stays."""
-    from orchestrator import training
+    from orchestrator.retrain import training
 
     confirm(f"Cancel {run_id}?", yes=yes)
     with services() as s:
@@ -235,8 +235,8 @@ def _recipe(
     promote: bool,
     settings: list[str] | None,
 ) -> Recipe:
-    from orchestrator.gate import read_rules
-    from orchestrator.training import read_recipe
+    from orchestrator.retrain.gate import read_rules
+    from orchestrator.retrain.training import read_recipe
 
     rules = read_rules(gate).model_dump(mode="json") if gate else {}
     return read_recipe(
@@ -281,7 +281,7 @@ def _follow(s: Services, run_id: str, *, as_json: bool) -> None:
     Raises:
         FinishError: 2 where it failed or was refused, 130 where interrupted.
     """
-    from orchestrator import training
+    from orchestrator.retrain import training
 
     seen, told = -1, ""
     try:
@@ -310,7 +310,7 @@ def _follow(s: Services, run_id: str, *, as_json: bool) -> None:
 
 def _decided(s: Services, run_id: str) -> dict[str, Any]:
     """Return the run with the gate's decision, which is made here if the sweeper has not been there yet."""
-    from orchestrator import retraining, training
+    from orchestrator.retrain import retraining, training
 
     found = training.show(s.ledger, s.owner, run_id)
     if found["state"] == "completed" and found["gate"] is None:

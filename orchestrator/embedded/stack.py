@@ -19,13 +19,14 @@ from typing import Self
 
 import httpx
 
-from orchestrator import keys, registry
+from orchestrator import keys
 from orchestrator.embedded import programs
 from orchestrator.embedded.supervisor import Supervisor
 from orchestrator.errors import FpgaError, TransientError
 from orchestrator.flows import deployments
 from orchestrator.ledger import schema, workers
 from orchestrator.ledger.session import Ledger, now
+from orchestrator.models import registry
 from orchestrator.prefect_api import Address, PrefectApi, locate
 from orchestrator.running import announce, only_one, open_state_dir, status_path
 from orchestrator.settings import Settings

@@ -15,10 +15,10 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
-from orchestrator import dataset_views, datasets
-from orchestrator.datasets import BuildRequest, Progress
 from orchestrator.errors import TransientError, UsageError
 from orchestrator.flows.generate_batch import FIRST_LOOK_SECONDS, LONGEST_PAUSE_SECONDS
+from orchestrator.idzoom import datasets, views
+from orchestrator.idzoom.datasets import BuildRequest, Progress
 from orchestrator.ledger.rows import Batch
 from orchestrator.ledger.session import Ledger
 from orchestrator.settings import Settings, get_settings
@@ -31,7 +31,7 @@ def build_dataset(batch_id: str | None = None, request: dict[str, Any] | None = 
 
     Args:
         batch_id: the build's batch, from `fpga dataset build`.
-        request: fields of `orchestrator.datasets.BuildRequest`, from a schedule; the source must be readable here.
+        request: fields of `orchestrator.idzoom.datasets.BuildRequest`, from a schedule; the source is readable here.
 
     Returns:
         Completed with the version's id, Failed when nothing was published; the message says why.
@@ -101,7 +101,7 @@ def _watch(ledger: Ledger, owner: str, batch_id: str, *, until: str | None) -> P
 
 def _leave_artifact(ledger: Ledger, owner: str, version_id: str) -> None:
     """Show what was published, and what was left out, on the flow run's page."""
-    version = dataset_views.show(ledger, owner, version_id)
+    version = views.show(ledger, owner, version_id)
     facts = version["facts"]
     rows = {f"{side} pictures": part["pictures"] for side, part in facts["splits"].items()}
     rows |= {f"refused: {code}": count for code, count in facts["refused"].items()}

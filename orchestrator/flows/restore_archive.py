@@ -13,10 +13,7 @@ from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State
 from prefect.states import Cancelled, Completed, Failed
 
-from orchestrator import feeding, restore
-from orchestrator.delivery import Delivery
 from orchestrator.errors import ConflictError, FpgaError, TransientError, UsageError
-from orchestrator.feeding import Fed
 from orchestrator.flows.generate_batch import (
     FIRST_LOOK_SECONDS,
     LONGEST_PAUSE_SECONDS,
@@ -29,7 +26,10 @@ from orchestrator.ledger import batches
 from orchestrator.ledger.rows import Batch
 from orchestrator.ledger.session import Ledger
 from orchestrator.ledger.states import BATCH_ENDED
-from orchestrator.restore import RestoreOptions
+from orchestrator.photos import feeding, restore
+from orchestrator.photos.delivery import Delivery
+from orchestrator.photos.feeding import Fed
+from orchestrator.photos.restore import RestoreOptions
 from orchestrator.settings import Settings, get_settings
 from orchestrator.storage import ByteStore, open_store
 

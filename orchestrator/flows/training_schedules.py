@@ -9,8 +9,8 @@ from orchestrator.dispatch import TAG, WATCH
 from orchestrator.errors import ConflictError, NotFoundError, UsageError
 from orchestrator.flows.deployments import NAME, ensure_pool, put_deployment
 from orchestrator.prefect_api import PrefectApi, connect
+from orchestrator.retrain.training import Recipe
 from orchestrator.settings import Settings
-from orchestrator.training import Recipe
 
 FLOW = "retrain"
 SCHEDULE_TAG = "fpga-train-schedule"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from orchestrator.evaluations import Cell, Comparison
+from orchestrator.retrain.evaluations import Cell, Comparison
 from orchestrator.web.contact_sheet import environment
 from orchestrator.web.results_folder import write_new
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from orchestrator.candidate import Pair, Side
+from orchestrator.retrain.candidate import Pair, Side
 from orchestrator.web.contact_sheet import VERDICTS, environment
 from orchestrator.web.results_folder import write_new
 

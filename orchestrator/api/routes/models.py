@@ -8,10 +8,11 @@ from fastapi import APIRouter, Query, Request
 from pydantic import Field
 from starlette.responses import Response
 
-from orchestrator import evaluations, registry
 from orchestrator.api.answers import tagged
 from orchestrator.api.context import Caller, Promoter, Reader
 from orchestrator.api.requests import Line, Strict
+from orchestrator.models import registry
+from orchestrator.retrain import evaluations
 from orchestrator.settings import Settings
 
 router = APIRouter(prefix="/v1/models", tags=["models"])

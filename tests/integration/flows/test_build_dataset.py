@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
-from orchestrator import datasets
-from orchestrator.datasets import BuildRequest
 from orchestrator.errors import StageError
+from orchestrator.idzoom import datasets
+from orchestrator.idzoom.datasets import BuildRequest
 from orchestrator.ledger import batches
 from orchestrator.ledger import datasets as rows
 from orchestrator.ledger.claims import Claim, Next, claim, fail, publish, start

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from orchestrator import evaluations, registry, training
 from orchestrator.errors import ConflictError, NotFoundError, UsageError
 from orchestrator.flows import training_schedules
 from orchestrator.ledger.rows import Batch
 from orchestrator.ledger.session import Ledger
+from orchestrator.models import registry
 from orchestrator.prefect_api import PrefectApi
+from orchestrator.retrain import evaluations, training
 from orchestrator.settings import Settings
 from tests.unit.orchestrator.trained import RULES, add_dataset, begin, end_evaluation, finish, measure
 

@@ -15,11 +15,12 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from orchestrator import identities, registry
+from orchestrator import identities
 from orchestrator.identities import ConsentGiven, NewPerson, Picture
 from orchestrator.ledger import batches, schema, workers
 from orchestrator.ledger.rows import Item, Output
 from orchestrator.ledger.session import Ledger, now
+from orchestrator.models import registry
 from orchestrator.settings import load_settings
 from orchestrator.storage import open_store
 from orchestrator.submit import submit_portraits

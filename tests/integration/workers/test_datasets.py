@@ -15,10 +15,10 @@ from PIL import Image
 
 from fpga_models.idzoom.shards import read_samples
 from fpga_models.synthetic import reference_crop
-from orchestrator import datasets
-from orchestrator.datasets import BuildRequest
 from orchestrator.errors import ConsentError, StageError, UsageError
 from orchestrator.identities import ConsentGiven, erase, grant
+from orchestrator.idzoom import datasets
+from orchestrator.idzoom.datasets import BuildRequest
 from orchestrator.ledger.datasets import resolve, shards
 from tests.integration.workers.rig import OWNER, Rig
 

@@ -19,8 +19,7 @@ from sqlalchemy import delete, select
 
 from fpga_models.synthetic import random_scene, reference_crop, render
 from fpga_models.synthetic.archive import PEOPLE, Truth, worn, write_archive
-from orchestrator import feeding, identities, restore
-from orchestrator.delivery import Delivery
+from orchestrator import identities
 from orchestrator.errors import ConsentError, InputError, StoreUnavailableError
 from orchestrator.export import write_contact_sheet
 from orchestrator.identities import ConsentGiven, NewPerson, Picture
@@ -28,8 +27,10 @@ from orchestrator.ledger import batches, photos
 from orchestrator.ledger.rows import Artifact, Item, Leader, Output
 from orchestrator.ledger.rows_photos import StageResult
 from orchestrator.ledger.states import BATCH_ENDED
+from orchestrator.photos import feeding, restore
+from orchestrator.photos.delivery import Delivery
+from orchestrator.photos.restore import RestoreOptions
 from orchestrator.planning.swaps import Rule
-from orchestrator.restore import RestoreOptions
 from tests.integration.workers.inline import work
 from tests.integration.workers.rig import OWNER, Rig
 from workers.process import Process

@@ -17,9 +17,9 @@ import pytest
 from PIL import Image
 
 from fpga_models.synthetic.archive import write_archive
-from orchestrator import feeding, restore
 from orchestrator.ledger import batches
-from orchestrator.restore import RestoreOptions
+from orchestrator.photos import feeding, restore
+from orchestrator.photos.restore import RestoreOptions
 from tests.integration.workers.rig import OWNER, ROOT, Rig
 from tests.integration.workers.test_restore import (
     KNOWN,

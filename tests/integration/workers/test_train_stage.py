@@ -17,7 +17,6 @@ import torch
 from PIL import Image
 
 from fpga_models.mmf import checkpoint
-from orchestrator import registry, training
 from orchestrator.errors import FpgaError
 from orchestrator.ledger import claims, models, schema
 from orchestrator.ledger import training as runs
@@ -26,9 +25,11 @@ from orchestrator.ledger.rows import Artifact
 from orchestrator.ledger.rows_datasets import DataSetShard, DataSetVersion
 from orchestrator.ledger.rows_training import TrainingRun
 from orchestrator.ledger.session import Ledger
+from orchestrator.models import registry
+from orchestrator.retrain import training
+from orchestrator.retrain.training import RunSubmitted
 from orchestrator.settings import Settings
 from orchestrator.storage import ByteStore, content_key, open_store
-from orchestrator.training import RunSubmitted
 from orchestrator.vault import Vault
 from tests.unit.fpga_models.training_folder import write_training_folder
 from tests.unit.orchestrator.trained import RULES, add_dataset

@@ -15,11 +15,14 @@ import pytest
 from PIL import Image
 from sqlalchemy import select
 
-from orchestrator import datasets, evaluations, identities, registry, training
-from orchestrator.datasets import BuildRequest
+from orchestrator import identities
+from orchestrator.idzoom import datasets
+from orchestrator.idzoom.datasets import BuildRequest
 from orchestrator.ledger import training as runs
 from orchestrator.ledger.rows import Artifact, Stage
-from orchestrator.training import RunSubmitted
+from orchestrator.models import registry
+from orchestrator.retrain import evaluations, training
+from orchestrator.retrain.training import RunSubmitted
 from tests.integration.workers.rig import OWNER, Rig
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]

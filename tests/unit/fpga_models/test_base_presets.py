@@ -20,8 +20,8 @@ from fpga_models.presets import preset_directory, read_preset
 from fpga_models.random_networks import BASES, generate_and_restore, modal_shapes_agree, narrow, random_pipeline
 from fpga_models.text import encode
 from fpga_models.weights import write_manifest
+from orchestrator.models.pull import CATALOG, read_catalog
 from orchestrator.planning.presets import Preset as PlannersPreset
-from orchestrator.pull import CATALOG, read_catalog
 
 SIDE = 64
 NAMES = ("sd15", "sdxl")

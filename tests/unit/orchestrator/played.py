@@ -15,12 +15,12 @@ from PIL import Image
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from orchestrator import registry
 from orchestrator.errors import StageError
 from orchestrator.ledger import artifacts, claims, identities
 from orchestrator.ledger.base import new_id
 from orchestrator.ledger.rows import Item, Output
 from orchestrator.ledger.session import Ledger
+from orchestrator.models import registry
 from orchestrator.settings import Settings
 from orchestrator.storage import ByteStore, content_key
 from orchestrator.vault import Vault

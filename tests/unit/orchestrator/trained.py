@@ -6,15 +6,15 @@ import hashlib
 from datetime import UTC, datetime
 from typing import Any
 
-from orchestrator import training
-from orchestrator.gate import EvaluationRule
 from orchestrator.ledger import claims, evaluations, models
 from orchestrator.ledger.base import new_id
 from orchestrator.ledger.rows_datasets import DataSet, DataSetIdentity, DataSetVersion
 from orchestrator.ledger.rows_training import TrainingRun
 from orchestrator.ledger.session import Ledger
+from orchestrator.retrain import training
+from orchestrator.retrain.gate import EvaluationRule
+from orchestrator.retrain.training import RunSubmitted
 from orchestrator.settings import Settings
-from orchestrator.training import RunSubmitted
 
 RULES = {
     "evaluation": [{"suite": "identity", "seed": 0, "count": 8}],

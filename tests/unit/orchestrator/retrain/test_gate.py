@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator import gate
 from orchestrator.errors import NotFoundError, UsageError
+from orchestrator.retrain import gate
 
 RULES = gate.parse_rules(
     {

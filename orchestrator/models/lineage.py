@@ -12,7 +12,7 @@ from orchestrator.ledger import models
 from orchestrator.ledger.rows import ModelVersion
 from orchestrator.ledger.rows_datasets import DataSetVersion
 from orchestrator.ledger.session import Ledger
-from orchestrator.registry import find_version, show_version, version_object
+from orchestrator.models.registry import find_version, show_version, version_object
 
 
 def diff(ledger: Ledger, left: str, right: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from orchestrator.ledger import evaluations, training
 from orchestrator.ledger.rows import Batch
 from orchestrator.ledger.rows_training import TrainingRun
 from orchestrator.ledger.session import Ledger
-from orchestrator.lineage import flatten
+from orchestrator.models.lineage import flatten
 from orchestrator.settings import Settings
 
 EXPERIMENT = "fpga"

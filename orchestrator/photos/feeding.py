@@ -25,8 +25,8 @@ from orchestrator.ledger import batches, photos, sweeper
 from orchestrator.ledger.batches import NewItem
 from orchestrator.ledger.rows import Batch, Item
 from orchestrator.ledger.session import Ledger
+from orchestrator.photos.restore import limits_of
 from orchestrator.planning.swaps import Made, paired, rules_for
-from orchestrator.restore import limits_of
 from orchestrator.settings import Settings
 from orchestrator.storage import ByteStore
 

@@ -19,9 +19,9 @@ from typing import Any, BinaryIO
 
 import pyarrow.parquet as pq
 
-from orchestrator import datasets
-from orchestrator.dataset_views import show
 from orchestrator.errors import ConflictError, InputError, UsageError
+from orchestrator.idzoom import datasets
+from orchestrator.idzoom.views import show
 from orchestrator.ledger import datasets as rows
 from orchestrator.ledger.session import Ledger
 from orchestrator.storage import ByteStore

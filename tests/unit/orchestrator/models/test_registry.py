@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from orchestrator import registry
 from orchestrator.errors import ModelError, NotFoundError
 from orchestrator.ledger.session import Ledger
+from orchestrator.models import registry
 from orchestrator.settings import Settings
 
 

@@ -14,10 +14,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from orchestrator import mlflow_export, registry
 from orchestrator.errors import TransientError
 from orchestrator.ledger.rows_training import TrainRecord
 from orchestrator.ledger.session import Ledger, retrying
+from orchestrator.models import registry
+from orchestrator.retrain import mlflow_export
 from orchestrator.settings import Settings
 from tests.unit.orchestrator.trained import add_dataset, begin, finish
 

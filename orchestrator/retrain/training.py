@@ -14,17 +14,17 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sqlalchemy.orm import Session
 
-from orchestrator import registry
 from orchestrator.errors import ConflictError, ConsentError, UsageError
-from orchestrator.gate import GateRules, read_rules
 from orchestrator.ledger import batches, datasets, evaluations, models, training
 from orchestrator.ledger.rows import Artifact, Batch
 from orchestrator.ledger.rows_datasets import DataSetVersion
 from orchestrator.ledger.rows_training import TrainingRun, TrainRecord
 from orchestrator.ledger.session import Ledger, now
 from orchestrator.ledger.states import BATCH_ENDED
+from orchestrator.models import registry
 from orchestrator.planning.presets import load_preset
-from orchestrator.retraining import decision_object
+from orchestrator.retrain.gate import GateRules, read_rules
+from orchestrator.retrain.retraining import decision_object
 from orchestrator.settings import Settings
 from orchestrator.storage import ByteStore
 

@@ -17,7 +17,7 @@ from orchestrator.ledger.rows import ModelAliasMove, ModelVersion
 from orchestrator.ledger.rows_datasets import DataSetIdentity
 from orchestrator.ledger.session import Ledger
 from orchestrator.planning.presets import load_preset
-from orchestrator.retraining import decision_object
+from orchestrator.retrain.retraining import decision_object
 from orchestrator.settings import Settings
 
 MANIFEST = "weights.json"

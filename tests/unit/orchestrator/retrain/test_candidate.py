@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import candidate, registry
 from orchestrator.errors import NotFoundError, UsageError
 from orchestrator.ledger import batches, models
 from orchestrator.ledger.session import Ledger
+from orchestrator.models import registry
+from orchestrator.retrain import candidate
 from orchestrator.settings import Settings
 from orchestrator.storage import ByteStore
 from orchestrator.submit import Submission, submit_portraits

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from orchestrator.dataset_chunks import Chunk, read_recipe, rendered_chunks, stored_chunks
 from orchestrator.errors import ManifestError, NotFoundError, UsageError
+from orchestrator.idzoom.chunks import Chunk, read_recipe, rendered_chunks, stored_chunks
+from orchestrator.idzoom.source import SourcePicture, read_pictures
 from orchestrator.ledger.session import Ledger
-from orchestrator.picture_source import SourcePicture, read_pictures
 from orchestrator.storage import ByteStore
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow.parquet as pq
 from sqlalchemy.orm import Session
 
-from orchestrator import datasets
+from orchestrator.idzoom import datasets
 from orchestrator.ledger import datasets as rows
 from orchestrator.ledger.rows_datasets import DataSetVersion
 from orchestrator.ledger.session import Ledger

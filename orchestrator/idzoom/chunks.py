@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from orchestrator.errors import InputError, UsageError
+from orchestrator.idzoom.source import SourcePicture
 from orchestrator.ledger import artifacts
 from orchestrator.ledger.session import Ledger
-from orchestrator.picture_source import SourcePicture
 from orchestrator.pictures import check_picture
 from orchestrator.storage import ByteStore, content_key
 

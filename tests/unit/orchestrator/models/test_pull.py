@@ -20,16 +20,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from orchestrator.models.pull import CATALOG, PinnedFile, catalog_names, read_catalog
 from orchestrator.planning.presets import load_preset
-from orchestrator.pull import CATALOG, PinnedFile, catalog_names, read_catalog
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 REPO, REVISION = "someone/base", "0123456789abcdef0123456789abcdef01234567"
 DRIVER = """
 import json, sys
 from pathlib import Path
 from orchestrator.errors import FpgaError
-from orchestrator.pull import pull
+from orchestrator.models.pull import pull
 try:
     print(json.dumps(pull("tiny", Path(sys.argv[1]), lambda *_: None, folder=Path(sys.argv[2]))))
 except FpgaError as error:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator import lineage, registry, retraining, training
 from orchestrator.errors import ConflictError, ConsentError, NotFoundError, UsageError
 from orchestrator.ledger import batches, claims, identities
 from orchestrator.ledger import training as runs
 from orchestrator.ledger.rows import Batch
 from orchestrator.ledger.session import Ledger
+from orchestrator.models import lineage, registry
+from orchestrator.retrain import retraining, training
 from orchestrator.settings import Settings
 from orchestrator.submit import submit_portraits
 from tests.unit.orchestrator.played import AddPerson, Played, lines

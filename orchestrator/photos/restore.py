@@ -13,13 +13,13 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from orchestrator import registry
 from orchestrator.archive import Limits, Photo, Refused, open_source
 from orchestrator.errors import ConflictError, ConsentError, NotFoundError, UsageError
 from orchestrator.ledger import audit, batches, photos
 from orchestrator.ledger.batches import NewBatch, NewItem, Submitted
 from orchestrator.ledger.rows import Batch, Item
 from orchestrator.ledger.session import Ledger, now
+from orchestrator.models import registry
 from orchestrator.planning.swaps import Pairs, Rule
 from orchestrator.settings import Settings
 from orchestrator.submit import check_options, known_identities

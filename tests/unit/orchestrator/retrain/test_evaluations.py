@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import evaluations, registry
 from orchestrator.errors import ConflictError, NotFoundError, UsageError
 from orchestrator.ledger import batches, models
 from orchestrator.ledger.session import Ledger
+from orchestrator.models import registry
+from orchestrator.retrain import evaluations
 from orchestrator.settings import Settings
 from orchestrator.web.comparison import write_comparison
 from tests.unit.orchestrator.trained import measure

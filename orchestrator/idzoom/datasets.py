@@ -17,8 +17,8 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from orchestrator import registry
-from orchestrator.dataset_chunks import (
+from orchestrator.errors import ConsentError, InputError, StageError, UsageError
+from orchestrator.idzoom.chunks import (
     MEAN_PICTURES,
     Chunk,
     Recipe,
@@ -27,7 +27,7 @@ from orchestrator.dataset_chunks import (
     rendered_chunks,
     stored_chunks,
 )
-from orchestrator.errors import ConsentError, InputError, StageError, UsageError
+from orchestrator.idzoom.source import PeopleFrom, read_pictures
 from orchestrator.ledger import artifacts, batches, datasets, identities
 from orchestrator.ledger.batches import NewBatch, NewItem
 from orchestrator.ledger.datasets import NewVersion
@@ -35,7 +35,7 @@ from orchestrator.ledger.rows import Artifact, Batch
 from orchestrator.ledger.rows_datasets import DataSetVersion
 from orchestrator.ledger.session import Ledger, now
 from orchestrator.ledger.states import BATCH_ENDED
-from orchestrator.picture_source import PeopleFrom, read_pictures
+from orchestrator.models import registry
 from orchestrator.planning.presets import Preset, load_preset
 from orchestrator.settings import Settings
 from orchestrator.storage import ByteStore, content_key
@@ -55,7 +55,7 @@ class BuildRequest:
 
     Attributes:
         source: folder, zip, tar, `s3://` prefix, or `render:SEED:COUNT`.
-        people: where people come from; see `orchestrator.picture_source.PeopleFrom`.
+        people: where people come from; see `orchestrator.idzoom.source.PeopleFrom`.
         attestation: what somebody answers for about the people who are not in the library.
         arrange: fields of `fpga_models.idzoom.arrange.ArrangeOptions`.
         captioner: `module:function` that writes missing captions; workers run only the one of their own settings.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from orchestrator import datasets, registry
+from orchestrator.idzoom import datasets
 from orchestrator.ledger import models
 from orchestrator.ledger.session import Ledger
+from orchestrator.models import registry
 from orchestrator.settings import Settings
 
 MINI = "mini"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from orchestrator import lineage, shipped
 from orchestrator.ledger.session import Ledger
+from orchestrator.models import lineage, shipped
 from orchestrator.settings import PACKAGE_ROOT, Settings
 
 

@@ -1,0 +1,1 @@
+"""Versions of networks: registered, pulled, with where they come from."""
