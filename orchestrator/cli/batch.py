@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from orchestrator.cli.answers import answer, describe_batch, manifest_format, print_batch, print_items
 from orchestrator.cli.common import (
     MANIFEST_HELP,
     FinishError,
@@ -23,7 +24,6 @@ from orchestrator.cli.common import (
     read_input,
     say,
     services,
-    words,
 )
 from orchestrator.cli.restore import go_on_reading
 
@@ -280,95 +280,12 @@ def resume(batch_id: BatchId, as_json: JsonOption = False) -> None:
         _tell(s, found, f"{found} goes on", as_json=as_json)
 
 
-def print_batch(batch: dict[str, Any]) -> None:
-    """Print a batch for people, without its items."""
-    counts = batch["request_counts"]
-    print_facts(
-        {
-            "id": batch["id"],
-            "name": batch["name"],
-            "state": batch["state"],
-            "reason": batch["reason"],
-            "items": f"{counts['total']} ({words(batch['counts'])})",
-            "rows left out": batch["rejected_rows"] or None,
-            "verdicts": words(batch["verdicts"]),
-            "errors": words(batch["error_counts"]),
-            "preset": f"{batch['preset']} ({batch['model_version'] or 'no version'})",
-            "submitted": moment(batch["created_at"]),
-            "started": moment(batch["started_at"]),
-            "finished": moment(batch["finished_at"]),
-            "seconds": batch["seconds"],
-            "retries": batch["parent_id"],
-            "flow run": batch["flow_run_id"],
-        }
-    )
-    if batch["stages"]:
-        columns = ["stage", "items", "waited p50", "p90", "max", "ran p50", "p90", "max"]
-        rows = [
-            (
-                stage["name"],
-                stage["count"],
-                *(f"{stage['queue_seconds'][key]:.2f}" for key in ("p50", "p90", "max")),
-                *(f"{stage['run_seconds'][key]:.2f}" for key in ("p50", "p90", "max")),
-            )
-            for stage in batch["stages"]
-        ]
-        print_table(columns, rows)
-
-
-def print_items(items: list[dict[str, Any]]) -> None:
-    """Print items for people, one in each line."""
-    rows = [
-        (
-            item["custom_id"],
-            item["status"],
-            item["verdict"],
-            "" if item["similarity"] is None else f"{item['similarity']:.3f}",
-            "" if item["run_seconds"] is None else f"{item['run_seconds']:.1f}",
-            "" if item["error"] is None else f"{item['error']['code']}: {item['error']['message']}",
-        )
-        for item in items
-    ]
-    print_table(["custom_id", "state", "verdict", "similarity", "ran s", "error"], rows)
-
-
-def describe_batch(s: Services, batch_id: str, *, with_items: bool = False) -> dict[str, Any]:
-    """Return the object of a batch, with light objects of its items if asked for."""
-    from orchestrator.ledger import batches
-    from orchestrator.results import batch_object, item_lines
-
-    with s.ledger.read() as session:
-        batch = batches.get(session, s.owner, batch_id)
-        shown = batch_object(session, batch)
-        if with_items:
-            shown["items"] = item_lines(session, batch)
-        return shown
-
-
 def _resolve(s: Services, batch_id: str) -> str:
     """Return the full id that this beginning stands for."""
     from orchestrator.ledger import batches
 
     with s.ledger.read() as session:
         return batches.get(session, s.owner, batch_id).id
-
-
-def answer(s: Services, batch_id: str, *, wait: bool, as_json: bool) -> None:
-    """End a submit: wait if asked to, and print the batch on standard output."""
-    from orchestrator.cli.watch import follow
-    from orchestrator.results import exit_code
-
-    if wait:
-        follow(s, batch_id)
-    batch = describe_batch(s, batch_id)
-    if as_json:
-        print_json(batch)
-    elif wait:
-        print_batch(batch)
-    else:
-        typer.echo(batch_id)
-    if wait and exit_code(batch):
-        raise FinishError(exit_code(batch))
 
 
 def _follow(s: Services, batch_id: str, *, as_json: bool) -> None:
@@ -426,24 +343,6 @@ def _print_dry_run(found: DryRun) -> None:
     )
     for sentence in found.missing_consents:
         typer.echo(f"consent missing: {sentence}")
-
-
-def manifest_format(path: Path, chosen: str | None) -> Format:
-    """Return the manifest's format: the chosen one, else that of the file's ending.
-
-    Raises:
-        UsageError: neither says it.
-    """
-    from orchestrator.errors import UsageError
-    from orchestrator.planning.manifest import FORMATS
-
-    if chosen in ("jsonl", "csv"):
-        return "csv" if chosen == "csv" else "jsonl"
-    if chosen is None and path.suffix.lower() in FORMATS:
-        return FORMATS[path.suffix.lower()]
-    if chosen is None and str(path) == "-":
-        return "jsonl"
-    raise UsageError(f"a manifest is jsonl or csv, got {chosen or path.name!r}; see --format", code="bad_format")
 
 
 def _defaults(seed: int, style: str | None, layout: str | None, steps: int | None) -> BatchDefaults:

@@ -122,7 +122,7 @@ def _person(folder: Path) -> NewPerson:
 
 def _make_portraits(s: Services, manifest: Path) -> dict[str, Any]:
     """Submit the manifest, show it until it has ended, and return the batch with its items."""
-    from orchestrator.cli.batch import describe_batch
+    from orchestrator.cli.answers import describe_batch
     from orchestrator.cli.watch import follow
     from orchestrator.submit import submit_portraits
 
@@ -162,7 +162,7 @@ def _flow_state(s: Services, batch_id: str) -> str:
 
 
 def _report(batch: dict[str, Any], page: Path, flow: str, seconds: float, *, as_json: bool) -> None:
-    from orchestrator.cli.batch import print_batch, print_items
+    from orchestrator.cli.answers import print_batch, print_items
 
     if as_json:
         print_json({**batch, "contact_sheet": str(page), "folder": str(page.parent), "demo_seconds": round(seconds, 1)})

@@ -121,7 +121,7 @@ def swap(
     as_json: JsonOption = False,
 ) -> None:
     """Put people of the library into photos, by a map or by pairs; all of them must allow `swap`."""
-    from orchestrator.cli.batch import manifest_format
+    from orchestrator.cli.answers import manifest_format
     from orchestrator.cli.common import read_input
     from orchestrator.photos.restore import RestoreOptions
     from orchestrator.planning.swaps import read_map
@@ -154,7 +154,7 @@ def redo(
     as_json: JsonOption = False,
 ) -> None:
     """Make one photo again with another setting; its faces and inversions are used again."""
-    from orchestrator.cli.batch import answer
+    from orchestrator.cli.answers import answer
     from orchestrator.photos import restore as service
 
     with services() as s:
@@ -202,7 +202,7 @@ def _run(
     wait: bool,
     as_json: bool,
 ) -> None:
-    from orchestrator.cli.batch import answer
+    from orchestrator.cli.answers import answer
     from orchestrator.photos import restore as service
 
     with services() as s:

@@ -38,7 +38,7 @@ def add(
 ) -> None:
     """Keep a manifest and make a batch of it whenever the clock says; two runs for one moment make one batch."""
     from orchestrator import submit
-    from orchestrator.cli.batch import manifest_format
+    from orchestrator.cli.answers import manifest_format
     from orchestrator.errors import ManifestError
     from orchestrator.flows import deployments
 
