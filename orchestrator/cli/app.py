@@ -19,6 +19,7 @@ from orchestrator.cli import (
     identity,
     key,
     model,
+    provenance,
     restore,
     schedule,
     stack,
@@ -56,6 +57,8 @@ app.command()(doctor.doctor)
 app.command()(restore.restore)
 app.command()(restore.swap)
 app.command()(restore.redo)
+app.command()(provenance.reproduce)
+app.command()(provenance.verify)
 for noun in (batch, identity, schedule, model, dataset, train, worker, sweeper, evaluate, bench, key):
     app.add_typer(noun.app)
 for name, command in (("run", evaluations.run), ("list", evaluations.list_), ("compare", evaluations.compare)):

@@ -234,3 +234,16 @@ def test_a_bell_that_never_rings_costs_time_and_nothing_else(tmp_path: Path) -> 
         batch_id = rig.submit(solo(2))
 
         assert rig.wait_ended(batch_id, 60) == "completed"
+
+
+def test_a_portrait_made_again_from_its_record_is_the_same_within_the_tolerance(rig: Rig) -> None:
+    batch_id = rig.submit(solo(3))
+    assert rig.wait_ended(batch_id) == "completed"
+    item = rig.items(batch_id)[1]
+
+    ran = rig.fpga("reproduce", item.id, "--json")
+
+    assert ran.returncode == 0, ran.stderr
+    found = json.loads(ran.stdout)
+    assert found["differs_at"] is None or found["outcome"] == "within_tolerance", found
+    assert (found["item_id"], found["max_difference"] <= 1, found["profile"]) == (item.id, True, {})
