@@ -42,6 +42,8 @@ class Settings(BaseSettings):
     """File with such keys, one a line; by default one in the state directory, made when it is first needed."""
     models_dir: Path = PACKAGE_ROOT / "fpga_models" / "weights"
     preset: str = "mini"
+    use: Literal["any", "commercial"] = "any"
+    """`commercial` refuses presets with a component whose licence forbids commercial use, before anything is queued."""
     owner: str = "local"
     device: str = "cpu"
     worker_queues: str = ""

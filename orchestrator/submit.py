@@ -198,6 +198,7 @@ def _version(ledger: Ledger, settings: Settings, preset: str, model: str | None)
     """
     if model is None:
         return registry.champion(ledger, settings, preset)
+    registry.check_licences(settings, preset)
     with ledger.read() as session:
         version, _ = registry.find_version(session, model)
     if version.preset != preset:

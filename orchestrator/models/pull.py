@@ -61,6 +61,8 @@ class Source(_Strict):
     revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
     licence: str
     licence_url: str
+    commercial: bool
+    """Whether the licence allows commercial use."""
     files: tuple[PinnedFile, ...]
 
 
@@ -223,7 +225,13 @@ def _write_facts(name: str, catalog: Catalog, built: Path, models_dir: Path) -> 
     """Write `preset.json` and the face pack's `pack.json`; layouts are fractions of a picture, so mini's serve all."""
     mini = json.loads((models_dir / "mini" / "preset.json").read_text())
     components = [
-        {"name": source.component, "file": file.to, "licence": source.licence, "sha256": _sha256(built / file.to)}
+        {
+            "name": source.component,
+            "file": file.to,
+            "licence": source.licence,
+            "commercial": source.commercial,
+            "sha256": _sha256(built / file.to),
+        }
         for source in catalog.sources
         for file in source.files
         if file.to.endswith((".safetensors", ".onnx"))

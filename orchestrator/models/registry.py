@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from orchestrator.errors import ModelError, NotFoundError
+from orchestrator.errors import ModelError, NotFoundError, UsageError
 from orchestrator.ledger import evaluations, models
 from orchestrator.ledger.rows import ModelAliasMove, ModelVersion
 from orchestrator.ledger.rows_datasets import DataSetIdentity
@@ -76,8 +76,10 @@ def champion(ledger: Ledger, settings: Settings, preset: str) -> str:
 
     Raises:
         NotFoundError: no such preset.
+        UsageError: a licence of it forbids this deployment's use.
         ModelError: its files of facts are missing or wrong.
     """
+    check_licences(settings, preset)
     try:
         with ledger.read() as session:
             return models.resolve(session, preset).id
@@ -85,6 +87,24 @@ def champion(ledger: Ledger, settings: Settings, preset: str) -> str:
         ensure_registered(ledger, settings, preset)
     with ledger.read() as session:
         return models.resolve(session, preset).id
+
+
+def check_licences(settings: Settings, preset: str) -> None:
+    """Refuse a preset that this deployment may not use, before anything is queued.
+
+    Raises:
+        NotFoundError: no such preset.
+        UsageError: `licence_forbids`, naming each part and its licence.
+    """
+    if settings.use == "any":
+        return
+    parts = load_preset(settings.models_dir, preset).components
+    forbidden = {f"{part['name']} ({part['licence']})": None for part in parts if part.get("commercial") is False}
+    if forbidden:
+        raise UsageError(
+            f"preset {preset!r} is not for commercial use, which FPGA_USE asks for: {', '.join(forbidden)}",
+            code="licence_forbids",
+        )
 
 
 def version_object(version: ModelVersion, aliases: list[str]) -> dict[str, Any]:

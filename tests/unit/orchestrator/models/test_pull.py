@@ -110,7 +110,7 @@ class Machine:
         """Run the pull in a process of its own, since the hub's variables are read once."""
         source = {
             "component": "everything", "repo": REPO, "revision": REVISION, "licence": "MIT",
-            "licence_url": "https://example.org", "files": self.files,
+            "licence_url": "https://example.org", "commercial": True, "files": self.files,
         }  # fmt: skip
         facts = json.loads((CATALOG / "sd15.json").read_text()) | {"title": "Tiny", "sources": [source]}
         (self.folder / "catalog").mkdir(exist_ok=True)
@@ -233,6 +233,7 @@ def test_what_is_shipped_pins_every_revision_and_every_pickle() -> None:
         assert wanted <= {file.to for file in files}
         assert len({file.to for file in files}) == len(files)
         assert all(source.licence and source.licence_url for source in catalog.sources)
+        assert all(source.commercial != source.licence.startswith("non-commercial") for source in catalog.sources)
 
 
 def test_without_the_licences_accepted_nothing_is_fetched(tmp_path: Path) -> None:

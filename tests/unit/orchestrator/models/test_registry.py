@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from orchestrator.errors import ModelError, NotFoundError
+from orchestrator.errors import ModelError, NotFoundError, UsageError
 from orchestrator.ledger.session import Ledger
 from orchestrator.models import registry
 from orchestrator.settings import Settings
@@ -60,3 +60,18 @@ def test_weights_that_are_missing_or_not_ours_are_refused(ledger: Ledger, settin
         registry.champion(ledger, settings, "maxi")
     with pytest.raises(NotFoundError, match="mdl_none"):
         registry.show_version(ledger, "mdl_none")
+
+
+def test_a_deployment_for_commercial_use_refuses_a_part_whose_licence_forbids_it(
+    ledger: Ledger, settings: Settings
+) -> None:
+    path = settings.models_dir / "mini" / "preset.json"
+    part = {"name": "face recogniser", "file": "faces/r.onnx", "licence": "non-commercial", "commercial": False}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"components": [part]}))
+
+    with pytest.raises(UsageError, match=r"face recogniser \(non-commercial\)") as refused:
+        registry.champion(ledger, settings.model_copy(update={"use": "commercial"}), "mini")
+
+    assert refused.value.code == "licence_forbids"
+    assert registry.list_versions(ledger) == []
+    assert registry.champion(ledger, settings, "mini")
