@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from fpga_models import weights
-from fpga_models.mini.generator import build_trainer
+from fpga_models.mini.generator import build_trainer, local_tokens_of
 from fpga_models.mini.networks import build_scheduler
 from fpga_models.mini.preset import LICENCE, preset_facts
 from fpga_models.mmf import checkpoint
@@ -45,7 +45,7 @@ def load_average(run: Path) -> tuple[Trainee, dict[str, Any]]:
     if folder is None:
         raise FileNotFoundError(f"{run} holds no checkpoint; run python -m fpga_models.mini.generator first")
     parts, facts = checkpoint.load(folder)
-    trainer, _ = build_trainer(LoopConfig(seed=0))
+    trainer, _ = build_trainer(LoopConfig(seed=0), local_tokens_of(parts["weights"]))
     trainer.trainee.load_state_dict(parts["weights"] | parts["average"])
     return trainer.trainee.eval(), facts
 

@@ -5,7 +5,8 @@
 The learning rate is flat and then falls linearly to zero over the last `--anneal` share of the minutes. A stopped run
 continues from its newest checkpoint; `--minutes` counts over all runs. The checkpoint before the fall is kept, so
 that a longer run can start from it (delete the later ones and raise `--minutes`). `--start PRESET` begins from the
-weights of a finished preset folder instead of random ones, with a fresh optimiser.
+weights of a finished preset folder instead of random ones, with a fresh optimiser; `--local-tokens` lets the local
+branch learn together with the rest.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from torch.multiprocessing.spawn import spawn
 from transformers import CLIPTokenizer
 
 from fpga_models import ddim
+from fpga_models.local_tokens import LocalConfig, LocalTokens
 from fpga_models.mini.networks import build_denoiser, build_scheduler, build_text_encoder
 from fpga_models.mini.tokenizer import build_tokenizer
 from fpga_models.mmf import checkpoint, parallel
@@ -60,6 +62,7 @@ class RunConfig:
     rounds_between_saves: int = 20
     threads: int = 1
     start: str | None = None
+    local_tokens: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,13 +83,21 @@ def learning_rate(config: RunConfig, step: int, minutes: float) -> float:
     return config.rate * min(1.0, (step + 1) / config.warmup_steps, max(left, 0.0))
 
 
-def build_trainer(loop: LoopConfig) -> tuple[Trainer, CLIPTokenizer]:
+def build_trainer(loop: LoopConfig, local_tokens: int = 0) -> tuple[Trainer, CLIPTokenizer]:
     """A fresh trainer and its tokenizer; initial weights follow from the seed."""
     torch.manual_seed(loop.seed)
-    tokenizer = build_tokenizer(VOCABULARY)
-    trainee = Trainee(build_denoiser(), build_text_encoder(len(tokenizer), tokenizer.eos_token_id))
+    tokenizer, denoiser = build_tokenizer(VOCABULARY), build_denoiser()
+    if local_tokens:
+        denoiser.add_local(LocalConfig(tokens=local_tokens))
+    trainee = Trainee(denoiser, build_text_encoder(len(tokenizer), tokenizer.eos_token_id))
     empty = torch.from_numpy(token_ids(tokenizer, [""])[0])
     return Trainer(trainee, ddim.Schedule.of(build_scheduler()), loop, empty), tokenizer
+
+
+def local_tokens_of(weights: Mapping[str, Tensor]) -> int:
+    """Local tokens per person of these weights under the trainee's names; 0 where there is no local branch."""
+    latents = weights.get("denoiser.id_adapter.local.resampler.latents")
+    return 0 if latents is None else latents.shape[1]
 
 
 def preset_weights(trainer: Trainer, preset: Path) -> dict[str, Tensor]:
@@ -101,8 +112,15 @@ def preset_weights(trainer: Trainer, preset: Path) -> dict[str, Tensor]:
         "text_encoder.": preset / "text_encoder" / "model.safetensors",
     }
     state = {prefix + key: value.float() for prefix, path in parts.items() for key, value in load_file(path).items()}
+    if local := trainer.trainee.denoiser.id_adapter.local:
+        state = fresh_local(local) | state
     state["denoiser.id_adapter.image_proj.proj.0.weight"] /= trainer.trainee.denoiser.id_adapter.config.input_scale
     return state
+
+
+def fresh_local(local: LocalTokens) -> dict[str, Tensor]:
+    """A local branch as it is now, for a start that has none."""
+    return {f"denoiser.id_adapter.local.{key}": value for key, value in local.state_dict().items()}
 
 
 def train(trainer: Trainer, data: TrainingData, config: RunConfig, out: Path) -> Iterator[dict[str, Any]]:
@@ -165,7 +183,7 @@ def run(rank: int, workers: int, store: Path, data: Path, out: Path, loop: LoopC
     parallel.join(rank, workers, store)
     cv2.setNumThreads(1)
     torch.set_num_threads(1 if workers > 1 else config.threads)
-    trainer, tokenizer = build_trainer(loop)
+    trainer, tokenizer = build_trainer(loop, config.local_tokens)
     if config.start:
         trainer.begin_from(preset_weights(trainer, Path(config.start)))
     records = train(trainer, open_training_data(data, tokenizer), config, out)
@@ -191,6 +209,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="threads, if there is one worker")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--start", type=Path, help="preset folder whose weights to begin from")
+    parser.add_argument("--local-tokens", type=int, default=0, help="per person, learning together with the rest")
     parser.add_argument("--rate", type=float, default=RunConfig.rate)
     parser.add_argument("--embedding-noise", type=float, default=Disturbance.embedding_noise)
     parser.add_argument("--batch-size", type=int, default=LoopConfig.batch_size)
@@ -214,6 +233,7 @@ def main() -> None:
         kind_shares=tuple(options.shares),
         modes=ModePlan(order=options.mode_order),
         threads=options.threads,
+        local_tokens=options.local_tokens,
     )
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "config.json").write_text(json.dumps({"loop": asdict(loop), "run": asdict(config)}, indent=1))

@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from fpga_models.mini.generator import RunConfig, learning_rate
+from fpga_models.mini.export import load_average
+from fpga_models.mini.generator import RunConfig, build_trainer, learning_rate, local_tokens_of, preset_weights
 from fpga_models.mini.networks import TEXT_LENGTH
 from fpga_models.mini.preset import preset_facts
 from fpga_models.mini.tokenizer import build_tokenizer
+from fpga_models.mmf.batch import Disturbance
 from fpga_models.mmf.data import draw_batch, latent_mask, open_training_data, token_ids
+from fpga_models.mmf.loop import LoopConfig
 from fpga_models.mmf.modes import ModePlan
 from fpga_models.synthetic import KINDS, VOCABULARY, layouts, words
 from tests.unit.fpga_models.training_folder import write_training_folder
@@ -86,3 +89,26 @@ def test_the_preset_offers_every_layout_with_words_the_model_knows() -> None:
     assert [len(facts["layouts"][f"group_{n}"]["slots"]) for n in (2, 3, 4)] == [2, 3, 4]
     texts = [layout["caption"] for layout in facts["layouts"].values()] + list(facts["styles"].values())
     assert {word for text in texts for word in words(text)} <= set(VOCABULARY)
+
+
+WEIGHTS = Path(__file__).parents[4] / "fpga_models" / "weights" / "mini"
+
+
+def test_a_run_that_begins_from_a_preset_lets_its_local_branch_learn_with_the_rest(
+    data_folder: Path, tmp_path: Path
+) -> None:
+    trainer, tokenizer = build_trainer(LoopConfig(seed=0, batch_size=4, disturbance=Disturbance()), local_tokens=8)
+    trainer.begin_from(preset_weights(trainer, WEIGHTS))
+    data = open_training_data(data_folder, tokenizer)
+    kinds, rng = data.indices_by_kind(), trainer.rng()
+    shares = [float(len(indices) > 0) for indices in kinds]
+    before = {name: p.detach().clone() for name, p in trainer.trainee.named_parameters()}
+
+    trainer.train_step(draw_batch(data, kinds, shares, plan=ModePlan(), count=4, step=0, rng=rng), rng, 1e-3)
+    trainer.save(tmp_path, {"minutes": 1})
+
+    moved = {name for name, p in trainer.trainee.named_parameters() if not torch.equal(p, before[name])}
+    assert any(".local.layers." in name for name in moved)
+    assert any(name.startswith("denoiser.unet.") for name in moved)
+    again, _ = load_average(tmp_path)
+    assert local_tokens_of(dict(again.named_parameters())) == 8
