@@ -11,6 +11,7 @@ from celery import Celery
 from kombu import Exchange, Queue
 from kombu.exceptions import OperationalError
 
+from orchestrator import folder_broker
 from orchestrator.errors import SettingsError, TransientError
 from orchestrator.settings import Settings
 
@@ -71,6 +72,7 @@ def celery_config(settings: Settings) -> dict[str, Any]:
 def _transport_options(settings: Settings) -> dict[str, Any]:
     scheme = settings.broker_url.split(":", 1)[0]
     if scheme == "filesystem":
+        folder_broker.install()
         data, control = settings.bell_dir / "messages", settings.bell_dir / "control"
         for folder in (settings.bell_dir, data, control):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -62,7 +62,8 @@ def test_lower_rooms_do_not_import_higher_ones() -> None:
     allowed = {
         "settings": {"errors"},
         "errors": set(),
-        "broker": below,
+        "broker": below | {"folder_broker"},
+        "folder_broker": set(),
         "logs": below,
         "pictures": below,
         "vault": below,

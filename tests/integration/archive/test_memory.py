@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import subprocess
 import sys
 import tarfile
 import zipfile
@@ -16,10 +15,11 @@ import pytest
 from PIL import Image
 
 from orchestrator.ledger import schema
+from tests.memory import run_measured
 
 GIB = 1 << 30
 PROGRAM = """
-import json, resource, sys
+import json, sys
 from pathlib import Path
 from orchestrator.archive import Photo, open_source
 from orchestrator.archive.originals import keep_original
@@ -40,8 +40,7 @@ with open_source(source) as opened:
             size += kept.size
             store.delete(kept.key)  # the disk of a test machine is small
         photos += 1
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-print(json.dumps({"photos": photos, "bytes": size, "peak": peak}))
+print(json.dumps({"photos": photos, "bytes": size}))
 """
 
 
@@ -80,15 +79,10 @@ def write(path: Path, members: Iterator[tuple[str, bytes]]) -> Path:
 def read(source: Path, folder: Path, keep_every: int) -> dict[str, int]:
     database = f"sqlite:///{folder / 'ledger.sqlite3'}"
     schema.upgrade(database)
-    ran = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(source), database, str(folder / "store"), str(keep_every)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=1500,
-    )
+    command = [sys.executable, "-c", PROGRAM, str(source), database, str(folder / "store"), str(keep_every)]
+    ran, peak = run_measured(command, seconds=1500)
     assert ran.returncode == 0, ran.stderr
-    found: dict[str, int] = json.loads(ran.stdout)
+    found: dict[str, int] = {**json.loads(ran.stdout), "peak": peak}
     figures = f"{found['photos']} photos, {found['bytes'] / GIB:.2f} GiB, peak {found['peak'] / 2**20:.0f} MiB"
     print(f"{source.name}: {figures}")  # noqa: T201 the figures are what the test is for
     return found

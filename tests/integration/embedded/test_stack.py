@@ -114,7 +114,7 @@ def test_a_killed_stack_leaves_no_process_and_its_next_start_goes_on_and_drains(
 
     first.kill()
     first.wait()
-    wait(lambda: not of_this_stack(settings.state_dir), "no child has outlived the parent", 3)
+    wait(lambda: not of_this_stack(settings.state_dir), "no child has outlived the parent", 20)
     assert find_running(settings) is None
 
     second = up()

@@ -109,19 +109,20 @@ def test_a_child_that_is_not_essential_may_be_given_up_in_silence(
     assert supervisor.pids() == {}
 
 
-def test_stop_lets_a_child_end_by_itself_and_kills_one_that_will_not(supervisor: Supervisor, mark: str) -> None:
+def test_stop_lets_a_child_end_by_itself_and_kills_one_that_will_not(
+    supervisor: Supervisor, mark: str, tmp_path: Path
+) -> None:
+    log = tmp_path / "logs" / "child.log"
     ends = "import signal, sys; signal.signal(15, lambda *_: sys.exit(0)); print('up', flush=True); signal.pause()"
     supervisor.add(program(ends, mark))
-    wait(lambda: len(marked(mark)) == 2, "it runs")
-    time.sleep(0.2)
-    assert supervisor.stop({"child": 10.0}), "it ended in time"
+    wait(lambda: "up" in log.read_text(), "it listens")
+    assert supervisor.stop({"child": 60.0}), "it ended in time"
 
-    deaf = "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(600)"
+    deaf = "import signal, time; signal.signal(15, signal.SIG_IGN); print('deaf', flush=True); time.sleep(600)"
     supervisor.add(program(deaf, mark))
-    wait(lambda: len(marked(mark)) == 2, "it runs")
-    time.sleep(0.2)
+    wait(lambda: "deaf" in log.read_text(), "it does not listen")
     assert not supervisor.stop({"child": 0.5}), "it had to be killed"
-    wait(lambda: not marked(mark), "nothing of it is left", 2)
+    wait(lambda: not marked(mark), "nothing of it is left", 20)
 
 
 @pytest.mark.parametrize("code", [HAS_A_CHILD, HAS_A_CHILD_OF_A_THREAD])
@@ -149,7 +150,7 @@ time.sleep(600)
     wait(lambda: len(marked(mark)) == 6, "two guards with a child and a grandchild each run")
     process.kill()
     process.wait()
-    wait(lambda: not marked(mark), "all of them are gone", 3)
+    wait(lambda: not marked(mark), "all of them are gone", 20)
 
 
 def test_a_child_that_was_only_just_started_is_ended_though_a_shell_ignores_the_signal(
@@ -162,5 +163,5 @@ def test_a_child_that_was_only_just_started_is_ended_though_a_shell_ignores_the_
         supervisor.kill()
     finally:
         signal.signal(signal.SIGQUIT, former)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
     assert marked(mark) == []

@@ -100,7 +100,7 @@ class Rig:
         self.processes.append(process)
         if ready:
             before = time.time()
-            self.wait(lambda: self._ready_since(before), "a worker is ready", 60)
+            self.wait(lambda: self._ready_since(before), "a worker is ready", 240)
         return process
 
     def _ready_since(self, moment: float) -> bool:
@@ -131,6 +131,8 @@ class Rig:
         """Wait until something holds, or fail saying what did not."""
         deadline = time.monotonic() + seconds
         while not until():
+            dead = [process.pid for process in self.processes if (process.poll() or 0) > 0]
+            assert not dead, f"a worker ended by itself while waiting until {what}\n{self.logs()[-3000:]}"
             assert time.monotonic() < deadline, f"waited {seconds} s in vain until {what}\n{self.logs()[-3000:]}"
             time.sleep(0.1)
 
@@ -150,7 +152,7 @@ class Rig:
             for handle, pictures in people.items()
         ]
         batch_id = identities.add(self.ledger, self.store, self.settings, new, owner=OWNER)
-        return identities.wait_enrolled(self.ledger, OWNER, batch_id, timeout_seconds=60)
+        return identities.wait_enrolled(self.ledger, OWNER, batch_id, timeout_seconds=240)
 
     def submit(self, rows: list[str], **options: Any) -> str:
         """Submit JSONL rows and return the batch's id."""
@@ -174,7 +176,7 @@ class Rig:
         with self.ledger.read() as session:
             return batches.counts(session, batch_id)
 
-    def wait_ended(self, batch_id: str, seconds: float = 120) -> str:
+    def wait_ended(self, batch_id: str, seconds: float = 240) -> str:
         """Wait until a batch has ended and return how."""
         ended = ("completed", "completed_with_errors", "failed", "cancelled")
         self.wait(lambda: self.state(batch_id) in ended, f"batch {batch_id} has ended", seconds)

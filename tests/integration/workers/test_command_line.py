@@ -71,6 +71,6 @@ def test_a_studio_evening(rig: Rig, tmp_path: Path) -> None:
     receipt = tmp_path / "receipt.json"
     erased = rig.fpga("identity", "erase", "ada", "--yes", "--receipt", str(receipt))
     assert erased.returncode == 0, erased.stderr
-    rig.wait(lambda: list(rig.store.list()) == [], "nothing of the person is left in the store", 20)
+    rig.wait(lambda: list(rig.store.list()) == [], "nothing of the person is left in the store", 60)
     assert json.loads(receipt.read_text())["references"] == 3
     assert rig.fpga("batch", "submit", str(path), "--skip-invalid").returncode == 1

@@ -24,7 +24,7 @@ def test_a_batch_survives_a_killed_worker_on_postgresql(
         worker = rig.start_worker()
         assert rig.enrol("ada")[0].identity_id is not None
         batch_id = rig.submit(solo(16))
-        rig.wait(lambda: rig.counts(batch_id)["completed"] >= 4, "some are done", 60)
+        rig.wait(lambda: rig.counts(batch_id)["completed"] >= 4, "some are done", 240)
         os.killpg(worker.pid, signal.SIGKILL)
         worker.wait()
         rig.start_worker()
