@@ -161,7 +161,7 @@ def _ledger(ledger: Ledger, settings: Settings) -> Iterator[Check]:
         living = workers.living(session, moment)
         ages = [(moment - worker.heartbeat_at).total_seconds() for worker in living]
         late = health.backlog(session, moment, grace_seconds=GRACE_SECONDS)
-        broken = audit.verify(session)
+        broken = audit.verify(session).broken
     if living:
         old = max(ages) > 3 * settings.heartbeat_seconds
         sentence = f"{len(living)} living, the oldest sign of life {max(ages):.0f} s ago"

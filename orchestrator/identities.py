@@ -17,14 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import ConflictError, InputError, StoreUnavailableError, UsageError
-from orchestrator.ledger import artifacts, audit, batches, identities, sweeper
+from orchestrator.ledger import artifacts, audit, batches, erasure, identities, sweeper
 from orchestrator.ledger.batches import NewBatch, NewItem
+from orchestrator.ledger.copies import drop_withdrawn
 from orchestrator.ledger.rows import Artifact, Consent, Identity, Reference
 from orchestrator.ledger.session import Ledger, now
 from orchestrator.ledger.states import ENDED
 from orchestrator.models import registry
 from orchestrator.pictures import check_picture
 from orchestrator.planning.rows import NAME
+from orchestrator.receipts import Signer
 from orchestrator.settings import Settings
 from orchestrator.storage import ByteStore, content_key
 from orchestrator.vault import Vault
@@ -245,17 +247,19 @@ def revoke(ledger: Ledger, owner: str, who: str, scopes: Sequence[str]) -> dict[
     return show(ledger, owner, who)
 
 
-def erase(ledger: Ledger, store: ByteStore, owner: str, who: str) -> dict[str, Any]:
-    """Take a person away: rows, references, pictures that show them, bytes; return the receipt.
+def erase(ledger: Ledger, store: ByteStore, settings: Settings, owner: str, who: str) -> dict[str, Any]:
+    """Take a person away: rows, references, pictures that show them, bytes, local copies; return the signed receipt.
 
     The receipt holds no name: id, counts, sha256 over the sorted keys of the deleted objects, the audit row and its
-    hash, and when it was verified that none of the objects can be read any more.
+    hash, and when it was verified that no row tells of the person and none of the objects can be read any more.
 
     Raises:
         NotFoundError: there is no such person.
+        SettingsError: there is no key to sign the receipt with; nothing was erased.
         StoreUnavailableError: the rows are gone, but bytes are left; the sweeper will delete them.
     """
-    erased = identities.erase(ledger, owner, who)
+    signer = Signer.of(settings)
+    erased = erasure.erase(ledger, owner, who)
     left = _delete(store, erased.keys)
     if left:
         raise StoreUnavailableError(
@@ -263,11 +267,16 @@ def erase(ledger: Ledger, store: ByteStore, owner: str, who: str) -> dict[str, A
             "deleted yet; the sweeper goes on trying, and no receipt is given until then"
         )
     sweeper.artifacts_deleted(ledger, erased.artifact_ids)
+    drop_withdrawn(ledger, settings)
+    ledger.settle()
     with ledger.read() as session:
         entry = audit.last(session, erased.identity_id, "identity.erase")
+        rows = erasure.remaining(session, erased.identity_id)
     assert entry is not None, "an erase writes its audit row in the same transaction"
-    return {
+    assert not any(rows.values()), f"an erase leaves no row behind, found {rows}"
+    receipt = {
         "object": "identity.erase_receipt",
+        "schema": "fpga/erase_receipt/2",
         "identity_id": erased.identity_id,
         "references": erased.references,
         "outputs": erased.outputs,
@@ -276,8 +285,10 @@ def erase(ledger: Ledger, store: ByteStore, owner: str, who: str) -> dict[str, A
         "tainted": {"data_sets": erased.data_sets, "models": erased.models},
         "keys_sha256": hashlib.sha256("\n".join(sorted(erased.keys)).encode()).hexdigest(),
         "audit": {"id": entry.id, "hash": entry.hash, "at": entry.at.isoformat()},
+        "verified": {"objects_left": left, "rows_left": rows},
         "verified_at": datetime.now(UTC).isoformat(),
     }
+    return signer.sign(receipt)
 
 
 def check_receipt_path(path: Path) -> None:

@@ -27,8 +27,8 @@ class Settings(BaseSettings):
 
     state_dir: Path = Field(default_factory=lambda: Path.cwd() / "var" / "fpga")
     """Embedded mode keeps database, bytes, bell, logs and the Prefect home in here."""
-    database_url_: str | None = Field(default=None, validation_alias="DATABASE_URL")
-    broker_url_: str | None = Field(default=None, validation_alias="CELERY_BROKER_URL")
+    database_url_: str | None = Field(default=None, repr=False, validation_alias="DATABASE_URL")
+    broker_url_: str | None = Field(default=None, repr=False, validation_alias="CELERY_BROKER_URL")
     prefect_api_url: str | None = Field(default=None, validation_alias="PREFECT_API_URL")
     prefect_api_auth_string: SecretStr | None = Field(default=None, validation_alias="PREFECT_API_AUTH_STRING")
     store_url_: str | None = Field(default=None, validation_alias="FPGA_STORE_URL")
@@ -39,6 +39,10 @@ class Settings(BaseSettings):
     data_keys: SecretStr | None = None
     """Master keys of the vault, comma-separated: the first seals, the others still open. See vault.py."""
     data_key_file: Path | None = None
+    """File with such keys, one a line; by default one in the state directory, made when it is first needed."""
+    signing_keys: SecretStr | None = None
+    """Ed25519 keys of receipts, comma-separated: the first signs, all verify. See receipts.py."""
+    signing_key_file: Path | None = None
     """File with such keys, one a line; by default one in the state directory, made when it is first needed."""
     models_dir: Path = PACKAGE_ROOT / "fpga_models" / "weights"
     preset: str = "mini"
@@ -89,6 +93,12 @@ class Settings(BaseSettings):
     """Let webhooks go to plain http and to private addresses; for development only."""
     captioner: str = ""
     """`module:function` that writes captions which a data set's source lacks; workers run no other."""
+    keep_people_days: int = Field(default=0, ge=0)
+    """People who were not used, added to or allowed anything for so long are erased; 0 keeps them."""
+    keep_outputs_days: int = Field(default=0, ge=0)
+    """The bytes of outputs go after so long, their rows stay; 0 keeps them."""
+    keep_originals_days: int = Field(default=0, ge=0)
+    """Source photos and what stages stored of them go so long after their item ended; 0 keeps them."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
 

@@ -13,7 +13,7 @@ import threading
 import time
 from types import FrameType
 
-from orchestrator import dispatch, logs, webhooks
+from orchestrator import dispatch, logs, retention, webhooks
 from orchestrator.broker import Bell
 from orchestrator.errors import FpgaError, StoreUnavailableError, TransientError
 from orchestrator.ledger import sweeper
@@ -23,7 +23,7 @@ from orchestrator.storage import ByteStore, open_store
 
 log = logging.getLogger(__name__)
 STALE_SECONDS = 3600.0
-"""Pieces that killed writers left in the byte store are looked for, and removed, when they are this old."""
+"""Every so often pieces of this age that killed writers left in the byte store go, and what was kept long enough."""
 
 
 class Sweeper:
@@ -76,6 +76,9 @@ class Sweeper:
             remove_expired(self._ledger, self._store)
             if time.monotonic() - self._tidied > STALE_SECONDS:
                 self._store.sweep_stale(STALE_SECONDS)
+                gone = retention.clean(self._ledger, self._store, self._settings)
+                if any(one.count for one in gone):
+                    log.info("cleaned", extra={one.name: one.count for one in gone})
                 self._tidied = time.monotonic()
         except StoreUnavailableError as error:
             log.warning("byte store does not answer", extra={"error": error.code})

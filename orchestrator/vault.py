@@ -7,15 +7,10 @@ data key, so copies of its bytes that survive somewhere are noise.
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Sequence
-from contextlib import suppress
-from pathlib import Path
-
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
 from orchestrator.errors import SettingsError
+from orchestrator.keyfile import secrets
 from orchestrator.settings import Settings
 
 
@@ -32,7 +27,7 @@ class Vault:
         Raises:
             SettingsError: no key is given where several machines share a database, or a key has the wrong form.
         """
-        keys = _keys(settings)
+        keys = secrets(settings, "data_keys", "data.keys", Fernet.generate_key(), "`fpga identity newkey` makes one")
         try:
             return cls(MultiFernet([Fernet(key) for key in keys]))
         except ValueError as error:
@@ -81,34 +76,3 @@ MISSING = (
     "a reference was sealed by a master key that this process does not have; "
     "add the former key to FPGA_DATA_KEYS, after the new one"
 )
-
-
-def _keys(settings: Settings) -> Sequence[str]:
-    if settings.data_keys is not None:
-        return [key for key in settings.data_keys.get_secret_value().replace(",", " ").split() if key]
-    path = settings.data_key_file or settings.state_dir / "keys" / "data.keys"
-    if not path.exists():
-        if settings.data_key_file or not settings.database_url.startswith("sqlite"):
-            raise SettingsError(
-                "set FPGA_DATA_KEYS or FPGA_DATA_KEY_FILE to the same key on every machine; "
-                "`fpga identity newkey` makes one",
-                code="data_key_missing",
-            )
-        _make(path)
-    try:
-        if path.stat().st_mode & 0o077:
-            raise SettingsError(f"{path} may be read by others; chmod 600 it", code="data_key_exposed")
-        return path.read_text().split()
-    except OSError as error:
-        raise SettingsError(f"{path} cannot be read: {error.strerror}", code="data_key_missing") from error
-
-
-def _make(path: Path) -> None:
-    """Write a new key beside and link it into place, so that of two processes at once one wins and none reads half."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with tempfile.NamedTemporaryFile(dir=path.parent) as draft:  # mode 0600
-        draft.write(Fernet.generate_key() + b"\n")
-        draft.flush()
-        os.fsync(draft.fileno())
-        with suppress(FileExistsError):
-            os.link(draft.name, path)

@@ -22,6 +22,7 @@ from orchestrator.broker import Bell
 from orchestrator.errors import ConflictError, FencedError, FpgaError, ModelError, NotFoundError, TransientError
 from orchestrator.ledger import artifacts, batches, claims, hints, models, workers
 from orchestrator.ledger.claims import Claim
+from orchestrator.ledger.copies import drop_withdrawn
 from orchestrator.ledger.session import Ledger
 from orchestrator.settings import Settings, get_settings
 from orchestrator.storage import open_store
@@ -157,9 +158,17 @@ class Process:
             else:
                 self._fail(c, outcome)
         except FencedError:
-            log.warning("fenced", extra={"stage_id": c.stage_id, "attempt": c.token})
+            self._fenced(c, outcome)
         except TransientError as error:
             self._fail(c, error)
+
+    def _fenced(self, c: Claim, outcome: Done | FpgaError) -> None:
+        """Leave a claim that is not ours any more; of one that was cancelled meanwhile, nothing is kept."""
+        log.warning("fenced", extra=ids(c))
+        if isinstance(outcome, Done) and claims.look(self.ledger, [c]).cancelled:
+            with self.ledger.write() as session:
+                artifacts.discard(session, outcome.result.get("artifacts", []))
+        claims.confirm_cancel(self.ledger, [c])
 
     def _fail(self, c: Claim, error: FpgaError) -> None:
         if error.code in FULL:
@@ -174,16 +183,16 @@ class Process:
                 backoff_seconds=self.settings.backoff_base_seconds,
             )
         except FencedError:
-            log.warning("fenced", extra={"stage_id": c.stage_id, "attempt": c.token})
+            self._fenced(c, error)
             return
-        log.warning("attempt failed", extra={"item": c.item_id, "stage": c.name, "code": error.code, "now": state})
+        log.warning("attempt failed", extra={**ids(c), "code": error.code, "now": state})
         if state == "failed" and c.name == "ingest":
             with self.ledger.write() as session:
                 artifacts.discard(session, [ref["artifact_id"] for ref in c.params["references"]])
 
     def _pause(self, c: Claim, error: FpgaError) -> None:
         """Stop the whole batch of a claim for want of room: no item is to blame, and each would fail the same way."""
-        log.error("batch paused", extra={"batch": c.batch_id, "code": error.code})
+        log.error("batch paused", extra={**ids(c), "code": error.code})
         with suppress(ConflictError):  # it has ended, or is being cancelled
             batches.pause(self.ledger, c.owner, c.batch_id, reason=f"{error.message} [{error.code}]")
         claims.release(self.ledger, [c])
@@ -243,6 +252,7 @@ class Process:
                     self.drain()
                     os.kill(_listener(), signal.SIGTERM)
                     return
+                drop_withdrawn(self.ledger, self.settings)
                 if time.monotonic() - self._heard > self.settings.idle_look_seconds and not self._busy.locked():
                     for queue in self.queues:
                         self.run(queue)
@@ -253,6 +263,11 @@ class Process:
 def _listener() -> int:
     """Return the pid of the Celery process that listens to the broker: our parent, or ourselves in the solo pool."""
     return os.getpid() if billiard.current_process().name == "MainProcess" else os.getppid()
+
+
+def ids(c: Claim) -> dict[str, object]:
+    """Return the fields that tell a line of the log what it is about."""
+    return {"batch": c.batch_id, "item": c.item_id, "stage": c.name, "attempt": c.token}
 
 
 _process: Process | None = None

@@ -9,8 +9,10 @@ from collections.abc import Sequence
 import typer
 
 from orchestrator.cli import (
+    audit,
     batch,
     bench,
+    clean,
     dataset,
     demo,
     doctor,
@@ -54,12 +56,13 @@ app.command()(demo.demo)
 app.command()(stack.up)
 app.command()(stack.serve)
 app.command()(doctor.doctor)
+app.command()(clean.clean)
 app.command()(restore.restore)
 app.command()(restore.swap)
 app.command()(restore.redo)
 app.command()(provenance.reproduce)
 app.command()(provenance.verify)
-for noun in (batch, identity, schedule, model, dataset, train, worker, sweeper, evaluate, bench, key):
+for noun in (batch, identity, schedule, model, dataset, train, worker, sweeper, evaluate, bench, key, audit):
     app.add_typer(noun.app)
 for name, command in (("run", evaluations.run), ("list", evaluations.list_), ("compare", evaluations.compare)):
     evaluate.app.command(name)(command)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from orchestrator.cli import receipt
 from orchestrator.cli.common import (
     JsonOption,
     Services,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from orchestrator.identities import ConsentGiven, Enrolled, Picture
 
 app = typer.Typer(name="identity", help="People: reference pictures and consent.", no_args_is_help=True)
+app.add_typer(receipt.app)
 
 Who = Annotated[str, typer.Argument(metavar="WHO", help="Handle or id of a person.")]
 GrantedBy = Annotated[str | None, typer.Option(help="Who wrote the consent down (default: the owner).")]
@@ -139,8 +141,9 @@ def consent(
 @app.command()
 def erase(
     who: Who,
-    receipt: Annotated[
-        Path | None, typer.Option(help="Where the receipt goes (default: receipts/ID.json in the state directory).")
+    to: Annotated[
+        Path | None,
+        typer.Option("--receipt", help="Where the receipt goes (default: receipts/ID.json in the state directory)."),
     ] = None,
     yes: YesOption = False,
     as_json: JsonOption = False,
@@ -151,9 +154,9 @@ def erase(
     with services() as s:
         person = identities.show(s.ledger, s.owner, who)
         confirm(f"Erase {who} ({person['id']}) and every picture of this person?", yes=yes)
-        path = receipt or s.settings.state_dir / "receipts" / f"{person['id']}.json"
+        path = to or s.settings.state_dir / "receipts" / f"{person['id']}.json"
         identities.check_receipt_path(path)
-        proof = identities.erase(s.ledger, s.store, s.owner, person["id"])
+        proof = identities.erase(s.ledger, s.store, s.settings, s.owner, person["id"])
         identities.write_receipt(proof, path)
     if as_json:
         print_json(proof)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Text, cast, delete, func, select, update
+from sqlalchemy import ColumnElement, Text, cast, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from orchestrator.errors import ConsentError, NotFoundError
@@ -279,14 +279,33 @@ def forget(session: Session, identity_id: str) -> list[str]:
 
     Later builds then do these chunks again from pictures, if somebody still has them.
     """
-    showing = cast(DataSetChunk.facts, Text).like(f'%"{identity_id}"%')
     rows = session.execute(
         delete(DataSetChunk)
-        .where(showing)
+        .where(_shows(identity_id))
         .returning(DataSetChunk.shard_artifact_id, DataSetChunk.facts_artifact_id)
         .execution_options(synchronize_session=False)
     ).all()
     return [artifact_id for row in rows for artifact_id in row]
+
+
+def showing(session: Session, identity_id: str) -> int:
+    """Return how many results of chunks show this person."""
+    return session.scalar(select(func.count()).select_from(DataSetChunk).where(_shows(identity_id))) or 0
+
+
+def _shows(identity_id: str) -> ColumnElement[bool]:
+    return cast(DataSetChunk.facts, Text).like(f'%"{identity_id}"%')
+
+
+def tainted_contents(session: Session, among: Collection[str]) -> set[str]:
+    """Return those of these content hashes whose version holds somebody who withdrew."""
+    return set(
+        session.scalars(
+            select(DataSetVersion.content_sha256).where(
+                DataSetVersion.content_sha256.in_(among), DataSetVersion.tainted_at.is_not(None)
+            )
+        )
+    )
 
 
 def taint(session: Session, identity_id: str, moment: datetime, artifact_ids: Collection[str] = ()) -> list[str]:

@@ -1,4 +1,4 @@
-"""People: references with embeddings, consents, and the erase that takes everything of a person away.
+"""People: references with embeddings, and consents; taking a person away is erasure.py.
 
 Names leave this module only towards the person who asks; keys, messages, logs and audit rows carry ids.
 """
@@ -12,23 +12,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from orchestrator.errors import ConflictError, ConsentError, ModelError, NotFoundError
-from orchestrator.ledger import artifacts, audit, cache, datasets, lifecycle, photos, training
+from orchestrator.ledger import artifacts, audit, datasets, training
 from orchestrator.ledger.base import new_id
-from orchestrator.ledger.rows import (
-    Artifact,
-    Batch,
-    Consent,
-    Identity,
-    Item,
-    ItemIdentity,
-    Output,
-    Reference,
-    Stage,
-)
+from orchestrator.ledger.rows import Artifact, Consent, Identity, Reference
 from orchestrator.ledger.session import Ledger, now, retrying
 
 SCOPES = ("generate", "restore", "swap", "train")
@@ -297,114 +287,6 @@ def revoke(ledger: Ledger, owner: str, identity_id: str, scope: str) -> int:
             training.forget(session, datasets.taint(session, identity_id, moment), moment)
         audit.write(session, owner, "consent.revoke", identity_id, {"scope": scope, "ended": len(ended)}, moment)
         return len(ended)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Erased:
-    """What an erase took away; `keys` are the store keys whose bytes must go now."""
-
-    identity_id: str
-    references: int
-    outputs: int
-    items: int
-    artifact_ids: list[str]
-    keys: list[str]
-    data_sets: list[str]
-    """Versions of data sets that hold this person, marked now."""
-    models: list[str]
-    """Model versions that were trained on them, marked now."""
-
-
-@retrying
-def erase(ledger: Ledger, owner: str, identity_id: str) -> Erased:
-    """Take away a person: references, embeddings, outputs that show them, handle and name; stop items under way.
-
-    The row of the identity stays as a tombstone without any personal data, so that what was erased can be proved.
-    The caller deletes the bytes under `keys` and then confirms with `sweeper.artifacts_deleted`.
-
-    Raises:
-        NotFoundError: no such identity.
-    """
-    with ledger.write() as session:
-        moment = now(session)
-        identity = get(session, owner, identity_id)
-        item_ids = list(session.scalars(select(ItemIdentity.item_id).where(ItemIdentity.identity_id == identity.id)))
-        _stop_items(session, item_ids, moment)
-        _forget_enrolments(session, owner, identity.handle)
-        outputs = session.scalars(select(Output).where(Output.item_id.in_(item_ids))).all()
-        refs = session.scalars(select(Reference).where(Reference.identity_id == identity.id)).all()
-        artifact_ids = {o.artifact_id for o in outputs} | {r.artifact_id for r in refs}
-        artifact_ids |= photos.artifacts_of(session, item_ids) | set(cache.forget(session, identity.id))
-        shown = datasets.forget(session, identity.id)
-        artifact_ids |= set(shown)
-        session.execute(update(Item).where(Item.id.in_(item_ids)).values(output_id=None))
-        session.execute(delete(Output).where(Output.id.in_([o.id for o in outputs])))
-        session.execute(delete(Reference).where(Reference.identity_id == identity.id))
-        session.execute(
-            update(Consent)
-            .where(Consent.identity_id == identity.id, Consent.revoked_at.is_(None))
-            .values(revoked_at=moment)
-        )
-        session.execute(
-            update(Identity).where(Identity.id == identity.id).values(handle=None, name=None, erased_at=moment)
-        )
-        free = artifact_ids - _still_used(session, artifact_ids)
-        session.execute(update(Artifact).where(Artifact.id.in_(free)).values(state="deleting", expires_at=moment))
-        keys = list(session.scalars(select(Artifact.key).where(Artifact.id.in_(free))))
-        tainted = datasets.taint(session, identity.id, moment, shown)
-        erased = Erased(
-            identity_id=identity.id,
-            references=len(refs),
-            outputs=len(outputs),
-            items=len(item_ids),
-            artifact_ids=sorted(free),
-            keys=keys,
-            data_sets=tainted,
-            models=training.forget(session, tainted, moment),
-        )
-        detail = {
-            "references": erased.references,
-            "outputs": erased.outputs,
-            "objects": len(keys),
-            "data_sets": len(tainted),
-            "models": len(erased.models),
-        }
-        audit.write(session, owner, "identity.erase", identity.id, detail, moment)
-        return erased
-
-
-def _stop_items(session: Session, item_ids: Sequence[str], moment: datetime) -> None:
-    here = Stage.item_id.in_(item_ids)
-    lifecycle.move_stages(session, "cancelled", here, Stage.state.in_(("queued", "held")), finished_at=moment)
-    lifecycle.move_items(
-        session, "cancelled", Item.id.in_(item_ids), Item.state.in_(("queued", "held")), finished_at=moment
-    )
-    lifecycle.move_stages(session, "cancelling", here)
-    lifecycle.move_items(session, "cancelling", Item.id.in_(item_ids))
-    open_batches = select(Item.batch_id).where(Item.id.in_(item_ids)).distinct()
-    for batch_id in session.scalars(
-        select(Batch.id).where(Batch.id.in_(open_batches), Batch.state.in_(("in_progress", "cancelling")))
-    ).all():
-        lifecycle.close_batch(session, batch_id, moment)
-
-
-def _forget_enrolments(session: Session, owner: str, handle: str | None) -> None:
-    """Empty the parameters of the enrol items of this handle: they hold handle, name and file names."""
-    session.execute(
-        update(Item)
-        .where(
-            Item.owner == owner,
-            Item.batch_id.in_(select(Batch.id).where(Batch.owner == owner, Batch.kind == "enrol")),
-            Item.params["handle"].as_string() == handle,
-        )
-        .values(params={})
-        .execution_options(synchronize_session=False)
-    )
-
-
-def _still_used(session: Session, artifact_ids: set[str]) -> set[str]:
-    used = set(session.scalars(select(Reference.artifact_id).where(Reference.artifact_id.in_(artifact_ids))))
-    return used | set(session.scalars(select(Output.artifact_id).where(Output.artifact_id.in_(artifact_ids))))
 
 
 def check_handle_free(session: Session, owner: str, handle: str) -> None:

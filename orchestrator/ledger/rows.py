@@ -49,6 +49,8 @@ class Batch(Row):
     open: Mapped[bool] = mapped_column(default=False, server_default=false())
     """More items may come: an open batch does not end by itself, it is closed first."""
     flow_run_id: Mapped[str | None]
+    traceparent: Mapped[str | None]
+    """W3C trace context of the submit: workers go on with the trace, since a hint carries nothing."""
     reason: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime]
     served_at: Mapped[datetime | None]
@@ -412,4 +414,15 @@ class Audit(Row):
     ref: Mapped[str]
     detail: Mapped[dict[str, Any]]
     previous: Mapped[str]
+    hash: Mapped[str]
+
+
+class AuditHead(Row):
+    """Where the chain of audit rows ends; one row."""
+
+    __tablename__ = "audit_head"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    owner: Mapped[str]
+    audit_id: Mapped[int]
     hash: Mapped[str]

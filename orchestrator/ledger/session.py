@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -31,10 +31,12 @@ SQLITE_PRAGMAS = (
     "PRAGMA busy_timeout=30000",
     "PRAGMA foreign_keys=ON",
     "PRAGMA wal_autocheckpoint=1000",
+    "PRAGMA secure_delete=ON",  # what was erased is overwritten, not only unlinked
 )
 POSTGRES_OPTIONS = (
     "-c lock_timeout=5s -c statement_timeout=30s -c idle_in_transaction_session_timeout=30s -c timezone=UTC"
 )
+WANTED = "DATABASE_URL must name a PostgreSQL database or an SQLite file, such as postgresql+psycopg://user@host/name"
 RETRYABLE_SQLSTATES = {"40001", "40P01", "55P03", "57P01", "57P02", "57P03"}
 
 
@@ -59,6 +61,16 @@ class Ledger:
         """Yield a session in one transaction, committed at the end, rolled back on any error."""
         with _typed_errors(), self._writers.begin() as session:
             yield session
+
+    def settle(self) -> None:
+        """Bring an SQLite file up to its journal and empty that, so that no former page is left in it.
+
+        A long reader may keep the journal from being emptied; the next call does it. PostgreSQL is left alone: there
+        old rows go with its own vacuum, and its journal with its own retention.
+        """
+        if self.is_sqlite:
+            with self.engine.connect() as connection:
+                connection.connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def dispose(self) -> None:
         """Close all connections."""
@@ -109,7 +121,10 @@ def _passing(error: DBAPIError) -> bool:
 
 
 def _engine(url: str) -> Engine:
-    parsed = make_url(url)
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:  # its text may show what was given, a password included
+        raise SettingsError(WANTED) from error
     if parsed.get_backend_name() == "postgresql":
         return create_engine(
             parsed,
@@ -120,7 +135,7 @@ def _engine(url: str) -> Engine:
             connect_args={"options": POSTGRES_OPTIONS, "connect_timeout": 5},
         )
     if parsed.get_backend_name() != "sqlite" or not parsed.database:
-        raise SettingsError(f"DATABASE_URL must name a PostgreSQL database or an SQLite file, got {parsed!r}")
+        raise SettingsError(f"{WANTED}, got one of {parsed.get_backend_name()!r}")
     path = Path(parsed.database)
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     if not path.exists():

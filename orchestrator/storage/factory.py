@@ -40,6 +40,8 @@ def open_store(settings: Settings) -> ByteStore:
             public_endpoint_url=settings.s3_public_endpoint_url,
         )
     raise SettingsError(
-        f"FPGA_STORE_URL is {settings.store_url!r}; wanted s3://bucket/prefix or file:///absolute/directory",
+        # what stands before an @ may be a password
+        f"FPGA_STORE_URL is of the form {url.scheme or 'none'!r} to {url.netloc.rpartition('@')[2]!r}; "
+        "wanted s3://bucket/prefix or file:///absolute/directory",
         code="store_url_invalid",
     )

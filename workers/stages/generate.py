@@ -155,7 +155,7 @@ def _store(tools: Tools, c: Claim, request: PortraitRequest, image: Image, versi
         )
         return Next(stage="score", round=c.round, ordinal=2 * c.round + 1)
 
-    return Done(result={"output": output_id, "sha256": sha256}, effect=effect)
+    return Done(result={"output": output_id, "sha256": sha256, "artifacts": [artifact_id]}, effect=effect)
 
 
 def _record(tools: Tools, c: Claim, request: PortraitRequest, version: ModelVersion, group: int) -> dict[str, Any]:

@@ -137,4 +137,4 @@ def revoke(caller: Librarian, identity_id: str, scope: str) -> dict[str, Any]:
 @router.delete("/{identity_id}", operation_id="erase_identity")
 def erase(caller: Librarian, identity_id: str) -> dict[str, Any]:
     """Erase a person: references, embeddings, and every picture that shows them; the answer is the receipt."""
-    return identities.erase(caller.ledger, caller.store, caller.owner, identity_id)
+    return identities.erase(caller.ledger, caller.store, caller.settings, caller.owner, identity_id)

@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import select, update
 
 from orchestrator.errors import FencedError
-from orchestrator.ledger import artifacts, audit, batches, claims, hints, sweeper, workers
-from orchestrator.ledger.rows import Artifact, Attempt, Audit, Stage, Worker
+from orchestrator.ledger import artifacts, batches, claims, hints, sweeper, workers
+from orchestrator.ledger.rows import Artifact, Attempt, Stage, Worker
 from orchestrator.ledger.session import Ledger, now
 from orchestrator.settings import Settings
 from tests.integration.ledger.helpers import batch, claim, end, expire, item_of, let_time_pass, stage_of, submit
@@ -160,16 +160,3 @@ def test_hints_are_bounded_by_the_living_workers_and_sent_again_when_they_grow_o
     assert ring() == 2
     assert sent[0][0] == "gpu.generate"
     assert set(sent[0][1]) == {"v", "queue", "stage_id"}
-
-
-def test_the_audit_log_shows_any_change(ledger: Ledger) -> None:
-    for _ in range(3):
-        submit(ledger)
-    with ledger.read() as session:
-        assert audit.verify(session) is None
-        second = session.scalars(select(Audit).order_by(Audit.id)).all()[1]
-    with ledger.write() as session:
-        session.execute(update(Audit).where(Audit.id == second.id).values(detail={"items": 99}))
-
-    with ledger.read() as session:
-        assert audit.verify(session) == second.id

@@ -113,7 +113,7 @@ def test_who_is_in_the_library_must_allow_training_and_an_erase_taints(rig: Rig,
     _, version = run(rig, wanted)
     with rig.ledger.read() as session:
         keys = [artifact.key for _, artifact in shards(session, version)]
-    receipt = erase(rig.ledger, rig.store, OWNER, "ada")
+    receipt = erase(rig.ledger, rig.store, rig.settings, OWNER, "ada")
 
     assert receipt["tainted"] == {"data_sets": [version], "models": []}
     with rig.ledger.read() as session:

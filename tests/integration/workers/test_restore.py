@@ -280,7 +280,7 @@ def test_an_erased_person_takes_cached_results_and_copies_of_photos_along(
         objects = set(session.scalars(select(Artifact.key).where(Artifact.id.in_(taken | {output.artifact_id}))))
     assert len(keys) >= 3, "faces, inversion and result are kept"
 
-    identities.erase(rig.ledger, rig.store, OWNER, added[who])
+    identities.erase(rig.ledger, rig.store, rig.settings, OWNER, added[who])
 
     with rig.ledger.read() as session:
         assert not set(session.scalars(select(StageResult.key).where(StageResult.key.in_(keys))))

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import text, update
 
 from orchestrator import doctor
 from orchestrator.doctor import Check
@@ -63,6 +63,7 @@ def test_a_changed_history_fails(ledger: Ledger, settings: Settings) -> None:
         for n in range(3):
             audit.write(session, "local", "test", f"ref{n}", {}, now(session))
     with ledger.write() as session:
+        session.execute(text("DROP TRIGGER audit_refuses_update"))
         session.execute(update(Audit).where(Audit.ref == "ref1").values(actor="somebody"))
 
     assert found(settings)["audit"].status == "fail"

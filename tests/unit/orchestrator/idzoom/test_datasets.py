@@ -10,9 +10,8 @@ import pytest
 from orchestrator.errors import ConsentError, InputError, NotFoundError, StageError, UsageError
 from orchestrator.idzoom import datasets, views
 from orchestrator.idzoom.datasets import BuildRequest
-from orchestrator.ledger import batches
+from orchestrator.ledger import batches, erasure
 from orchestrator.ledger import datasets as rows
-from orchestrator.ledger import identities as people_rows
 from orchestrator.ledger.datasets import NewVersion
 from orchestrator.ledger.session import Ledger, now
 from orchestrator.settings import Settings
@@ -86,7 +85,7 @@ def test_an_erase_marks_every_version_that_holds_the_person_and_no_other(ledger:
     ada, bob = person("ada", "train"), person("bob", "train")
     both, only_bob = publish(ledger, "a", {ada: 3, bob: 1}), publish(ledger, "b", {bob: 2}, name="others")
 
-    erased = people_rows.erase(ledger, OWNER, ada)
+    erased = erasure.erase(ledger, OWNER, ada)
 
     tainted = {v["id"]: v["tainted_at"] is not None for v in views.list_versions(ledger, OWNER)}
     assert erased.data_sets == [both]

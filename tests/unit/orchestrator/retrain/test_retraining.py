@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.errors import ConflictError, ConsentError, NotFoundError, UsageError
-from orchestrator.ledger import batches, claims, identities
+from orchestrator.ledger import batches, claims, erasure, identities
 from orchestrator.ledger import training as runs
 from orchestrator.ledger.rows import Batch
 from orchestrator.ledger.session import Ledger
@@ -130,7 +130,7 @@ def test_who_withdraws_taints_the_data_set_its_versions_and_what_began_from_them
     waiting = begin(ledger, settings, dataset)
 
     if way == "erase":
-        erased = identities.erase(ledger, "local", ada)
+        erased = erasure.erase(ledger, "local", ada)
         assert (erased.data_sets, set(erased.models)) == ([dataset], {first, second})
     else:
         identities.revoke(ledger, "local", ada, "train")
@@ -156,7 +156,7 @@ def test_a_run_that_was_trained_while_somebody_withdrew_does_not_pass(
     ada = person("ada", "train")
     run = begin(ledger, settings, add_dataset(ledger, people=[ada]))
     version = finish(ledger, run, "c" * 64, 0.9)
-    identities.erase(ledger, "local", ada)
+    erasure.erase(ledger, "local", ada)
 
     decision = retraining.conclude(ledger, run.batch_id)
 

@@ -1,0 +1,170 @@
+"""The erase that takes everything of a person away, and the count that proves it.
+
+One transaction stops what is under way, removes rows, forgets names and marks the bytes; the caller deletes the bytes.
+What stays is a tombstone: the identity's id, when it was erased, which scopes had been allowed, and audit rows of ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import delete, func, or_, select, update
+from sqlalchemy.orm import Session
+
+from orchestrator.ledger import audit, cache, datasets, identities, lifecycle, photos, training
+from orchestrator.ledger.rows import Artifact, Batch, Consent, Identity, Item, ItemIdentity, Output, Reference, Stage
+from orchestrator.ledger.rows_api import KeptAnswer
+from orchestrator.ledger.rows_photos import ArchivePerson, StageResultIdentity
+from orchestrator.ledger.session import Ledger, now, retrying
+
+ERASED = "erased"
+"""Stands where a name stood that a row cannot do without."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Erased:
+    """What an erase took away; `keys` are the store keys whose bytes must go now."""
+
+    identity_id: str
+    references: int
+    outputs: int
+    items: int
+    artifact_ids: list[str]
+    keys: list[str]
+    data_sets: list[str]
+    """Versions of data sets that hold this person, marked now."""
+    models: list[str]
+    """Model versions that were trained on them, marked now."""
+
+
+@retrying
+def erase(ledger: Ledger, owner: str, identity_id: str) -> Erased:
+    """Take away a person: references, embeddings, outputs that show them, handle and name; stop items under way.
+
+    The caller deletes the bytes under `keys` and then confirms with `sweeper.artifacts_deleted`.
+
+    Raises:
+        NotFoundError: no such identity.
+    """
+    with ledger.write() as session:
+        moment = now(session)
+        identity = identities.get(session, owner, identity_id)
+        enrolments = _enrolments(session, owner, identity.handle)
+        item_ids = list(session.scalars(select(ItemIdentity.item_id).where(ItemIdentity.identity_id == identity.id)))
+        _stop_items(session, [*item_ids, *(item.id for item in enrolments)], moment)
+        outputs = session.scalars(select(Output).where(Output.item_id.in_(item_ids))).all()
+        refs = session.scalars(select(Reference).where(Reference.identity_id == identity.id)).all()
+        artifact_ids = {o.artifact_id for o in outputs} | {r.artifact_id for r in refs}
+        artifact_ids |= photos.artifacts_of(session, item_ids) | set(cache.forget(session, identity.id))
+        artifact_ids |= {given["artifact_id"] for item in enrolments for given in item.params.get("references", ())}
+        shown = datasets.forget(session, identity.id)
+        artifact_ids |= set(shown)
+        session.execute(update(Item).where(Item.id.in_(item_ids)).values(output_id=None))
+        session.execute(delete(Output).where(Output.id.in_([o.id for o in outputs])))
+        session.execute(delete(Reference).where(Reference.identity_id == identity.id))
+        _forget_names(session, owner, identity, item_ids, enrolments, moment)
+        free = artifact_ids - _still_used(session, artifact_ids)
+        session.execute(update(Artifact).where(Artifact.id.in_(free)).values(state="deleting", expires_at=moment))
+        keys = list(session.scalars(select(Artifact.key).where(Artifact.id.in_(free))))
+        tainted = datasets.taint(session, identity.id, moment, shown)
+        erased = Erased(
+            identity_id=identity.id,
+            references=len(refs),
+            outputs=len(outputs),
+            items=len(item_ids),
+            artifact_ids=sorted(free),
+            keys=keys,
+            data_sets=tainted,
+            models=training.forget(session, tainted, moment),
+        )
+        detail = {
+            "references": erased.references,
+            "outputs": erased.outputs,
+            "objects": len(keys),
+            "data_sets": len(tainted),
+            "models": len(erased.models),
+        }
+        audit.write(session, owner, "identity.erase", identity.id, detail, moment)
+        return erased
+
+
+def remaining(session: Session, identity_id: str) -> dict[str, int]:
+    """Count the rows that still tell something of a person; all are zero after an erase."""
+    items = select(ItemIdentity.item_id).where(ItemIdentity.identity_id == identity_id)
+    identity = session.get_one(Identity, identity_id, populate_existing=True)
+    counts = {
+        "references": select(func.count(Reference.id)).where(Reference.identity_id == identity_id),
+        "outputs": select(func.count(Output.id)).where(Output.item_id.in_(items)),
+        "kept_results": select(func.count()).where(StageResultIdentity.identity_id == identity_id),
+        "valid_consents": select(func.count(Consent.id)).where(
+            Consent.identity_id == identity_id, Consent.revoked_at.is_(None)
+        ),
+    }
+    found = {name: session.scalar(query) or 0 for name, query in counts.items()}
+    chunks = datasets.showing(session, identity_id)
+    return {**found, "chunks": chunks, "names": int(identity.handle is not None or identity.name is not None)}
+
+
+def _stop_items(session: Session, item_ids: Sequence[str], moment: datetime) -> None:
+    here = Stage.item_id.in_(item_ids)
+    lifecycle.move_stages(session, "cancelled", here, Stage.state.in_(("queued", "held")), finished_at=moment)
+    lifecycle.move_items(
+        session, "cancelled", Item.id.in_(item_ids), Item.state.in_(("queued", "held")), finished_at=moment
+    )
+    lifecycle.move_stages(session, "cancelling", here)
+    lifecycle.move_items(session, "cancelling", Item.id.in_(item_ids))
+    open_batches = select(Item.batch_id).where(Item.id.in_(item_ids)).distinct()
+    for batch_id in session.scalars(
+        select(Batch.id).where(Batch.id.in_(open_batches), Batch.state.in_(("in_progress", "cancelling")))
+    ).all():
+        lifecycle.close_batch(session, batch_id, moment)
+
+
+def _enrolments(session: Session, owner: str, handle: str | None) -> Sequence[Item]:
+    """Return the items that added this person, or more pictures of them: they hold handle, name and file names."""
+    query = select(Item).where(
+        Item.owner == owner,
+        Item.batch_id.in_(select(Batch.id).where(Batch.owner == owner, Batch.kind == "enrol")),
+        Item.params["handle"].as_string() == handle,
+    )
+    return session.scalars(query).all()
+
+
+def _forget_names(
+    session: Session,
+    owner: str,
+    identity: Identity,
+    item_ids: Sequence[str],
+    enrolments: Sequence[Item],
+    moment: datetime,
+) -> None:
+    """Empty every place that says who this was: handle, name, enrolments, prompts, kept answers, people of archives."""
+    for item in enrolments:
+        item.params = {}
+    for item in session.scalars(select(Item).where(Item.id.in_(item_ids))):
+        prompts = {name: "" for name in ("prompt", "negative_prompt") if item.params.get(name)}
+        if prompts:
+            item.params = {**item.params, **prompts}
+    said = [KeptAnswer.body["id"].as_string() == identity.id]
+    if identity.handle is not None:
+        said.append(KeptAnswer.body["handle"].as_string() == identity.handle)
+    session.execute(delete(KeptAnswer).where(KeptAnswer.owner == owner, or_(*said)))
+    batches = select(Item.batch_id).where(Item.id.in_(item_ids))
+    for person in session.scalars(select(ArchivePerson).where(ArchivePerson.batch_id.in_(batches))).all():
+        if {face[0] for face in person.faces} & set(item_ids):
+            session.delete(person)
+    session.execute(update(Consent).where(Consent.identity_id == identity.id).values(granted_by=ERASED))
+    session.execute(
+        update(Consent)
+        .where(Consent.identity_id == identity.id, Consent.revoked_at.is_(None))
+        .values(revoked_at=moment)
+    )
+    identity.handle, identity.name, identity.erased_at = None, None, moment
+    session.flush()
+
+
+def _still_used(session: Session, artifact_ids: set[str]) -> set[str]:
+    used = set(session.scalars(select(Reference.artifact_id).where(Reference.artifact_id.in_(artifact_ids))))
+    return used | set(session.scalars(select(Output.artifact_id).where(Output.artifact_id.in_(artifact_ids))))

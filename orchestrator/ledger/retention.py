@@ -1,0 +1,96 @@
+"""What has been kept long enough, by class: people nobody uses, outputs, originals. Deleting is done elsewhere.
+
+Bytes that something younger refers to stay, whatever their age.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import exists, func, select, update
+from sqlalchemy.orm import Session
+
+from orchestrator.ledger import photos
+from orchestrator.ledger.rows import Artifact, Consent, Identity, Item, ItemIdentity, Output, Reference
+from orchestrator.ledger.session import Ledger, now, retrying
+
+AT_ONCE = 500
+"""So much of each class one look takes; the next look finds the rest."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Due:
+    """Artifacts whose time is over, and how many bytes they are."""
+
+    artifact_ids: list[str]
+    size: int
+
+
+def idle_people(session: Session, before: datetime) -> list[tuple[str, str]]:
+    """Return (owner, id) of living people who were not added to, allowed anything or shown since then."""
+    shown = (
+        exists()
+        .where(ItemIdentity.identity_id == Identity.id)
+        .where(ItemIdentity.item_id == Item.id, Item.created_at >= before)
+    )
+    allowed = exists().where(Consent.identity_id == Identity.id, Consent.granted_at >= before)
+    added = exists().where(Reference.identity_id == Identity.id, Reference.created_at >= before)
+    query = (
+        select(Identity.owner, Identity.id)
+        .where(Identity.erased_at.is_(None), Identity.created_at < before, ~shown, ~allowed, ~added)
+        .order_by(Identity.created_at)
+        .limit(AT_ONCE)
+    )
+    return list(session.execute(query).tuples())
+
+
+def old_outputs(session: Session, before: datetime) -> Due:
+    """Return the bytes of outputs that were made before then; their rows with scores and records stay."""
+    query = (
+        select(Output.artifact_id)
+        .join(Artifact, Artifact.id == Output.artifact_id)
+        .where(Artifact.state == "live", Artifact.expires_at.is_(None))
+        .group_by(Output.artifact_id)
+        .having(func.max(Output.created_at) < before)
+        .limit(AT_ONCE)
+    )
+    return _due(session, session.scalars(query).all())
+
+
+def old_originals(session: Session, before: datetime) -> Due:
+    """Return source photos, and what stages stored of them, of items that ended before then."""
+    original = Item.params["original"]["artifact_id"].as_string()
+    live = select(Artifact.id).where(Artifact.state == "live", Artifact.expires_at.is_(None))
+    query = (
+        select(Item.id, original)
+        .where(Item.finished_at < before, original.is_not(None), original.in_(live))
+        .order_by(Item.finished_at)
+        .limit(AT_ONCE)
+    )
+    old = session.execute(query).all()
+    wanted = photos.artifacts_of(session, [row[0] for row in old])
+    younger = select(original).where(original.in_(wanted), Item.finished_at.is_(None) | (Item.finished_at >= before))
+    used = set(session.scalars(younger)) | set(
+        session.scalars(select(Output.artifact_id).where(Output.artifact_id.in_(wanted)))
+    )
+    return _due(session, sorted(wanted - used))
+
+
+@retrying
+def expire(ledger: Ledger, artifact_ids: Sequence[str]) -> None:
+    """Let the sweeper take these at its next round."""
+    with ledger.write() as session:
+        session.execute(
+            update(Artifact)
+            .where(Artifact.id.in_(artifact_ids), Artifact.state == "live")
+            .values(expires_at=now(session))
+        )
+
+
+def _due(session: Session, artifact_ids: Sequence[str]) -> Due:
+    rows = session.execute(
+        select(Artifact.id, Artifact.size).where(Artifact.id.in_(artifact_ids), Artifact.state == "live")
+    ).all()
+    return Due(artifact_ids=[row.id for row in rows], size=sum(row.size for row in rows))
