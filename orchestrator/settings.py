@@ -99,6 +99,8 @@ class Settings(BaseSettings):
     """The bytes of outputs go after so long, their rows stay; 0 keeps them."""
     keep_originals_days: int = Field(default=0, ge=0)
     """Source photos and what stages stored of them go so long after their item ended; 0 keeps them."""
+    probes: bool = False
+    """Let this worker run items that only wait, or end it on purpose: for measuring and disturbing the machinery."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
 

@@ -38,6 +38,7 @@ QUEUES: Mapping[str, str] = {
     "cluster": "cpu.io",
     "score_photo": "cpu.io",
     "publish_photo": "cpu.io",
+    "probe": "cpu.io",
 }
 """Queue of each stage name, by the kind of machine that it needs."""
 SINGLE = frozenset({"train", "evaluate", "annotate", "arrange", "cluster"})

@@ -8,6 +8,7 @@ from workers.stages.evaluate import evaluate
 from workers.stages.generate import generate
 from workers.stages.ingest import ingest
 from workers.stages.ingest_photo import ingest_photo
+from workers.stages.probe import probe
 from workers.stages.publish_photo import publish_photo
 from workers.stages.restore import restore
 from workers.stages.score import score
@@ -27,4 +28,5 @@ STAGES: dict[str, Stage] = {
     "restore": restore,
     "score_photo": score_photo,
     "publish_photo": publish_photo,
+    "probe": probe,
 }

@@ -1,0 +1,133 @@
+"""Stage `probe`: stands in for the networks where the machinery around them is measured or disturbed.
+
+It waits, then stores bytes like any other stage: the item's own mark, and random bytes of this attempt, so that a
+result made twice would show. A worker refuses it unless `FPGA_PROBES` is set.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import hmac
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+
+from sqlalchemy.orm import Session
+
+from orchestrator.errors import FpgaError, StageError
+from orchestrator.ledger import artifacts
+from orchestrator.ledger.base import new_id
+from orchestrator.ledger.claims import Claim, Next
+from orchestrator.ledger.rows import Output
+from orchestrator.storage import content_key
+from workers.lease import Lease
+from workers.stages.base import Done, DrainedError, Ended, Tools
+
+STEP_SECONDS = 0.1
+"""So often it reports progress and looks whether it must stop."""
+MARK_BYTES, ATTEMPT_BYTES = 32, 8
+
+
+def probe(tools: Tools, held: Sequence[Claim], lease: Lease) -> Iterator[Ended]:
+    """Wait for each of these claims, one after the other, and store what it made."""
+    for c in held:
+        try:
+            if _wait(tools, c, lease):
+                yield c, _store(tools, c)
+        except FpgaError as error:
+            yield c, error
+
+
+def mark(batch_id: str, item_id: str) -> bytes:
+    """Return the bytes with which everything that was made for this item begins."""
+    return hmac.digest(batch_id.encode(), item_id.encode(), "sha256")
+
+
+def _wait(tools: Tools, c: Claim, lease: Lease) -> bool:
+    """Take the time that the item asks for; return whether it may be published."""
+    if not tools.settings.probes:
+        raise StageError("this worker runs no probes; FPGA_PROBES=true allows them", code="probes_refused")
+    if disaster := c.params.get("disaster"):
+        DISASTERS[disaster]()
+    asked = c.params["milliseconds"] / 1000
+    until = time.monotonic() + asked
+    while c.stage_id not in lease.stopped:
+        if tools.draining():
+            raise DrainedError
+        rest = until - time.monotonic()
+        if rest <= 0:
+            return True
+        time.sleep(min(rest, STEP_SECONDS))
+        lease.progress(c, 1 - max(0.0, until - time.monotonic()) / asked)
+    return False
+
+
+def _store(tools: Tools, c: Claim) -> Done:
+    assert c.model_version_id is not None, "probes are submitted with the preset's version"
+    data = mark(c.batch_id, c.item_id) + os.urandom(ATTEMPT_BYTES)
+    sha256 = hashlib.sha256(data).hexdigest()
+    key = content_key(c.owner, sha256, ".bin")
+    artifact_id = artifacts.reserve(
+        tools.ledger, owner=c.owner, sha256=sha256, key=key, size=len(data), media_type="application/octet-stream"
+    )
+    tools.store.put(key, data, media_type="application/octet-stream", sha256=sha256)
+
+    def effect(session: Session, moment: datetime) -> Next:
+        artifacts.confirm(session, artifact_id)
+        session.add(
+            Output(
+                id=new_id("out"),
+                item_id=c.item_id,
+                batch_id=c.batch_id,
+                owner=c.owner,
+                round=c.round,
+                artifact_id=artifact_id,
+                token=c.token,
+                width=0,
+                height=0,
+                seed=c.seed,
+                model_version_id=c.model_version_id,
+                record={},
+                created_at=moment,
+            )
+        )
+        return Next()
+
+    return Done(result={"sha256": sha256}, effect=effect)
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _segfault() -> None:
+    ctypes.string_at(0)
+
+
+def _take_memory() -> None:
+    taken = [bytearray(1 << 26)]
+    while True:
+        taken.append(bytearray(1 << 26))
+
+
+def _hang() -> None:
+    while True:
+        time.sleep(1)
+
+
+def _hang_in_c() -> None:
+    """Never return and never let another thread run, as a broken extension does."""
+    ctypes.PyDLL(None).sleep(3600)
+
+
+DISASTERS: dict[str, Callable[[], None]] = {
+    "kill": _die,
+    "segfault": _segfault,
+    "memory": _take_memory,
+    "hang": _hang,
+    "hang_in_c": _hang_in_c,
+}
+"""How an item may end the worker that takes it up."""
