@@ -224,7 +224,7 @@ def _place(one: Fetched, path: Path) -> None:
 def _write_facts(name: str, catalog: Catalog, built: Path, models_dir: Path) -> None:
     """Write `preset.json` and the face pack's `pack.json`; layouts are fractions of a picture, so mini's serve all."""
     mini = json.loads((models_dir / "mini" / "preset.json").read_text())
-    components = [
+    components: list[dict[str, Any]] = [
         {
             "name": source.component,
             "file": file.to,
