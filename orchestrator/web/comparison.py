@@ -26,11 +26,11 @@ def write_comparison(path: Path, comparison: Comparison) -> Path:
 
 def render_comparison(comparison: Comparison) -> str:
     """Return the page; every text in it is escaped."""
-    rows = [{"name": name, "cells": cells, "plot": _plot(cells)} for name, cells in comparison.rows.items()]
+    rows = [{"name": name, "cells": cells, "plot": plot(cells)} for name, cells in comparison.rows.items()]
     return environment().get_template("comparison.html").render(comparison=comparison, rows=rows, width=WIDTH)
 
 
-def _plot(cells: tuple[Cell, ...]) -> list[dict[str, Any]]:
+def plot(cells: tuple[Cell, ...]) -> list[dict[str, Any]]:
     """Return where each version's dot and interval lie on an axis that all of them share, in pixels."""
     ends = [end for cell in cells for end in (cell.value, cell.low, cell.high) if end is not None]
     low, high = min(ends, default=0.0), max(ends, default=1.0)

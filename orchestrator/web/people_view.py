@@ -1,0 +1,63 @@
+"""What a person's page shows, in one object: references, consents, where the person is used. Reads only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from orchestrator import identities
+from orchestrator.errors import InputError, NotFoundError
+from orchestrator.ledger import identities as rows
+from orchestrator.ledger import listings, usage
+from orchestrator.ledger.session import Ledger
+from orchestrator.pictures import check_picture
+from orchestrator.storage import ByteStore
+from orchestrator.vault import Vault
+
+
+def person(ledger: Ledger, owner: str, who: str) -> dict[str, Any]:
+    """Return a person with references, consents, and the batches, data sets and model versions that they are in.
+
+    Raises:
+        NotFoundError: there is none of this handle or id.
+    """
+    found = identities.show(ledger, owner, who)
+    with ledger.read() as session:
+        batches = listings.used_in(session, found["id"])
+        sets = usage.data_sets(session, found["id"])
+        models = usage.versions(session, [version.id for version, _, _ in sets])
+    return {
+        **found,
+        "scopes": sorted({one["scope"] for one in found["consents"] if one["state"] == "valid"}),
+        "batches": [
+            {"id": b.id, "name": b.name, "kind": b.kind, "items": n, "created_at": b.created_at.isoformat()}
+            for b, n in batches
+        ],
+        "data_sets": [
+            {"id": v.id, "name": f"{name} {v.number}", "pictures": pictures, "tainted": v.tainted_at is not None}
+            for v, name, pictures in sets
+        ],
+        "models": [{"id": m.id, "name": f"{m.preset} {m.number}", "tainted": m.tainted_at is not None} for m in models],
+    }
+
+
+def face(ledger: Ledger, store: ByteStore, vault: Vault, owner: str, who: str) -> tuple[bytes, str]:
+    """Return a picture of a person's face and its media type, opened from its seal.
+
+    The aligned crop that was kept at enrolment; where there is none, the first reference picture as it was handed in.
+
+    Raises:
+        NotFoundError: no such person, or no picture of them.
+    """
+    with ledger.read() as session:
+        row = rows.get(session, owner, who)
+        crop = rows.crops(session, [row.id], unseal=vault.open).get(row.id)
+        pairs = rows.references(session, row.id)
+    if crop is not None:
+        return crop, "image/png"
+    for reference, stored in pairs:
+        data = vault.open(reference.data_key, store.get(stored.key, sha256=stored.sha256))
+        try:
+            return data, check_picture(data).media_type
+        except InputError:
+            continue
+    raise NotFoundError(f"there is no picture of {who!r}", code="picture_not_found")

@@ -1,0 +1,136 @@
+"""What the pages of a model version, of two compared, and of a training run show, each in one object. Reads only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from orchestrator.errors import NotFoundError
+from orchestrator.ledger import evaluations as measurements
+from orchestrator.ledger import models as versions
+from orchestrator.ledger import training as runs
+from orchestrator.ledger import usage
+from orchestrator.ledger.rows import Artifact
+from orchestrator.ledger.rows_training import TrainRecord
+from orchestrator.ledger.session import Ledger
+from orchestrator.models import lineage, registry
+from orchestrator.retrain import evaluations, training
+from orchestrator.storage import ByteStore
+from orchestrator.web.charts import Points, chart
+from orchestrator.web.comparison import WIDTH as PLOT_WIDTH
+from orchestrator.web.comparison import plot
+
+PRIVATE = ("location", "identities")
+"""Where files lie, and ids of other owners' people, are nobody's business on a page."""
+VALIDATION = {"own_id": "own reference", "no_id": "no reference", "wrong_id": "another person's reference"}
+"""What validation measures, in words for people."""
+
+
+def all_versions(ledger: Ledger) -> list[dict[str, Any]]:
+    """Return every version with the gate's newest verdict: `passed`, `refused`, or None where it was not asked."""
+    with ledger.read() as session:
+        asked = {version.id: measurements.decisions(session, version.id) for version, _ in versions.listing(session)}
+    return [
+        {**_public(one), "verdict": _verdict(asked[one["id"]][-1].passed if asked.get(one["id"]) else None)}
+        for one in registry.list_versions(ledger)
+    ]
+
+
+def version(ledger: Ledger, owner: str, wanted: str) -> dict[str, Any]:
+    """Return a version with figures, decisions, history, ancestors, and this owner's runs and batches with it.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    found = registry.show_version(ledger, wanted)
+    with ledger.read() as session:
+        made_by = usage.runs_of(session, owner, found["id"])
+        drew = usage.batches_of(session, owner, found["id"])
+    return {
+        **_public(found),
+        "verdict": _verdict(found["decisions"][-1]["passed"] if found["decisions"] else None),
+        "ancestors": lineage.lineage(ledger, found["id"]),
+        "runs": [{"id": run.id, "name": run.name} for run in made_by],
+        "batches": [{"id": batch.id, "name": batch.name, "pictures": count} for batch, count in drew],
+    }
+
+
+def compared(ledger: Ledger, owner: str, wanted: Sequence[str], suite: str) -> dict[str, Any]:
+    """Return two or more versions side by side: figures with intervals, and pictures of the same requests.
+
+    `figures` is None where the versions were never measured alike in this suite; `missing` then says so.
+
+    Raises:
+        NotFoundError: there is no such version.
+        UsageError: fewer than two.
+    """
+    found = [registry.show_version(ledger, one) for one in wanted]
+    figures, missing = None, None
+    try:
+        figures = evaluations.compare(ledger, [one["id"] for one in found], suite=suite)
+    except NotFoundError as error:
+        missing = error.message
+    with ledger.read() as session:
+        alike = usage.drawn_alike(session, owner, [one["id"] for one in found])
+    return {
+        "versions": [_public(one) for one in found],
+        "suite": suite,
+        "figures": figures,
+        "rows": [(name, cells, plot(cells)) for name, cells in figures.rows.items()] if figures else [],
+        "plot_width": PLOT_WIDTH,
+        "missing": missing,
+        "pictures": [
+            {"custom_id": sides[0][0].custom_id, "seed": sides[0][1].seed, "sides": [_side(*side) for side in sides]}
+            for sides in alike
+        ],
+    }
+
+
+def run(ledger: Ledger, owner: str, wanted: str) -> dict[str, Any]:
+    """Return a run with its curves and the steps of which there are validation pictures.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    found = training.show(ledger, owner, wanted)
+    with ledger.read() as session:
+        steps = runs.records(session, found["id"], "step")
+        validations = runs.records(session, found["id"], "validation")
+        samples = [row.step for row in runs.records(session, found["id"], "sample") if row.artifact_id]
+    charts = [
+        chart("Loss", {"loss": _points(steps, "loss")}),
+        chart("Likeness on held-out people", {VALIDATION[name]: _points(validations, name) for name in VALIDATION}),
+        chart("Learning rate", {"rate": _points(steps, "rate")}),
+    ]
+    return {**found, "charts": [one for one in charts if one], "samples": samples}
+
+
+def sample(ledger: Ledger, store: ByteStore, owner: str, wanted: str, step: int) -> bytes:
+    """Return the validation picture (PNG) that a run made at a step.
+
+    Raises:
+        NotFoundError: no such run, or no picture of this step.
+    """
+    with ledger.read() as session:
+        found = runs.get(session, owner, wanted)
+        rows = [row for row in runs.records(session, found.id, "sample", after=step - 1, limit=1) if row.step == step]
+        stored = session.get(Artifact, rows[0].artifact_id) if rows and rows[0].artifact_id else None
+    if stored is None or stored.state != "live":
+        raise NotFoundError(f"run {found.id} has no picture of step {step}", code="picture_not_found")
+    return store.get(stored.key, sha256=stored.sha256)
+
+
+def _points(records: Sequence[TrainRecord], name: str) -> Points:
+    return [(row.step, float(row.facts[name])) for row in records if isinstance(row.facts.get(name), (int, float))]
+
+
+def _side(item: Any, output: Any) -> dict[str, Any]:
+    return {"item_id": item.id, "verdict": output.verdict, "similarity": output.similarity}
+
+
+def _verdict(passed: bool | None) -> str | None:
+    return None if passed is None else "passed" if passed else "refused"
+
+
+def _public(one: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in one.items() if name not in PRIVATE}
