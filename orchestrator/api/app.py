@@ -15,7 +15,19 @@ from orchestrator.api import problems
 from orchestrator.api.context import Context
 from orchestrator.api.events import Feeds
 from orchestrator.api.limits import Limits, Rate
-from orchestrator.api.routes import batches, events, identities, items, models, operations, pages, webhooks
+from orchestrator.api.routes import (
+    batches,
+    events,
+    identities,
+    items,
+    model_pages,
+    models,
+    operations,
+    pages,
+    people_pages,
+    training_pages,
+    webhooks,
+)
 from orchestrator.ledger.session import Ledger
 from orchestrator.settings import Settings
 from orchestrator.storage import open_store
@@ -30,6 +42,9 @@ ROUTERS = (
     webhooks.router,
     operations.router,
     pages.router,
+    people_pages.router,
+    model_pages.router,
+    training_pages.router,
 )
 HEADERS = {
     "x-content-type-options": "nosniff",

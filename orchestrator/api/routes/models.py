@@ -60,7 +60,7 @@ def promote(caller: Promoter, model_id: str, body: Move | None = None) -> dict[s
     """Make an alias mean this version; open batches that follow the champion go on with it."""
     move = body or Move()
     found = registry.promote(
-        caller.ledger, _acting(caller), model_id, alias=move.alias, reason=move.reason, override=move.override
+        caller.ledger, acting(caller), model_id, alias=move.alias, reason=move.reason, override=move.override
     )
     return _public(found)
 
@@ -69,10 +69,10 @@ def promote(caller: Promoter, model_id: str, body: Move | None = None) -> dict[s
 def rollback(caller: Promoter, preset: str, body: Back | None = None) -> dict[str, Any]:
     """Make a preset's alias mean again what it meant before."""
     back = body or Back()
-    return _public(registry.rollback(caller.ledger, _acting(caller), preset, alias=back.alias, reason=back.reason))
+    return _public(registry.rollback(caller.ledger, acting(caller), preset, alias=back.alias, reason=back.reason))
 
 
-def _acting(caller: Caller) -> Settings:
+def acting(caller: Caller) -> Settings:
     """Return settings whose owner is the caller, who then stands in the history."""
     return caller.settings.model_copy(update={"owner": caller.owner})
 

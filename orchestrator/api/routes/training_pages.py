@@ -1,0 +1,101 @@
+"""Pages of training runs: begin one, watch its curves and pictures, stop it and let it go on."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Form
+from starlette.responses import RedirectResponse, Response
+
+from orchestrator.api.context import Caller, Promoter, Reader
+from orchestrator.api.requests import Line
+from orchestrator.api.routes.pages import shown
+from orchestrator.errors import FpgaError
+from orchestrator.idzoom import views
+from orchestrator.ledger.states import BATCH_ENDED
+from orchestrator.models import registry
+from orchestrator.retrain import training
+from orchestrator.web import training_view
+
+router = APIRouter(prefix="/training", include_in_schema=False)
+SHOWN = 50
+MOVES = {"pause": training.pause, "resume": training.resume, "cancel": training.cancel}
+
+
+@router.get("")
+def runs(caller: Reader) -> Response:
+    """Show the newest runs, and the form that begins one."""
+    return _runs(caller)
+
+
+@router.post("")
+def begin(
+    caller: Promoter,
+    dataset: Annotated[Line, Form()],
+    steps: Annotated[int, Form(ge=1)],
+    preset: Annotated[Line, Form()],
+    start: Annotated[Line, Form()] = "champion",
+    name: Annotated[str, Form(max_length=200)] = "",
+    seed: Annotated[int, Form(ge=0)] = 0,
+    batch_size: Annotated[int, Form(ge=1, le=4096)] = 48,
+    every: Annotated[int, Form(ge=1)] = 200,
+    promote: Annotated[bool, Form()] = False,
+) -> Response:
+    """Queue a run."""
+    recipe = {"dataset": dataset, "steps": steps, "preset": preset, "start": start, "name": name.strip(), "seed": seed}
+    recipe |= {"batch_size": batch_size, "save_every": every, "validate_every": every, "promote": promote}
+    try:
+        made = training.submit(caller.ledger, caller.settings, training.read_recipe(recipe), owner=caller.owner)
+    except FpgaError as error:
+        return _runs(caller, error)
+    return RedirectResponse(f"/training/{made.run_id}", 303)
+
+
+@router.get("/{run_id}")
+def run(caller: Reader, run_id: str) -> Response:
+    """Show one run."""
+    return _run(caller, run_id)
+
+
+@router.get("/{run_id}/samples/{step}")
+def sample(caller: Reader, run_id: str, step: int) -> Response:
+    """Return the validation picture of a step."""
+    data = training_view.sample(caller.ledger, caller.store, caller.owner, run_id, step)
+    return Response(data, media_type="image/png", headers={"Cache-Control": "private, max-age=3600"})
+
+
+@router.post("/{run_id}/{move}")
+def change(caller: Promoter, run_id: str, move: Literal["pause", "resume", "cancel"]) -> Response:
+    """Pause a run, let it go on, or cancel it."""
+    try:
+        MOVES[move](caller.ledger, caller.owner, run_id)
+    except FpgaError as error:
+        return _run(caller, run_id, error)
+    return RedirectResponse(f"/training/{run_id}", 303)
+
+
+def _runs(caller: Caller, wrong: FpgaError | None = None) -> Response:
+    versions = registry.list_versions(caller.ledger)
+    return shown(
+        "training.html",
+        "Training",
+        wrong.http_status if wrong else 200,
+        runs=training.list_runs(caller.ledger, caller.owner, limit=SHOWN),
+        datasets=[one for one in views.list_versions(caller.ledger, caller.owner) if not one["tainted_at"]],
+        versions=[one for one in versions if not one["tainted_at"]],
+        presets=list(dict.fromkeys(one["preset"] for one in versions)) or [caller.settings.preset],
+        wrong=wrong,
+    )
+
+
+def _run(caller: Caller, run_id: str, wrong: FpgaError | None = None) -> Response:
+    found: dict[str, Any] = training_view.run(caller.ledger, caller.owner, run_id)
+    return shown(
+        "run.html",
+        found["name"],
+        wrong.http_status if wrong else 200,
+        run=found,
+        ended=found["state"] in BATCH_ENDED,
+        live=None if found["state"] in BATCH_ENDED else f"/v1/training/{found['id']}/events",
+        wrong=wrong,
+    )
