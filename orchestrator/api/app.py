@@ -25,6 +25,7 @@ from orchestrator.api.routes import (
     operations,
     pages,
     people_pages,
+    schedule_pages,
     training_pages,
     webhooks,
 )
@@ -45,6 +46,7 @@ ROUTERS = (
     people_pages.router,
     model_pages.router,
     training_pages.router,
+    schedule_pages.router,
 )
 HEADERS = {
     "x-content-type-options": "nosniff",

@@ -1,0 +1,158 @@
+"""Page of schedules: manifests and recipes that run by the clock; add, remove, run now.
+
+Schedules of portraits belong to the owner who stands in them, those of training to the owner of this deployment.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, File, Form, UploadFile
+from starlette.responses import RedirectResponse, Response
+
+from orchestrator import submit
+from orchestrator.api.context import Caller, Promoter, Reader, Writer
+from orchestrator.api.requests import Line
+from orchestrator.api.routes.pages import shown
+from orchestrator.errors import FpgaError, ManifestError, NotFoundError, TransientError, UsageError
+from orchestrator.flows import deployments, training_schedules
+from orchestrator.idzoom import views
+from orchestrator.planning.manifest import FORMATS, MAX_BYTES
+from orchestrator.retrain import training
+
+router = APIRouter(prefix="/schedules", include_in_schema=False)
+HERE = "/schedules"
+Name = Annotated[str, Form(min_length=1, max_length=63)]
+Cron = Annotated[str, Form(min_length=1, max_length=200)]
+
+
+@router.get("")
+def schedules(caller: Reader) -> Response:
+    """Show what runs by the clock."""
+    return _page(caller)
+
+
+@router.post("")
+def add(
+    caller: Writer,
+    name: Name,
+    cron: Cron,
+    manifest: Annotated[UploadFile, File()],
+    timezone: Annotated[Line, Form()] = "UTC",
+    redraws: Annotated[int, Form(ge=0, le=submit.MAX_REDRAWS)] = 0,
+    skip_invalid: Annotated[bool, Form()] = False,
+) -> Response:
+    """Keep a manifest and make a batch of it by the clock."""
+    try:
+        _add(caller, name, cron, timezone, manifest, {"redraws": redraws, "skip_invalid": skip_invalid})
+    except FpgaError as error:
+        return _page(caller, error)
+    return RedirectResponse(HERE, 303)
+
+
+@router.post("/training")
+def add_training(
+    caller: Promoter,
+    name: Name,
+    cron: Cron,
+    dataset: Annotated[Line, Form()],
+    steps: Annotated[int, Form(ge=1)],
+    preset: Annotated[Line, Form()],
+    timezone: Annotated[Line, Form()] = "UTC",
+) -> Response:
+    """Retrain by the clock on whatever is the newest version of a data set then."""
+    try:
+        _check_trains(caller)
+        recipe = training.read_recipe({"dataset": dataset, "steps": steps, "preset": preset, "name": name})
+        training_schedules.add(caller.settings, name, recipe, cron=cron, timezone=timezone)
+    except FpgaError as error:
+        return _page(caller, error)
+    return RedirectResponse(HERE, 303)
+
+
+@router.post("/{name}/run")
+def run(caller: Writer, name: str) -> Response:
+    """Run a schedule once, now."""
+    return _changed(caller, name, lambda: deployments.run_now(caller.settings, name))
+
+
+@router.post("/{name}/remove")
+def remove(caller: Writer, name: str) -> Response:
+    """Remove a schedule; batches it made stay."""
+    return _changed(caller, name, lambda: deployments.remove_schedule(caller.settings, caller.store, name))
+
+
+@router.post("/training/{name}/run")
+def run_training(caller: Promoter, name: str) -> Response:
+    """Begin a run of a training schedule now."""
+    return _changed(caller, None, lambda: training_schedules.run_now(caller.settings, name))
+
+
+@router.post("/training/{name}/remove")
+def remove_training(caller: Promoter, name: str) -> Response:
+    """Remove a training schedule; runs it began stay."""
+    return _changed(caller, None, lambda: training_schedules.remove(caller.settings, name))
+
+
+def _add(caller: Caller, name: str, cron: str, timezone: str, manifest: UploadFile, options: dict[str, Any]) -> None:
+    ending = "." + (manifest.filename or "").rpartition(".")[2].lower()
+    form = FORMATS.get(ending)
+    if form is None:
+        raise UsageError("a manifest is a file named .jsonl, .ndjson or .csv", code="bad_manifest_name")
+    data = manifest.file.read(MAX_BYTES + 1)
+    found = submit.dry_run(caller.ledger, caller.settings, manifest=data, format=form, owner=caller.owner)
+    if found.errors and not (options["skip_invalid"] and found.items):
+        first = found.errors[0]
+        raise ManifestError(
+            f"the manifest is wrong in {len({one.row for one in found.errors})} rows, nothing was scheduled; "
+            f"the first is row {first.row}: {first.message}"
+        )
+    stored = {"format": form, "name": name, "owner": caller.owner, "options": options}
+    deployments.add_schedule(
+        caller.settings, caller.store, name, cron=cron, timezone=timezone, manifest=data, stored=stored
+    )
+
+
+def _changed(caller: Caller, name: str | None, change: Any) -> Response:
+    """Do something with one's own schedule; `name` is None for one of training."""
+    try:
+        if name is None:
+            _check_trains(caller)
+        elif name not in {one.name for one in _own(caller)}:
+            raise NotFoundError(f"there is no schedule {name!r}", code="schedule_not_found")
+        change()
+    except FpgaError as error:
+        return _page(caller, error)
+    return RedirectResponse(HERE, 303)
+
+
+def _own(caller: Caller) -> list[deployments.Schedule]:
+    return [one for one in deployments.list_schedules(caller.settings) if one.manifest.get("owner") == caller.owner]
+
+
+def _check_trains(caller: Caller) -> None:
+    if caller.owner != caller.settings.owner:
+        raise NotFoundError("training schedules belong to the owner of this deployment", code="schedule_not_found")
+
+
+def _page(caller: Caller, wrong: FpgaError | None = None) -> Response:
+    trains = caller.owner == caller.settings.owner
+    found: dict[str, Any] = {"schedules": [], "trainings": [], "asleep": None}
+    try:
+        found["schedules"] = [one.as_json() for one in _own(caller)]
+        if trains:
+            found["trainings"] = [one.as_json() for one in training_schedules.list_schedules(caller.settings)]
+    except TransientError as error:
+        found["asleep"] = error.message
+    return shown(
+        "schedules.html",
+        "Schedules",
+        wrong.http_status if wrong else 200,
+        **found,
+        trains=trains,
+        datasets=list(
+            dict.fromkeys((v["name"], v["preset"]) for v in views.list_versions(caller.ledger, caller.owner))
+        ),
+        most_redraws=submit.MAX_REDRAWS,
+        wrong=wrong,
+    )

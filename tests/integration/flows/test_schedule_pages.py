@@ -1,0 +1,91 @@
+"""The page of schedules on a real Prefect server: added, run, removed; another owner's are not shown, nor changed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+from starlette.testclient import TestClient
+
+from orchestrator import keys
+from orchestrator.api.app import create_app
+from orchestrator.ledger import listings
+from orchestrator.ledger.session import Ledger
+from orchestrator.prefect_api import PrefectApi
+from orchestrator.settings import Settings
+from tests.unit.orchestrator.played import lines
+from tests.unit.orchestrator.trained import add_dataset
+
+ROW = {"custom_id": "a", "people": "ada"}
+
+
+@pytest.fixture
+def page(settings: Settings, ledger: Ledger, api: PrefectApi) -> Iterator[TestClient]:
+    with TestClient(create_app(settings), raise_server_exceptions=False) as made:
+        made.get(keys.login_link(ledger, "local", ""))
+        yield made
+
+
+def add(page: TestClient, *rows: dict[str, str], file: str = "night.jsonl", cron: str = "0 2 * * *") -> tuple[int, str]:
+    sent = page.post(
+        "/schedules",
+        data={"name": "night", "cron": cron, "timezone": "Europe/Berlin"},
+        files={"manifest": (file, lines(*rows))},
+    )
+    return sent.status_code, sent.text
+
+
+def test_a_schedule_is_added_run_and_removed_by_its_owner_alone(
+    page: TestClient, settings: Settings, ledger: Ledger
+) -> None:
+    status, html = add(page, ROW)
+    assert (status, 'aria-label="Run night now"' in html) == (200, True)
+    assert add(page, ROW)[0] == 409
+    stranger = TestClient(create_app(settings), raise_server_exceptions=False)
+    stranger.get(keys.login_link(ledger, "eve", ""))
+    assert 'aria-label="Run night now"' not in stranger.get("/schedules").text
+    assert stranger.post("/schedules/night/remove").status_code == 404
+
+    assert page.post("/schedules/night/run").status_code == 200
+    deadline = time.monotonic() + 180
+    while True:
+        with ledger.read() as session:
+            if [one for one in listings.batches(session, "local") if one.name == "night"]:
+                break
+        assert time.monotonic() < deadline, "the schedule made no batch"
+        time.sleep(0.3)
+
+    assert 'aria-label="Run night now"' not in page.post("/schedules/night/remove").text
+
+
+@pytest.mark.parametrize(
+    ("row", "file", "cron", "code"),
+    [
+        ({"custom_id": "a", "people": "nobody"}, "n.jsonl", "0 2 * * *", "row 1"),
+        (ROW, "night.txt", "0 2 * * *", "bad_manifest_name"),
+        (ROW, "n.jsonl", "0 99 * * *", "was refused"),
+    ],
+)
+def test_a_schedule_that_cannot_run_is_refused_on_the_page(
+    page: TestClient, row: dict[str, str], file: str, cron: str, code: str
+) -> None:
+    status, html = add(page, row, file=file, cron=cron)
+
+    assert status in (400, 409, 422)
+    assert code in html
+    assert 'aria-label="Run night now"' not in html
+
+
+def test_training_by_the_clock_is_for_the_owner_of_the_deployment(
+    page: TestClient, settings: Settings, ledger: Ledger
+) -> None:
+    add_dataset(ledger, "clock")
+    form = {"name": "weekly", "cron": "0 3 * * 6", "dataset": "clock", "steps": "12", "preset": "mini"}
+
+    assert 'aria-label="Remove weekly"' in page.post("/schedules/training", data=form).text
+    stranger = TestClient(create_app(settings), raise_server_exceptions=False)
+    stranger.get(keys.login_link(ledger, "eve", ""))
+    assert stranger.post("/schedules/training/weekly/remove").status_code == 404
+    assert "weekly" not in stranger.get("/schedules").text
+    assert 'aria-label="Remove weekly"' not in page.post("/schedules/training/weekly/remove").text
