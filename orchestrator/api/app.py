@@ -28,6 +28,7 @@ from orchestrator.api.routes import (
     schedule_pages,
     training_pages,
     webhooks,
+    work_pages,
 )
 from orchestrator.ledger.session import Ledger
 from orchestrator.settings import Settings
@@ -47,6 +48,7 @@ ROUTERS = (
     model_pages.router,
     training_pages.router,
     schedule_pages.router,
+    work_pages.router,
 )
 HEADERS = {
     "x-content-type-options": "nosniff",

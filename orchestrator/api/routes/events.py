@@ -37,14 +37,14 @@ async def batch(
     after = _after(last, since, moment)
     if last and found.state in BATCH_ENDED and after.id == LAST + found.id:
         return Response(status_code=204)  # tells a browser not to ask again
-    return _streamed(_feeds(request).watch(caller, found.id, after))
+    return streamed(_feeds(request).watch(caller, found.id, after))
 
 
 @router.get("/events", operation_id="watch_queue", response_class=Response, responses=EVENTS)
 async def queue(request: Request, caller: Reader, since: Since = "now", last: LastEventId = None) -> Response:
     """Tell every batch of this owner that ends, and what waits in the queue."""
     _, moment = await run_in_threadpool(_batch, caller, None)
-    return _streamed(_feeds(request).watch(caller, None, _after(last, since, moment)))
+    return streamed(_feeds(request).watch(caller, None, _after(last, since, moment)))
 
 
 @router.get("/items/{item_id}/events", operation_id="watch_item", response_class=Response, responses=EVENTS)
@@ -57,7 +57,7 @@ async def item(caller: Reader, item_id: str) -> Response:
             (detail,) = batches.details(session, [listings.item(session, caller.owner, found)])
             return results.item_object(detail), detail.item.state in ENDED
 
-    return _streamed(changes(caller, "item", look))
+    return streamed(changes(caller, "item", look))
 
 
 def _feeds(request: Request) -> Feeds:
@@ -88,6 +88,7 @@ def _after(last: str | None, since: str, moment: Any) -> Place:
     return Place(moment=moment) if since == "now" else Place()
 
 
-def _streamed(events: AsyncIterator[bytes]) -> StreamingResponse:
+def streamed(events: AsyncIterator[bytes]) -> StreamingResponse:
+    """Return the answer that carries a stream of events."""
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return StreamingResponse(events, media_type="text/event-stream", headers=headers)

@@ -22,7 +22,13 @@ from orchestrator.ledger.states import STATES
 
 router = APIRouter(include_in_schema=False)
 WEB = Path(__file__).parents[2] / "web"
-STATIC = {"pages.css": "text/css", "live.js": "text/javascript"}
+STATIC = {
+    "pages.css": "text/css",
+    "live.js": "text/javascript",
+    "studio.css": "text/css",
+    "new.js": "text/javascript",
+    "parts.js": "text/javascript",
+}
 SHOWN = 48
 Here = Annotated[Context, Depends(context_of)]
 
@@ -35,7 +41,7 @@ def templates() -> Environment:
 
 def shown(name: str, title: str, status: int = 200, **facts: Any) -> HTMLResponse:
     """Return a page made of a template."""
-    given = {"signed_in": True, "live": None, **facts}
+    given = {"signed_in": True, "live": None, "script": None, **facts}
     return HTMLResponse(templates().get_template(name).render(title=title, **given), status)
 
 

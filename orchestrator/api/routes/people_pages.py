@@ -60,8 +60,7 @@ def added(caller: Librarian, batch_id: str) -> Response:
     (outcome,) = identities.outcomes(caller.ledger, caller.owner, batch_id)
     if outcome.identity_id:
         return RedirectResponse(f"/people/{outcome.identity_id}", 303)
-    live = None if outcome.error else f"/v1/batches/{batch_id}/events"
-    return shown("added.html", f"Adding {outcome.handle}", error=outcome.error, batch_id=batch_id, live=live)
+    return shown("added.html", f"Adding {outcome.handle}", error=outcome.error, batch_id=batch_id, script="parts.js")
 
 
 @router.get("/{identity_id}")
