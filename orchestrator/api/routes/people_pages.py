@@ -124,7 +124,7 @@ def erase(caller: Librarian, identity_id: str, confirm: Word = "") -> Response:
     try:
         if confirm.strip() != handle:
             raise UsageError("the handle that was typed is not this person's; nothing was erased", code="not_confirmed")
-        receipt = identities.erase(caller.ledger, caller.store, caller.owner, identity_id)
+        receipt = identities.erase(caller.ledger, caller.store, caller.settings, caller.owner, identity_id)
     except FpgaError as error:
         return _person(caller, identity_id, error)
     file = base64.b64encode((json.dumps(receipt, indent=2) + "\n").encode()).decode()
