@@ -83,6 +83,8 @@ class Settings(BaseSettings):
     """0 takes any free port."""
     api_body_bytes: int = Field(default=64 * 2**20, ge=1)
     """Larger bodies of requests are refused; files go by uploads, in parts."""
+    max_upload_bytes: int = Field(default=64 * 2**30, ge=1)
+    """Larger uploads are refused when they begin."""
     api_rate_per_minute: int = Field(default=600, ge=1)
     """So many requests a key may make in a minute at each server process."""
     quota_items: int = Field(default=100_000, ge=1)

@@ -13,7 +13,7 @@ import threading
 import time
 from types import FrameType
 
-from orchestrator import dispatch, logs, retention, webhooks
+from orchestrator import dispatch, logs, retention, uploads, webhooks
 from orchestrator.broker import Bell
 from orchestrator.errors import FpgaError, StoreUnavailableError, TransientError
 from orchestrator.ledger import sweeper
@@ -74,6 +74,7 @@ class Sweeper:
         dispatch.read_on(self._ledger, self._settings)
         try:
             remove_expired(self._ledger, self._store)
+            uploads.remove_overdue(self._ledger, self._store)
             if time.monotonic() - self._tidied > STALE_SECONDS:
                 self._store.sweep_stale(STALE_SECONDS)
                 gone = retention.clean(self._ledger, self._store, self._settings)

@@ -82,6 +82,29 @@ def feed(ledger: Ledger, store: ByteStore, settings: Settings, owner: str, batch
             return fed
 
 
+def add(
+    ledger: Ledger, store: ByteStore, settings: Settings, owner: str, batch_id: str, member: Photo | Refused
+) -> list[str]:
+    """Hand one photo to an open batch that has no source; return the custom_ids of what will be made of it.
+
+    A photo that the batch has already is left out.
+
+    Raises:
+        NotFoundError: there is no such batch.
+        ConflictError: the batch has a source that it is read from, or takes no more photos.
+        StoreUnavailableError, TransientError: it cannot be stored now.
+    """
+    with ledger.read() as session:
+        batch = batches.get(session, owner, batch_id)
+    if batch.kind != photos.KIND or batch.options.get("source"):
+        raise ConflictError(f"batch {batch.id} is not handed its photos one by one", code="batch_has_source")
+    feeder = _Feeder(ledger=ledger, store=store, settings=settings, owner=owner, batch_id=batch.id, holder="")
+    stored: list[str] = []
+    made = feeder.items(member, batch, Fed(photos=batch.total), set(), stored)
+    batches.append(ledger, owner, batch.id, made, artifact_ids=stored)
+    return [item.custom_id for item in made]
+
+
 @dataclass(kw_only=True)
 class _Feeder:
     ledger: Ledger
@@ -100,7 +123,7 @@ class _Feeder:
         since, most = time.monotonic(), FIRST
         with open_source(batch.options["source"], limits_of(self.settings)) as source:
             for member in source.members():
-                made = self._items(member, batch, fed, known, stored)
+                made = self.items(member, batch, fed, known, stored)
                 chunk += made
                 if len(chunk) >= most or (chunk and time.monotonic() - since > CHUNK_SECONDS):
                     self._append(chunk, stored, fed, tick)
@@ -141,7 +164,7 @@ class _Feeder:
             fed.new += batches.append(self.ledger, self.owner, self.batch_id, chunk, artifact_ids=stored)
         tick(fed)
 
-    def _items(self, member: Member, batch: Batch, fed: Fed, known: set[str], stored: list[str]) -> list[NewItem]:
+    def items(self, member: Member, batch: Batch, fed: Fed, known: set[str], stored: list[str]) -> list[NewItem]:
         """Return the items of one member of the source that the batch does not have yet."""
         if isinstance(member, Refused):
             fed.refused += 1

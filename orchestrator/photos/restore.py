@@ -124,7 +124,7 @@ def submit(
     ledger: Ledger,
     settings: Settings,
     *,
-    source: str,
+    source: str | None,
     options: RestoreOptions,
     owner: str,
     name: str | None = None,
@@ -139,7 +139,8 @@ def submit(
     """Open a batch for a source, without reading more of it than whether it can be read; `feed` fills the batch.
 
     Args:
-        source: folder, glob, zip, tar, single photo or `s3://bucket/prefix`.
+        source: folder, glob, zip, tar, single photo or `s3://bucket/prefix`; None for a batch that is handed its
+            photos one by one (`feeding.add`) until somebody closes it.
         out: folder or `s3://bucket/prefix` that whoever feeds the batch also writes finished photos to.
         flow: whether the flow `restore_archive` feeds and watches it; else the caller does.
 
@@ -150,9 +151,10 @@ def submit(
         ConflictError: the idempotency key was used for another request.
     """
     check_options(lane, priority, 0)
-    place = absolute(source)
-    with open_source(place, limits_of(settings)):
-        pass
+    place = source and absolute(source)
+    if place:
+        with open_source(place, limits_of(settings)):
+            pass
     preset_name = preset or settings.preset
     facts = _facts(ledger, owner, options)
     request = {"source": place, "out": out, "preset": preset_name, "lane": lane, "priority": priority, **facts}
@@ -162,7 +164,7 @@ def submit(
         NewBatch(
             owner=owner,
             kind=photos.KIND,
-            name=name or Path(source.rstrip("/")).name or source,
+            name=name or (source and (Path(source.rstrip("/")).name or source)) or "photos",
             preset=preset_name,
             stages=photos.STAGES,
             items=(),
@@ -172,7 +174,7 @@ def submit(
             idempotency_key=idempotency_key,
             request_sha256=digest,
             options={"stages": list(photos.STAGES), "source": place, "out": out and absolute(out), **facts},
-            flow=flow,
+            flow=flow and source is not None,
             paused=paused,
             open=True,
         ),

@@ -85,6 +85,9 @@ class ByteStore(Protocol):
         A local store answers with a file URI, which does not expire. That the object exists is not checked.
         """
 
+    def place(self, key: str) -> str:
+        """Return where other readers of files find the object: a path, or `s3://bucket/key`. Opens nothing."""
+
     def sweep_stale(self, older_than_seconds: float) -> int:
         """Remove what killed writers left behind, if older than this; return how many pieces that were."""
 

@@ -130,6 +130,10 @@ class LocalStore:
         check_expiry(expires_seconds)
         return (self.root / check_key(key)).as_uri()
 
+    def place(self, key: str) -> str:
+        """See ByteStore; a path below the directory."""
+        return str(self.root / check_key(key))
+
     def sweep_stale(self, older_than_seconds: float) -> int:
         """See ByteStore; the pieces are temporary files of killed writers."""
         before = time.time() - older_than_seconds

@@ -172,6 +172,10 @@ class S3Store:
                 "get_object", Params=params, ExpiresIn=check_expiry(expires_seconds), HttpMethod="GET"
             )
 
+    def place(self, key: str) -> str:
+        """See ByteStore."""
+        return f"s3://{self._bucket}/{self._name(key)}"
+
     def sweep_stale(self, older_than_seconds: float) -> int:
         """See ByteStore; the pieces are multipart uploads that nobody will complete."""
         before = datetime.now(UTC) - timedelta(seconds=older_than_seconds)

@@ -1,0 +1,220 @@
+"""Files on their way in: parts arrive in order, a cut one is gone on with, and the whole is stored under its hash.
+
+Every part is an object of its own in the byte store, so any server of a deployment can take the next one, on any kind
+of store. What is not finished, or not used, is swept away after a day.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import IO, Any
+
+from orchestrator.archive.kinds import HEAD
+from orchestrator.archive.originals import SUFFIXES
+from orchestrator.errors import ConflictError, InputError, TransientError, UsageError
+from orchestrator.ledger import artifacts, uploads
+from orchestrator.ledger.rows import Artifact
+from orchestrator.ledger.rows_api import Upload
+from orchestrator.ledger.session import Ledger
+from orchestrator.pictures import PHOTO_MEDIA_TYPES, photo_format
+from orchestrator.storage import ByteStore, content_key
+from orchestrator.storage.keys import check_sha256
+from orchestrator.storage.streams import spooled
+
+MOST_OPEN = 200
+READING_DAYS = 7.0
+"""So long an uploaded archive is kept for whoever reads it."""
+OTHER = "application/octet-stream"
+
+
+def begin(ledger: Ledger, owner: str, *, name: str, size: int, sha256: str | None, most_bytes: int) -> dict[str, Any]:
+    """Enter a file that will be sent and return its object.
+
+    Raises:
+        UsageError: it is empty or too large, or the sha256 is none.
+        ConflictError: too many uploads are unfinished.
+    """
+    if not 1 <= size <= most_bytes:
+        raise UsageError(f"an upload has 1 to {most_bytes} bytes, got {size}", code="upload_too_large")
+    said = check_sha256(sha256) if sha256 else ""
+    return upload_object(uploads.begin(ledger, owner=owner, name=name, size=size, sha256=said, most=MOST_OPEN))
+
+
+def look(ledger: Ledger, owner: str, upload_id: str) -> Upload:
+    """Return an upload as it stands.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    with ledger.read() as session:
+        return uploads.get(session, owner, upload_id)
+
+
+def receive(ledger: Ledger, store: ByteStore, owner: str, upload_id: str, *, at: int, part: IO[bytes]) -> Upload:
+    """Take the next part, and store the whole under its hash when it was the last one.
+
+    Raises:
+        NotFoundError: there is no such upload.
+        ConflictError: it goes on at another byte; ask where.
+        UsageError: the part holds more than is missing.
+        InputError: `checksum_mismatch`, the whole is not what the client said; the upload is given up.
+        StoreUnavailableError: the store is full or does not answer; what arrived before stays.
+    """
+    upload = look(ledger, owner, upload_id)
+    if upload.state != "open" or upload.received != at:
+        raise ConflictError(f"upload {upload_id} goes on at byte {upload.received}, not at {at}", code="upload_offset")
+    with spooled(part) as (copy, sha256, size):  # type: ignore[arg-type]  # IO is a BinaryIO
+        if at + size > upload.size:
+            raise UsageError(f"the upload has {upload.size} bytes; this part ends at {at + size}", code="part_too_long")
+        if size:
+            # the hash in the key: a part that was sent twice is the same object, another one never takes its place
+            key = f"{_folder(upload_id)}{at:016d}-{size}-{sha256[:16]}"
+            store.put(key, copy, media_type=OTHER, sha256=sha256)  # type: ignore[arg-type]  # IO is a BinaryIO
+            uploads.advance(ledger, upload_id, at=at, by=size)
+    if at + size == upload.size:
+        _finish(ledger, store, upload)
+    return look(ledger, owner, upload_id)
+
+
+def _finish(ledger: Ledger, store: ByteStore, upload: Upload) -> None:
+    with spooled(io.BufferedReader(_Parts(store, upload))) as (whole, sha256, size):
+        if size != upload.size or upload.sha256 not in ("", sha256):
+            uploads.abort(ledger, upload.id)
+            raise InputError(
+                f"upload {upload.id} has sha256 {sha256}, {upload.sha256 or 'another size'} was said; it is given up",
+                code="checksum_mismatch",
+            )
+        form = photo_format(whole.read(HEAD))
+        whole.seek(0)
+        media_type = PHOTO_MEDIA_TYPES[form] if form else OTHER
+        key = content_key(upload.owner, sha256, SUFFIXES.get(media_type, ".bin"))
+        artifact_id = artifacts.reserve(
+            ledger, owner=upload.owner, sha256=sha256, key=key, size=size, media_type=media_type
+        )
+        store.put(key, whole, media_type=media_type, sha256=sha256)  # type: ignore[arg-type]  # IO is a BinaryIO
+    uploads.complete(ledger, upload.id, artifact_id=artifact_id, sha256=sha256, media_type=media_type)
+    _remove_parts(store, upload.id)
+
+
+def whole(ledger: Ledger, owner: str, upload_id: str) -> tuple[Upload, Artifact]:
+    """Return a finished upload and its stored bytes.
+
+    Raises:
+        NotFoundError: there is no such upload.
+        ConflictError: it is not finished.
+    """
+    with ledger.read() as session:
+        upload = uploads.get(session, owner, upload_id)
+        if upload.artifact_id is None:
+            raise ConflictError(
+                f"upload {upload_id} has {upload.received} of {upload.size} bytes", code="upload_unfinished"
+            )
+        return upload, session.get_one(Artifact, upload.artifact_id)
+
+
+def as_source(ledger: Ledger, store: ByteStore, owner: str, upload_id: str) -> tuple[str, str]:
+    """Return where `open_source` reads a finished upload, and its name; the bytes are kept for READING_DAYS.
+
+    Raises:
+        as `whole`.
+    """
+    upload, artifact = whole(ledger, owner, upload_id)
+    uploads.keep(ledger, artifact.id, READING_DAYS)
+    return store.place(artifact.key), upload.name
+
+
+def give_up(ledger: Ledger, store: ByteStore, owner: str, upload_id: str) -> None:
+    """Forget an upload and what arrived of it; a batch that has its bytes keeps them.
+
+    Raises:
+        NotFoundError: there is no such upload.
+    """
+    look(ledger, owner, upload_id)
+    uploads.abort(ledger, upload_id)
+    _remove_parts(store, upload_id)
+
+
+def remove_overdue(ledger: Ledger, store: ByteStore) -> int:
+    """Remove uploads whose time is over, with their parts; return how many those were."""
+    with ledger.read() as session:
+        found = uploads.overdue(session)
+    for upload_id in found:
+        _remove_parts(store, upload_id)
+    if found:
+        uploads.forget(ledger, found)
+    return len(found)
+
+
+def upload_object(upload: Upload) -> dict[str, Any]:
+    """Return the JSON object of an upload."""
+    return {
+        "id": upload.id,
+        "object": "upload",
+        "name": upload.name,
+        "size": upload.size,
+        "received": upload.received,
+        "state": upload.state,
+        "sha256": upload.sha256 or None,
+        "media_type": upload.media_type,
+        "created_at": upload.created_at.isoformat(),
+        "expires_at": upload.expires_at.isoformat(),
+    }
+
+
+def _folder(upload_id: str) -> str:
+    return f"uploads/{upload_id}/"
+
+
+def _remove_parts(store: ByteStore, upload_id: str) -> None:
+    for part in list(store.list(_folder(upload_id))):
+        store.delete(part.key)
+
+
+def _chain(store: ByteStore, upload: Upload) -> Iterator[str]:
+    """Yield the keys of the parts in order.
+
+    A part that was stored and never counted, since its server died in between, may lie beside the one that was sent
+    again; the next part begins where the counted one ends.
+    """
+    found: dict[int, dict[int, str]] = {}
+    for part in store.list(_folder(upload.id)):
+        start, size, _ = part.key.rpartition("/")[2].split("-")
+        found.setdefault(int(start), {})[int(size)] = part.key
+    at = 0
+    while at < upload.size:
+        ends = {at + size: key for size, key in found.get(at, {}).items()}
+        end = next((end for end in sorted(ends, reverse=True) if end in found or end == upload.size), None)
+        if end is None:
+            raise TransientError(f"upload {upload.id}: its part at byte {at} is not in the store", code="part_missing")
+        yield ends[end]
+        at = end
+
+
+class _Parts(io.RawIOBase):
+    """All parts of an upload as one stream."""
+
+    def __init__(self, store: ByteStore, upload: Upload) -> None:
+        super().__init__()
+        self._store = store
+        self._keys = _chain(store, upload)
+        self._part: IO[bytes] | None = None
+
+    def readable(self) -> bool:
+        """Say that it can be read."""
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # typeshed names a private protocol
+        """Fill the buffer as far as one read of the present part goes."""
+        while True:
+            if self._part is None:
+                key = next(self._keys, None)
+                if key is None:
+                    return 0
+                self._part = self._store.open(key)
+            piece = self._part.read(len(buffer))
+            if piece:
+                buffer[: len(piece)] = piece
+                return len(piece)
+            self._part.close()
+            self._part = None
