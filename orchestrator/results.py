@@ -6,6 +6,8 @@ stand beside them. Light objects for lists, heavy ones for one batch.
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -161,6 +163,27 @@ def errors_lines(session: Session, batch: Batch) -> Iterator[dict[str, Any]]:
         error = found["error"] or {"code": "cancelled", "message": "the item was cancelled before it ended"}
         line = {"custom_id": found["custom_id"], "id": found["id"], "status": found["status"], "error": error}
         yield line | ({"path": found["params"]["path"]} if "path" in found["params"] else {})
+
+
+CSV_COLUMNS = ("custom_id", "status", "verdict", "similarity", "seed", "redraws", "run_seconds", "code", "message")
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""What a spreadsheet may take a cell for a formula by."""
+
+
+def csv_lines(session: Session, batch: Batch) -> Iterator[str]:
+    """Yield a table of all items, in manifest order; text that would be a formula has a quote before it."""
+    yield _csv_row(CSV_COLUMNS)
+    for line in item_lines(session, batch):
+        error = line["error"] or {}
+        yield _csv_row([line.get(name, error.get(name)) for name in CSV_COLUMNS])
+
+
+def _csv_row(cells: Sequence[object]) -> str:
+    out = io.StringIO()
+    csv.writer(out).writerow(
+        [f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA) else cell for cell in cells]
+    )
+    return out.getvalue()
 
 
 def json_line(value: Mapping[str, Any]) -> bytes:

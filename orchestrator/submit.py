@@ -87,6 +87,7 @@ def submit_portraits(
     idempotency_key: str | None = None,
     flow_run_id: str | None = None,
     paused: bool = False,
+    growing: bool = False,
     model: str | None = None,
     candidate_share: float = 0.0,
 ) -> Submission:
@@ -99,6 +100,7 @@ def submit_portraits(
         redraws: how often a rejected picture is drawn again with the next seed, 0 to 10.
         skip_invalid: leave wrong rows out and name them in the batch's errors, instead of refusing everything.
         priority: -3 to 3 within the lane.
+        growing: more rows may be added (`add_portraits`) until somebody closes the batch.
         model: id of a version or `preset@alias` that draws all of it, whatever is promoted meanwhile; else the batch
             follows the champion.
         candidate_share: this share of the items, in [0, 1], is drawn by the candidate too, in a batch beside this one.
@@ -118,6 +120,7 @@ def submit_portraits(
         "priority": priority,
         "redraws": redraws,
         "skip_invalid": skip_invalid,
+        **({"growing": True} if growing else {}),
         **({"model": model} if model else {}),
         **({"candidate_share": candidate_share} if candidate_share else {}),
     }
@@ -140,10 +143,16 @@ def submit_portraits(
             model_version_id=_version(ledger, settings, preset_name, model),
             idempotency_key=idempotency_key,
             request_sha256=request,
-            options={"redraws": redraws, "defaults": asdict(defaults), **({"pinned": True} if model else {})},
+            options={
+                "redraws": redraws,
+                "defaults": asdict(defaults),
+                **({"pinned": True} if model else {}),
+                **({"stages": list(STAGES)} if growing else {}),
+            },
             rejected_rows=_rejected_rows(manifest, format, planned.errors),
             flow_run_id=flow_run_id,
             paused=paused,
+            open=growing,
         )
         submitted, beside = candidate.submit(ledger, new, candidate_share)
     return Submission(
@@ -153,6 +162,27 @@ def submit_portraits(
         errors=planned.errors,
         candidate_batch_id=beside,
     )
+
+
+def add_portraits(
+    ledger: Ledger, settings: Settings, *, manifest: bytes, format: Format, owner: str, batch_id: str
+) -> int:
+    """Add rows to a growing batch and return how many were new; a `custom_id` that it has already is left out.
+
+    Raises:
+        NotFoundError: there is no such batch.
+        ManifestError, ConsentError: as `submit_portraits`; nothing was added.
+        ConflictError: the batch does not grow, or not any more.
+    """
+    with ledger.read() as session:
+        batch = batches.get(session, owner, batch_id)
+    if batch.kind != "generate":
+        raise ConflictError(f"batch {batch.id} is no batch of portraits, but of kind {batch.kind}", code="bad_kind")
+    defaults = BatchDefaults(**batch.options["defaults"])
+    planned = _plan(ledger, settings, manifest, format, owner=owner, preset=batch.preset, defaults=defaults)
+    if planned.errors:
+        raise _refusal(planned)
+    return batches.append(ledger, owner, batch.id, [_new_item(item) for item in planned.items])
 
 
 def dry_run(

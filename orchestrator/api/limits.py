@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections import OrderedDict
@@ -15,7 +16,8 @@ from orchestrator.errors import LimitError
 
 JSON_BYTES = 2**20
 BULK = {"/v1/batches", "/v1/batches/dry-run", "/v1/identities", "/v1/schedules", "/people", "/batches/new"}
-"""Paths that take manifests or pictures; bodies of all others are at most JSON_BYTES."""
+BULKY = re.compile(r"/v1/(uploads/|batches/by-key/|batches/[^/]+/items$)")
+"""Paths that take manifests, pictures or parts of files; bodies of all others are at most JSON_BYTES."""
 LONGEST_URL = 8192
 KNOWN_KEYS = 10_000
 
@@ -39,7 +41,7 @@ class Limits:
             status, code, detail = refused
             await problem(path, status, code, detail)(scope, receive, send)
             return
-        limit = self._body_bytes if path in BULK or path.startswith("/v1/uploads/") else JSON_BYTES
+        limit = self._body_bytes if path in BULK or BULKY.match(path) else JSON_BYTES
         detail = f"a body has at most {limit} bytes here"
         length = headers.get("content-length", "")
         if length.isdigit() and int(length) > limit:

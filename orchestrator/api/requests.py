@@ -48,6 +48,7 @@ class BatchOptions(Strict):
     redraws: Annotated[int, Field(ge=0, le=10)] = 0
     skip_invalid: bool = False
     paused: bool = False
+    growing: bool = False
     model: Line | None = None
     candidate_share: Annotated[float, Field(ge=0, le=1)] = 0.0
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Path, Query, Request
 from sqlalchemy.orm import Session
 from starlette.responses import Response, StreamingResponse
 
@@ -72,6 +72,25 @@ def create(
     prefer: Prefer = None,
 ) -> Response:
     """Submit a batch: JSON with `items`, or a JSONL or CSV manifest with the options in the query."""
+    return _submitted(request, caller, body, options, key, prefer)
+
+
+@router.put("/by-key/{client_id}", status_code=202, operation_id="put_batch", openapi_extra=MANIFEST)
+def put(
+    request: Request,
+    caller: Writer,
+    client_id: Annotated[str, Path(min_length=1, max_length=150, pattern=r"^[A-Za-z0-9._~-]+$")],
+    body: Raw,
+    options: Annotated[BatchOptions, Query()],
+    prefer: Prefer = None,
+) -> Response:
+    """Submit a batch under a name of your own: sent again, it answers with the batch that was made first."""
+    return _submitted(request, caller, body, options, client_id, prefer)
+
+
+def _submitted(
+    request: Request, caller: Caller, body: bytes, options: BatchOptions, key: str | None, prefer: str | None
+) -> Response:
     form, manifest, chosen = _manifest(request, body, options)
 
     def make() -> Answer:
@@ -187,6 +206,34 @@ def get_results(caller: Reader, batch_id: str) -> StreamingResponse:
 def get_errors(caller: Reader, batch_id: str) -> StreamingResponse:
     """Stream errors.jsonl: rows left out first, then items that went wrong."""
     return _jsonl(caller, batch_id, errors=True)
+
+
+@router.get("/{batch_id}/results.csv", operation_id="get_results_table", response_class=StreamingResponse)
+def get_table(caller: Reader, batch_id: str) -> StreamingResponse:
+    """Stream a table of all items for a spreadsheet; nothing in it is taken for a formula."""
+    found = _whole(caller, batch_id)
+
+    def written() -> Iterator[str]:
+        with caller.ledger.read() as session:
+            yield from results.csv_lines(session, listings.batch(session, caller.owner, found))
+
+    headers = {"Content-Disposition": 'attachment; filename="results.csv"'}
+    return StreamingResponse(written(), media_type="text/csv", headers=headers)
+
+
+@router.post("/{batch_id}/items", operation_id="add_items", openapi_extra=MANIFEST)
+def add_items(request: Request, caller: Writer, batch_id: str, body: Raw) -> dict[str, Any]:
+    """Add rows to a batch that was submitted with `growing`; rows whose `custom_id` it has already are left out."""
+    form, manifest, _ = _manifest(request, body, BatchOptions())
+    _check_quota(caller, manifest.count(b"\n") + 1)
+    found = _whole(caller, batch_id)
+    try:
+        added = submitting.add_portraits(
+            caller.ledger, caller.settings, manifest=manifest, format=form, owner=caller.owner, batch_id=found
+        )
+    except UsageError as error:
+        raise _pointed(error) if media_type(request) == "application/json" else error from None
+    return _shown(caller, found) | {"added": added}
 
 
 @router.post("/{batch_id}/cancel", status_code=202, operation_id="cancel_batch")

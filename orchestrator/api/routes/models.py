@@ -11,7 +11,7 @@ from starlette.responses import Response
 from orchestrator.api.answers import tagged
 from orchestrator.api.context import Caller, Promoter, Reader
 from orchestrator.api.requests import Line, Strict
-from orchestrator.models import registry
+from orchestrator.models import lineage, registry
 from orchestrator.retrain import evaluations
 from orchestrator.settings import Settings
 
@@ -47,6 +47,19 @@ def compare(
 ) -> dict[str, Any]:
     """Lay the figures of versions beside each other."""
     return evaluations.compare(caller.ledger, model, suite=suite).as_json()
+
+
+@router.get("/diff", operation_id="diff_models")
+def diff(caller: Reader, left: Line, right: Line) -> dict[str, Any]:
+    """Say in what two versions differ: facts, configuration by dotted name, files."""
+    return lineage.diff(caller.ledger, left, right)
+
+
+@router.get("/{model_id}/lineage", operation_id="get_model_lineage")
+def origin(caller: Reader, model_id: str) -> dict[str, Any]:
+    """Say how a version came to be: itself, then its parents, each with data set, code and configuration."""
+    found = [_public(one) for one in lineage.lineage(caller.ledger, model_id)]
+    return {"object": "list", "data": found, "next": None}
 
 
 @router.get("/{model_id}", operation_id="get_model")

@@ -277,3 +277,30 @@ def test_ten_thousand_items_answer_within_a_tenth_of_a_second_anywhere_in_the_li
 
     assert len(page["data"]) == 50
     assert sorted(spent)[10] < 0.1, spent
+
+
+def test_a_batch_grows_until_it_is_closed(client: Client) -> None:
+    me = client()
+    made = me.post("/v1/batches", json={"items": [ROW], "growing": True})
+    place = made.headers["location"]
+
+    more = me.post(f"{place}/items", json={"items": [{**ROW, "custom_id": "second"}, ROW]})
+    wrong = me.post(f"{place}/items", json={"items": [{"custom_id": "c", "people": [{"identity": "nobody"}]}]})
+    closed = me.post(f"{place}/close")
+    late = me.post(f"{place}/items", json={"items": [{**ROW, "custom_id": "third"}]})
+
+    assert made.json()["open"]
+    assert (more.status_code, more.json()["added"], more.json()["request_counts"]["total"]) == (200, 1, 2)
+    assert (wrong.status_code, wrong.json()["errors"][0]["pointer"]) == (422, "/items/0/people[0].identity")
+    assert not closed.json()["open"]
+    assert (late.status_code, late.json()["code"]) == (409, "batch_closed")
+
+
+def test_a_batch_put_twice_under_a_name_is_one_batch(client: Client) -> None:
+    me = client()
+    first, again = (me.put("/v1/batches/by-key/tonight-7", json={"items": [ROW]}) for _ in range(2))
+    other = me.put("/v1/batches/by-key/tonight-7", json={"items": [{**ROW, "seed": 99}]})
+
+    assert first.status_code == again.status_code == 202
+    assert first.json()["id"] == again.json()["id"]
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency_conflict")

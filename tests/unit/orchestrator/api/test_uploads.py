@@ -218,3 +218,15 @@ def test_unknown_people_need_somebody_who_answers_for_them(client: Client) -> No
     answer = client().post("/v1/restorations", json={})
 
     assert answer.status_code == 403, answer.text
+
+
+def test_a_table_for_spreadsheets_holds_no_formula(client: Client) -> None:
+    me = client()
+    batch_id = me.post("/v1/restorations", json={"attested": "our own photos"}).json()["id"]
+    me.post(f"/v1/batches/{batch_id}/photos", json={"upload": uploaded(me, JPEG), "path": "=cmd|x.jpg"})
+
+    table = me.get(f"/v1/batches/{batch_id}/results.csv")
+
+    head, line = table.text.splitlines()
+    assert head.startswith("custom_id,status,verdict")
+    assert line.startswith("'=cmd|x.jpg,queued")

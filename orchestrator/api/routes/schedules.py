@@ -1,0 +1,91 @@
+"""Schedules of portraits over HTTP; each is a deployment of the Prefect server, kept for the owner who stands in it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter
+from pydantic import Field, StringConstraints
+from starlette.responses import Response
+
+from orchestrator import submit
+from orchestrator.api.context import Caller, Reader, Writer
+from orchestrator.api.requests import Line, Strict
+from orchestrator.errors import ManifestError, NotFoundError
+from orchestrator.flows import deployments
+from orchestrator.flows.deployments import Schedule
+
+router = APIRouter(prefix="/v1/schedules", tags=["schedules"])
+Name = Annotated[str, StringConstraints(pattern=deployments.NAME.pattern, max_length=63)]
+
+
+class NewSchedule(Strict):
+    """A manifest as text, and when a batch is made of it."""
+
+    name: Name
+    cron: Line
+    timezone: Line = "UTC"
+    manifest: Annotated[str, Field(min_length=1, max_length=2**20)]
+    format: Literal["jsonl", "csv"] = "jsonl"
+    preset: Line | None = None
+    lane: Literal["interactive", "bulk"] = "bulk"
+    priority: Annotated[int, Field(ge=-3, le=3)] = 0
+    redraws: Annotated[int, Field(ge=0, le=10)] = 0
+    skip_invalid: bool = False
+
+
+@router.get("", operation_id="list_schedules")
+def list_(caller: Reader) -> dict[str, Any]:
+    """List your schedules with the next time that each runs."""
+    return {"object": "list", "data": [one.as_json() for one in _mine(caller)], "next": None}
+
+
+@router.post("", status_code=201, operation_id="create_schedule")
+def create(caller: Writer, body: NewSchedule) -> dict[str, Any]:
+    """Keep a manifest and make a batch of it by the clock; two runs for one moment make one batch."""
+    data = body.manifest.encode()
+    found = submit.dry_run(
+        caller.ledger,
+        caller.settings,
+        manifest=data,
+        format=body.format,
+        owner=caller.owner,
+        preset=body.preset,
+    )
+    if found.errors and not (body.skip_invalid and found.items):
+        errors = [error.as_json() for error in found.errors]
+        raise ManifestError("the manifest is wrong, nothing was scheduled", errors=errors)
+    options = body.model_dump(include={"preset", "lane", "priority", "redraws", "skip_invalid"})
+    return deployments.add_schedule(
+        caller.settings,
+        caller.store,
+        body.name,
+        cron=body.cron,
+        timezone=body.timezone,
+        manifest=data,
+        stored={"format": body.format, "name": body.name, "owner": caller.owner, "options": options},
+    ).as_json()
+
+
+@router.post("/{name}/run", status_code=202, operation_id="run_schedule")
+def run(caller: Writer, name: Name) -> dict[str, Any]:
+    """Run a schedule once, now."""
+    _check_mine(caller, name)
+    return {"object": "schedule.run", "name": name, "flow_run_id": deployments.run_now(caller.settings, name)}
+
+
+@router.delete("/{name}", status_code=204, operation_id="delete_schedule")
+def remove(caller: Writer, name: Name) -> Response:
+    """Remove a schedule; batches that it made stay."""
+    _check_mine(caller, name)
+    deployments.remove_schedule(caller.settings, caller.store, name)
+    return Response(status_code=204)
+
+
+def _mine(caller: Caller) -> list[Schedule]:
+    return [one for one in deployments.list_schedules(caller.settings) if one.manifest.get("owner") == caller.owner]
+
+
+def _check_mine(caller: Caller, name: str) -> None:
+    if name not in {one.name for one in _mine(caller)}:
+        raise NotFoundError(f"there is no schedule {name!r}", code="schedule_not_found")
