@@ -111,7 +111,12 @@ def _wait(s: Services, begun: Build, *, as_json: bool) -> None:
     with Bars(*columns, console=screen()) as bars:
         task = bars.add_task("annotate", total=None)
 
+        told: list[str | None] = [None]
+
         def tick(found: Progress) -> None:
+            if found.paused and found.paused != told[-1]:
+                bars.console.print(found.paused, markup=False)
+            told.append(found.paused)
             bars.update(task, description=found.phase, completed=found.done, total=max(found.total, 1))
 
         version_id = datasets.wait(s.ledger, s.owner, begun.batch_id, tick=tick)

@@ -323,6 +323,7 @@ def _line(found: dict[str, Any]) -> str:
     left = found["seconds_left"]
     parts = [
         f"{found['state']} {found['stage'] or 'waiting'}",
+        found["reason"] or "",
         f"step {found['step']}/{found['steps']}",
         f"loss {found['loss']:.4f}" if found["loss"] is not None else "",
         f"rate {found['rate']:.2e}" if found["rate"] is not None else "",

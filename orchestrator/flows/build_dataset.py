@@ -83,7 +83,7 @@ def arrange(ledger: Ledger, owner: str, batch_id: str) -> Progress:
 def _watch(ledger: Ledger, owner: str, batch_id: str, *, until: str | None) -> Progress:
     """Poll the ledger until the phase `until` or the end; log a line whenever a tenth of the chunks more is done."""
     log = get_run_logger()
-    pause, shown = FIRST_LOOK_SECONDS, -1
+    pause, shown, told = FIRST_LOOK_SECONDS, -1, None
     while True:
         try:
             found = datasets.progress(ledger, owner, batch_id)
@@ -92,6 +92,9 @@ def _watch(ledger: Ledger, owner: str, batch_id: str, *, until: str | None) -> P
         else:
             if found.ended or found.phase == until:
                 return found
+            if found.paused and found.paused != told:
+                log.warning("%s", found.paused)
+            told = found.paused
             if (tenth := 10 * found.done // max(1, found.total)) > shown:
                 log.info("%s: %d of %d", found.phase, found.done, found.total)
                 shown = tenth

@@ -325,11 +325,12 @@ def follow(ledger: Ledger, batch_id: str) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How a build stands: items by state, and once it has ended the version, or what went wrong."""
+    """How a build stands: items by state, why it is paused, and once it has ended the version, or what went wrong."""
 
     phase: str
     done: int
     total: int
+    paused: str | None = None
     version_id: str | None = None
     error: dict[str, Any] | None = None
 
@@ -354,6 +355,7 @@ def progress(ledger: Ledger, owner: str, batch_id: str) -> Progress:
             phase="annotate",
             done=counts["completed"],
             total=first.total,
+            paused=_pause(first),
             error=_failure(ledger, first) if failed else None,
         )
     second_id = follow(ledger, first.id)
@@ -365,7 +367,14 @@ def progress(ledger: Ledger, owner: str, batch_id: str) -> Progress:
     if second.state == "completed" and result is not None:
         return Progress(phase="arrange", done=1, total=1, version_id=result["version"])
     failed = second.state in BATCH_ENDED
-    return Progress(phase="arrange", done=0, total=1, error=_failure(ledger, second) if failed else None)
+    error = _failure(ledger, second) if failed else None
+    return Progress(phase="arrange", done=0, total=1, paused=_pause(second), error=error)
+
+
+def _pause(batch: Batch) -> str | None:
+    if batch.state != "paused":
+        return None
+    return f"batch {batch.id} is paused: {batch.reason or 'by hand'}; `fpga batch resume {batch.id}` goes on"
 
 
 def _failure(ledger: Ledger, batch: Batch) -> dict[str, Any]:

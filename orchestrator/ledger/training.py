@@ -106,11 +106,11 @@ def go_on(ledger: Ledger, owner: str, run_id: str) -> str:
     with ledger.write() as session:
         run = get(session, owner, run_id)
         batch = session.get_one(Batch, run.batch_id)
-        if run.model_version_id is not None:
-            raise ConflictError(f"run {run.id} has made version {run.model_version_id} already", code="run_ended")
         if batch.state == "paused":
             lifecycle.move_batch(session, batch.id, "in_progress", paused_at=None, reason=None)
             return batch.id
+        if run.model_version_id is not None:
+            raise ConflictError(f"run {run.id} has made version {run.model_version_id} already", code="run_ended")
         if batch.state not in BATCH_ENDED:
             raise ConflictError(f"run {run.id} is {batch.state}", code="run_in_progress")
         again = NewRun(

@@ -310,6 +310,7 @@ def _light(session: Session, run: TrainingRun, batch: Batch) -> dict[str, Any]:
         "name": run.name,
         "preset": run.preset,
         "state": batch.state,
+        "reason": batch.reason,
         "batch_id": batch.id,
         "dataset_id": run.dataset_id,
         "parent_id": run.parent_id,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 from pathlib import Path
@@ -12,14 +13,17 @@ import pytest
 from datasets import load_dataset
 from PIL import Image
 
-from fpga_models.idzoom.shards import read_samples
+from fpga_models.idzoom.shards import Sample, ShardWriter, read_samples
 from fpga_models.synthetic import reference_crop
 from orchestrator.errors import ConsentError, StageError, UsageError
 from orchestrator.identities import ConsentGiven, erase, grant
 from orchestrator.idzoom import datasets
 from orchestrator.idzoom.datasets import BuildRequest
+from orchestrator.ledger import batches
 from orchestrator.ledger.datasets import resolve, shards
+from tests.integration.workers.inline import work
 from tests.integration.workers.rig import OWNER, Rig
+from workers.process import Process
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[3]
@@ -120,6 +124,9 @@ def test_who_is_in_the_library_must_allow_training_and_an_erase_taints(rig: Rig,
         assert resolve(session, OWNER, version).tainted_at is not None
     assert any(rig.store.head(key) is None for key in keys), "shards that show the person are gone"
     assert receipt["identity_id"] == enrolled.identity_id
+    report = json.loads(rig.fpga("model", "taint-report", "--json").stdout)
+    assert [found["id"] for found in report["datasets"]] == [version]
+    assert report["retrain"] == []
 
 
 def test_builds_that_cannot_be_published_say_why_and_publish_nothing(rig: Rig, tmp_path: Path) -> None:
@@ -133,6 +140,34 @@ def test_builds_that_cannot_be_published_say_why_and_publish_nothing(rig: Rig, t
     assert empty_side.value.code == "split_empty"
     ran = rig.fpga("dataset", "list", "--json")
     assert "alone" not in {entry["name"] for entry in json.loads(ran.stdout)}
+
+
+def test_a_disk_that_fills_up_pauses_the_build_and_resume_publishes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Rig(tmp_path / "state") as rig:
+        process = Process(rig.settings)
+        wanted = request("render:3:16", "full", arrange={"min_pictures": 1, "split": 0.7}, chunk_pictures=8)
+        begun = datasets.build(rig.ledger, rig.store, rig.settings, wanted, owner=OWNER)
+        real, written = ShardWriter.write, []
+
+        def write(writer: ShardWriter, sample: Sample) -> None:
+            if len(written) == 10:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            written.append(sample.record.key)
+            real(writer, sample)
+
+        monkeypatch.setattr(ShardWriter, "write", write)
+        work(process, lambda: rig.state(begun.batch_id) == "paused")
+        told = datasets.progress(rig.ledger, OWNER, begun.batch_id).paused
+        assert rig.counts(begun.batch_id)["completed"] == 1
+        monkeypatch.setattr(ShardWriter, "write", real)
+        batches.resume(rig.ledger, OWNER, begun.batch_id)
+        work(process, lambda: datasets.progress(rig.ledger, OWNER, begun.batch_id).ended)
+
+        assert told is not None
+        assert "[disk_full]" in told
+        assert datasets.progress(rig.ledger, OWNER, begun.batch_id).version_id is not None
 
 
 def test_versions_are_compared_and_exported_for_other_tools_and_a_damaged_shard_is_noticed(

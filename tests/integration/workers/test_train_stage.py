@@ -6,6 +6,7 @@ import errno
 import hashlib
 import importlib
 import io
+import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -145,7 +146,10 @@ def test_a_paused_run_keeps_the_step_it_stood_at_and_ends_in_a_version_with_its_
     assert not list((house.settings.state_dir / "work").iterdir())
 
 
-def test_a_damaged_checkpoint_is_forgotten_and_the_one_before_it_gives_the_same_weights(house: House) -> None:
+@pytest.mark.parametrize("fault", ["missing", "cut short"])
+def test_a_damaged_checkpoint_is_forgotten_and_the_one_before_it_gives_the_same_weights(
+    house: House, fault: str
+) -> None:
     whole = house.begin()
     first = house.attempt()
     run = house.begin()
@@ -153,7 +157,11 @@ def test_a_damaged_checkpoint_is_forgotten_and_the_one_before_it_gives_the_same_
     with house.ledger.read() as session:
         (step, files), *_ = runs.checkpoints(session, run.run_id)
     key = files["weights.safetensors"].key
-    house.store.delete(key)
+    if fault == "missing":
+        house.store.delete(key)
+    else:
+        (path,) = (house.settings.state_dir / "store").rglob(Path(key).name)
+        os.truncate(path, path.stat().st_size // 2)
 
     second = house.attempt()
 
