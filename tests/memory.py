@@ -1,4 +1,4 @@
-"""Runs a command and measures the most memory that it, or any process it started and waited for, held at a time.
+"""Peaks of resident memory: of a command with every process it started and waited for, and of this process.
 
 Linux counts the memory of the process that forked into `ru_maxrss` of a child, up to its exec: under pytest, which may
 hold gibibytes, the figure says nothing about the child. So the command is started by a small process of its own.
@@ -50,3 +50,14 @@ def run_measured(
             raise
         done = subprocess.CompletedProcess(list(command), process.returncode, said, complained)
         return done, int(Path(peak.name).read_text())
+
+
+def forget_peak() -> None:
+    """Let the peak of this process begin anew at what it holds now."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def own_peak() -> int:
+    """The most memory that this process has held since `forget_peak`, in bytes."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.partition("VmHWM:")[2].split()[0])

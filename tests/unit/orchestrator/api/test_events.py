@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import resource
 import threading
 from collections import Counter
 
@@ -18,6 +17,7 @@ from starlette.testclient import TestClient
 from orchestrator import keys
 from orchestrator.ledger.happenings import Place
 from orchestrator.ledger.session import Ledger
+from tests.memory import forget_peak, own_peak
 from tests.unit.orchestrator.api.conftest import Client
 from tests.unit.orchestrator.played import AddPerson, Played
 
@@ -106,7 +106,8 @@ def test_two_hundred_streams_of_a_thousand_items_each_see_every_end_once(
     while not server.started:
         threading.Event().wait(0.05)
     port = server.servers[0].sockets[0].getsockname()[1]
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    forget_peak()
+    before = own_peak()
 
     async def watch(http: httpx.AsyncClient, number: int) -> Counter[str]:
         seen: Counter[str] = Counter()
@@ -142,8 +143,8 @@ def test_two_hundred_streams_of_a_thousand_items_each_see_every_end_once(
     assert {len(one) for one in seen} == {1001}
     assert {count for one in seen for count in one.values()} == {1}
     assert all(one.keys() == seen[0].keys() for one in seen)
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    assert grown < 300_000, f"{grown} KiB more for 200 streams in one process with their readers"
+    grown = own_peak() - before
+    assert grown < 300_000_000, f"{grown} bytes more for 200 streams in one process with their readers"
 
 
 def test_figures_know_streams_by_their_route(client: Client, batch: str, worker: Played, nobody: TestClient) -> None:
