@@ -42,7 +42,7 @@ test-slow: setup services-all ## chaos, real object store, long numerics (under 
 services: ## install PostgreSQL from Debian's packages, for the tests
 	scripts/install-services.sh core || test "$$CI" != true
 
-services-all: ## install PostgreSQL, Redis, RabbitMQ and OpenStack Swift from Debian's packages, for the slow tests
+services-all: ## install PostgreSQL, Redis, RabbitMQ, OpenStack Swift and Chromium from Debian's packages, for the slow tests
 	scripts/install-services.sh all || test "$$CI" != true
 
 weights: setup ## train the mini preset again, from rendering to export (hours)

@@ -91,7 +91,6 @@ def _caller(
     bearer = keys.authenticate(context.ledger, secret)
     if given is None and request.method not in SAFE_METHODS:
         _check_origin(request)
-    context.rate.take(bearer.key_id)
     return Caller(context=context, bearer=bearer)
 
 
@@ -105,23 +104,27 @@ def _check_origin(request: Request) -> None:
 
 
 class Needs:
-    """Dependency that lets in who has a scope."""
+    """Dependency that lets in who has a scope; `cost` is what the request takes of the key's rate."""
 
-    def __init__(self, scope: str) -> None:
-        self._scope = scope
+    def __init__(self, scope: str, *, cost: float = 1.0) -> None:
+        self._scope, self._cost = scope, cost
 
     def __call__(self, caller: Annotated[Caller, Depends(_caller)]) -> Caller:
         """Return the caller.
 
         Raises:
             ForbiddenError: the key has not this scope.
+            LimitError: it asks too often.
         """
+        caller.context.rate.take(caller.bearer.key_id, self._cost)
         if self._scope not in caller.bearer.scopes:
             raise ForbiddenError(f"this needs a key with the scope {self._scope!r}")
         return caller
 
 
 Reader = Annotated[Caller, Depends(Needs("read"))]
+Viewer = Annotated[Caller, Depends(Needs("read", cost=0.05))]
+"""Who looks at pictures: the sixty of a page take no more of the rate than three requests."""
 Writer = Annotated[Caller, Depends(Needs("write"))]
 Librarian = Annotated[Caller, Depends(Needs("people"))]
 Promoter = Annotated[Caller, Depends(Needs("models"))]

@@ -11,7 +11,7 @@ from email.message import Message as Header
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from orchestrator.api.problems import problem
+from orchestrator.api.problems import for_asker, problem
 from orchestrator.errors import LimitError
 
 JSON_BYTES = 2**20
@@ -39,13 +39,13 @@ class Limits:
         refused = _refused(path, scope["query_string"], headers)
         if refused is not None:
             status, code, detail = refused
-            await problem(path, status, code, detail)(scope, receive, send)
+            await for_asker(problem(path, status, code, detail), path, headers)(scope, receive, send)
             return
         limit = self._body_bytes if path in BULK or BULKY.match(path) else JSON_BYTES
         detail = f"a body has at most {limit} bytes here"
         length = headers.get("content-length", "")
         if length.isdigit() and int(length) > limit:
-            await problem(path, 413, "body_too_large", detail)(scope, receive, send)
+            await for_asker(problem(path, 413, "body_too_large", detail), path, headers)(scope, receive, send)
             return
         received = 0
 
@@ -83,8 +83,8 @@ class Rate:
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def take(self, key_id: str) -> None:
-        """Take one request out of the key's bucket.
+    def take(self, key_id: str, cost: float = 1.0) -> None:
+        """Take one request out of the key's bucket, or a share of one.
 
         Raises:
             LimitError: it is empty.
@@ -93,9 +93,9 @@ class Rate:
         with self._lock:
             left, since = self._buckets.pop(key_id, (self._most, moment))
             left = min(self._most, left + (moment - since) * self._per_second)
-            self._buckets[key_id] = (max(0.0, left - 1), moment)
+            self._buckets[key_id] = (max(0.0, left - cost), moment)
             if len(self._buckets) > KNOWN_KEYS:
                 self._buckets.popitem(last=False)
-        if left < 1:
-            wait = max(1, round((1 - left) / self._per_second + 0.5))
+        if left < cost:
+            wait = max(1, round((cost - left) / self._per_second + 0.5))
             raise LimitError("too many requests with this key", code="rate_limited", retry_after=wait)

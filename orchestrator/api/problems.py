@@ -1,8 +1,12 @@
-"""Errors as RFC 9457 problem details: `code` for machines, `errors` with row numbers or JSON pointers."""
+"""Errors as RFC 9457 problem details: `code` for machines, `errors` with row numbers or JSON pointers.
+
+A browser that asks for a page gets the same told on a page.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -11,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
+from orchestrator.api.rendering import error_page
 from orchestrator.errors import FpgaError
 
 MEDIA_TYPE = "application/problem+json"
@@ -111,15 +116,27 @@ def _ours(request: Request, error: Exception) -> Response:
     assert isinstance(error, FpgaError), error
     if error.http_status == 401 and "text/html" in request.headers.get("accept", ""):
         return RedirectResponse("/login", 303)  # people in a browser, not programs
-    return from_error(request.url.path, error)
+    return for_asker(from_error(request.url.path, error), request.url.path, request.headers)
 
 
-def _invalid(request: Request, error: Exception) -> JSONResponse:
+def for_asker(answer: JSONResponse, path: str, headers: Mapping[str, str]) -> Response:
+    """Return a problem as it is, or as a page where a person asked in a browser; `headers` of the request."""
+    if path.startswith("/v1/") or "text/html" not in headers.get("accept", ""):
+        return answer
+    told = json.loads(bytes(answer.body))
+    kept = {name: answer.headers[name] for name in ("retry-after",) if name in answer.headers}
+    return error_page(
+        told["title"], answer.status_code, told["code"], told["detail"], headers=kept, signed_in="cookie" in headers
+    )
+
+
+def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError), error
     found = [_pointed(one) for one in error.errors()]
     first = found[0]
     where = first.get("pointer") or first.get("parameter") or "the request"
-    return problem(request.url.path, 422, "request_invalid", f"{where}: {first['message']}", errors=found)
+    told = problem(request.url.path, 422, "request_invalid", f"{where}: {first['message']}", errors=found)
+    return for_asker(told, request.url.path, request.headers)
 
 
 def _pointed(one: dict[str, Any]) -> dict[str, Any]:
@@ -135,12 +152,15 @@ def pointer(parts: Iterable[object]) -> str:
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in parts)
 
 
-def _http(request: Request, error: Exception) -> JSONResponse:
+def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException), error
     code = HTTP_CODES.get(error.status_code, "bad_request")
-    return problem(request.url.path, error.status_code, code, str(error.detail), headers=dict(error.headers or {}))
+    detail = "there is no such page" if error.detail == "Not Found" else str(error.detail)
+    told = problem(request.url.path, error.status_code, code, detail, headers=dict(error.headers or {}))
+    return for_asker(told, request.url.path, request.headers)
 
 
-def _unforeseen(request: Request, error: Exception) -> JSONResponse:
+def _unforeseen(request: Request, error: Exception) -> Response:
     # starlette raises it again after this answer, so that it is logged with its trace
-    return problem(request.url.path, 500, "internal", "something broke here; it is in the server's log")
+    told = problem(request.url.path, 500, "internal", "something broke here; it is in the server's log")
+    return for_asker(told, request.url.path, request.headers)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from urllib.parse import urlencode, urlsplit
 
 from fastapi import APIRouter, Depends, Form, Query, Request
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response
 
 from orchestrator import keys, results
 from orchestrator.api.answers import page, place
 from orchestrator.api.context import COOKIE, Context, Reader, context_of
+from orchestrator.api.rendering import shown as shown
+from orchestrator.api.rendering import static_files
 from orchestrator.api.routes.batches import lines, moment_of
 from orchestrator.errors import AccessError, NotFoundError
 from orchestrator.ledger import batches, listings, workers
@@ -21,28 +20,9 @@ from orchestrator.ledger.session import now
 from orchestrator.ledger.states import STATES
 
 router = APIRouter(include_in_schema=False)
-WEB = Path(__file__).parents[2] / "web"
-STATIC = {
-    "pages.css": "text/css",
-    "live.js": "text/javascript",
-    "studio.css": "text/css",
-    "new.js": "text/javascript",
-    "parts.js": "text/javascript",
-}
 SHOWN = 48
+KEPT = {"Cache-Control": "public, max-age=31536000, immutable"}
 Here = Annotated[Context, Depends(context_of)]
-
-
-@lru_cache(maxsize=1)
-def templates() -> Environment:
-    """Return the templates; every text put into them is escaped."""
-    return Environment(loader=FileSystemLoader(WEB / "pages"), autoescape=True, undefined=StrictUndefined)
-
-
-def shown(name: str, title: str, status: int = 200, **facts: Any) -> HTMLResponse:
-    """Return a page made of a template."""
-    given = {"signed_in": True, "live": None, "script": None, **facts}
-    return HTMLResponse(templates().get_template(name).render(title=title, **given), status)
 
 
 @router.get("/login")
@@ -143,9 +123,10 @@ def picture(caller: Reader, item_id: str) -> Response:
 @router.get("/static/{name}")
 def static(name: str) -> Response:
     """Return what pages look and move like."""
-    if name not in STATIC:
+    if name not in static_files():
         raise NotFoundError("there is no such file", code="file_not_found")
-    return Response((WEB / "static" / name).read_bytes(), media_type=STATIC[name])
+    data, media_type, tag = static_files()[name]
+    return Response(data, media_type=media_type, headers={**KEPT, "ETag": f'"{tag}"'})
 
 
 def _opened(context: Context, secret: str, *, secure: bool) -> Response:

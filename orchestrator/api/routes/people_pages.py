@@ -60,7 +60,7 @@ def added(caller: Librarian, batch_id: str) -> Response:
     (outcome,) = identities.outcomes(caller.ledger, caller.owner, batch_id)
     if outcome.identity_id:
         return RedirectResponse(f"/people/{outcome.identity_id}", 303)
-    return shown("added.html", f"Adding {outcome.handle}", error=outcome.error, batch_id=batch_id, script="parts.js")
+    return shown("added.html", f"Adding {outcome.handle}", error=outcome.error, batch_id=batch_id, script="live.js")
 
 
 @router.get("/{identity_id}")

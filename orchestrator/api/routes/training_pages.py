@@ -113,6 +113,6 @@ def _run(caller: Caller, run_id: str, wrong: FpgaError | None = None) -> Respons
         wrong.http_status if wrong else 200,
         run=found,
         ended=found["state"] in BATCH_ENDED,
-        script="parts.js",
+        script="live.js",
         wrong=wrong,
     )

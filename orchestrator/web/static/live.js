@@ -1,11 +1,54 @@
-// Follows a stream of the API and puts what it tells into the line marked data-live.
-"use strict";
-const line = document.querySelector("[data-live]");
-const stream = new EventSource(document.currentScript.dataset.stream);
-stream.addEventListener("batch.progress", (event) => {
-  const told = JSON.parse(event.data);
-  const total = Object.values(told.counts).reduce((sum, count) => sum + count, 0);
-  line.textContent = `${told.state.replaceAll("_", " ")}: ${told.counts.completed} of ${total} items completed, ` +
-    `${told.counts.failed + told.counts.held} failed.`;
-});
-stream.addEventListener("batch.ended", () => stream.close());
+// Keeps the parts of a page marked data-part fresh: when the page's stream tells something, the page is read again
+// and what changed is put in its place. The server alone knows how a page looks.
+const EVERY_MS = 1500;
+const TOLD = ["batch.progress", "batch.ended", "item", "queue", "training"];
+const FOCUSABLE = "a, button, summary, input, select, [tabindex]";
+const stream = new EventSource(document.querySelector("[data-stream]").dataset.stream);
+let wanted = 0;
+let busy = false;
+
+for (const name of TOLD) stream.addEventListener(name, later);
+document.addEventListener("visibilitychange", later);
+
+function later() {
+  if (wanted || document.hidden) return;
+  wanted = setTimeout(async () => {
+    wanted = 0;
+    if (busy) return later();
+    busy = true;
+    await refresh();
+    busy = false;
+  }, EVERY_MS);
+}
+
+async function refresh() {
+  let page;
+  try {
+    const answer = await fetch(window.location.href, { headers: { Accept: "text/html" } });
+    if (answer.redirected) return window.location.assign(answer.url);
+    if (!answer.ok) return;
+    page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  } catch {
+    return; // the server is away; the stream tells when it is back
+  }
+  for (const old of document.querySelectorAll("[data-part]")) {
+    const fresh = page.querySelector(`[data-part="${old.dataset.part}"]`);
+    if (fresh) renew(old, fresh);
+  }
+  if (!page.querySelector("[data-stream]")) stream.close();
+}
+
+// Children with a data-key keep their place and their loaded pictures; anything else is replaced as a whole.
+function renew(old, fresh) {
+  if (old.innerHTML === fresh.innerHTML) return;
+  const place = [...old.querySelectorAll(FOCUSABLE)].indexOf(document.activeElement);
+  const open = [...old.querySelectorAll("details")].map((one) => one.open);
+  const known = new Map([...old.children].filter((one) => one.dataset.key).map((one) => [one.dataset.key, one]));
+  const made = [...fresh.childNodes].map((one) => {
+    const kept = known.get(one.dataset?.key);
+    return kept?.outerHTML === one.outerHTML ? kept : document.adoptNode(one);
+  });
+  old.replaceChildren(...made);
+  [...old.querySelectorAll("details")].forEach((one, index) => (one.open = open[index] || one.open));
+  if (place >= 0) old.querySelectorAll(FOCUSABLE)[place]?.focus({ preventScroll: true });
+}
