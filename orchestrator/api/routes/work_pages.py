@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
 from orchestrator import identities, submit
 from orchestrator.api.context import Librarian
 from orchestrator.api.routes.pages import shown
+from orchestrator.ledger import listings
 from orchestrator.models import registry
+from orchestrator.photos.restore import MOST_CANDIDATES
 from orchestrator.planning.plan import SCOPE
 from orchestrator.planning.presets import load_preset, preset_names
 
@@ -32,4 +34,26 @@ def new(caller: Librarian, preset: Annotated[str | None, Query(max_length=64)] =
         versions=[one for one in versions if not one["tainted_at"]],
         most_redraws=submit.MAX_REDRAWS,
         script="new.js",
+    )
+
+
+@router.get("/restore")
+def restore(caller: Librarian, batch: Annotated[str | None, Query(max_length=64)] = None) -> Response:
+    """Show where photos are dropped; with a batch that is still open, go on sending to it."""
+    people = identities.list_people(caller.ledger, caller.owner)
+    going_on = None
+    if batch is not None:
+        with caller.ledger.read() as session:
+            found = listings.batch(session, caller.owner, batch)
+            going_on = found.id if found.open and not found.options.get("source") else None
+        if going_on is None:
+            return RedirectResponse(f"/batches/{found.id}", 303)
+    return shown(
+        "restore.html",
+        "Restore photos",
+        known=[one for one in people if "restore" in one["scopes"]],
+        swappable=[one for one in people if "swap" in one["scopes"]],
+        most_candidates=MOST_CANDIDATES,
+        batch=going_on,
+        script="restore.js",
     )
