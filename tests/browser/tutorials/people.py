@@ -1,0 +1,31 @@
+"""What the tutorials' readers do more than once: add a person, wait for a batch."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from playwright.sync_api import Page, expect
+
+from tests.browser.site import Site
+
+EXAMPLES = Path(__file__).parents[3] / "examples" / "people"
+WORK_MS = 300_000
+"""How long a reader waits for a worker at most; a busy machine is slow."""
+
+
+def add_person(page: Page, site: Site, handle: str, *scopes: str) -> None:
+    """Add a person of the examples on the page People, and wait until the worker has found their face."""
+    page.goto(f"{site.url}/people")
+    page.get_by_label("Handle").fill(handle)
+    page.get_by_label("Pictures").set_input_files(sorted((EXAMPLES / handle).glob("*.png")))
+    for scope in scopes:
+        page.get_by_label(scope, exact=True).check()
+    page.get_by_label("Granted by").fill("signed form 2026-11")
+    page.get_by_role("button", name="Add", exact=True).click()
+    expect(page).to_have_url(re.compile("/people/idn_"), timeout=WORK_MS)
+
+
+def wait_for_batch(page: Page, *states: str) -> None:
+    """Wait on a batch's page until it has ended so."""
+    expect(page.get_by_text(re.compile("|".join(states))).first).to_be_visible(timeout=WORK_MS)
