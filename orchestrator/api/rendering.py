@@ -17,6 +17,7 @@ WEB = Path(__file__).parents[1] / "web"
 NAVIGATION = (
     ("Home", "/"),
     ("New batch", "/new"),
+    ("Restore", "/restore"),
     ("People", "/people"),
     ("Models", "/models"),
     ("Training", "/training"),

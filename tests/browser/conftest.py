@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 from axe_core_python.sync_playwright import Axe
 from PIL import Image
-from playwright.sync_api import Browser, BrowserContext, Page, Request, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Request, expect, sync_playwright
 
 from orchestrator.ledger import schema
 from orchestrator.settings import Settings
@@ -24,6 +24,8 @@ from tests.browser.site import Site, serving
 from tests.services.server import ServiceMissingError, find_program
 
 PRESETS = Path(__file__).parents[1] / "presets"
+WAIT_MS = 60_000
+"""How long a page may take at most; a busy machine is slow."""
 DESK, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 Check = Callable[[Page], None]
 Shoot = Callable[[Page, str], None]
@@ -46,6 +48,7 @@ def browser() -> Iterator[Browser]:
             pytest.fail(str(missing))
         pytest.skip(str(missing))
     options = ["--no-sandbox"] if os.getuid() == 0 else []
+    expect.set_options(timeout=WAIT_MS)
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=program, args=options)
         yield started
@@ -70,7 +73,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 def context(browser: Browser, site: Site) -> Iterator[BrowserContext]:
     """A browser that is logged in; a request to anywhere else fails the test that made it."""
     opened = browser.new_context(viewport=DESK, reduced_motion="reduce")
-    opened.set_default_timeout(30_000)
+    opened.set_default_timeout(WAIT_MS)
     opened.new_page().goto(site.login_link())
     yield opened
     opened.close()

@@ -7,11 +7,11 @@ import json
 from datetime import UTC, date, datetime, time
 from typing import Annotated
 
-from fastapi import APIRouter, File, Form, UploadFile
+from fastapi import APIRouter, Depends, File, Form, UploadFile
 from starlette.responses import RedirectResponse, Response
 
 from orchestrator import identities
-from orchestrator.api.context import Caller, Librarian
+from orchestrator.api.context import Caller, Librarian, Needs
 from orchestrator.api.requests import Line
 from orchestrator.api.routes.pages import shown
 from orchestrator.errors import FpgaError, UsageError
@@ -20,6 +20,8 @@ from orchestrator.ledger import identities as rows
 from orchestrator.web import people_view
 
 router = APIRouter(prefix="/people", include_in_schema=False)
+Looker = Annotated[Caller, Depends(Needs("people", cost=0.05))]
+"""Who looks at faces: the many of a page take no more of the rate than a few requests."""
 Pictures = Annotated[list[UploadFile], File(max_length=identities.MAX_PICTURES)]
 Scopes = Annotated[list[Line], Form(max_length=len(rows.SCOPES))]
 Text = Annotated[str, Form(max_length=100_000)]
@@ -60,7 +62,8 @@ def added(caller: Librarian, batch_id: str) -> Response:
     (outcome,) = identities.outcomes(caller.ledger, caller.owner, batch_id)
     if outcome.identity_id:
         return RedirectResponse(f"/people/{outcome.identity_id}", 303)
-    return shown("added.html", f"Adding {outcome.handle}", error=outcome.error, batch_id=batch_id, script="live.js")
+    live = None if outcome.error else f"/v1/batches/{batch_id}/events"
+    return shown("added.html", f"Adding {outcome.handle}", error=outcome.error, batch_id=batch_id, live=live)
 
 
 @router.get("/{identity_id}")
@@ -70,7 +73,7 @@ def person(caller: Librarian, identity_id: str) -> Response:
 
 
 @router.get("/{identity_id}/face")
-def face(caller: Librarian, identity_id: str) -> Response:
+def face(caller: Looker, identity_id: str) -> Response:
     """Return a picture of a person's face."""
     data, media_type = people_view.face(caller.ledger, caller.store, caller.context.vault, caller.owner, identity_id)
     return Response(data, media_type=media_type, headers=NO_STORE)

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Form
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import RedirectResponse, Response
 
-from orchestrator.api.context import Caller, Promoter, Reader
+from orchestrator.api.context import Caller, Promoter, Reader, Viewer
 from orchestrator.api.events import changes
 from orchestrator.api.requests import Line
 from orchestrator.api.routes.events import streamed
@@ -75,7 +75,7 @@ async def events(caller: Reader, run_id: str) -> Response:
 
 
 @router.get("/{run_id}/samples/{step}")
-def sample(caller: Reader, run_id: str, step: int) -> Response:
+def sample(caller: Viewer, run_id: str, step: int) -> Response:
     """Return the validation picture of a step."""
     data = training_view.sample(caller.ledger, caller.store, caller.owner, run_id, step)
     return Response(data, media_type="image/png", headers={"Cache-Control": "private, max-age=3600"})
@@ -107,12 +107,13 @@ def _runs(caller: Caller, wrong: FpgaError | None = None) -> Response:
 
 def _run(caller: Caller, run_id: str, wrong: FpgaError | None = None) -> Response:
     found: dict[str, Any] = training_view.run(caller.ledger, caller.owner, run_id)
+    moves = found["state"] not in BATCH_ENDED or (found["state"] == "completed" and found["gate"] is None)
     return shown(
         "run.html",
         found["name"],
         wrong.http_status if wrong else 200,
         run=found,
         ended=found["state"] in BATCH_ENDED,
-        script="live.js",
+        live=f"/training/{found['id']}/events" if moves else None,
         wrong=wrong,
     )

@@ -3,7 +3,7 @@
 const EVERY_MS = 1500;
 const TOLD = ["batch.progress", "batch.ended", "item", "queue", "training"];
 const FOCUSABLE = "a, button, summary, input, select, [tabindex]";
-const stream = new EventSource(document.querySelector("[data-stream]").dataset.stream);
+const stream = new EventSource(document.body.dataset.stream);
 let wanted = 0;
 let busy = false;
 
@@ -35,7 +35,7 @@ async function refresh() {
     const fresh = page.querySelector(`[data-part="${old.dataset.part}"]`);
     if (fresh) renew(old, fresh);
   }
-  if (!page.querySelector("[data-stream]")) stream.close();
+  if (!page.body.dataset.stream) stream.close();
 }
 
 // Children with a data-key keep their place and their loaded pictures; anything else is replaced as a whole.

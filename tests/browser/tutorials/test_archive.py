@@ -1,0 +1,95 @@
+"""docs/tutorials/archive.md, step by step: a folder of 200 photos dropped on the page, results before all are sent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import Page, Route, expect
+
+from fpga_models.synthetic.archive import PEOPLE, worn
+from fpga_models.synthetic.render import render
+from fpga_models.synthetic.sampling import random_scene
+from orchestrator.ledger import batches
+from tests.browser.conftest import Shoot
+from tests.browser.site import Site
+from tests.browser.tutorials.people import WORK_MS, add_person
+
+PHOTOS, OF_CLARA, CUT_AFTER = 200, 16, 40
+CLARA = 200_026
+"""Whom the example pictures of clara show; see examples/make_people.py."""
+ARCHIVE_MS = 1_500_000
+
+
+def write_album(folder: Path) -> None:
+    """Write the photos, small and worn: some of Clara, first among them, the others of people nobody knows."""
+    for number in range(PHOTOS):
+        rng = np.random.default_rng([11, number])
+        ours = number % (PHOTOS // OF_CLARA) == 0 and number < OF_CLARA * (PHOTOS // OF_CLARA)
+        who = CLARA if ours else PEOPLE[number % len(PEOPLE)]
+        path = folder / ("1978" if number % 2 else "1983/summer") / f"{number:03}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(worn(rng, render(random_scene(rng, [who], "portrait", 128)).image)).save(path, quality=90)
+
+
+def drop(page: Page, folder: Path) -> None:
+    """Drop a folder on the page as a person does with a mouse."""
+    box = page.locator("#drop").bounding_box()
+    assert box is not None
+    session = page.context.new_cdp_session(page)
+    data = {"items": [], "files": [str(folder)], "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        place = {"x": box["x"] + box["width"] / 2, "y": box["y"] + 20}
+        session.send("Input.dispatchDragEvent", {"type": kind, **place, "data": data})
+
+
+@pytest.mark.timeout(2400)
+def test_an_archivist_drops_a_folder_and_sees_results_while_it_is_sent(
+    page: Page, site: Site, shoot: Shoot, tmp_path: Path
+) -> None:
+    album = tmp_path / "album"
+    write_album(album)
+
+    # 1. who may be restored
+    add_person(page, site, "clara", "restore")
+
+    # 2. the folder
+    page.get_by_role("link", name="Restore").click()
+    drop(page, album)
+    expect(page.locator("#told")).to_contain_text(f"{PHOTOS} files")
+    shoot(page, "archive-drop")
+
+    # 3. results before all is sent: the line is held after some files until the first result is seen
+    held: list[Route] = []
+    begun = 0
+
+    def hold(route: Route) -> None:
+        nonlocal begun
+        begun += 1
+        held.append(route) if begun > CUT_AFTER else route.continue_()
+
+    page.route("**/v1/uploads", hold)
+    page.get_by_role("button", name="Restore", exact=True).click()
+    expect(page.locator("#first img").first).to_be_visible(timeout=WORK_MS)
+    assert f"of {PHOTOS} files sent" in page.locator("#sent-line").inner_text()
+    assert not page.locator("#sent-line").inner_text().startswith(f"{PHOTOS} of")
+    shoot(page, "archive-first")
+    page.unroute("**/v1/uploads", hold)
+    for route in held:
+        route.continue_()
+
+    # 4. all of it
+    expect(page.get_by_text("Everything is there")).to_be_visible(timeout=ARCHIVE_MS)
+    expect(page.locator("#state")).to_contain_text(f"{PHOTOS} of {PHOTOS} photos done", timeout=ARCHIVE_MS)
+    page.get_by_role("link", name="The whole batch").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("album")
+    shoot(page, "archive-batch")
+
+    with site.ledger.read() as session:
+        batch = batches.get(session, "local", page.url.rpartition("/")[2])
+        verdicts = batches.verdict_counts(session, batch.id)
+    assert (batch.state, batch.total) == ("completed", PHOTOS)
+    restored = PHOTOS - verdicts["unchanged"]
+    assert OF_CLARA // 2 <= restored <= 2 * OF_CLARA, f"Clara was found in {restored} photos, she is in {OF_CLARA}"
