@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Literal
 
 from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
+from orchestrator.errors import FpgaError
+from orchestrator.ledger import schema
 from orchestrator.ledger.rows import Artifact, Item, Leader, Outbox, Stage
+from orchestrator.ledger.session import Ledger, now
+
+Readiness = Literal["ok", "database", "sweeper", "queue"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +46,31 @@ def backlog(session: Session, moment: datetime, *, grace_seconds: float) -> Back
         held_items=session.scalar(select(func.count(Item.id)).where(Item.state == "held")) or 0,
         leader_until=session.scalar(select(Leader.lease_until).where(Leader.name == "sweeper")),
     )
+
+
+def readiness(ledger: Ledger, *, max_waiting: int) -> Readiness:
+    """Say whether new work would be done: the schema is this code's, somebody sweeps, the queue is not over depth.
+
+    Args:
+        max_waiting: so many stages may wait, of all owners together; 0 sets no limit.
+    """
+    try:
+        current, newest = schema.revisions(ledger)
+        if current != newest:
+            return "database"
+        with ledger.read() as session:
+            led_until = session.scalar(select(Leader.lease_until).where(Leader.name == "sweeper"))
+            if led_until is None or led_until < now(session):
+                return "sweeper"
+            return "queue" if max_waiting and _waiting(session, max_waiting + 1) > max_waiting else "ok"
+    except FpgaError:
+        return "database"
+
+
+def _waiting(session: Session, most: int) -> int:
+    """Return how many stages wait, counted up to a bound."""
+    some = select(Stage.id).where(Stage.state == "queued").limit(most).subquery()
+    return session.scalar(select(func.count()).select_from(some)) or 0
 
 
 def sqlite_modes(session: Session) -> tuple[str, int]:

@@ -26,7 +26,11 @@ def upgrade(url: str) -> None:
 
 
 def revisions(ledger: Ledger) -> tuple[str | None, str | None]:
-    """Return (revision of the database, newest revision of this code)."""
-    with ledger.engine.connect() as connection:
-        current = MigrationContext.configure(connection).get_current_revision()
+    """Return (revision of the database, newest revision of this code).
+
+    Raises:
+        TransientError: the database does not answer.
+    """
+    with ledger.read() as session:
+        current = MigrationContext.configure(session.connection()).get_current_revision()
     return current, ScriptDirectory.from_config(config(ledger.url)).get_current_head()

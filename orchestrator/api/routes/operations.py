@@ -11,8 +11,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from starlette.responses import JSONResponse, Response
 
 from orchestrator.api.context import Admin, Context, Reader, context_of
-from orchestrator.errors import FpgaError
-from orchestrator.ledger import listings, schema, workers
+from orchestrator.ledger import health, listings, workers
 from orchestrator.ledger.session import Ledger, now
 
 router = APIRouter(tags=["operations"])
@@ -59,15 +58,10 @@ def live() -> dict[str, str]:
 
 @router.get("/health/ready", operation_id="health_ready")
 def ready(context: Here) -> Response:
-    """Say whether requests can be served: the database answers with the schema of this code."""
-    try:
-        current, newest = schema.revisions(context.ledger)
-    except FpgaError:
-        current, newest = None, "unknown"
-    good = current == newest
-    return JSONResponse(
-        {"status": "ok" if good else "database"}, 200 if good else 503, headers={} if good else {"Retry-After": "5"}
-    )
+    """Say whether new work would be done; 503 names what it waits for: `database`, `sweeper`, or a `queue` too long."""
+    found = health.readiness(context.ledger, max_waiting=context.settings.ready_queue_depth)
+    good = found == "ok"
+    return JSONResponse({"status": found}, 200 if good else 503, headers={} if good else {"Retry-After": "5"})
 
 
 @router.get("/metrics", operation_id="metrics", response_class=Response)

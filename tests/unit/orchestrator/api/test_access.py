@@ -285,11 +285,6 @@ def test_figures_hold_no_ids_and_count_by_route(client: Client, person: AddPerso
     assert batch not in text
 
 
-def test_health_answers_without_a_key(nobody: TestClient) -> None:
-    assert nobody.get("/health/live").status_code == 200
-    assert nobody.get("/health/ready").status_code == 200
-
-
 def test_an_unknown_address_is_a_problem_too(client: Client) -> None:
     found = client().get("/v1/nothing")
 
