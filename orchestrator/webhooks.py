@@ -1,12 +1,14 @@
 """Webhooks: events of the ledger, signed as Standard Webhooks says, delivered at least once beside everything else.
 
 An event is written in the transaction that it tells of. A thread of the sweeper delivers, so that a dead receiver
-delays no job; each receiver has its own back-off, and one that is away does not hold up another. Where a name leads is
-looked up once, every address is checked, and the connection goes to the very address that was checked.
+delays no job; each receiver has its own back-off, all are told side by side, and however slowly one answers, it has
+a moment and no more. Where a name leads is looked up once, every address is checked, and the connection goes to the
+very address that was checked.
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -15,6 +17,7 @@ import json
 import logging
 import secrets
 import socket
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -32,6 +35,8 @@ log = logging.getLogger(__name__)
 EVENTS = ("batch.ended", "ping")
 SECRET_PREFIX = "whsec_"
 TIMEOUT = httpx.Timeout(10.0, connect=5.0)
+WHOLE_SECONDS = 15.0
+"""So long a receiver has for everything; the timeouts above only bound each step."""
 MOST = 20
 """So many receivers one owner may have."""
 
@@ -140,11 +145,11 @@ def sign(secret: str, message_id: str, timestamp: int, body: bytes) -> str:
     return "v1," + base64.b64encode(hmac.new(key, said, hashlib.sha256).digest()).decode()
 
 
-def send(settings: Settings, receiver: Webhook, secret: str, delivery: Delivery, moment: datetime) -> int:
-    """Send one event and return the receiver's status.
+def request(settings: Settings, receiver: Webhook, secret: str, delivery: Delivery, moment: datetime) -> httpx.Request:
+    """Return the signed request of one event, to the address that was checked.
 
     Raises:
-        ReceiverError: it could not be reached, or answered with anything but 2xx; redirects are not followed.
+        ReceiverError: there is no such name.
         UsageError: its address is private by now.
     """
     body = json.dumps(delivery.body, ensure_ascii=False, separators=(",", ":")).encode()
@@ -161,44 +166,59 @@ def send(settings: Settings, receiver: Webhook, secret: str, delivery: Delivery,
         "webhook-timestamp": str(stamp),
         "webhook-signature": sign(secret, delivery.id, stamp, body),
     }
+    # the certificate is checked for the name, the connection goes to the address
+    told = {"sni_hostname": url.host, "timeout": TIMEOUT.as_dict()}
+    return httpx.Request("POST", url.copy_with(host=address), content=body, headers=headers, extensions=told)
+
+
+async def send(asked: httpx.Request) -> int:
+    """Send one event and return the receiver's status; its answer is not read.
+
+    Raises:
+        ReceiverError: it could not be reached, took too long, or answered with anything but 2xx; redirects are not
+            followed.
+    """
+    host = str(asked.extensions["sni_hostname"])
     try:
-        # the certificate is checked for the name, the connection goes to the address
-        told = {"sni_hostname": url.host}
-        with (
-            httpx.Client(timeout=TIMEOUT, trust_env=False, follow_redirects=False) as http,
-            http.stream("POST", url.copy_with(host=address), content=body, headers=headers, extensions=told) as answer,
-        ):
-            status = answer.status_code
+        async with asyncio.timeout(WHOLE_SECONDS), httpx.AsyncClient(trust_env=False) as http:
+            answer = await http.send(asked, stream=True)
+            await answer.aclose()
+    except TimeoutError as error:
+        raise ReceiverError(f"{host} took longer than {WHOLE_SECONDS:g} s") from error
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        raise ReceiverError(f"{type(error).__name__} at {url.host}") from error
-    if not 200 <= status < 300:
-        raise ReceiverError(f"{url.host} answered {status}", status)
-    return status
+        raise ReceiverError(f"{type(error).__name__} at {host}") from error
+    if not 200 <= answer.status_code < 300:
+        raise ReceiverError(f"{host} answered {answer.status_code}", answer.status_code)
+    return answer.status_code
 
 
 def deliver(ledger: Ledger, settings: Settings) -> int:
-    """Deliver what is due and return how many events were taken; a receiver that fails is let alone for this round."""
+    """Deliver the oldest due event of each receiver, side by side, and return how many were taken."""
     with ledger.read() as session:
-        due = webhooks.due(session, now(session))
-    taken = 0
-    failed: set[str] = set()
-    for delivery, receiver in due:
-        if receiver.id in failed:
-            continue
+        moment = now(session)
+        due = webhooks.due(session, moment)
+    return sum(asyncio.run(_round(ledger, settings, due, moment)))
+
+
+async def _round(
+    ledger: Ledger, settings: Settings, due: Sequence[tuple[Delivery, Webhook]], moment: datetime
+) -> list[bool]:
+    vault = Vault.of(settings)
+
+    async def one(delivery: Delivery, receiver: Webhook) -> bool:
         try:
-            secret = Vault.of(settings).open(receiver.data_key, receiver.secret.encode()).decode()
-            with ledger.read() as session:
-                moment = now(session)
-            status = send(settings, receiver, secret, delivery, moment)
+            secret = vault.open(receiver.data_key, receiver.secret.encode()).decode()
+            asked = await asyncio.to_thread(request, settings, receiver, secret, delivery, moment)
+            status = await send(asked)
         except FpgaError as error:
-            failed.add(receiver.id)
             log.warning("webhook postponed", extra={"delivery": delivery.id, "error": error.code})
             status_seen = error.status if isinstance(error, ReceiverError) else None
-            webhooks.postpone(ledger, delivery, receiver.id, error.message, status_seen)
-        else:
-            webhooks.sent(ledger, delivery.id, status)
-            taken += 1
-    return taken
+            await asyncio.to_thread(webhooks.postpone, ledger, delivery, error.message, status_seen)
+            return False
+        await asyncio.to_thread(webhooks.sent, ledger, delivery.id, status)
+        return True
+
+    return await asyncio.gather(*(one(delivery, receiver) for delivery, receiver in due))
 
 
 def as_object(row: Webhook) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from orchestrator.ledger.session import Ledger, now, retrying
 
 MOST_TRIES = 16
 LONGEST_SECONDS = 6 * 3600
-"""Back-off 5, 10, 20 ... s up to this: about two days in all, then the event is `failed` and can be replayed."""
+"""Back-off 5, 10, 20 ... s up to this: about a day in all, then the event is `failed` and can be replayed."""
 
 
 @retrying
@@ -102,14 +102,15 @@ def put(session: Session, receiver: Webhook, event: str, data: dict[str, Any], m
 
 
 def due(session: Session, moment: datetime, limit: int = 50) -> Sequence[tuple[Delivery, Webhook]]:
-    """Return the oldest due event of each receiver that is ready: its events stay in order."""
-    oldest = (
-        select(func.min(Delivery.id)).where(Delivery.state == "due").group_by(Delivery.webhook_id).scalar_subquery()
-    )
+    """Return the oldest event of each receiver that is ready: its events stay in the order of what they tell."""
+    order = (Delivery.created_at, Delivery.id)
+    place = func.row_number().over(partition_by=Delivery.webhook_id, order_by=order)
+    waiting = select(Delivery.id, place.label("place")).where(Delivery.state == "due").subquery()
     query = (
         select(Delivery, Webhook)
+        .join(waiting, waiting.c.id == Delivery.id)
         .join(Webhook, Webhook.id == Delivery.webhook_id)
-        .where(Delivery.id.in_(oldest), Delivery.next_at <= moment)
+        .where(waiting.c.place == 1, Delivery.next_at <= moment)
         .order_by(Delivery.next_at)
         .limit(limit)
     )
@@ -134,7 +135,7 @@ def sent(ledger: Ledger, delivery_id: str, status: int) -> None:
 
 
 @retrying
-def postpone(ledger: Ledger, delivery: Delivery, webhook_id: str, error: str, status: int | None) -> None:
+def postpone(ledger: Ledger, delivery: Delivery, error: str, status: int | None) -> None:
     """Note a failed try and set the time of the next, or give the event up."""
     with ledger.write() as session:
         seconds = min(LONGEST_SECONDS, 5 * 2**delivery.tries)

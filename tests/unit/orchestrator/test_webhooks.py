@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Literal
 
 import pytest
 from sqlalchemy import update
 
 from orchestrator import webhooks
 from orchestrator.errors import UsageError
+from orchestrator.ledger import claims
 from orchestrator.ledger import webhooks as rows
-from orchestrator.ledger.batches import NewBatch, submit
+from orchestrator.ledger.batches import NewBatch, NewItem, submit
 from orchestrator.ledger.rows_api import Delivery
 from orchestrator.ledger.session import Ledger
 from orchestrator.settings import Settings
+from orchestrator.sweeping import Sweeper
 from orchestrator.vault import Vault
+
+Mood = int | Literal["drop", "drip"]
 
 
 class Receiver:
-    """Takes events, or answers what `status` says."""
+    """Takes events, or does what `mood` says: answers with a status, drops the line when it has read, or drips."""
 
     def __init__(self) -> None:
-        self.status = 204
+        self.mood: Mood = 204
         self.got: list[tuple[dict[str, str], bytes]] = []
         receiver = self
 
@@ -33,24 +40,59 @@ class Receiver:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
                 receiver.got.append(({k.lower(): v for k, v in self.headers.items()}, body))
-                self.send_response(receiver.status)
-                self.send_header("Location", "http://127.0.0.1:1/")
-                self.end_headers()
+                if receiver.mood == "drop":
+                    self.close_connection = True
+                elif receiver.mood == "drip":
+                    self._drip()
+                else:
+                    self.send_response(receiver.mood)
+                    self.send_header("Location", "http://127.0.0.1:1/")
+                    self.end_headers()
+
+            def _drip(self) -> None:
+                """Send a header that never ends, a letter at a time."""
+                with contextlib.suppress(OSError):
+                    self.wfile.write(b"HTTP/1.1 200 OK\r\nx-slow: ")
+                    while not receiver.away.wait(0.1):
+                        self.wfile.write(b"x")
 
             def log_message(self, *_: object) -> None:
                 """Say nothing."""
 
-        self.server = HTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/hook?a=1"
+        self._handler = Handler
+        self._port = 0
+        self.away = threading.Event()
+        self.open()
+        self.url = f"http://127.0.0.1:{self._port}/hook?a=1"
+
+    def open(self) -> None:
+        """Listen, at the same address as before."""
+        self.away.clear()
+        self.server = ThreadingHTTPServer(("127.0.0.1", self._port), self._handler)
+        self.server.daemon_threads = True
+        self._port = self.server.server_port
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        """Be away: nobody listens at the address any more."""
+        self.away.set()
+        self.server.shutdown()
+        self.server.server_close()
+
+    def told(self, secret: str) -> list[tuple[str, str, str]]:
+        """Return (event id, time of the event, batch) of all that arrived, each signature checked."""
+        for headers, body in self.got:
+            stamp = int(headers["webhook-timestamp"])
+            assert headers["webhook-signature"] == webhooks.sign(secret, headers["webhook-id"], stamp, body)
+        bodies = [(headers["webhook-id"], json.loads(body)) for headers, body in self.got]
+        return [(event, body["timestamp"], body["data"]["batch_id"]) for event, body in bodies]
 
 
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
     made = Receiver()
     yield made
-    made.server.shutdown()
-    made.server.server_close()
+    made.close()
 
 
 @pytest.fixture
@@ -71,6 +113,27 @@ def end_a_batch(ledger: Ledger) -> str:
 def make_due(ledger: Ledger) -> None:
     with ledger.write() as session:
         session.execute(update(Delivery).values(next_at=datetime.now(UTC) - timedelta(seconds=1)))
+
+
+def fail_once(ledger: Ledger, settings: Settings, webhook_id: str) -> float:
+    """Let a delivery fail, move the clock past its back-off, and return how many seconds that is."""
+    before = datetime.now(UTC)
+    assert webhooks.deliver(ledger, settings) == 0
+    after = datetime.now(UTC)
+    with ledger.read() as session:
+        failed = max(rows.deliveries(session, webhook_id), key=lambda one: one.tries)
+    seconds = min(rows.LONGEST_SECONDS, 5 * 2 ** (failed.tries - 1))
+    assert before <= failed.next_at - timedelta(seconds=seconds) <= after
+    make_due(ledger)
+    return seconds
+
+
+def wait_for(met: Callable[[], bool]) -> None:
+    """Return when it is so, within a minute."""
+    until = time.monotonic() + 60
+    while not met():
+        assert time.monotonic() < until, "it did not happen within a minute"
+        time.sleep(0.05)
 
 
 def test_the_end_of_a_batch_arrives_signed(ledger: Ledger, open_settings: Settings, receiver: Receiver) -> None:
@@ -102,11 +165,11 @@ def test_an_event_is_tried_again_under_its_id_and_those_behind_it_wait(
 ) -> None:
     add(ledger, open_settings, receiver.url)
     first, second = end_a_batch(ledger), end_a_batch(ledger)
-    receiver.status = 500
+    receiver.mood = 500
 
     assert webhooks.deliver(ledger, open_settings) == 0
     assert webhooks.deliver(ledger, open_settings) == 0  # not due yet
-    receiver.status = 200
+    receiver.mood = 200
     make_due(ledger)
     while webhooks.deliver(ledger, open_settings):
         pass
@@ -130,10 +193,104 @@ def test_a_dead_receiver_holds_up_no_other(ledger: Ledger, open_settings: Settin
     assert waiting.next_at > datetime.now(UTC)
 
 
+def test_every_event_arrives_in_order_through_an_outage_errors_and_lost_answers(
+    ledger: Ledger, open_settings: Settings, receiver: Receiver
+) -> None:
+    """The clock is moved on instead of waited for: ten minutes away, then 500s, then taken without an answer."""
+    webhook, secret = add(ledger, open_settings, receiver.url)
+    receiver.close()
+    ended: list[str] = []
+    waited: list[float] = []
+    while sum(waited) < 600:
+        ended.append(end_a_batch(ledger))
+        waited.append(fail_once(ledger, open_settings, webhook))
+    receiver.open()
+    moods: list[Mood] = [500, 503, "drop", "drop"]
+    for mood in moods:
+        receiver.mood = mood
+        ended.append(end_a_batch(ledger))
+        fail_once(ledger, open_settings, webhook)
+    receiver.mood = 200
+
+    while webhooks.deliver(ledger, open_settings):
+        pass
+
+    told = receiver.told(secret)
+    assert list(dict.fromkeys(batch for _, _, batch in told)) == ended, "each at least once, in order"
+    assert len({event for event, _, _ in told}) == len(ended), "under one id at every try"
+    assert [batch for _, _, batch in told].count(ended[0]) == 5
+    assert [moment for _, moment, _ in told] == sorted(moment for _, moment, _ in told)
+
+
+def test_an_event_that_nobody_takes_is_given_up_after_a_day_and_can_be_sent_again(
+    ledger: Ledger, open_settings: Settings, receiver: Receiver
+) -> None:
+    webhook, _ = add(ledger, open_settings, receiver.url)
+    end_a_batch(ledger)
+    receiver.mood = 500
+
+    waited = [fail_once(ledger, open_settings, webhook) for _ in range(rows.MOST_TRIES)]
+    receiver.mood = 200
+
+    assert webhooks.deliver(ledger, open_settings) == 0
+    assert 20 * 3600 < sum(waited[:-1]) < 28 * 3600
+    assert rows.replay(ledger, "local", webhook) == 1
+    assert webhooks.deliver(ledger, open_settings) == 1
+    assert len({headers["webhook-id"] for headers, _ in receiver.got}) == 1
+
+
+def test_a_receiver_that_drips_has_a_moment_and_no_more(
+    ledger: Ledger, open_settings: Settings, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhooks, "WHOLE_SECONDS", 1.0)
+    webhook, _ = add(ledger, open_settings, receiver.url)
+    end_a_batch(ledger)
+    receiver.mood = "drip"
+
+    fail_once(ledger, open_settings, webhook)
+
+    with ledger.read() as session:
+        assert "took longer than 1 s" in str(rows.deliveries(session, webhook)[0].error)
+
+
+def test_a_receiver_that_hangs_delays_no_other_and_no_job(
+    ledger: Ledger, open_settings: Settings, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhooks, "WHOLE_SECONDS", 600.0)
+    hanging = Receiver()
+    hanging.mood = "drip"
+    webhook, _ = add(ledger, open_settings, hanging.url)
+    add(ledger, open_settings, receiver.url)
+    end_a_batch(ledger)
+    stop = threading.Event()
+    sweeper = threading.Thread(
+        target=Sweeper(open_settings.model_copy(update={"sweep_seconds": 0.1})).run, args=(stop,)
+    )
+    sweeper.start()
+    try:
+        wait_for(lambda: len(receiver.got) == 1 and len(hanging.got) == 1)
+        item = NewItem(custom_id="a", params={}, params_sha256="a" * 64, seed=0)
+        submit(
+            ledger,
+            NewBatch(owner="local", kind="generate", name="n", preset="mini", stages=("score",), items=[item]),
+        )
+        claimed = claims.claim(ledger, worker_id="wrk_lost", queue="cpu.io", limit=1, lease_seconds=0.1)
+        wait_for(lambda: bool(claims.claim(ledger, worker_id="wrk_2", queue="cpu.io", limit=1, lease_seconds=60)))
+        with ledger.read() as session:
+            still = rows.deliveries(session, webhook)[0].tries
+    finally:
+        stop.set()
+        hanging.close()
+        sweeper.join()
+
+    assert len(claimed) == 1
+    assert still == 0, "it hung all the time"
+
+
 def test_a_redirect_is_not_followed(ledger: Ledger, open_settings: Settings, receiver: Receiver) -> None:
     add(ledger, open_settings, receiver.url)
     end_a_batch(ledger)
-    receiver.status = 302
+    receiver.mood = 302
 
     assert webhooks.deliver(ledger, open_settings) == 0
     assert len(receiver.got) == 1
