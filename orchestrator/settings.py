@@ -105,6 +105,11 @@ class Settings(BaseSettings):
     """Source photos and what stages stored of them go so long after their item ended; 0 keeps them."""
     probes: bool = False
     """Let this worker run items that only wait, or end it on purpose: for measuring and disturbing the machinery."""
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int = Field(default=0, ge=0, le=65535)
+    """Where a computing process answers scrapes of Prometheus; 0 is nowhere. Each worker of a host needs its own."""
+    otel_endpoint: str | None = Field(default=None, validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT")
+    """Where traces go, over OTLP and HTTP; needs the extra `otel`, which reads the other OTEL_* variables itself."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
 

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ROOMS = ("orchestrator", "workers", "fpga_models", "migrations")
 HEAVY = {"torch", "diffusers", "insightface", "onnxruntime", "transformers"}
-WORKERS_MAY = {"ledger", "storage", "settings", "errors", "broker", "logs", "pictures", "vault"}
+WORKERS_MAY = {"ledger", "storage", "settings", "errors", "broker", "logs", "pictures", "tracing", "vault"}
 
 
 def sources(room: str) -> Iterator[tuple[Path, ast.Module]]:
@@ -65,10 +65,11 @@ def test_lower_rooms_do_not_import_higher_ones() -> None:
         "broker": below | {"folder_broker"},
         "folder_broker": set(),
         "logs": below,
+        "tracing": below,
         "pictures": below,
         "keyfile": below,
         "vault": below | {"keyfile"},
-        "ledger": below | {"ledger"},
+        "ledger": below | {"ledger", "tracing"},
         "storage": below | {"storage"},
         "planning": below | {"planning"},
         "archive": below | {"archive", "ledger", "pictures", "storage"},

@@ -17,7 +17,7 @@ from types import FrameType
 
 import billiard
 
-from orchestrator import logs
+from orchestrator import logs, tracing
 from orchestrator.broker import Bell
 from orchestrator.errors import ConflictError, FencedError, FpgaError, ModelError, NotFoundError, TransientError
 from orchestrator.ledger import artifacts, batches, claims, hints, models, workers
@@ -30,6 +30,7 @@ from orchestrator.vault import Vault
 from workers import weights
 from workers.celery import DRAIN_SIGNAL
 from workers.engine import Engine, is_out_of_memory
+from workers.figures import Figures
 from workers.lease import Lease
 from workers.stages import STAGES
 from workers.stages.base import Done, DrainedError, Tools
@@ -62,6 +63,7 @@ class Process:
             vault=Vault.of(settings),
             draining=self._drain_is_due,
         )
+        self.figures = Figures()
         self._bell = Bell(settings)
         self._busy = threading.Lock()
         self._heard = time.monotonic()
@@ -71,6 +73,7 @@ class Process:
 
     def begin(self) -> None:
         """Load the champion's networks, then report ready and start the pulse."""
+        self.figures.serve(self.settings)
         self._warm_up()
         workers.beat(self.ledger, self.worker_id, state="ready", warm=self.engine.warm)
         threading.Thread(target=self._pulse, name="pulse", daemon=True).start()
@@ -111,14 +114,15 @@ class Process:
 
     def _claim(self, queue: str) -> list[Claim]:
         warm = self.engine.warm if self._warm_claims < WARM_BOUND else None
-        held = claims.claim(
-            self.ledger,
-            worker_id=self.worker_id,
-            queue=queue,
-            limit=self.settings.group_size,
-            lease_seconds=self.settings.lease_seconds,
-            warm=warm,
-        )
+        with self.figures.claim_seconds.time():
+            held = claims.claim(
+                self.ledger,
+                worker_id=self.worker_id,
+                queue=queue,
+                limit=self.settings.group_size,
+                lease_seconds=self.settings.lease_seconds,
+                warm=warm,
+            )
         if held:
             same = held[0].model_version_id in (None, self.engine.warm)
             self._warm_claims = self._warm_claims + 1 if same and warm else 0
@@ -128,7 +132,15 @@ class Process:
         """Run one group of claims to their ends; a fault that cannot be pinned on one of them sends them out alone."""
         began = time.monotonic()
         settled: set[int] = set()
-        with Lease(self.ledger, held, self.settings) as lease:
+        first = held[0]
+        traced = tracing.span(
+            f"stage.{first.name}",
+            parent=first.traceparent,
+            batch=first.batch_id,
+            items=len(held),
+            worker=self.worker_id,
+        )
+        with traced, Lease(self.ledger, held, self.settings) as lease:
             live = claims.start(self.ledger, held)
             try:
                 for c, outcome in STAGES[live[0].name](self.tools, live, lease) if live else ():
@@ -140,6 +152,9 @@ class Process:
             except Exception as error:  # noqa: BLE001 the outermost loop: no fault of an item may end the worker
                 self._blame([c for c in live if c.stage_id not in settled | lease.stopped.keys()], error)
             self._let_go([c for c in live if c.stage_id not in settled], lease)
+        seconds = time.monotonic() - began
+        self.figures.group_seconds.labels(held[0].name).observe(seconds)
+        self.figures.busy_seconds.inc(seconds)
         log.info(
             "group done",
             extra={
@@ -147,14 +162,16 @@ class Process:
                 "batch": held[0].batch_id,
                 "items": len(held),
                 "settled": len(settled),
-                "seconds": round(time.monotonic() - began, 3),
+                "seconds": round(seconds, 3),
             },
         )
 
     def _settle(self, c: Claim, outcome: Done | FpgaError) -> None:
         try:
             if isinstance(outcome, Done):
-                claims.publish(self.ledger, c, outcome.result, outcome.effect)
+                with tracing.span("item.publish", item=c.item_id, stage=c.name, attempt=c.token):
+                    claims.publish(self.ledger, c, outcome.result, outcome.effect)
+                self.figures.items.labels(c.name, "completed").inc()
             else:
                 self._fail(c, outcome)
         except FencedError:
@@ -165,6 +182,7 @@ class Process:
     def _fenced(self, c: Claim, outcome: Done | FpgaError) -> None:
         """Leave a claim that is not ours any more; of one that was cancelled meanwhile, nothing is kept."""
         log.warning("fenced", extra=ids(c))
+        self.figures.items.labels(c.name, "fenced").inc()
         if isinstance(outcome, Done) and claims.look(self.ledger, [c]).cancelled:
             with self.ledger.write() as session:
                 artifacts.discard(session, outcome.result.get("artifacts", []))
@@ -186,6 +204,7 @@ class Process:
             self._fenced(c, error)
             return
         log.warning("attempt failed", extra={**ids(c), "code": error.code, "now": state})
+        self.figures.items.labels(c.name, "failed" if state == "failed" else "again").inc()
         if state == "failed" and c.name == "ingest":
             with self.ledger.write() as session:
                 artifacts.discard(session, [ref["artifact_id"] for ref in c.params["references"]])
@@ -278,6 +297,7 @@ def begin() -> None:
     global _process
     settings = get_settings()
     logs.setup(settings)
+    tracing.setup(settings, "worker")
     _process = Process(settings)
     if threading.current_thread() is threading.main_thread():
         signal.signal(DRAIN_SIGNAL, _on_signal)

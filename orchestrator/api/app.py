@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from orchestrator.api import problems
 from orchestrator.api.context import Context
 from orchestrator.api.events import Feeds
+from orchestrator.api.figures import Metrics
 from orchestrator.api.limits import Limits, Rate
 from orchestrator.api.routes import (
     batches,
@@ -102,7 +103,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.context = context
     app.state.feeds = Feeds()
-    app.state.metrics = operations.Metrics(context.ledger)
+    app.state.metrics = Metrics(context.ledger, settings)
     problems.install(app)
     for router in ROUTERS:
         app.include_router(router)
@@ -115,7 +116,7 @@ def create_app(settings: Settings) -> FastAPI:
 class Measured:
     """ASGI middleware: counts answers by route, times them, and puts the same headers on all."""
 
-    def __init__(self, app: ASGIApp, metrics: operations.Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
         self._metrics = metrics
 

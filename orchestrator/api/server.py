@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uvicorn
 
-from orchestrator import logs
+from orchestrator import logs, tracing
 from orchestrator.api.app import create_app
 from orchestrator.settings import Settings, get_settings
 
@@ -18,6 +18,7 @@ def serve(settings: Settings) -> None:
     Raises:
         SettingsError: a URL in the settings is wrong.
     """
+    tracing.setup(settings, "server")
     uvicorn.run(
         create_app(settings),
         host=settings.api_host,

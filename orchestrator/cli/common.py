@@ -76,11 +76,13 @@ def services() -> Iterator[Services]:
     Raises:
         SettingsError: the environment is wrong, or the database is not at the newest revision.
     """
+    from orchestrator import tracing
     from orchestrator.ledger.session import Ledger
     from orchestrator.settings import get_settings
     from orchestrator.storage import open_store
 
     settings = get_settings()
+    tracing.setup(settings, "cli")
     _prepare(settings)
     ledger = Ledger(settings.database_url)
     try:

@@ -14,6 +14,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
 from prefect.states import Cancelled, Completed, Failed
 
+from orchestrator import tracing
 from orchestrator.errors import TransientError, UsageError
 from orchestrator.ledger import batches
 from orchestrator.ledger.rows import Batch
@@ -40,6 +41,7 @@ def generate_batch(batch_id: str | None = None, manifest: dict[str, Any] | None 
         cancelled; anything raised here is a fault of the system and fails the run.
     """
     settings = get_settings()
+    tracing.setup(settings, "flow")
     ledger = Ledger(settings.database_url)
     if batch_id is None:
         if manifest is None:

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import func, insert, select, update
 from sqlalchemy.orm import Session
 
+from orchestrator import tracing
 from orchestrator.errors import ConflictError, FpgaError, NotFoundError
 from orchestrator.ledger import artifacts, audit, lifecycle, outbox
 from orchestrator.ledger.base import new_id
@@ -81,7 +82,7 @@ def submit(ledger: Ledger, new: NewBatch) -> Submitted:
     Raises:
         ConflictError: the idempotency key was used for another request.
     """
-    with ledger.write() as session:
+    with tracing.span("batch.submit", kind=new.kind, items=len(new.items)), ledger.write() as session:
         return enter(session, new)
 
 
@@ -120,6 +121,7 @@ def enter(session: Session, new: NewBatch) -> Submitted:
             rejected_rows=list(new.rejected_rows),
             open=new.open,
             flow_run_id=new.flow_run_id,
+            traceparent=tracing.traceparent(),
             created_at=moment,
         )
     )

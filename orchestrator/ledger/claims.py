@@ -63,6 +63,7 @@ class Claim:
     preset: str
     model_version_id: str | None
     options: dict[str, Any]
+    traceparent: str | None = None
 
 
 @retrying
@@ -206,6 +207,7 @@ def _claims(session: Session, stages: Sequence[tuple[int, str]], worker_id: str,
             preset=batch.preset,
             model_version_id=batch.model_version_id,
             options=batch.options,
+            traceparent=batch.traceparent,
         )
         for stage, item, batch in rows
     ]

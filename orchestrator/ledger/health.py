@@ -11,8 +11,10 @@ from sqlalchemy.orm import Session
 
 from orchestrator.errors import FpgaError
 from orchestrator.ledger import schema
-from orchestrator.ledger.rows import Artifact, Item, Leader, Outbox, Stage
+from orchestrator.ledger.rows import Artifact, Batch, Item, Leader, Outbox, Stage
+from orchestrator.ledger.rows_api import Delivery
 from orchestrator.ledger.session import Ledger, now
+from orchestrator.ledger.states import BATCH_ENDED
 
 Readiness = Literal["ok", "database", "sweeper", "queue"]
 
@@ -71,6 +73,30 @@ def _waiting(session: Session, most: int) -> int:
     """Return how many stages wait, counted up to a bound."""
     some = select(Stage.id).where(Stage.state == "queued").limit(most).subquery()
     return session.scalar(select(func.count()).select_from(some)) or 0
+
+
+def oldest_due(session: Session, moment: datetime) -> dict[str, float]:
+    """Return {queue: seconds that the oldest due stage of an open batch has waited for a worker}."""
+    query = (
+        select(Stage.queue, func.min(Stage.next_at))
+        .join(Batch, Batch.id == Stage.batch_id)
+        .where(Stage.state == "queued", Stage.next_at <= moment, Batch.state == "in_progress")
+        .group_by(Stage.queue)
+    )
+    return {queue: (moment - since).total_seconds() for queue, since in session.execute(query).tuples()}
+
+
+def open_batches(session: Session) -> dict[str, int]:
+    """Return {state: batches that have not ended}."""
+    query = select(Batch.state, func.count()).where(Batch.state.not_in(BATCH_ENDED)).group_by(Batch.state)
+    return dict(session.execute(query).tuples().all())
+
+
+def late_deliveries(session: Session, moment: datetime, *, grace_seconds: float) -> int:
+    """Return how many events for receivers should have been delivered before the grace."""
+    late = moment - timedelta(seconds=grace_seconds)
+    query = select(func.count(Delivery.id)).where(Delivery.state == "due", Delivery.next_at < late)
+    return session.scalar(query) or 0
 
 
 def sqlite_modes(session: Session) -> tuple[str, int]:

@@ -2,52 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client import generate_latest
 from starlette.responses import JSONResponse, Response
 
 from orchestrator.api.context import Admin, Context, Reader, context_of
 from orchestrator.ledger import health, listings, workers
-from orchestrator.ledger.session import Ledger, now
+from orchestrator.ledger.session import now
 
 router = APIRouter(tags=["operations"])
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 Here = Annotated[Context, Depends(context_of)]
-
-
-class Metrics:
-    """Figures of this process, and of the ledger at the moment somebody asks."""
-
-    def __init__(self, ledger: Ledger) -> None:
-        self.registry = CollectorRegistry()
-        self.requests = Counter(
-            "fpga_http_requests", "Requests answered.", ["method", "route", "status"], registry=self.registry
-        )
-        self.seconds = Histogram(
-            "fpga_http_request_seconds", "Time until an answer began.", ["route"], registry=self.registry
-        )
-        self._ledger = ledger
-        self.registry.register(self)
-
-    def collect(self) -> Iterator[Metric]:
-        """Yield what the ledger says now."""
-        with self._ledger.read() as session:
-            open_stages = listings.queues(session)
-            living = workers.living(session, now(session))
-        stages = GaugeMetricFamily("fpga_open_stages", "Stages that have not ended.", labels=["queue", "state"])
-        for queue, states in open_stages.items():
-            for state, count in states.items():
-                stages.add_metric([queue, state], count)
-        yield stages
-        alive = GaugeMetricFamily("fpga_workers", "Workers that are alive.", labels=["device"])
-        devices = [worker.device for worker in living]
-        for device in dict.fromkeys(devices):
-            alive.add_metric([device], devices.count(device))
-        yield alive
 
 
 @router.get("/health/live", operation_id="health_live")

@@ -1,0 +1,52 @@
+"""What a computing process measures of itself, for Prometheus: one process per device, so one registry and one port.
+
+Labels are stage names and outcomes, never ids.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, start_http_server
+
+from orchestrator.settings import Settings
+
+log = logging.getLogger(__name__)
+SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000)
+
+
+class Figures:
+    """The figures of this process, from its start on."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self.group_seconds = Histogram(
+            "fpga_stage_group_seconds",
+            "Seconds from the claim of a group of items to the end of the last of them.",
+            ["stage"],
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self.items = Counter(
+            "fpga_stage_items",
+            "Attempts that ended in this process: completed, failed, again (will be tried again), fenced (lost or "
+            "cancelled meanwhile).",
+            ["stage", "outcome"],
+            registry=self.registry,
+        )
+        self.busy_seconds = Counter(
+            "fpga_worker_busy_seconds", "Seconds in which this process held claims.", registry=self.registry
+        )
+        self.claim_seconds = Histogram(
+            "fpga_claim_seconds", "Seconds of asking the ledger for work.", buckets=SECONDS, registry=self.registry
+        )
+
+    def serve(self, settings: Settings) -> None:
+        """Answer scrapes on the port of the settings, if there is one; a port that is taken stops no work."""
+        if not settings.metrics_port:
+            return
+        try:
+            start_http_server(settings.metrics_port, settings.metrics_host, registry=self.registry)
+        except OSError as error:
+            log.error("metrics port cannot be opened", extra={"port": settings.metrics_port, "error": error.strerror})
