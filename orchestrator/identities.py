@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from orchestrator import thumbnails
 from orchestrator.errors import ConflictError, InputError, StoreUnavailableError, UsageError
 from orchestrator.ledger import artifacts, audit, batches, erasure, identities, sweeper
 from orchestrator.ledger.batches import NewBatch, NewItem
@@ -326,7 +327,7 @@ def _delete(store: ByteStore, keys: Sequence[str]) -> int:
     left = 0
     for key in keys:
         try:
-            store.delete(key)
+            thumbnails.delete(store, key)
             left += store.head(key) is not None
         except StoreUnavailableError:
             left += 1

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from sqlalchemy.orm import Session
+
 from orchestrator.ledger import batches, history, photos, workers
-from orchestrator.ledger.rows import Batch
+from orchestrator.ledger.rows import Batch, Worker
 from orchestrator.ledger.session import Ledger, now
 from orchestrator.ledger.states import BATCH_ENDED, ENDED
 from orchestrator.planning.estimate import MIN_HISTORY, Eta, estimate
@@ -73,12 +75,7 @@ def look(ledger: Ledger, owner: str, batch_id: str) -> Progress:
         moment = now(session)
         batch = batches.get(session, owner, batch_id)
         counts = batches.counts(session, batch.id)
-        stages = _stages(history.open_stages(session, batch.id))
-        living = workers.living(session, moment)
-        pace = history.running_pace(session, batch.id)
-        loads = [load for load in stage_loads(session, batch.preset, _left(batch, stages), pace=pace) if load.left]
-        measured = [load for load in loads if len(load.durations) >= MIN_HISTORY]
-        open_ = batch.state == "in_progress" and bool(living) and bool(measured)
+        left = remaining(session, batch, living := workers.living(session, moment))
         times = history.stage_times(session, batch.id)
         waits = sorted(seconds for of_stage in times.values() for seconds in of_stage.queue)
         runs = sorted(seconds for of_stage in times.values() for seconds in of_stage.run)
@@ -90,14 +87,37 @@ def look(ledger: Ledger, owner: str, batch_id: str) -> Progress:
             counts=counts,
             verdicts=batches.verdict_counts(session, batch.id),
             errors=batches.error_counts(session, batch.id),
-            stages=stages,
+            stages=left.stages,
             workers=len(living),
             queue_p50=_middle(waits),
             run_p50=_middle(runs),
             elapsed=((batch.finished_at or moment) - batch.created_at).total_seconds(),
-            eta=estimate(measured) if open_ else None,
-            unmeasured=tuple(load.name for load in loads if load not in measured),
+            eta=left.eta,
+            unmeasured=left.unmeasured,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Remaining:
+    """What a batch has still before it: where its items stand, and the time that its own work needs."""
+
+    stages: tuple[StageNow, ...]
+    eta: Eta | None
+    unmeasured: tuple[str, ...]
+
+
+def remaining(session: Session, batch: Batch, living: Sequence[Worker]) -> Remaining:
+    """Return what a batch has before it, at a cost that does not grow with what it has done."""
+    stages = _stages(history.open_stages(session, batch.id))
+    pace = history.running_pace(session, batch.id)
+    loads = [load for load in stage_loads(session, batch.preset, _left(batch, stages), pace=pace) if load.left]
+    measured = [load for load in loads if len(load.durations) >= MIN_HISTORY]
+    open_ = batch.state == "in_progress" and bool(living) and bool(measured)
+    return Remaining(
+        stages=stages,
+        eta=estimate(measured) if open_ else None,
+        unmeasured=tuple(load.name for load in loads if load not in measured),
+    )
 
 
 def _stages(found: Sequence[history.OpenStage]) -> tuple[StageNow, ...]:

@@ -13,7 +13,7 @@ import threading
 import time
 from types import FrameType
 
-from orchestrator import dispatch, logs, retention, uploads, webhooks
+from orchestrator import dispatch, logs, retention, thumbnails, uploads, webhooks
 from orchestrator.broker import Bell
 from orchestrator.errors import FpgaError, StoreUnavailableError, TransientError
 from orchestrator.ledger import sweeper
@@ -90,7 +90,7 @@ def remove_expired(ledger: Ledger, store: ByteStore) -> int:
     """Remove the bytes of artifacts whose time is over, and return how many those were."""
     expired = sweeper.expired_artifacts(ledger)
     for _, key in expired:
-        store.delete(key)
+        thumbnails.delete(store, key)
     if expired:
         sweeper.artifacts_deleted(ledger, [artifact_id for artifact_id, _ in expired])
     return len(expired)

@@ -17,8 +17,10 @@ from orchestrator.api.events import Feeds
 from orchestrator.api.figures import Metrics
 from orchestrator.api.limits import Limits, Rate
 from orchestrator.api.routes import (
+    batch_pages,
     batches,
     events,
+    home_pages,
     identities,
     items,
     model_pages,
@@ -26,6 +28,7 @@ from orchestrator.api.routes import (
     operations,
     pages,
     people_pages,
+    picture_pages,
     restorations,
     schedule_pages,
     schedules,
@@ -60,6 +63,9 @@ ROUTERS = (
     training_pages.router,
     schedule_pages.router,
     work_pages.router,
+    home_pages.router,
+    batch_pages.router,
+    picture_pages.router,
 )
 HEADERS = {
     "x-content-type-options": "nosniff",

@@ -18,6 +18,7 @@ NAVIGATION = (
     ("Home", "/"),
     ("New batch", "/new"),
     ("Restore", "/restore"),
+    ("Batches", "/batches"),
     ("People", "/people"),
     ("Models", "/models"),
     ("Training", "/training"),
@@ -43,6 +44,7 @@ def templates() -> Environment:
         loader=FileSystemLoader(WEB / "pages"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     made.filters.update(words=words, duration=duration, moment=moment, cosine=cosine, capitalize_first=capitalize_first)
+    made.filters.update(number=number, size=size, ago=ago)
     made.globals.update(navigation=NAVIGATION, asset=asset)
     return made
 
@@ -121,3 +123,24 @@ def moment(when: datetime | str | None) -> Markup | str:
 def cosine(value: float | None) -> str:
     """Return a similarity with two digits and a true minus sign."""
     return "–" if value is None else f"{value:.2f}".replace("-", "−")
+
+
+def number(value: int) -> str:
+    """Return a whole number in groups of three, with narrow spaces that do not break."""
+    return f"{value:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+
+
+def size(count: int) -> str:
+    """Return a number of bytes as people say it."""
+    left = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if left < 1000:
+            return f"{left:.0f} {unit}" if left >= 10 or unit == "B" else f"{left:.1f} {unit}"
+        left /= 1000
+    return f"{left:.1f} TB"
+
+
+def ago(then: datetime, now: datetime) -> str:
+    """Return how long ago something was."""
+    seconds = max(0.0, (now - then).total_seconds())
+    return "just now" if seconds < 1 else f"{duration(max(10.0, seconds)) if seconds >= 10 else f'{seconds:.0f} s'} ago"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Select, and_, func, or_, select
 from sqlalchemy.orm import Session
@@ -13,6 +14,7 @@ from orchestrator.ledger.batches import STATE_WORDS
 from orchestrator.ledger.rows import Artifact, Batch, Item, ItemIdentity, Output, Stage
 from orchestrator.ledger.states import ENDED
 
+R = TypeVar("R", bound=tuple[Any, ...])
 ORDERS = ("position", "similarity", "-similarity")
 
 
@@ -69,11 +71,15 @@ def batches(
     *,
     states: Sequence[str] = (),
     kinds: Sequence[str] = (),
+    text: str | None = None,
     before: tuple[datetime, str] | None = None,
     limit: int = 50,
 ) -> Sequence[Batch]:
-    """Return batches, newest first, those made before a place."""
+    """Return batches, newest first, those made before a place; `text` is part of a name or the start of an id."""
     query = select(Batch).where(Batch.owner == owner)
+    if text:
+        named, begins = Batch.name.icontains(text, autoescape=True), Batch.id.startswith(text, autoescape=True)
+        query = query.where(or_(named, begins))
     if states:
         query = query.where(Batch.state.in_([STATE_WORDS.get(state, state) for state in states]))
     if kinds:
@@ -103,10 +109,11 @@ def items(
         query = query.where(Item.verdict.in_(verdicts))
     if codes:
         query = query.where(Item.error_code.in_(codes))
-    return session.scalars(_ordered(query, order, after).limit(limit)).all()
+    return session.scalars(ordered(query, order, after).limit(limit)).all()
 
 
-def _ordered(query: Select[tuple[Item]], order: str, after: tuple[float | None, int] | None) -> Select[tuple[Item]]:
+def ordered(query: Select[R], order: str, after: tuple[float | None, int] | None) -> Select[R]:
+    """Return a query over items in one of ORDERS, what lies behind a place (similarity, position)."""
     if order == "position":
         query = query.order_by(Item.position)
         return query.where(Item.position > after[1]) if after else query

@@ -46,7 +46,7 @@ function renew(old, fresh) {
   const known = new Map([...old.children].filter((one) => one.dataset.key).map((one) => [one.dataset.key, one]));
   const made = [...fresh.childNodes].map((one) => {
     const kept = known.get(one.dataset?.key);
-    return kept?.outerHTML === one.outerHTML ? kept : document.adoptNode(one);
+    return kept && kept.outerHTML === one.outerHTML ? kept : document.adoptNode(one);
   });
   old.replaceChildren(...made);
   [...old.querySelectorAll("details")].forEach((one, index) => (one.open = open[index] || one.open));

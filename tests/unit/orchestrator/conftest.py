@@ -5,18 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from orchestrator.ledger import identities, schema
-from orchestrator.ledger.base import new_id
-from orchestrator.ledger.rows import Identity
+from orchestrator.ledger import schema
 from orchestrator.ledger.session import Ledger
 from orchestrator.settings import Settings
 from orchestrator.storage import ByteStore, open_store
-from tests.unit.orchestrator.played import AddPerson, Played
+from tests.unit.orchestrator.played import AddPerson, Played, add_person
 
 PRESETS = Path(__file__).parents[2] / "presets"
 
@@ -57,27 +55,7 @@ def store(settings: Settings) -> ByteStore:
 @pytest.fixture
 def person(ledger: Ledger) -> AddPerson:
     """Write a person with consents and without pictures, as if a worker had enrolled one; returns the id."""
-
-    def add(handle: str, *scopes: str, expires_at: datetime | None = None) -> str:
-        with ledger.write() as session:
-            moment = datetime.now(UTC)
-            row = Identity(id=new_id("idn"), owner="local", handle=handle, name=None, created_at=moment)
-            session.add(row)
-            session.flush()
-            for scope in scopes:
-                identities.grant(
-                    session,
-                    "local",
-                    row.id,
-                    scope=scope,
-                    granted_by="test",
-                    text_sha256=None,
-                    expires_at=expires_at,
-                    moment=moment,
-                )
-            return row.id
-
-    return add
+    return partial(add_person, ledger)
 
 
 @pytest.fixture

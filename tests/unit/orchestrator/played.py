@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from orchestrator.errors import StageError
 from orchestrator.ledger import artifacts, claims, identities
 from orchestrator.ledger.base import new_id
-from orchestrator.ledger.rows import Item, Output
+from orchestrator.ledger.rows import Identity, Item, Output
 from orchestrator.ledger.session import Ledger
 from orchestrator.models import registry
 from orchestrator.settings import Settings
@@ -38,6 +38,27 @@ def picture(colour: tuple[int, int, int] = (200, 120, 90), size: int = 32, form:
     file = io.BytesIO()
     Image.new("RGB", (size, size), colour).save(file, form)
     return file.getvalue()
+
+
+def add_person(ledger: Ledger, handle: str, *scopes: str, expires_at: datetime | None = None) -> str:
+    """Write a person with consents and without pictures and return the id."""
+    with ledger.write() as session:
+        moment = datetime.now(UTC)
+        row = Identity(id=new_id("idn"), owner="local", handle=handle, name=None, created_at=moment)
+        session.add(row)
+        session.flush()
+        for scope in scopes:
+            identities.grant(
+                session,
+                "local",
+                row.id,
+                scope=scope,
+                granted_by="test",
+                text_sha256=None,
+                expires_at=expires_at,
+                moment=moment,
+            )
+        return row.id
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,12 +88,17 @@ class Played:
                         self._enrol(c)
         return ended
 
+    def draw(self, c: claims.Claim) -> bytes:
+        """Return the picture that a stage makes."""
+        return picture((c.seed % 256, c.stage_id % 256, 90))
+
     def _claim(self, queue: str) -> list[claims.Claim]:
         held = claims.claim(self.ledger, worker_id="wrk_test", queue=queue, limit=8, lease_seconds=60)
         return claims.start(self.ledger, held)
 
     def _generate(self, c: claims.Claim, version: str) -> None:
-        data = picture((c.seed % 256, c.stage_id % 256, 90))
+        data = self.draw(c)
+        width, height = Image.open(io.BytesIO(data)).size
         sha256 = hashlib.sha256(data).hexdigest()
         key = content_key(c.owner, sha256, ".png")
         artifact = artifacts.reserve(
@@ -87,8 +113,8 @@ class Played:
             round=c.round,
             artifact_id=artifact,
             token=c.token,
-            width=32,
-            height=32,
+            width=width,
+            height=height,
             seed=c.seed,
             model_version_id=version,
             record={"seed": c.seed, "params": c.params},

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import html
+import io
 import re
 import time
 
 from fastapi import FastAPI
+from PIL import Image
 from starlette.testclient import TestClient
 
-from orchestrator import keys
+from orchestrator import identities, keys
+from orchestrator.ledger import identities as rows
 from orchestrator.ledger.session import Ledger
+from orchestrator.settings import Settings
+from orchestrator.storage import ByteStore
 from tests.unit.orchestrator.api.conftest import Client
 from tests.unit.orchestrator.played import AddPerson, Played
 
@@ -19,6 +25,13 @@ def browser(app: FastAPI, ledger: Ledger) -> TestClient:
     made = TestClient(app, raise_server_exceptions=False)
     assert made.get(keys.login_link(ledger, "local", "")).status_code == 200
     return made
+
+
+def batch_of(client: Client, person: AddPerson, *names: str) -> str:
+    """Submit portraits of ada with these custom_ids and return the batch."""
+    person("ada", "generate")
+    made = [{"custom_id": name, "people": [{"identity": "ada"}]} for name in names]
+    return str(client().post("/v1/batches", json={"items": made}).json()["id"])
 
 
 def test_a_link_logs_a_browser_in_with_a_cookie_that_scripts_cannot_read(app: FastAPI, ledger: Ledger) -> None:
@@ -41,27 +54,122 @@ def test_names_with_markup_are_shown_as_text(
     worker.work()
     page = browser(app, ledger)
 
-    for address in ("/", f"/batches/{made}"):
-        html = page.get(address).text
-        assert "<script>alert" not in html
-        assert "&lt;script&gt;alert" in html
-        assert re.findall(r'(?:src|href)="(?:https?:)?//', html) == []
+    for address in ("/", "/batches", f"/batches/{made}"):
+        told = page.get(address).text
+        assert "<script>alert" not in told
+        assert "&lt;script&gt;alert" in told
+        assert re.findall(r'(?:src|href)="(?:https?:)?//', told) == []
 
 
-def test_a_batch_shows_its_pictures(
-    app: FastAPI, ledger: Ledger, client: Client, person: AddPerson, worker: Played
+def test_a_gallery_shows_small_pictures_that_are_made_once_and_kept_by_the_browser(
+    app: FastAPI, ledger: Ledger, store: ByteStore, client: Client, person: AddPerson, worker: Played
 ) -> None:
-    person("ada", "generate")
-    rows = [{"custom_id": "a", "people": [{"identity": "ada"}]}]
-    made = client().post("/v1/batches", json={"items": rows}).json()["id"]
+    made = batch_of(client, person, "a")
     worker.work(verdict="needs_review")
     page = browser(app, ledger)
 
-    html = page.get(f"/batches/{made}?verdict=needs_review").text
-    (source,) = re.findall(r'<img src="([^"]+)"', html)
+    told = page.get(f"/batches/{made}?show=needs_review").text
+    (source,) = re.findall(r'<img src="([^"]+)"', told)
+    small = page.get(source)
+    full = page.get(source.replace("/small", "/full"))
 
-    assert page.get(source).content.startswith(b"\x89PNG")
-    assert "<img" not in page.get(f"/batches/{made}?verdict=accepted").text
+    assert small.headers["content-type"] == "image/webp"
+    assert Image.open(io.BytesIO(small.content)).size == (32, 32)
+    assert full.content.startswith(b"\x89PNG")
+    assert small.headers["cache-control"] == "private, max-age=31536000, immutable"
+    assert page.get(source, headers={"If-None-Match": small.headers["etag"]}).status_code == 304
+    assert [one.size for one in store.list("thumbnails/")] == [len(small.content)]
+    assert "<img" not in page.get(f"/batches/{made}?show=accepted").text
+
+
+def test_pictures_of_others_are_as_unknown_as_none_at_all(
+    app: FastAPI, ledger: Ledger, client: Client, person: AddPerson, worker: Played
+) -> None:
+    made = batch_of(client, person, "a")
+    worker.work()
+    (source,) = re.findall(r'<img src="([^"]+)"', browser(app, ledger).get(f"/batches/{made}").text)
+
+    foreign = client(owner="eve").get(source)
+    unknown = client(owner="eve").get("/pictures/out_0/small")
+
+    assert (foreign.status_code, unknown.status_code) == (404, 404)
+    assert foreign.json()["detail"] == unknown.json()["detail"]
+
+
+def test_who_is_erased_leaves_no_thumbnail(
+    app: FastAPI,
+    ledger: Ledger,
+    store: ByteStore,
+    settings: Settings,
+    client: Client,
+    person: AddPerson,
+    worker: Played,
+) -> None:
+    made = batch_of(client, person, "a")
+    worker.work()
+    page = browser(app, ledger)
+    (source,) = re.findall(r'<img src="([^"]+)"', page.get(f"/batches/{made}").text)
+    assert page.get(source).status_code == 200
+    with ledger.read() as session:
+        ((row, _),) = rows.listing(session, "local")
+
+    identities.erase(ledger, store, settings, "local", row.id)
+
+    assert page.get(source).status_code == 404
+    assert list(store.list("thumbnails/")) == []
+
+
+def test_what_failed_is_told_by_reason_and_tried_again_from_the_page(
+    app: FastAPI, ledger: Ledger, client: Client, person: AddPerson, worker: Played
+) -> None:
+    made = batch_of(client, person, "a", "b")
+    worker.work(failing=["b"])
+    page = browser(app, ledger)
+    told = page.get(f"/batches/{made}?show=failed&code=pipe_broken").text
+    assert "the pipe broke" in told
+    assert "pipe_broken" in page.get("/").text
+
+    again = page.post(f"/batches/{made}/retry", data={"code": "pipe_broken"})
+
+    assert "This batch tries again what failed" in again.text
+    assert "all 1<" in again.text
+    assert "pipe_broken" not in page.get("/").text  # it was tried again: nobody need look
+
+
+def test_a_batch_is_paused_resumed_and_cancelled_from_its_page(
+    app: FastAPI, ledger: Ledger, client: Client, person: AddPerson
+) -> None:
+    made = batch_of(client, person, "a")
+    page = browser(app, ledger)
+
+    states = [
+        re.findall(r'<span class="badge (\w+)">', page.post(f"/batches/{made}/{action}").text)[0]
+        for action in ("pause", "resume", "cancel")
+    ]
+
+    assert states == ["paused", "in_progress", "cancelled"]
+    refused = page.post(f"/batches/{made}/pause", headers={"Accept": "text/html"})
+    assert refused.status_code == 409
+    assert "cannot be paused" in refused.text
+
+
+def test_batches_are_found_by_name_state_and_kind_page_by_page(
+    app: FastAPI, ledger: Ledger, client: Client, person: AddPerson
+) -> None:
+    person("ada", "generate")
+    rows = [{"custom_id": "a", "people": [{"identity": "ada"}]}]
+    for number in range(43):
+        client().post("/v1/batches", json={"name": f"autumn {number:02d}", "items": rows, "seed": number})
+    page = browser(app, ledger)
+
+    first = page.get("/batches?text=autumn").text
+    second = page.get("/batches" + html.unescape(re.findall(r'href="(\?[^"]*cursor=[^"]*)"', first)[0])).text
+
+    assert re.findall(r">(autumn \d\d)</a>", first) == [f"autumn {n:02d}" for n in range(42, 2, -1)]
+    assert re.findall(r">(autumn \d\d)</a>", second) == [f"autumn {n:02d}" for n in range(2, -1, -1)]
+    assert re.findall(r">(autumn \d\d)</a>", page.get("/batches?text=AUTUMN 07").text) == ["autumn 07"]
+    assert "No batch fits" in page.get("/batches?state=cancelled").text
+    assert page.get("/batches?state=nonsense").status_code == 422
 
 
 def test_logging_out_ends_the_session(app: FastAPI, ledger: Ledger) -> None:
@@ -85,8 +193,8 @@ def test_a_page_of_ten_thousand_items_takes_less_than_a_tenth_of_a_second_and_20
     spent = []
     for _ in range(9):
         began = time.process_time()
-        html = page.get(f"/batches/{made}").text
+        told = page.get(f"/batches/{made}").text
         spent.append(time.process_time() - began)
 
     assert sorted(spent)[4] < 0.1, spent
-    assert len(html) < 200_000
+    assert len(told) < 200_000

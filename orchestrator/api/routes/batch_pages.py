@@ -1,0 +1,164 @@
+"""Pages of batches: the list, one batch with its gallery, and what can be done to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Literal, get_args
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Form, Query
+from starlette.responses import RedirectResponse, Response
+
+from orchestrator.api.answers import page, place
+from orchestrator.api.context import Caller, Reader, Writer
+from orchestrator.api.rendering import shown
+from orchestrator.api.routes.batches import lines, moment_of
+from orchestrator.ledger import batches, gallery, listings, workers
+from orchestrator.ledger.rows import Batch
+from orchestrator.ledger.session import Ledger, now
+from orchestrator.ledger.states import BATCH_ENDED, BATCH_STATES
+from orchestrator.progress import PIPELINES, remaining
+
+router = APIRouter(include_in_schema=False)
+LISTED, TILES = 40, 60
+KINDS = tuple(PIPELINES)
+Cursor = Annotated[str | None, Query(max_length=500)]
+Show = Literal["", "accepted", "needs_review", "rejected", "failed", "open", "cancelled"]
+SHOWS = get_args(Show)[1:]
+Code = Annotated[str, Query(max_length=80)]
+ACTIONS: dict[str, Callable[[Ledger, str, str], object]] = {
+    "cancel": batches.cancel,
+    "pause": batches.pause,
+    "resume": batches.resume,
+    "close": batches.close,
+}
+SAID = {
+    "cancel": "It is being cancelled: what a worker holds stops within one step.",
+    "pause": "It is paused: nothing new of it is begun.",
+    "resume": "It goes on.",
+    "close": "No more items will come.",
+    "retry": "This batch tries again what failed in the one before it.",
+    "redo": "This batch makes one item again.",
+}
+"""What a page says after something was done; addresses hold the word, never the sentence."""
+
+
+@router.get("/batches")
+def list_(
+    caller: Reader,
+    state: Literal["", *BATCH_STATES] = "",  # type: ignore[valid-type]  # a tuple of words is meant
+    kind: Annotated[str, Query(max_length=40)] = "",
+    text: Annotated[str, Query(max_length=200)] = "",
+    cursor: Cursor = None,
+) -> Response:
+    """Show batches, newest first."""
+    with caller.ledger.read() as session:
+        found = listings.batches(
+            session,
+            caller.owner,
+            states=[state] if state else (),
+            kinds=[kind] if kind else (),
+            text=text.strip() or None,
+            before=moment_of(cursor),
+            limit=LISTED + 1,
+        )
+        listed = lines(session, found[:LISTED])
+    last = found[LISTED - 1] if len(found) > LISTED else None
+    asked = {"state": state, "kind": kind, "text": text}
+    following = page([], [last.created_at.isoformat(), last.id])["next"] if last else None
+    return shown(
+        "batches.html",
+        "Batches",
+        batches=listed,
+        asked=asked,
+        states=BATCH_STATES,
+        kinds=KINDS,
+        first=address("", asked) if cursor else None,
+        next=address("", asked, cursor=following) if following else None,
+    )
+
+
+@router.get("/batches/{batch_id}")
+def show(
+    caller: Reader,
+    batch_id: str,
+    sort: Literal["position", "similarity", "-similarity"] = "position",
+    show: Show = "",
+    code: Code = "",
+    said: Annotated[str, Query(max_length=20)] = "",
+    cursor: Cursor = None,
+) -> Response:
+    """Show a batch: where it stands, why items failed, and its pictures."""
+    after = place(cursor, float, int)
+    with caller.ledger.read() as session:
+        batch = listings.batch(session, caller.owner, batch_id)
+        tally = gallery.tally(session, batch.id)
+        ended = batch.state in BATCH_ENDED
+        left = None if ended else remaining(session, batch, workers.living(session, now(session)))
+        found = gallery.tiles(
+            session,
+            batch.id,
+            show=show or None,
+            code=code or None,
+            order=sort,
+            after=(after[0], after[1] or 0) if after else None,
+            limit=TILES + 1,
+        )
+    last = found[TILES - 1] if len(found) > TILES else None
+    asked = {"show": show, "code": code, "sort": sort if sort != "position" else ""}
+    following = page([], [last.similarity, last.position])["next"] if last else None
+    return shown(
+        "batch.html",
+        batch.name,
+        batch=batch,
+        tally=tally,
+        rejected=len(batch.rejected_rows),
+        shows=[(name, tally.of(name)) for name in SHOWS],
+        remaining=left,
+        tiles=found[:TILES],
+        asked=asked,
+        sorts={"": "in order", "similarity": "least alike first", "-similarity": "most alike first"},
+        address=address,
+        can=_possible(batch, tally),
+        first=address("", asked) if cursor else None,
+        next=address("", asked, cursor=following) if following else None,
+        said=SAID.get(said),
+        page_of=lambda tile: f"/pictures/{tile.output_id}/full",
+        sheet=False,
+        zip=False,
+        live=None if ended else f"/v1/batches/{batch.id}/events?since=now",
+    )
+
+
+@router.post("/batches/{batch_id}/retry")
+def retry(caller: Writer, batch_id: str, code: Annotated[str, Form(max_length=80)] = "") -> Response:
+    """Try again what failed, all of it or that with one code, as a batch of its own."""
+    made = batches.retry(caller.ledger, caller.owner, _whole(caller, batch_id), codes=[code] if code else [])
+    return RedirectResponse(address(f"/batches/{made.batch_id}", {"said": "retry"}), 303)
+
+
+@router.post("/batches/{batch_id}/{action}")
+def act(caller: Writer, batch_id: str, action: Literal["cancel", "pause", "resume", "close"]) -> Response:
+    """Stop a batch, let it stand or go on, or say that no more items come."""
+    ACTIONS[action](caller.ledger, caller.owner, _whole(caller, batch_id))
+    return RedirectResponse(address(f"/batches/{batch_id}", {"said": action}), 303)
+
+
+def address(path: str, asked: dict[str, str], **more: str) -> str:
+    """Return an address with what was asked; what is empty is left out, so that the plain page has the plain one."""
+    query = urlencode({name: value for name, value in {**asked, **more}.items() if value})
+    return f"{path}?{query}" if query or not path else path
+
+
+def _possible(batch: Batch, tally: gallery.Tally) -> set[str]:
+    if batch.state in BATCH_ENDED:
+        return {"retry"} if tally.of("failed") else set()
+    can = {"resume"} if batch.state == "paused" else {"pause"} if batch.state == "in_progress" else set()
+    if batch.state in ("in_progress", "paused", "validating"):
+        can.add("cancel")
+    return can | {"close"} if batch.open else can
+
+
+def _whole(caller: Caller, batch_id: str) -> str:
+    with caller.ledger.read() as session:
+        return listings.batch(session, caller.owner, batch_id).id

@@ -1,0 +1,20 @@
+"""The page that opens first: what runs now, what needs a look, who works."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from orchestrator import overview
+from orchestrator.api.context import Reader
+from orchestrator.api.rendering import shown
+
+router = APIRouter(include_in_schema=False)
+SHOWN_REASONS = 4
+
+
+@router.get("/")
+def home(caller: Reader) -> Response:
+    """Show everything of this owner at a glance; the queue's stream keeps it fresh."""
+    seen = overview.look(caller.ledger, caller.settings, caller.owner)
+    return shown("home.html", "Home", seen=seen, most=SHOWN_REASONS, live="/v1/events")

@@ -1,0 +1,46 @@
+"""Bytes of pictures for pages. An output never changes, so a browser that has one need not ask again."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from orchestrator import thumbnails
+from orchestrator.api.context import Viewer
+from orchestrator.errors import NotFoundError
+from orchestrator.ledger import gallery
+from orchestrator.ledger.rows import Artifact, Output
+
+router = APIRouter(include_in_schema=False)
+SHOWN_BY_BROWSERS = {"image/png", "image/jpeg", "image/webp"}
+CACHED = "private, max-age=31536000, immutable"
+
+
+@router.get("/pictures/{output_id}/{size}")
+def picture(request: Request, caller: Viewer, output_id: str, size: Literal["small", "full", "before"]) -> Response:
+    """Return a picture: small for galleries, full, or as it was before it was restored."""
+    with caller.ledger.read() as session:
+        output, artifact = gallery.output(session, caller.owner, output_id)
+    key, sha256, media_type = _source(output, artifact, "before" if size == "before" else "after")
+    if size != "before" and media_type not in SHOWN_BY_BROWSERS:
+        raise NotFoundError("a browser cannot show this picture", code="picture_not_found")
+    headers = {"ETag": f'"{size}-{sha256[:32]}"', "Cache-Control": CACHED}
+    if request.headers.get("if-none-match") == headers["ETag"]:
+        return Response(status_code=304, headers=headers)
+    if size == "small":
+        data, media_type = thumbnails.get(caller.store, artifact.key, key, sha256), thumbnails.MEDIA_TYPE
+    else:
+        data = caller.store.get(key, sha256=sha256)
+    return Response(data, media_type=media_type, headers=headers)
+
+
+def _source(output: Output, artifact: Artifact, which: Literal["before", "after"]) -> tuple[str, str, str]:
+    """Return key, sha256 and media type: a restored photo has previews, since browsers do not show every format."""
+    preview = ((output.scores or {}).get("previews") or {}).get(which)
+    if preview:
+        return preview["key"], preview["sha256"], "image/jpeg"
+    if which == "before":
+        raise NotFoundError("there is no picture of before", code="picture_not_found")
+    return artifact.key, artifact.sha256, artifact.media_type

@@ -1,0 +1,146 @@
+"""Pictures of a batch for pages: only the columns that a tile shows, so that ten thousand items stay cheap."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from sqlalchemy import ColumnElement, Select, func, select
+from sqlalchemy.orm import Session
+
+from orchestrator.errors import NotFoundError
+from orchestrator.ledger import listings
+from orchestrator.ledger.rows import Artifact, Item, Output
+from orchestrator.ledger.states import ENDED, STATES
+
+BAD = ("failed", "held")
+SHOWS: dict[str, ColumnElement[bool]] = {
+    "accepted": Item.verdict == "accepted",
+    "needs_review": Item.verdict == "needs_review",
+    "rejected": Item.verdict == "rejected",
+    "failed": Item.state.in_(BAD),
+    "open": Item.state.not_in(ENDED),
+    "cancelled": Item.state == "cancelled",
+    "drawn": Item.output_id.is_not(None),
+}
+"""What a gallery may be cut down to."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tile:
+    """One item in a gallery; `output_id` is None as long as it has no picture."""
+
+    id: str
+    position: int
+    custom_id: str
+    state: str
+    verdict: str | None
+    similarity: float | None
+    redraws: int
+    error_code: str | None
+    error_message: str | None
+    error_stage: str | None
+    output_id: str | None
+    width: int | None
+    height: int | None
+
+
+def tiles(
+    session: Session,
+    batch_id: str,
+    *,
+    show: str | None = None,
+    code: str | None = None,
+    order: str = "position",
+    after: tuple[float | None, int] | None = None,
+    limit: int = 60,
+) -> list[Tile]:
+    """Return tiles in one of listings.ORDERS, those behind a place (similarity, position)."""
+    query = (
+        select(
+            Item.id,
+            Item.position,
+            Item.custom_id,
+            Item.state,
+            Item.verdict,
+            Item.similarity,
+            Item.redraws,
+            Item.error_code,
+            Item.error_message,
+            Item.error_stage,
+            Item.output_id,
+            Output.width,
+            Output.height,
+        )
+        .outerjoin(Output, Output.id == Item.output_id)
+        .where(Item.batch_id == batch_id, *_cut(show, code))
+    )
+    found = session.execute(listings.ordered(query, order, after).limit(limit)).mappings()
+    return [Tile(**row) for row in found]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tally:
+    """How many items of a batch there are by state, verdict and, of those that went wrong, code."""
+
+    states: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STATES, 0))
+    verdicts: dict[str, int] = field(default_factory=dict)
+    errors: dict[str, int] = field(default_factory=dict)
+
+    def of(self, show: str) -> int:
+        """Return how many items one of SHOWS lets through."""
+        if show == "failed":
+            return sum(self.states[state] for state in BAD)
+        if show == "open":
+            return sum(count for state, count in self.states.items() if state not in ENDED)
+        return self.states["cancelled"] if show == "cancelled" else self.verdicts.get(show, 0)
+
+
+def tally(session: Session, batch_id: str) -> Tally:
+    """Count the items of a batch, in one query."""
+    counted = Tally()
+    query = (
+        select(Item.state, Item.verdict, Item.error_code, func.count())
+        .where(Item.batch_id == batch_id)
+        .group_by(Item.state, Item.verdict, Item.error_code)
+    )
+    for state, verdict, code, count in session.execute(query).tuples():
+        counted.states[state] += count
+        if verdict is not None:
+            counted.verdicts[verdict] = counted.verdicts.get(verdict, 0) + count
+        if code is not None and state in BAD:
+            counted.errors[code] = counted.errors.get(code, 0) + count
+    return counted
+
+
+def neighbours(session: Session, item: Item, *, show: str | None, code: str | None) -> tuple[str | None, str | None]:
+    """Return the ids of the items before and behind one in manifest order, among those that are let through."""
+
+    def nearest(query: Select[tuple[str]]) -> str | None:
+        return session.scalars(query.where(Item.batch_id == item.batch_id, *_cut(show, code)).limit(1)).first()
+
+    before = select(Item.id).where(Item.position < item.position).order_by(Item.position.desc())
+    behind = select(Item.id).where(Item.position > item.position).order_by(Item.position)
+    return nearest(before), nearest(behind)
+
+
+def output(session: Session, owner: str, output_id: str) -> tuple[Output, Artifact]:
+    """Return a picture of this owner and where its bytes are.
+
+    Raises:
+        NotFoundError: there is none, it is somebody else's, or it was erased.
+    """
+    query = (
+        select(Output, Artifact)
+        .join(Artifact, Artifact.id == Output.artifact_id)
+        .where(Output.owner == owner, Output.id == output_id, Artifact.state == "live")
+    )
+    found = session.execute(query).tuples().first()
+    if found is None:
+        raise NotFoundError("there is no such picture", code="picture_not_found")
+    return found
+
+
+def _cut(show: str | None, code: str | None) -> Sequence[ColumnElement[bool]]:
+    cut = [SHOWS[show]] if show else []
+    return [*cut, Item.error_code == code] if code else cut

@@ -1,0 +1,149 @@
+"""Home at a glance: what runs with its honest time, what needs a look, the lanes, the workers, the room that is left.
+
+The time of a batch is that of its own work. What waits beside it is counted by lane, never mixed in.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy.orm import Session
+
+from orchestrator.ledger import gallery, listings, overview, photos, workers
+from orchestrator.ledger.gallery import Tile
+from orchestrator.ledger.overview import Attention, Held, Line
+from orchestrator.ledger.rows import Batch, Worker
+from orchestrator.ledger.session import Ledger, now
+from orchestrator.ledger.states import BATCH_ENDED, BATCH_STATES, ENDED
+from orchestrator.progress import Remaining, remaining
+from orchestrator.settings import Settings
+
+OPEN = tuple(state for state in BATCH_STATES if state not in BATCH_ENDED)
+MOST = 12
+"""So many open batches are looked at closely."""
+PICTURED = ("generate", photos.KIND)
+LATELY, LATELY_TILES = 4, 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """An open batch: how far it is, and what its own work still needs."""
+
+    batch: Batch
+    done: int
+    failed: int
+    remaining: Remaining
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lane:
+    """A lane: stages that wait and run in it. `seconds` is what all its batches need, None where that is unknown."""
+
+    name: str
+    stages: tuple[Line, ...]
+    seconds: float | None
+
+    @property
+    def waiting(self) -> int:
+        """How many stages wait."""
+        return sum(line.waiting for line in self.stages)
+
+    @property
+    def running(self) -> int:
+        """How many stages run."""
+        return sum(line.running for line in self.stages)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Busy:
+    """A worker that lives, and what it holds."""
+
+    worker: Worker
+    held: Sequence[Held]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lately:
+    """A batch that has ended, and its first pictures."""
+
+    batch: Batch
+    tiles: list[Tile]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overview:
+    """Everything that Home shows, true at `moment`."""
+
+    moment: datetime
+    running: list[Running]
+    more: bool
+    attention: list[Attention]
+    lately: list[Lately]
+    lanes: list[Lane]
+    workers: list[Busy]
+    objects: int
+    bytes: int
+    disk_free: int
+    disk_total: int
+
+
+def look(ledger: Ledger, settings: Settings, owner: str) -> Overview:
+    """Look at everything of one owner, in one read of the ledger."""
+    disk = shutil.disk_usage(settings.state_dir)
+    with ledger.read() as session:
+        moment = now(session)
+        living = workers.living(session, moment)
+        found = listings.batches(session, owner, states=OPEN, limit=MOST + 1)
+        running = _running(session, found[:MOST], living)
+        held = overview.held(session, owner, [worker.id for worker in living])
+        objects, size = overview.stored(session, owner)
+        return Overview(
+            moment=moment,
+            running=running,
+            more=len(found) > MOST,
+            attention=overview.attention(session, owner),
+            lately=_lately(session, owner),
+            lanes=_lanes(overview.waiting(session, owner), running, whole=len(found) <= MOST),
+            workers=[Busy(worker=worker, held=held.get(worker.id, ())) for worker in living],
+            objects=objects,
+            bytes=size,
+            disk_free=disk.free,
+            disk_total=disk.total,
+        )
+
+
+def _lately(session: Session, owner: str) -> list[Lately]:
+    ended = listings.batches(session, owner, states=BATCH_ENDED, kinds=PICTURED, limit=LATELY)
+    found = [Lately(batch=b, tiles=gallery.tiles(session, b.id, show="drawn", limit=LATELY_TILES)) for b in ended]
+    return [one for one in found if one.tiles]
+
+
+def _running(session: Session, found: Sequence[Batch], living: Sequence[Worker]) -> list[Running]:
+    counts = listings.counts_of(session, [batch.id for batch in found])
+    return [
+        Running(
+            batch=batch,
+            done=sum(counts[batch.id].get(state, 0) for state in ENDED),
+            failed=sum(counts[batch.id].get(state, 0) for state in ("failed", "held")),
+            remaining=remaining(session, batch, living),
+        )
+        for batch in found
+    ]
+
+
+def _lanes(stages: Sequence[Line], running: Sequence[Running], *, whole: bool) -> list[Lane]:
+    lanes = []
+    for name in dict.fromkeys(line.lane for line in stages):
+        etas = [one.remaining.eta for one in running if one.batch.lane == name and one.batch.state == "in_progress"]
+        known = [eta.p50 for eta in etas if eta is not None]
+        lanes.append(
+            Lane(
+                name=name,
+                stages=tuple(line for line in stages if line.lane == name),
+                seconds=sum(known) if whole and known and len(known) == len(etas) else None,
+            )
+        )
+    return lanes
