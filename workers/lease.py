@@ -1,13 +1,16 @@
 """Keeps claims alive from a side thread while the main thread computes, and says which of them must stop.
 
 Leases are renewed only while the work itself makes progress: a hung kernel under a live thread must not hold an item
-for ever, so when nothing has moved for `stall_seconds` the whole process ends itself.
+for ever, so when nothing has moved for `stall_seconds` the whole process ends itself. A timer of the C runtime does the
+same where foreign code never lets the side thread run.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -59,8 +62,12 @@ class Lease:
 
     def _keep(self) -> None:
         wait = min(LOOK_SECONDS, self._settings.heartbeat_seconds)
-        while not self._done.wait(wait):
-            self.look()
+        try:
+            while not self._done.wait(wait):
+                faulthandler.dump_traceback_later(self._settings.stall_seconds, exit=True, file=sys.__stderr__)
+                self.look()
+        finally:
+            faulthandler.cancel_dump_traceback_later()
 
     def look(self) -> None:
         """Renew what is due, and note what must stop; the side thread does this twice a second."""

@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from types import FrameType
 
@@ -27,13 +27,12 @@ from orchestrator.ledger.session import Ledger
 from orchestrator.settings import Settings, get_settings
 from orchestrator.storage import open_store
 from orchestrator.vault import Vault
-from workers import weights
+from workers import stages, weights
 from workers.celery import DRAIN_SIGNAL
 from workers.engine import Engine, is_out_of_memory
 from workers.figures import Figures
 from workers.lease import Lease
-from workers.stages import STAGES
-from workers.stages.base import Done, DrainedError, Tools
+from workers.stages.base import Done, DrainedError, Ended, Tools
 
 log = logging.getLogger(__name__)
 WARM_BOUND = 16
@@ -143,7 +142,7 @@ class Process:
         with traced, Lease(self.ledger, held, self.settings) as lease:
             live = claims.start(self.ledger, held)
             try:
-                for c, outcome in STAGES[live[0].name](self.tools, live, lease) if live else ():
+                for c, outcome in self._run_stage(live, lease):
                     self._settle(c, outcome)
                     settled.add(c.stage_id)
                     lease.settled(c)
@@ -165,6 +164,12 @@ class Process:
                 "seconds": round(seconds, 3),
             },
         )
+
+    def _run_stage(self, live: Sequence[Claim], lease: Lease) -> Iterator[Ended]:
+        if live:
+            stage = stages.load(live[0].name)
+            self.engine.limit_threads()
+            yield from stage(self.tools, live, lease)
 
     def _settle(self, c: Claim, outcome: Done | FpgaError) -> None:
         try:
@@ -252,7 +257,8 @@ class Process:
             with self.ledger.read() as session:
                 version = models.resolve(session, self.settings.preset)
             version = weights.here(self.ledger, self.tools.store, self.settings, version)
-            self.engine.faces(version)
+            if not self.settings.probes:
+                self.engine.faces(version)
             if {"gpu.generate", "gpu.restore"} & set(self.queues):
                 self.engine.portraits(version)
         except NotFoundError:

@@ -249,6 +249,9 @@ class SimulatedEngine:
     def __init__(self, world: World) -> None:
         self._world = world
 
+    def limit_threads(self) -> None:
+        """No torch here."""
+
     def portraits(self, _: ModelVersion) -> SimulatedEngine:
         """These networks."""
         return self
