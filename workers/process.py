@@ -150,7 +150,7 @@ class Process:
                 pass
             except Exception as error:  # noqa: BLE001 the outermost loop: no fault of an item may end the worker
                 self._blame([c for c in live if c.stage_id not in settled | lease.stopped.keys()], error)
-            self._let_go([c for c in live if c.stage_id not in settled], lease)
+            self._let_go([c for c in held if c.stage_id not in settled], lease)
         seconds = time.monotonic() - began
         self.figures.group_seconds.labels(held[0].name).observe(seconds)
         self.figures.busy_seconds.inc(seconds)
@@ -241,7 +241,10 @@ class Process:
             self._fail(c, typed)
 
     def _let_go(self, rest: Sequence[Claim], lease: Lease) -> None:
-        """Confirm what was cancelled, give back what was paused or drained, forget what was lost or already ended."""
+        """Confirm what was cancelled, give back what was paused or drained, forget what was lost or already ended.
+
+        A cancel between claim and start is confirmed here too, though the stage never saw the item.
+        """
         by_reason: dict[str, list[Claim]] = {}
         for c in rest:
             by_reason.setdefault(lease.stopped.get(c.stage_id, "unfinished"), []).append(c)

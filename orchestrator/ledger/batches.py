@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import func, insert, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from orchestrator import tracing
@@ -82,8 +83,16 @@ def submit(ledger: Ledger, new: NewBatch) -> Submitted:
     Raises:
         ConflictError: the idempotency key was used for another request.
     """
-    with tracing.span("batch.submit", kind=new.kind, items=len(new.items)), ledger.write() as session:
-        return enter(session, new)
+    with tracing.span("batch.submit", kind=new.kind, items=len(new.items)):
+        try:
+            with ledger.write() as session:
+                return enter(session, new)
+        except IntegrityError:
+            if new.idempotency_key is None:
+                raise
+            # somebody took the key between our look and our commit; the second look finds their batch
+            with ledger.write() as session:
+                return enter(session, new)
 
 
 def enter(session: Session, new: NewBatch) -> Submitted:

@@ -37,6 +37,13 @@ POSTGRES_OPTIONS = (
     "-c lock_timeout=5s -c statement_timeout=30s -c idle_in_transaction_session_timeout=30s -c timezone=UTC"
 )
 WANTED = "DATABASE_URL must name a PostgreSQL database or an SQLite file, such as postgresql+psycopg://user@host/name"
+POSTGRES_LINE = {
+    "keepalives_idle": 15,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+"""A server that vanished without a word, or a cable pulled, is an error within half a minute, not within two hours."""
 RETRYABLE_SQLSTATES = {"40001", "40P01", "55P03", "57P01", "57P02", "57P03"}
 
 
@@ -132,7 +139,7 @@ def _engine(url: str) -> Engine:
             pool_size=5,
             max_overflow=5,
             pool_recycle=1800,
-            connect_args={"options": POSTGRES_OPTIONS, "connect_timeout": 5},
+            connect_args={"options": POSTGRES_OPTIONS, "connect_timeout": 5, **POSTGRES_LINE},
         )
     if parsed.get_backend_name() != "sqlite" or not parsed.database:
         raise SettingsError(f"{WANTED}, got one of {parsed.get_backend_name()!r}")
