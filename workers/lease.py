@@ -41,6 +41,7 @@ class Lease:
         self.stopped: dict[int, str] = {}
 
     def __enter__(self) -> Lease:
+        self._wind_up()
         self._thread.start()
         return self
 
@@ -49,6 +50,7 @@ class Lease:
     ) -> None:
         self._done.set()
         self._thread.join()
+        faulthandler.cancel_dump_traceback_later()
 
     def progress(self, c: Claim, share: float) -> None:
         """Note that the work on a claim has come to `share` in [0, 1]."""
@@ -62,12 +64,13 @@ class Lease:
 
     def _keep(self) -> None:
         wait = min(LOOK_SECONDS, self._settings.heartbeat_seconds)
-        try:
-            while not self._done.wait(wait):
-                faulthandler.dump_traceback_later(self._settings.stall_seconds, exit=True, file=sys.__stderr__)
-                self.look()
-        finally:
-            faulthandler.cancel_dump_traceback_later()
+        while not self._done.wait(wait):
+            self._wind_up()
+            self.look()
+
+    def _wind_up(self) -> None:
+        """Set the timer that ends the process, with a trace of where it hangs, unless it is set again in time."""
+        faulthandler.dump_traceback_later(self._settings.stall_seconds, exit=True, file=sys.__stderr__)
 
     def look(self) -> None:
         """Renew what is due, and note what must stop; the side thread does this twice a second."""
