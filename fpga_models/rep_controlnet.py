@@ -158,7 +158,10 @@ class RepControlNet:
         ratio = metadata.get("ratio")
         if ratio is None:
             raise WeightsError(f"{path.name} has no 'ratio' in its header: modal weights of RepControlNet were wanted.")
-        network = cls(unet, RepRatio(**json.loads(ratio)))
+        try:
+            network = cls(unet, RepRatio(**{name: float(share) for name, share in json.loads(ratio).items()}))
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise WeightsError(f"{path.name} has no readable 'ratio' in its header: {error}.") from error
         wanted = {key: tuple(value.shape) for key, value in network.modal_state().items()}
         got = {key: tuple(value.shape) for key, value in state.items()}
         if wanted != got:

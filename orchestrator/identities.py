@@ -362,7 +362,7 @@ def _put(ledger: Ledger, store: ByteStore, vault: Vault, owner: str, digest: str
 def _check_people(ledger: Ledger, people: Sequence[NewPerson], owner: str, more: bool) -> None:
     seen: set[str] = set()
     for person in people:
-        if not HANDLE.match(person.handle) or len(person.handle) > 64 or person.handle.startswith("idn_"):
+        if not HANDLE.fullmatch(person.handle) or len(person.handle) > 64 or person.handle.startswith("idn_"):
             raise UsageError(
                 "a handle is 1 to 64 letters, digits, '.', '_' and '-', the first a letter or digit, not starting "
                 f"with idn_; got {person.handle[:80]!r}",

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
+CORPUS = Path(__file__).parent / "corpus"
+"""Inputs that once escaped, by the name of the test that tries them again."""
 NASTY = (
     b"\x00",
     b"\xff" * 8,
@@ -19,6 +23,25 @@ NASTY = (
     b"NaN",
     b"\xe2\x80\xae",
 )
+
+
+def try_all(
+    originals: Sequence[bytes], count: int, read: Callable[[bytes], object], *refusals: type[Exception]
+) -> None:
+    """Feed what once escaped, then damaged copies, to a reader; an escape that is not one of `refusals` fails."""
+    test = sys._getframe(1).f_code.co_name
+    kept = [(path.name, path.read_bytes()) for path in sorted(CORPUS.glob(f"{test}/*"))]
+    fresh = ((f"{number} of seed 1", data) for number, data in enumerate(damaged(originals, seed=1, count=count)))
+    tried = 0
+    for name, data in (*kept, *fresh):
+        tried += 1
+        try:
+            read(data)
+        except refusals:
+            pass
+        except Exception as error:
+            raise AssertionError(f"input {name} ({len(data)} bytes) escaped: {error!r}") from error
+    sys.stdout.write(f"{test}: {tried} inputs tried, 0 escapes\n")
 
 
 def damaged(originals: Sequence[bytes], *, seed: int, count: int) -> Iterator[bytes]:

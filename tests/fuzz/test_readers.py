@@ -6,11 +6,12 @@ The quick suite tries a few hundred inputs for each reader, the slow one thousan
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from diffusers import UNet2DConditionModel
+from safetensors.torch import save_file
 
 from fpga_models import weights
 from fpga_models.errors import ModelError
@@ -18,12 +19,13 @@ from fpga_models.faces.pack import FacePack
 from fpga_models.hint import HintAdapter
 from fpga_models.id_adapter import IdAdapter
 from fpga_models.presets import preset_directory, read_preset
+from fpga_models.rep_controlnet import RepControlNet
 from orchestrator.errors import FpgaError
 from orchestrator.planning.manifest import Format, read_manifest
 from orchestrator.planning.presets import load_preset
 from orchestrator.storage.keys import check_key
 from orchestrator.storage.local import LocalStore
-from tests.fuzz.mutate import damaged
+from tests.fuzz.mutate import try_all
 
 MINI = preset_directory("mini")
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -38,17 +40,6 @@ EFFORT = [pytest.param(200, id="quick"), pytest.param(5000, id="long", marks=pyt
 @pytest.fixture(scope="module")
 def unet() -> UNet2DConditionModel:
     return UNet2DConditionModel.from_pretrained(MINI / "unet", low_cpu_mem_usage=False)
-
-
-def try_all(originals: list[bytes], count: int, read: Callable[[bytes], object], *refusals: type[Exception]) -> None:
-    """Feed damaged copies to a reader; every escape that is not one of `refusals` fails with the input's number."""
-    for number, data in enumerate(damaged(originals, seed=1, count=count)):
-        try:
-            read(data)
-        except refusals:
-            pass
-        except Exception as error:
-            raise AssertionError(f"input {number} of seed 1 ({len(data)} bytes) escaped: {error!r}") from error
 
 
 @pytest.mark.parametrize("count", EFFORT)
@@ -110,6 +101,19 @@ def test_a_damaged_adapter_is_refused(name: str, count: int, tmp_path: Path, une
             HintAdapter.load(path)
 
     try_all([head], count, read, ModelError)
+
+
+@pytest.mark.parametrize("count", [pytest.param(60, id="quick"), pytest.param(600, id="long", marks=pytest.mark.slow)])
+def test_damaged_modal_weights_are_refused(count: int, tmp_path: Path, unet: UNet2DConditionModel) -> None:
+    path = tmp_path / "modal.safetensors"
+    header = {"format": "pt", "ratio": '{"alpha": 0.9, "beta": 0.1, "kappa": 1.0}'}
+    save_file({"x": torch.zeros(4)}, path, header)
+
+    def read(data: bytes) -> None:
+        path.write_bytes(data)
+        RepControlNet.load(path, unet)
+
+    try_all([path.read_bytes()], count, read, ModelError)
 
 
 @pytest.mark.parametrize("wound", ["flip", "cut", "missing", "pickle"])
