@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STATE ?= var/demo
+SEED ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up check format test test-slow services services-all weights clean
+.PHONY: help setup demo up check format test test-slow chaos torture reliability services services-all services-up weights clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,11 +40,23 @@ test: setup services check ## checks and all quick tests (under ten minutes on t
 test-slow: setup services-all ## chaos, real object store, long numerics (under forty minutes)
 	$(BIN)/pytest -m "slow and not gpu"
 
+chaos: setup services-all ## real services under fire, replayed from a seed: make chaos SEED=7
+	FPGA_TEST_SEED=$(SEED) $(BIN)/pytest -m chaos -s
+
+torture: setup services-all ## the same at full size, with records for docs/reliability.md (over an hour)
+	$(BIN)/python -m tests.chaos --full --record --seed $(SEED)
+
+reliability: setup ## make docs/reliability.md of the records
+	$(BIN)/python -m tests.chaos.table
+
 services: ## install PostgreSQL from Debian's packages, for the tests
 	scripts/install-services.sh core || test "$$CI" != true
 
 services-all: ## install PostgreSQL, Redis, RabbitMQ, OpenStack Swift and Chromium from Debian's packages, for the slow tests
 	scripts/install-services.sh all || test "$$CI" != true
+
+services-up: setup services-all ## start PostgreSQL, Redis and Swift for a scaled-out system here and print its settings
+	$(BIN)/python -m tests.services up
 
 weights: setup ## train the mini preset again, from rendering to export (hours)
 	$(BIN)/python -m fpga_models.mini

@@ -12,8 +12,9 @@ import logging
 import shutil
 import sys
 import tempfile
+import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
@@ -425,28 +426,46 @@ def simulate(seed: int, template: Path, *, steps: int = 200) -> World:
     return world
 
 
+def _deeds(trace: Sequence[str]) -> Iterator[str]:
+    """Name the faults of a trace, to be counted."""
+    kinds = {
+        "killed": "kills",
+        "SIGSTOP": "freezes",
+        "answer to a commit": "lost commits",
+        "clock jumps": "clock jumps",
+    }
+    for line in trace:
+        yield from (name for words, name in kinds.items() if words in line)
+
+
 def main() -> int:
     """Command line; exit code 1 when a promise was broken."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, help="one run, with its trace")
     parser.add_argument("--seeds", type=int, nargs=2, metavar=("FIRST", "LAST"), default=(0, 100))
     parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--cpu-minutes", type=float, default=float("inf"), help="stop after so much processor time")
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)
-    failed = []
+    failed, done, steps = [], 0, Counter[str]()
     with tempfile.TemporaryDirectory() as folder:
         template = empty_ledger(Path(folder))
         seeds = [options.seed] if options.seed is not None else range(*options.seeds)
         for seed in seeds:
+            if time.process_time() > 60 * options.cpu_minutes:
+                break
+            done += 1
             try:
                 world = simulate(seed, template, steps=options.steps)
             except BrokenPromise as broken:
                 failed.append(seed)
                 sys.stdout.write(f"{broken}\n")
             else:
+                steps.update(_deeds(world.trace))
                 if options.seed is not None:
                     sys.stdout.write("\n".join(world.trace) + "\n")
-    sys.stdout.write(f"{len(seeds)} runs of {options.steps} steps, {len(failed)} broken promises {failed[:20]}\n")
+    sys.stdout.write(f"{done} runs of {options.steps} steps, {len(failed)} broken promises {failed[:20]}\n")
+    sys.stdout.write(", ".join(f"{count} {what}" for what, count in steps.most_common()) + "\n")
     return 1 if failed else 0
 
 

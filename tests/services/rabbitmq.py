@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 
 from tests.services.server import Server, find_program, free_port
@@ -63,3 +64,9 @@ class RabbitMQ(Server):
                 return connection.recv(1) == b"\x01"
         except OSError:
             return False
+
+    def forget(self) -> None:
+        """Lose everything: kill the node and start it without its data."""
+        self.kill()
+        shutil.rmtree(self.folder / "mnesia")
+        self.start()

@@ -1,0 +1,415 @@
+"""What is done to a deployment while it works, row by row of docs/reliability.md. Every choice is drawn from the seed.
+
+A scenario submits probes, disturbs, and returns when all of them have ended; the runner audits what is left.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sqlalchemy import func, select
+
+from orchestrator.broker import Bell
+from orchestrator.ledger import batches
+from orchestrator.ledger.rows import Attempt, Stage
+from tests.chaos.deployment import Deployment, celery_changes
+from tests.chaos.ground import PAIRS, Ground
+from tests.integration.workers.rig import OWNER
+from tests.services.rabbitmq import RabbitMQ
+from tests.services.redis import Redis
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """How much work, and how many faults."""
+
+    items: int
+    milliseconds: float
+    faults: int
+    workers: int = 3
+
+
+@dataclass(kw_only=True)
+class Run:
+    """One scenario on one ground."""
+
+    deployment: Deployment
+    ground: Ground
+    dice: random.Random
+    size: Size
+    submitted: int = 0
+    notes: dict[str, object] = field(default_factory=dict)
+    """Figures that only this scenario has."""
+
+    def submit(self, items: int | None = None, milliseconds: float | None = None, **more: object) -> str:
+        """Submit probes."""
+        count = items or self.size.items
+        self.submitted += count
+        wait = self.size.milliseconds if milliseconds is None else milliseconds
+        return self.deployment.probe(count, wait, name=f"probe-{self.submitted}", **more)
+
+    def disturb(self, fault: Callable[[], None], batch_id: str | None = None) -> None:
+        """Let faults strike at moments drawn over the whole batch, and wait for its end."""
+        d = self.deployment
+        batch_id = batch_id or self.submit()
+        moments = sorted(self.dice.sample(range(1, self.size.items * 9 // 10), self.size.faults))
+        for moment in moments:
+            d.wait(lambda: d.done(batch_id) >= moment, f"{moment} items are done", 300)  # noqa: B023 waited for in this turn
+            fault()
+        d.wait_ended(batch_id, 600)
+
+    def some_child(self) -> int:
+        """Return the pid of a computing process."""
+        d = self.deployment
+        d.wait(lambda: bool(d.ready()), "a worker is ready", 120)
+        return self.dice.choice(sorted(d.ready()))
+
+
+def kills(run: Run) -> None:
+    """SIGKILL of a computing child or of a whole worker, drawn each time, while the batch runs."""
+    d = run.deployment
+    shares = []
+    batch_ids = [run.submit(run.size.items // 2)]
+    began = time.monotonic()
+    d.wait_ended(batch_ids[0], 600)
+    shares.append(run.size.items // 2 / (time.monotonic() - began))
+
+    def kill() -> None:
+        if run.dice.random() < 0.5:
+            d.kill_child(run.some_child())
+        else:
+            d.kill_program(run.dice.choice(d.named("worker")))
+
+    began = time.monotonic()
+    run.disturb(kill)
+    disturbed = run.size.items / (time.monotonic() - began)
+    batch_id = run.submit(run.size.items // 2)
+    began = time.monotonic()
+    d.wait_ended(batch_id, 600)
+    shares.append(run.size.items // 2 / (time.monotonic() - began))
+    run.notes["throughput"] = round(disturbed / (sum(shares) / 2), 3)
+
+
+def frozen(run: Run) -> None:
+    """SIGSTOP of a computing child for longer than its lease; it wakes up and tries to publish."""
+    d = run.deployment
+
+    def freeze() -> None:
+        pid = run.some_child()
+        d.freeze(pid)
+        time.sleep(2 * d.settings.lease_seconds)
+        d.thaw(pid)
+
+    run.disturb(freeze)
+
+
+def power_cuts(run: Run) -> None:
+    """SIGKILL of every process at the same time; all of them come back."""
+    run.disturb(run.deployment.kill_all)
+
+
+def sweepers(run: Run) -> None:
+    """SIGKILL of sweepers at random beside killed children, while a second one whose clock is wrong sweeps too."""
+    d = run.deployment
+    if run.ground.postgres is not None:  # with SQLite all processes read one clock
+        d.add("sweeper-skewed", [sys.executable, "-m", "tests.chaos.skewed", "120"])
+
+    def kill() -> None:
+        d.kill_program(run.dice.choice(d.named("sweeper")))
+        d.kill_child(run.some_child())
+
+    run.disturb(kill)
+
+
+def wiped(run: Run) -> None:
+    """The broker forgets everything it holds, while children are killed too."""
+    d = run.deployment
+
+    def wipe() -> None:
+        d.story.broker_losses += 1
+        d.kill_child(run.some_child())
+        forget(run)
+
+    run.disturb(wipe)
+
+
+def forget(run: Run) -> None:
+    """Take away everything that the broker holds."""
+    broker = run.ground.broker
+    if isinstance(broker, Redis):
+        broker.empty()
+    elif isinstance(broker, RabbitMQ):
+        broker.forget()
+    else:
+        for path in (run.deployment.settings.bell_dir / "messages").iterdir():
+            path.unlink(missing_ok=True)
+
+
+def broker_restarts(run: Run) -> None:
+    """SIGKILL of the broker, a pause, and a start on the same data; items are submitted while it is away."""
+    d, broker = run.deployment, run.ground.broker
+    assert broker is not None, "a folder cannot be restarted"
+
+    def restart() -> None:
+        d.story.broker_losses += 1
+        broker.kill()
+        began = time.monotonic()
+        run.submit(5, 10)
+        run.notes["submit while away, s"] = round(time.monotonic() - began, 2)
+        time.sleep(run.dice.uniform(0.5, 3))
+        broker.start()
+
+    run.disturb(restart)
+
+
+def database_restarts(run: Run) -> None:
+    """PostgreSQL restarted the immediate way, sessions ended by an administrator, connections cut inside commits."""
+    d, server, line = run.deployment, run.ground.postgres, run.ground.line
+    assert server is not None, "SQLite has no server"
+    assert line is not None, "PostgreSQL is reached through a proxy"
+    line.cut_commits = 0.02
+    terminate = (
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid != pg_backend_pid() AND usename = 'postgres'"
+    )
+
+    def spoil() -> None:
+        d.story.database_faults += 1
+        if run.dice.random() < 0.4:
+            server.kill()
+            server.start()
+        else:
+            server.execute(terminate)
+
+    run.disturb(spoil)
+    line.cut_commits = 0.0
+    run.notes["connections cut in commits"] = line.cuts
+
+
+def store_faults(run: Run) -> None:
+    """A fifth of all requests to the byte store fail: 500, 503, cut, spoiled, or the answer is lost after success."""
+    proxy = run.ground.store
+    assert proxy is not None, "the store is behind a proxy"
+    kinds = (500, 503, "cut", "flip", "flip_request", "lose")
+    proxy.rule = lambda _: run.dice.choice(kinds) if run.dice.random() < 0.2 else "pass"  # type: ignore[return-value,arg-type]
+    run.deployment.wait_ended(run.submit(), 600)
+    proxy.rule = lambda _: "pass"
+    run.deployment.story.store_faults = len(proxy.seen)
+
+
+def poison(run: Run) -> None:
+    """Items that kill, crash, hang or swell their worker, among good ones."""
+    kinds = ("kill", "segfault", "memory", "hang", "hang_in_c")
+    places = run.dice.sample(range(run.size.items), run.size.faults * len(kinds))
+    disasters = {place: kinds[n % len(kinds)] for n, place in enumerate(places)}
+    batch_id = run.submit(disasters=disasters)
+    run.deployment.wait_ended(batch_id, 600)
+    ends: dict[str, set[str]] = {}
+    for item in run.deployment.items(batch_id):
+        kind = disasters.get(item.position, "good")
+        ends.setdefault(kind, set()).add(f"{item.state} {item.error_code or ''}".strip())
+    run.notes["ends"] = {kind: sorted(states) for kind, states in ends.items()}
+    assert ends.pop("good") == {"completed"}, ends
+    assert ends.pop("memory") == {"failed out_of_memory"}, ends
+    assert all(end <= {"held worker_lost", "held worker_stalled"} for end in ends.values()), ends
+
+
+def messages(run: Run) -> None:
+    """Messages that come twice, late, of another version, for work that is done, or never."""
+    d = run.deployment
+    bell = Bell(d.settings)
+
+    def ring() -> None:
+        with d.ledger.read() as session:
+            ids = list(session.scalars(select(Stage.id)))
+        for stage_id in run.dice.choices(ids, k=20):
+            body = {"v": run.dice.choice((1, 1, 1, 99)), "queue": "cpu.io", "stage_id": stage_id}
+            bell.send("cpu.io", body)
+        forget(run)
+
+    run.disturb(ring)
+    for _ in range(10):
+        bell.send("cpu.io", {"v": 1, "queue": "cpu.io", "stage_id": 1})
+
+
+def full_disk(run: Run) -> None:
+    """The byte store's file system runs full; the batch pauses saying so, and goes on when there is room again."""
+    d = run.deployment
+    ballast = Path(d.settings.store_url.removeprefix("file://")) / "ballast"
+    batch_id = run.submit()
+    d.wait(lambda: d.done(batch_id) >= run.size.items // 4, "some are done", 120)
+    with ballast.open("wb", buffering=0) as file, suppress(OSError):
+        while file.write(bytes(4096)):
+            pass
+    d.wait(lambda: d.state(batch_id) == "paused", "the batch is paused", 60)
+    with d.ledger.read() as session:
+        run.notes["reason"] = batches.get(session, OWNER, batch_id).reason
+    ballast.unlink()
+    batches.resume(d.ledger, OWNER, batch_id)
+    d.wait_ended(batch_id, 300)
+
+
+def wedge(run: Run) -> None:
+    """One Redis restart with the flags that make a Celery worker deaf afterwards; the ledger is looked at by itself."""
+    d, broker = run.deployment, run.ground.broker
+    assert broker is not None, "the wedge is one of Redis"
+    batch_id = run.submit()
+    d.wait(lambda: d.done(batch_id) >= 2, "some are done", 120)
+    broker.kill()
+    time.sleep(2)
+    broker.start()
+    began = time.monotonic()
+    d.wait_ended(batch_id, 150)
+    run.notes["seconds after the restart"] = round(time.monotonic() - began, 1)
+
+
+def redelivered(run: Run) -> None:
+    """The broker gives a message out again while its first taker still works."""
+    d = run.deployment
+    d.wait_ended(run.submit(), 600)
+    with d.ledger.read() as session:
+        tries = session.scalar(select(func.count()).select_from(Attempt))
+    assert tries == run.submitted, f"{run.submitted} items took {tries} attempts"
+
+
+def drained(run: Run) -> None:
+    """SIGTERM to busy workers, one after the other, while others go on."""
+    d = run.deployment
+    codes = []
+    fresh = iter(range(100, 200))
+
+    def replace() -> None:
+        kept = run.dice.choice([k for k in d.named("worker") if k.wanted])
+        number = next(fresh)
+        d.add(f"worker-{number}", d.worker_command(number))
+        codes.append(d.stop(kept))
+
+    run.disturb(replace)
+    run.notes["exit codes"] = sorted(set(codes))
+    assert set(codes) == {0}, f"a drained worker ended with {codes}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scenario:
+    """What is done, which rows it shows, where, and how much of it CI does."""
+
+    do: Callable[[Run], None]
+    rows: tuple[str, ...]
+    pairs: tuple[str, ...] = PAIRS
+    small: Size = Size(items=120, milliseconds=100, faults=4)
+    full: Size = Size(items=1000, milliseconds=400, faults=10, workers=4)
+    sweepers: int = 1
+    s3: bool = False
+    worker_app: str = "workers"
+    options: tuple[str, ...] = ()
+    prefix: tuple[str, ...] = ()
+    """A command that runs the workers."""
+    store_bytes: int = 0
+    """Size of a file system for the byte store alone."""
+    settings: dict[str, str] = field(default_factory=dict)
+
+
+SCENARIOS = {
+    "kills": Scenario(do=kills, rows=("T04", "T05")),
+    "frozen": Scenario(
+        do=frozen,
+        rows=("T07",),
+        pairs=PAIRS[:2],
+        small=Size(items=100, milliseconds=200, faults=2),
+        full=Size(items=300, milliseconds=400, faults=9),
+    ),
+    "power cuts": Scenario(
+        do=power_cuts,
+        rows=("T06",),
+        small=Size(items=100, milliseconds=100, faults=2),
+        full=Size(items=300, milliseconds=200, faults=10),
+        pairs=PAIRS[:2],
+    ),
+    "sweepers": Scenario(
+        do=sweepers, rows=("T08", "T09"), pairs=PAIRS[:2], sweepers=2, full=Size(items=500, milliseconds=100, faults=25)
+    ),
+    "wiped broker": Scenario(
+        do=wiped,
+        rows=("T12",),
+        small=Size(items=100, milliseconds=100, faults=2),
+        full=Size(items=1000, milliseconds=200, faults=2, workers=4),
+    ),
+    "broker restarts": Scenario(
+        do=broker_restarts,
+        rows=("T11", "T13", "T15"),
+        pairs=PAIRS[1:],
+        small=Size(items=100, milliseconds=100, faults=1),
+        full=Size(items=300, milliseconds=200, faults=4),
+    ),
+    "database restarts": Scenario(
+        do=database_restarts,
+        rows=("T23",),
+        pairs=PAIRS[1:2],
+        small=Size(items=100, milliseconds=100, faults=3),
+        full=Size(items=300, milliseconds=200, faults=12),
+    ),
+    "store faults": Scenario(
+        do=store_faults, rows=("T29",), pairs=PAIRS[1:2], s3=True, full=Size(items=500, milliseconds=20, faults=0)
+    ),
+    "poison": Scenario(
+        do=poison,
+        rows=("T18", "T19"),
+        pairs=PAIRS[:2],
+        small=Size(items=60, milliseconds=20, faults=1),
+        full=Size(items=215, milliseconds=50, faults=3, workers=4),
+        prefix=("prlimit", "--as=1073741824"),
+        settings={"FPGA_MAX_CRASHES": "3", "FPGA_STALL_SECONDS": "8"},
+    ),
+    "wedge": Scenario(
+        do=wedge,
+        rows=("T14",),
+        pairs=PAIRS[1:2],
+        small=Size(items=20, milliseconds=500, faults=0, workers=2),
+        full=Size(items=20, milliseconds=2000, faults=0, workers=2),
+        worker_app="tests.chaos.changed_app",
+        options=("--without-gossip", "--without-mingle"),
+        settings=celery_changes(worker_enable_remote_control=False),
+    ),
+    "redelivered": Scenario(
+        do=redelivered,
+        rows=("T17",),
+        pairs=PAIRS[1:2],
+        small=Size(items=4, milliseconds=9000, faults=0, workers=2),
+        full=Size(items=8, milliseconds=14000, faults=0, workers=2),
+        worker_app="tests.chaos.changed_app",
+        settings={"FPGA_GROUP_SIZE": "1"}
+        | celery_changes(
+            broker_transport_options={
+                "visibility_timeout": 4,
+                "unacked_restore_interval": 1,
+                "unacked_restore_throttle": 1,
+            }
+        ),
+    ),
+    "messages": Scenario(
+        do=messages,
+        rows=("T12",),
+        small=Size(items=100, milliseconds=50, faults=2),
+        full=Size(items=500, milliseconds=100, faults=10),
+    ),
+    "full disk": Scenario(
+        do=full_disk,
+        rows=("T27",),
+        pairs=PAIRS[:1],
+        store_bytes=4 << 20,
+        full=Size(items=300, milliseconds=50, faults=0),
+    ),
+    "drained": Scenario(
+        do=drained,
+        rows=("T32",),
+        pairs=PAIRS[:2],
+        small=Size(items=100, milliseconds=150, faults=2),
+        full=Size(items=200, milliseconds=500, faults=6),
+        settings={"FPGA_DRAIN_SECONDS": "2"},
+    ),
+}

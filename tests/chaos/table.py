@@ -1,0 +1,130 @@
+"""Makes docs/reliability.md of docs/reliability.jsonl: `python -m tests.chaos.table`.
+
+`--tests` first runs the tests that rows name and records how they ended.
+"""
+
+# ruff: noqa: E501  # the page's paragraphs are one line each
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from tests.chaos.rows import ROWS
+from tests.chaos.runner import commit
+from tests.integration.workers.rig import ROOT
+
+RECORDS = ROOT / "docs" / "reliability.jsonl"
+PAGE = ROOT / "docs" / "reliability.md"
+Record = dict[str, Any]
+HEAD = """# Reliability
+
+What is done to the system while it works, and what was left afterwards. `make reliability` makes this page of the records in `reliability.jsonl`; `python -m tests.chaos --record NAME`, or `make torture` for everything at full size, adds to them. Each run prints its seed, and `--seed` replays its plan of faults. Afterwards `tests/chaos/oracle.py` looks at ledger and store with queries of its own: every item ended, one output for each, its bytes there and right, every object referred to, no lease held, tokens rising, audit chain whole, batches ended as their items say.
+
+Items are probes: real workers, ledger, store and broker, but the stage waits instead of computing and stores the item's mark with random bytes of the attempt, so that a result made twice would show. Leases last 3 s here and 60 s in production. **Recovery** is the time from a kill (or the end of a lease) until another attempt of the same item began; **fenced** counts late results that were refused. **Load** is the machine's load average on two cores when the run began: other work ran beside most of them, so times are upper bounds.
+"""
+RUNS = """
+## Runs
+
+| rows | scenario | on | seed | commit | items | faults | lost | doubled | orphaned | fenced | recovery p50 / p99 s | took s | load |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
+"""
+FAULTS = {
+    "kills": "kills",
+    "freezes": "freezes",
+    "broker_losses": "broker losses",
+    "database_faults": "database faults",
+    "store_faults": "store requests",
+}
+
+
+def main() -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos.table", description=__doc__)
+    parser.add_argument("--tests", action="store_true", help="run the tests that rows name")
+    if parser.parse_args().tests:
+        for row in ROWS:
+            if row.tests:
+                add(_tried(row.id, row.tests))
+    PAGE.write_text(page(records()))
+    return 0
+
+
+def records() -> list[Record]:
+    """Return all records, oldest first."""
+    return [json.loads(line) for line in RECORDS.read_text().splitlines()] if RECORDS.exists() else []
+
+
+def add(record: Record) -> None:
+    """Append a record."""
+    with RECORDS.open("a") as file:
+        file.write(f"{json.dumps(record)}\n")
+
+
+def page(found: list[Record]) -> str:
+    """Return the whole page."""
+    runs = [record for record in found if "scenario" in record]
+    newest = {(r["scenario"], r["pair"], r["items"]): r for r in runs}
+    body = "".join(_run_line(record) for record in sorted(newest.values(), key=lambda r: (r["rows"], r["pair"])))
+    notes = "".join(_notes(newest.values()))
+    others = "".join(f"- {', '.join(r['rows'])}: {r['sentence']}\n" for r in _newest(found, "sentence"))
+    return "".join([HEAD, RUNS, body, notes, "\n## The simulation, the soak, fuzzing\n\n", others, _rows(found)])
+
+
+def _run_line(r: Record) -> str:
+    faults = ", ".join(f"{r[key]} {words}" for key, words in FAULTS.items() if r.get(key)) or "see below"
+    recovery = "-" if r["recovery_p50"] is None else f"{r['recovery_p50']} / {r['recovery_p99']}"
+    cells = [" ".join(r["rows"]), r["scenario"], r["pair"], r["seed"], r["commit"], r["items"], faults]
+    cells += [r["lost"], r["doubled"], r["orphaned"], r["fenced"], recovery, r["seconds"], r["load"]]
+    return f"| {' | '.join(str(cell) for cell in cells)} |\n"
+
+
+def _notes(runs: Any) -> Iterator[str]:
+    yield "\n"
+    for r in runs:
+        said = "; ".join(f"{name}: {value}" for name, value in r["notes"].items())
+        if said or r["bad"]:
+            broken = f" **Did not hold: {'; '.join(r['bad'][:3])}**" if r["bad"] else ""
+            yield f"- {r['scenario']} on {r['pair']}, {r['items']} items: {said}{broken}\n"
+
+
+def _newest(found: list[Record], key: str) -> list[Record]:
+    return list({(tuple(r["rows"]), r.get("name")): r for r in found if key in r}.values())
+
+
+def _rows(found: list[Record]) -> str:
+    shown = {row_id for r in found if "tests" not in r for row_id in r["rows"]}
+    tried = {r["rows"][0]: r for r in found if "tests" in r}
+    lines = ["\n## Every row\n\n| row | hazard | shown by | not shown |\n| --- | --- | --- | --- |\n"]
+    for row in ROWS:
+        by = ["a record above"] if row.id in shown else []
+        if row.tests:
+            r = tried.get(row.id)
+            names = ", ".join(f"`{test}`" for test in row.tests)
+            by.append(f"{names}: {r['tests']} ({r['commit']}, {r['seconds']} s)" if r else f"{names}: no record")
+        elif not by:
+            by = ["T01" if "T01" in row.note else "nothing"]
+        lines.append(f"| {row.id} | {row.what} | {'; '.join(by)} | {row.note} |\n")
+    return "".join(lines)
+
+
+def _tried(row_id: str, tests: tuple[str, ...]) -> Record:
+    began = time.monotonic()
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "not slow", *tests]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    last = ran.stdout.strip().splitlines()[-1].split(" in ")[0]
+    sys.stdout.write(f"{row_id}: {last}\n")
+    return {
+        "rows": [row_id],
+        "tests": last,
+        "commit": commit(),
+        "seconds": round(time.monotonic() - began, 1),
+    }
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
