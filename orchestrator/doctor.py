@@ -6,23 +6,27 @@ Prints no secret: URLs lose their passwords, and nothing of people is read.
 from __future__ import annotations
 
 import hashlib
+import math
 import platform
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from itertools import islice
 from typing import Any, Literal
 
 from celery import Celery
+from kombu import Connection
 from kombu.exceptions import OperationalError
 from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from orchestrator.broker import celery_config
+from orchestrator.broker import HARD_LIMIT_SECONDS, QUEUES, celery_config
 from orchestrator.errors import FpgaError, NotFoundError
-from orchestrator.ledger import audit, health, models, schema, workers
+from orchestrator.ledger import artifacts, audit, health, models, schema, workers
 from orchestrator.ledger.session import Ledger, now
 from orchestrator.models import registry
 from orchestrator.planning.presets import preset_names
@@ -36,6 +40,9 @@ LIBRARIES = ("celery", "diffusers", "insightface", "numpy", "onnxruntime", "pref
 FREE_WARN_BYTES, FREE_FAIL_BYTES = 2 * 2**30, 200 * 2**20
 SKEW_WARN_SECONDS, SKEW_FAIL_SECONDS = 2.0, 30.0
 GRACE_SECONDS = 60.0
+DEPTH_WARN = 1000
+OBJECTS_LOOKED_AT = 20_000
+DEVICE_SECONDS = 120.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,14 +59,17 @@ class Check:
         return asdict(self)
 
 
-def examine(settings: Settings) -> list[Check]:
-    """Run every check; one that breaks is a failed check and stops no other."""
-    checks = [_python(), *_guarded("state directory", lambda: _state_dir(settings))]
+def examine(settings: Settings, *, device: bool = True) -> list[Check]:
+    """Run every check, that of the device on request only; one that breaks is a failed check and stops no other."""
+    checks = [_python(), _times(settings), *_guarded("state directory", lambda: _state_dir(settings))]
     checks += _guarded("database", lambda: _stored(settings))
     checks += _guarded("broker", lambda: _broker(settings))
     checks += _guarded("byte store", lambda: _store(settings))
+    checks += _guarded("objects", lambda: _objects(settings))
     checks += _guarded("prefect", lambda: _prefect(settings))
     checks += _guarded("weights", lambda: _weights(settings))
+    if device:
+        checks.append(_device(settings))
     return checks
 
 
@@ -100,6 +110,28 @@ def _python() -> Check:
             name="python", status="fail", sentence=f"{sentence}; missing: {', '.join(missing)}", fix="run `make setup`"
         )
     return Check(name="python", status="ok", sentence=sentence)
+
+
+def _times(settings: Settings) -> Check:
+    """Check the lengths of time that only make sense together."""
+    s = settings
+    wrong = []
+    if s.lease_seconds < 3 * s.heartbeat_seconds:
+        wrong.append(f"a lease of {s.lease_seconds:g} s outlives no three heartbeats of {s.heartbeat_seconds:g} s")
+    if s.stall_seconds < s.lease_seconds:
+        wrong.append(f"work is given up after {s.stall_seconds:g} s, before its lease of {s.lease_seconds:g} s is over")
+    longest = max(s.stall_seconds, s.train_turn_seconds)
+    visible = celery_config(s)["broker_transport_options"].get("visibility_timeout", math.inf)
+    if visible < longest:
+        wrong.append(f"the broker gives a message out again after {visible:g} s, a stage may take {longest:g} s")
+    if longest > HARD_LIMIT_SECONDS:
+        wrong.append(f"Celery ends a group after {HARD_LIMIT_SECONDS:g} s, a stage may take {longest:g} s")
+    if wrong:
+        return Check(name="times", status="fail", sentence="; ".join(wrong), fix="see docs/settings.md")
+    sentence = (
+        f"lease {s.lease_seconds:g} s, heartbeat {s.heartbeat_seconds:g} s, stall {s.stall_seconds:g} s fit together"
+    )
+    return Check(name="times", status="ok", sentence=sentence)
 
 
 def _state_dir(settings: Settings) -> Iterator[Check]:
@@ -226,11 +258,56 @@ def _broker(settings: Settings) -> Iterator[Check]:
         shown = connection.as_uri()
         connection.ensure_connection(max_retries=1, interval_start=0, timeout=5)
         yield Check(name="broker", status="ok", sentence=f"{shown} answers")
+        yield _depth({queue: _messages(connection, queue) for queue in QUEUES})
+
+
+def _messages(connection: Connection, queue: str) -> int:
+    """Return how many messages wait in a queue; one that nobody declared yet holds none."""
+    with connection.channel() as channel:
+        try:
+            return int(channel.queue_declare(queue=queue, passive=True).message_count)
+        except connection.channel_errors:
+            return 0
+
+
+def _depth(waiting: dict[str, int]) -> Check:
+    """Hints are bounded by the living workers, so a heap of them means that nobody listens."""
+    shown = ", ".join(f"{queue} {count}" for queue, count in waiting.items())
+    if max(waiting.values()) > DEPTH_WARN:
+        fix = "see that a worker serves the queue and is connected to this broker"
+        return Check(name="queues", status="warn", sentence=f"messages pile up: {shown}", fix=fix)
+    return Check(name="queues", status="ok", sentence=f"messages waiting: {shown}")
 
 
 def _store(settings: Settings) -> Iterator[Check]:
     open_store(settings).check()
     yield Check(name="byte store", status="ok", sentence="a probe was written, read and deleted")
+
+
+def _objects(settings: Settings) -> Iterator[Check]:
+    """Compare the byte store with the ledger, object by object up to a bound."""
+    listed = [one.key for one in islice(open_store(settings).list(), OBJECTS_LOOKED_AT)]
+    ledger = Ledger(settings.database_url)
+    try:
+        if schema.revisions(ledger)[0] is None:
+            return
+        with ledger.read() as session:
+            unknown = set(listed) - artifacts.known(session, listed)
+            gone = (
+                artifacts.live(session, OBJECTS_LOOKED_AT) - set(listed) if len(listed) < OBJECTS_LOOKED_AT else set()
+            )
+    finally:
+        ledger.dispose()
+    if gone:
+        sentence = f"{len(gone)} objects that the ledger refers to are not in the store, such as {min(gone)}"
+        fix = "restore the store from a backup, or see FPGA_STORE_URL"
+        yield Check(name="objects", status="fail", sentence=sentence, fix=fix)
+    elif unknown:
+        sentence = f"the ledger knows nothing of {len(unknown)} of {len(listed)} objects, such as {min(unknown)}"
+        fix = "they may belong to another deployment on the same store; remove them by hand if not"
+        yield Check(name="objects", status="warn", sentence=sentence, fix=fix)
+    else:
+        yield Check(name="objects", status="ok", sentence=f"the ledger knows all of {len(listed)} objects")
 
 
 def _prefect(settings: Settings) -> Iterator[Check]:
@@ -269,3 +346,16 @@ def _sha256(settings: Settings, preset: str, path: str) -> str | None:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return None
+
+
+def _device(settings: Settings) -> Check:
+    """Let a process of its own multiply two matrices on the device: torch is not loaded here."""
+    command = [sys.executable, "-m", "workers.selftest", settings.device]
+    try:
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=DEVICE_SECONDS, check=False)
+        said = (ran.stdout or ran.stderr).strip().splitlines()[-1:]
+        sentence, well = said[0] if said else f"it ended with status {ran.returncode}", ran.returncode == 0
+    except subprocess.TimeoutExpired:
+        sentence, well = f"device {settings.device} did not answer within {DEVICE_SECONDS:.0f} s", False
+    fix = None if well else "check FPGA_DEVICE and the driver"
+    return Check(name="device", status="ok" if well else "fail", sentence=sentence, fix=fix)

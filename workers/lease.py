@@ -10,7 +10,6 @@ from __future__ import annotations
 import faulthandler
 import logging
 import os
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -25,6 +24,7 @@ from orchestrator.settings import Settings
 log = logging.getLogger(__name__)
 LOOK_SECONDS = 0.5
 EXIT_STALLED = 86
+STDERR = 2
 
 
 class Lease:
@@ -70,7 +70,7 @@ class Lease:
 
     def _wind_up(self) -> None:
         """Set the timer that ends the process, with a trace of where it hangs, unless it is set again in time."""
-        faulthandler.dump_traceback_later(self._settings.stall_seconds, exit=True, file=sys.__stderr__)
+        faulthandler.dump_traceback_later(self._settings.stall_seconds, exit=True, file=STDERR)
 
     def look(self) -> None:
         """Renew what is due, and note what must stop; the side thread does this twice a second."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from orchestrator.cli.common import FinishError, JsonOption, print_json
@@ -10,15 +12,24 @@ MARKS = {"ok": "ok  ", "warn": "warn", "fail": "FAIL"}
 COLOURS = {"ok": typer.colors.GREEN, "warn": typer.colors.YELLOW, "fail": typer.colors.RED}
 
 
-def doctor(as_json: JsonOption = False) -> None:
+def doctor(
+    repairing: Annotated[
+        bool, typer.Option("--repair", help="First do at once what a sweeper does: lost leases, open ends, old bytes.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
     """Check everything a deployment stands on; exit 1 when a check fails."""
     from orchestrator.doctor import examine
+    from orchestrator.repair import repair
     from orchestrator.settings import get_settings
 
+    done = repair(get_settings()) if repairing else []
     checks = examine(get_settings())
     if as_json:
         print_json([check.as_json() for check in checks])
     else:
+        for sentence in done:
+            typer.echo(f"done  {sentence}")
         for check in checks:
             mark = typer.style(MARKS[check.status], fg=COLOURS[check.status])
             typer.echo(f"{mark}  {check.name}: {check.sentence}")

@@ -6,6 +6,7 @@ bytes that never arrived cannot exist.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 from sqlalchemy import select, update
@@ -17,6 +18,7 @@ from orchestrator.ledger.rows import Artifact
 from orchestrator.ledger.session import Ledger, now, retrying
 
 PENDING_SECONDS = 24 * 3600.0
+KEYS_PER_QUERY = 500
 
 
 @retrying
@@ -75,3 +77,17 @@ def discard(session: Session, artifact_ids: list[str]) -> None:
         .where(Artifact.id.in_(artifact_ids), Artifact.state == "pending")
         .values(expires_at=now(session))
     )
+
+
+def known(session: Session, keys: Sequence[str]) -> set[str]:
+    """Return those of these keys that some row names, whatever its state but deleted."""
+    found: set[str] = set()
+    for start in range(0, len(keys), KEYS_PER_QUERY):
+        some = keys[start : start + KEYS_PER_QUERY]
+        found.update(session.scalars(select(Artifact.key).where(Artifact.key.in_(some), Artifact.state != "deleted")))
+    return found
+
+
+def live(session: Session, most: int) -> set[str]:
+    """Return the keys of up to so many artifacts that something refers to."""
+    return set(session.scalars(select(Artifact.key).where(Artifact.state == "live").limit(most)))

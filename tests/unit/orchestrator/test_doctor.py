@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -11,14 +12,17 @@ from sqlalchemy import text, update
 
 from orchestrator import doctor
 from orchestrator.doctor import Check
-from orchestrator.ledger import audit, workers
-from orchestrator.ledger.rows import Audit
+from orchestrator.ledger import audit, batches, claims, workers
+from orchestrator.ledger.rows import Artifact, Audit, Stage
 from orchestrator.ledger.session import Ledger, now
+from orchestrator.repair import repair
 from orchestrator.settings import Settings
+from orchestrator.storage import open_store
+from tests.integration.ledger.helpers import submit as submit_items
 
 
 def found(settings: Settings) -> dict[str, Check]:
-    return {check.name: check for check in doctor.examine(settings)}
+    return {check.name: check for check in doctor.examine(settings, device=False)}
 
 
 def test_a_well_deployment_has_nothing_that_fails(ledger: Ledger, settings: Settings) -> None:
@@ -87,7 +91,51 @@ def test_a_database_that_is_behind_fails_and_later_checks_are_left_out(settings:
 )
 def test_what_cannot_be_reached_fails_without_telling_the_password(settings: Settings, changes: dict[str, str]) -> None:
     given = Settings(state_dir=settings.state_dir, models_dir=settings.models_dir, **changes)  # type: ignore[arg-type]
-    checks = doctor.examine(given)
+    checks = doctor.examine(given, device=False)
 
     assert any(check.status == "fail" for check in checks)
     assert "hunter2" not in json.dumps([check.as_json() for check in checks])
+
+
+def test_times_that_do_not_fit_together_fail(settings: Settings) -> None:
+    assert found(settings)["times"].status == "ok"
+
+    check = found(settings.model_copy(update={"lease_seconds": 20.0, "heartbeat_seconds": 15.0}))["times"]
+
+    assert check.status == "fail"
+    assert "three heartbeats" in check.sentence
+
+
+def test_objects_that_the_ledger_does_not_know_or_misses_are_named(ledger: Ledger, settings: Settings) -> None:
+    store = open_store(settings)
+    store.put("o/local/strange.bin", b"x", media_type="application/octet-stream")
+    assert found(settings)["objects"].status == "warn"
+    store.delete("o/local/strange.bin")
+
+    with ledger.write() as session:
+        moment = now(session)
+        made = {"owner": "local", "sha256": "0" * 64, "key": "o/local/gone.bin", "size": 1, "media_type": "x/y"}
+        session.add(Artifact(id="art_1", state="live", created_at=moment, expires_at=None, **made))
+    check = found(settings)["objects"]
+
+    assert check.status == "fail"
+    assert "gone.bin" in check.sentence
+
+
+def test_a_repair_takes_lost_leases_back_and_closes_what_has_ended(ledger: Ledger, settings: Settings) -> None:
+    batch_id = submit_items(ledger, owner="local")
+    [c] = claims.claim(ledger, worker_id="gone", queue="gpu.generate", limit=1, lease_seconds=0.01)
+    time.sleep(0.05)
+
+    assert repair(settings)[0] == "1 lost leases were taken back"
+
+    with ledger.read() as session:
+        assert session.get_one(Stage, c.stage_id).state == "queued"
+        assert batches.get(session, "local", batch_id).state == "in_progress"
+
+
+def test_the_device_is_tried_in_a_process_of_its_own(settings: Settings) -> None:
+    [well] = [check for check in doctor.examine(settings) if check.name == "device"]
+    [ill] = [c for c in doctor.examine(settings.model_copy(update={"device": "cuda:99"})) if c.name == "device"]
+
+    assert (well.status, ill.status) == ("ok", "fail"), (well.sentence, ill.sentence)
