@@ -64,10 +64,10 @@ class Delivery:
         """
         written = 0
         with self._ledger.read() as session:
-            fresh = [row for row in _outputs(session, self._batch_id) if row[1].id not in self._delivered]
+            fresh = [row for row in finished(session, self._batch_id) if row[1].id not in self._delivered]
         for item, output, artifact in fresh:
             data = self._store.get(artifact.key, sha256=artifact.sha256)
-            self._target.write(_path(item, output), data, artifact.media_type, _modified(item))
+            self._target.write(path_of(item, output), data, artifact.media_type, modified(item))
             self._delivered.add(output.id)
             written += 1
         return written
@@ -150,7 +150,8 @@ class Bucket:
         return self._guard(action, f"bucket {self._name}")
 
 
-def _outputs(session: Session, batch_id: str) -> Iterator[tuple[Item, Output, Artifact]]:
+def finished(session: Session, batch_id: str) -> Iterator[tuple[Item, Output, Artifact]]:
+    """Yield every picture that can be read of the items that are completed, in manifest order."""
     query = (
         select(Item, Output, Artifact)
         .join(Output, Output.item_id == Item.id)
@@ -162,7 +163,7 @@ def _outputs(session: Session, batch_id: str) -> Iterator[tuple[Item, Output, Ar
     yield from session.execute(query).tuples()
 
 
-def _path(item: Item, output: Output) -> str:
+def path_of(item: Item, output: Output) -> str:
     """Return the name of a result: that of the source; of further candidates with a number before the ending."""
     path: str = item.params["path"]
     if output.id != item.output_id:
@@ -171,7 +172,8 @@ def _path(item: Item, output: Output) -> str:
     return path + str((output.scores or {}).get("suffix", ""))
 
 
-def _modified(item: Item) -> datetime | None:
+def modified(item: Item) -> datetime | None:
+    """Return when the source of a photo was last changed, if that is known."""
     found: Any = item.params.get("modified")
     return datetime.fromisoformat(found).astimezone(UTC) if found else None
 

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Path, Query, Request
 from sqlalchemy.orm import Session
 from starlette.responses import Response, StreamingResponse
 
-from orchestrator import progress, results
+from orchestrator import bundle, progress, results
 from orchestrator import submit as submitting
 from orchestrator.api.answers import (
     Answer,
@@ -234,6 +234,16 @@ def add_items(request: Request, caller: Writer, batch_id: str, body: Raw) -> dic
     except UsageError as error:
         raise _pointed(error) if media_type(request) == "application/json" else error from None
     return _shown(caller, found) | {"added": added}
+
+
+@router.get("/{batch_id}/pictures", operation_id="get_pictures", response_class=StreamingResponse)
+def get_pictures(caller: Reader, batch_id: str) -> StreamingResponse:
+    """Stream a zip of the finished pictures so far, with results.jsonl and errors.jsonl."""
+    whole = _whole(caller, batch_id)
+    found = bundle.entries(caller.ledger, caller.owner, whole)
+    pieces = bundle.written(caller.ledger, caller.store, caller.owner, whole, found)
+    headers = {"Content-Disposition": f'attachment; filename="{whole}.zip"', "Cache-Control": "private, no-store"}
+    return StreamingResponse((piece for piece in pieces if piece), media_type="application/zip", headers=headers)
 
 
 @router.post("/{batch_id}/cancel", status_code=202, operation_id="cancel_batch")

@@ -98,6 +98,7 @@ def test_another_owners_things_answer_exactly_as_things_that_never_were(
         ("GET", "/v1/batches/{}/items", batch),
         ("GET", "/v1/batches/{}/results", batch),
         ("GET", "/v1/batches/{}/errors", batch),
+        ("GET", "/v1/batches/{}/pictures", batch),
         ("GET", "/v1/batches/{}/progress", batch),
         ("POST", "/v1/batches/{}/cancel", batch),
         ("POST", "/v1/batches/{}/pause", batch),

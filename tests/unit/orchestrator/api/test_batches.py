@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import json
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -9,6 +12,7 @@ from sqlalchemy import func, select
 
 from orchestrator.ledger.rows import Batch
 from orchestrator.ledger.session import Ledger
+from orchestrator.storage import ByteStore
 from tests.unit.orchestrator.api.conftest import Client
 from tests.unit.orchestrator.played import AddPerson, Played, lines
 
@@ -209,6 +213,22 @@ def test_results_and_errors_stream_one_object_a_line(client: Client, worker: Pla
     assert '"custom_id": "a"' in results.text
     assert "pipe_broken" in errors.text
     assert len(results.text.splitlines()) == len(errors.text.splitlines()) == 1
+
+
+def test_all_finished_pictures_come_as_one_zip_with_the_lists(client: Client, worker: Played, store: ByteStore) -> None:
+    api = client()
+    place = api.post("/v1/batches", json=JSON).headers["location"]
+    worker.work(failing=["b"])
+
+    answer = api.get(f"{place}/pictures")
+
+    assert answer.headers["content-type"] == "application/zip"
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+        assert archive.testzip() is None
+        assert archive.namelist() == ["results.jsonl", "errors.jsonl", "a.png"]
+        assert b"pipe_broken" in archive.read("errors.jsonl")
+        key = json.loads(archive.read("results.jsonl"))["output"]["key"]
+        assert archive.read("a.png") == store.get(key)
 
 
 def test_what_failed_is_retried_in_a_batch_of_its_own(client: Client, worker: Played) -> None:

@@ -1,0 +1,114 @@
+"""All pictures of a batch as one zip that is written while it is read: no copy on disk, one picture in memory."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy.orm import Session
+
+from orchestrator.errors import NotFoundError
+from orchestrator.ledger import listings, photos
+from orchestrator.ledger.rows import Batch
+from orchestrator.ledger.session import Ledger
+from orchestrator.photos import delivery
+from orchestrator.planning.naming import DEFAULT_TEMPLATE, NameFacts, output_names
+from orchestrator.results import errors_lines, json_line, results_lines
+from orchestrator.storage import ByteStore
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """One picture: its name in the zip, where its bytes are, and the time that its file gets."""
+
+    name: str
+    key: str
+    sha256: str
+    time: datetime
+
+
+def entries(ledger: Ledger, owner: str, batch_id: str) -> list[Entry]:
+    """Return what the zip will hold: portraits by custom_id, photos in the tree of their archive.
+
+    Raises:
+        NotFoundError: there is no such batch of this owner.
+        ConflictError, UsageError: two pictures would get one name, or a custom_id is no file name.
+    """
+    with ledger.read() as session:
+        batch = listings.batch(session, owner, batch_id)
+        return list(_photos(session, batch) if batch.kind == photos.KIND else _portraits(session, batch))
+
+
+def written(ledger: Ledger, store: ByteStore, owner: str, batch_id: str, found: list[Entry]) -> Iterator[bytes]:
+    """Yield the zip: results.jsonl and errors.jsonl first, then the pictures, stored as they are.
+
+    A picture that was erased meanwhile is left out.
+
+    Raises:
+        StoreUnavailableError, TransientError: bytes cannot be read; the zip ends half-way and does not open.
+    """
+    sink = _Sink()
+    with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as archive:
+        with ledger.read() as session:
+            batch = listings.batch(session, owner, batch_id)
+            for name, lines in (("results.jsonl", results_lines), ("errors.jsonl", errors_lines)):
+                with archive.open(_info(name, batch.created_at), "w", force_zip64=True) as file:
+                    for line in lines(session, batch):
+                        file.write(json_line(line))
+                        yield sink.taken()
+        for entry in found:
+            try:
+                data = store.get(entry.key, sha256=entry.sha256)
+            except NotFoundError:
+                continue
+            archive.writestr(_info(entry.name, entry.time), data)
+            yield sink.taken()
+    yield sink.taken()
+
+
+def _portraits(session: Session, batch: Batch) -> Iterator[Entry]:
+    chosen = [row for row in delivery.finished(session, batch.id) if row[1].id == row[0].output_id]
+    facts = (
+        NameFacts(custom_id=item.custom_id, index=item.position, identity="", seed=output.seed, layout="")
+        for item, output, _ in chosen
+    )
+    for name, (_, output, artifact) in zip(output_names(DEFAULT_TEMPLATE, facts), chosen, strict=True):
+        yield Entry(name=name, key=artifact.key, sha256=artifact.sha256, time=output.created_at)
+
+
+def _photos(session: Session, batch: Batch) -> Iterator[Entry]:
+    for item, output, artifact in delivery.finished(session, batch.id):
+        time = delivery.modified(item) or output.created_at
+        yield Entry(name=delivery.path_of(item, output), key=artifact.key, sha256=artifact.sha256, time=time)
+
+
+def _info(name: str, time: datetime) -> zipfile.ZipInfo:
+    """Return the head of an entry; a zip knows no year before 1980."""
+    made = zipfile.ZipInfo(name, max(time.timetuple()[:6], (1980, 1, 1, 0, 0, 0)))
+    made.external_attr = 0o644 << 16
+    return made
+
+
+class _Sink(io.RawIOBase):
+    """Takes what the archive writes until it is fetched."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+
+    def writable(self) -> bool:
+        """Say that it can be written to; it cannot seek, and zipfile needs no more."""
+        return True
+
+    def write(self, data: object) -> int:
+        """Keep a piece."""
+        piece = bytes(data)  # type: ignore[call-overload]  # any buffer
+        self._pieces.append(piece)
+        return len(piece)
+
+    def taken(self) -> bytes:
+        """Return what came since the last time."""
+        pieces, self._pieces = self._pieces, []
+        return b"".join(pieces)
