@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import UTC, datetime
 
 import pytest
 
 from orchestrator.errors import NotFoundError
+from orchestrator.ledger import artifacts
 from orchestrator.ledger.rows_training import TrainRecord
 from orchestrator.ledger.session import Ledger
 from orchestrator.models import registry
 from orchestrator.settings import Settings
+from orchestrator.storage import ByteStore
 from orchestrator.submit import submit_portraits
 from orchestrator.web import people_view, training_view
-from tests.unit.orchestrator.played import AddPerson, Played, lines
+from tests.unit.orchestrator.played import AddPerson, Played, lines, picture
 from tests.unit.orchestrator.trained import add_dataset, begin, finish, measure
 
 ADA = {"custom_id": "a", "people": [{"identity": "ada"}], "seed": 7}
@@ -94,6 +97,28 @@ def test_versions_are_compared_by_figures_and_by_pictures_of_the_same_request(
     assert len(found["pictures"][0]["sides"]) == 2
     assert training_view.compared(ledger, "local", [live, made], "identity")["pictures"] == []
     assert training_view.compared(ledger, "eve", [live, live], "identity")["pictures"] == []
+
+
+def test_a_validation_picture_is_read_by_its_step_and_by_its_owner_alone(
+    ledger: Ledger, settings: Settings, store: ByteStore
+) -> None:
+    run = begin(ledger, settings, add_dataset(ledger))
+    data, key = picture(), "a/local/sample.png"
+    sha256 = hashlib.sha256(data).hexdigest()
+    artifact_id = artifacts.reserve(
+        ledger, owner="local", sha256=sha256, key=key, size=len(data), media_type="image/png"
+    )
+    store.put(key, data, media_type="image/png", sha256=sha256)
+    with ledger.write() as session:
+        artifacts.confirm(session, artifact_id)
+        kept = {"run_id": run.run_id, "owner": "local", "kind": "sample", "step": 6}
+        session.add(TrainRecord(**kept, facts={}, artifact_id=artifact_id, at=datetime.now(UTC)))
+
+    assert training_view.run(ledger, "local", run.run_id)["samples"] == [6]
+    assert training_view.sample(ledger, store, "local", run.run_id, 6) == data
+    for owner, step in (("eve", 6), ("local", 5), ("local", 7)):
+        with pytest.raises(NotFoundError):
+            training_view.sample(ledger, store, owner, run.run_id, step)
 
 
 def test_a_run_is_shown_with_curves_of_what_it_recorded(ledger: Ledger, settings: Settings) -> None:
