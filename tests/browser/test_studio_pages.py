@@ -88,12 +88,14 @@ def test_a_batch_is_made_without_a_mouse(page: Page, site: Site, check: Check) -
 def test_a_face_is_dragged_onto_a_place_and_rows_are_copied(page: Page, site: Site) -> None:
     add(page, site, "clara", "generate")
     page.goto(f"{site.url}/new")
+    place = page.get_by_role("button", name="center: nobody")
+    expect(place).to_be_visible()
 
-    page.get_by_role("button", name="clara").drag_to(page.get_by_role("button", name="person: nobody"))
+    page.get_by_role("button", name="clara").drag_to(place)
     page.get_by_label("Prompt").fill("<b>bold</b>")
     page.get_by_role("button", name="Copy this row").click()
 
-    expect(page.get_by_role("button", name="person: clara")).to_have_count(2)
+    expect(page.get_by_role("button", name="center: clara")).to_have_count(2)
     page.get_by_role("button", name="Make the portraits").click()
     expect(page).to_have_url(re.compile("/batches/bat_"))
     with site.ledger.read() as session:
@@ -177,6 +179,7 @@ def test_photos_are_sent_one_bad_file_stops_no_other_and_a_later_visit_sends_onl
     check(page)
     photos = [photo(f"{number}.jpg", picture((number, 9, 9), form="JPEG")) for number in range(5)]
     page.get_by_label("Photos or an archive").set_input_files(photos[:2])
+    page.get_by_label("unknown people too").check()
     page.get_by_role("button", name="Restore").click()
     expect(page.get_by_role("alert")).to_contain_text("attestation_missing")
 
@@ -189,7 +192,7 @@ def test_photos_are_sent_one_bad_file_stops_no_other_and_a_later_visit_sends_onl
     page.goto(address)
     sent: list[str] = []
     page.on("request", lambda request: sent.append(request.method) if request.url.endswith("/v1/uploads") else None)
-    page.get_by_label("Photos or an archive").set_input_files([*photos, photo("broken.jpg", b"\xff\xd8\xff")])
+    page.get_by_label("Photos or an archive").set_input_files([*photos, photo("broken.jpg", b"no photo")])
     page.get_by_role("button", name="Go on").click()
     expect(page.get_by_text("Everything is there")).to_be_visible()
 

@@ -24,7 +24,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A running system; all tutorials share it, each with people of its own."""
     state = tmp_path_factory.mktemp("stack") / "state"
     settings = Settings(state_dir=state, api_port=free_port(), torch_threads=1)
-    with Stack(settings, prefect=False) as running:
+    with Stack(settings, prefect=False, api=True) as running:
         running.wait_ready(START_SECONDS)
         ledger = Ledger(settings.database_url)
         url = f"http://127.0.0.1:{settings.api_port}"

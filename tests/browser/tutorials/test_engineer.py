@@ -70,7 +70,7 @@ def draw(page: Page, site: Site, version: str) -> None:
     page.goto(f"{site.url}/new")
     page.get_by_role("button", name="dario").click()
     page.get_by_role("button", name="person: nobody").click()
-    page.get_by_label("Pictures").fill("2")
+    page.get_by_label("Pictures", exact=True).fill("2")
     page.get_by_label("Drawn by").select_option(version)
     page.get_by_role("button", name="Make the portraits").click()
     expect(page.get_by_role("img")).to_have_count(2, timeout=WORK_MS)

@@ -23,14 +23,16 @@ def test_a_studio_makes_portraits_of_two_people(page: Page, site: Site, shoot: S
     # 2. rows
     page.get_by_role("link", name="New batch").click()
     page.get_by_label("Layout").select_option("group_2")
-    page.get_by_role("button", name="ada").drag_to(page.get_by_role("button", name="left: nobody"))
+    left = page.get_by_role("button", name="left: nobody")
+    expect(left).to_be_visible()
+    page.get_by_role("button", name="ada").drag_to(left)
     page.get_by_role("button", name="bruno").click()
     page.get_by_role("button", name="right: nobody").click()
     page.get_by_label("Prompt").fill("photo of two smiling people side by side, city background")
     page.get_by_role("button", name="Add a row").click()
     page.get_by_role("button", name="ada", exact=True).click()
     page.get_by_role("button", name="person: nobody").click()
-    page.get_by_label("Pictures").last.fill("2")
+    page.get_by_label("Pictures", exact=True).last.fill("2")
     page.get_by_label("Name", exact=True).fill("covers")
 
     # 3. check
