@@ -22,6 +22,7 @@ from orchestrator.api.routes import (
     events,
     home_pages,
     identities,
+    item_pages,
     items,
     model_pages,
     models,
@@ -66,6 +67,7 @@ ROUTERS = (
     home_pages.router,
     batch_pages.router,
     picture_pages.router,
+    item_pages.router,
 )
 HEADERS = {
     "x-content-type-options": "nosniff",

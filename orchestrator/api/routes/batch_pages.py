@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Literal, get_args
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Form, Query
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 
+from orchestrator import export
 from orchestrator.api.answers import page, place
 from orchestrator.api.context import Caller, Reader, Writer
 from orchestrator.api.rendering import shown
@@ -26,6 +29,11 @@ Cursor = Annotated[str | None, Query(max_length=500)]
 Show = Literal["", "accepted", "needs_review", "rejected", "failed", "open", "cancelled"]
 SHOWS = get_args(Show)[1:]
 Code = Annotated[str, Query(max_length=80)]
+SHEET_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'none'",
+    "Cache-Control": "private, no-store",
+}
+"""A contact sheet holds its styles and pictures, so that it opens from disk; it still runs and loads nothing."""
 ACTIONS: dict[str, Callable[[Ledger, str, str], object]] = {
     "cancel": batches.cancel,
     "pause": batches.pause,
@@ -123,11 +131,19 @@ def show(
         first=address("", asked) if cursor else None,
         next=address("", asked, cursor=following) if following else None,
         said=SAID.get(said),
-        page_of=lambda tile: f"/pictures/{tile.output_id}/full",
-        sheet=False,
-        zip=False,
         live=None if ended else f"/v1/batches/{batch.id}/events?since=now",
     )
+
+
+@router.get("/batches/{batch_id}/sheet")
+def sheet(caller: Reader, batch_id: str) -> Response:
+    """Return everything that is finished as one page that holds its pictures, to keep or to print."""
+    whole = _whole(caller, batch_id)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "index.html"
+        export.write_contact_sheet(caller.ledger, caller.store, caller.context.vault, caller.owner, whole, path)
+        html = path.read_bytes()
+    return HTMLResponse(html, headers=SHEET_HEADERS)
 
 
 @router.post("/batches/{batch_id}/retry")

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from orchestrator import thumbnails
-from orchestrator.api.context import Viewer
+from orchestrator.api.context import Caller, Viewer
 from orchestrator.errors import NotFoundError
 from orchestrator.ledger import gallery
 from orchestrator.ledger.rows import Artifact, Output
@@ -31,9 +31,20 @@ def picture(request: Request, caller: Viewer, output_id: str, size: Literal["sma
         return Response(status_code=304, headers=headers)
     if size == "small":
         data, media_type = thumbnails.get(caller.store, artifact.key, key, sha256), thumbnails.MEDIA_TYPE
+        _check_still_there(caller, output_id, artifact.key)
     else:
         data = caller.store.get(key, sha256=sha256)
     return Response(data, media_type=media_type, headers=headers)
+
+
+def _check_still_there(caller: Caller, output_id: str, key: str) -> None:
+    """Take a thumbnail away again whose picture was erased while it was made."""
+    try:
+        with caller.ledger.read() as session:
+            gallery.output(session, caller.owner, output_id)
+    except NotFoundError:
+        caller.store.delete(thumbnails.key_of(key))
+        raise
 
 
 def _source(output: Output, artifact: Artifact, which: Literal["before", "after"]) -> tuple[str, str, str]:

@@ -16,8 +16,9 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from orchestrator.errors import StageError
-from orchestrator.ledger import artifacts, claims, identities
+from orchestrator.ledger import artifacts, batches, claims, identities, photos
 from orchestrator.ledger.base import new_id
+from orchestrator.ledger.batches import NewBatch, NewItem
 from orchestrator.ledger.rows import Identity, Item, Output
 from orchestrator.ledger.session import Ledger
 from orchestrator.models import registry
@@ -132,7 +133,7 @@ class Played:
         def effect(session: Session, _: datetime) -> claims.Next:
             (output,) = session.scalars(select(Output).where(Output.item_id == c.item_id))
             output.verdict, output.similarity = verdict, similarity
-            output.scores = {"matrix": [[similarity]], "faces": [], "people": []}
+            output.scores = scores(len(c.params["people"]), similarity, output.width, output.height)
             session.execute(
                 update(Item)
                 .where(Item.id == c.item_id)
@@ -173,3 +174,85 @@ class Played:
             return claims.Next()
 
         claims.publish(self.ledger, c, {"references": len(found)}, effect)
+
+
+def scores(people: int, similarity: float, width: int, height: int) -> dict[str, Any]:
+    """Return what a score stage says where everybody stands at their place, side by side."""
+    matrix = [[similarity if face == person else 0.12 for person in range(people)] for face in range(people)]
+    return {
+        "people": [{"face": n, "similarity": similarity, "nearest": n} for n in range(people)],
+        "matrix": matrix,
+        "faces": [
+            {
+                "box": [width * (n + 0.25) / people, height * 0.2, width * (n + 0.75) / people, height * 0.85],
+                "score": 0.9,
+            }
+            for n in range(people)
+        ],
+        "thresholds": {"accept": 0.55, "review": 0.4},
+    }
+
+
+def restored_photo(
+    ledger: Ledger, store: ByteStore, settings: Settings, name: str, before: bytes, after: bytes, identity: str
+) -> str:
+    """Write a photo (PNG) as if workers had restored it in a batch of its own, and return its item's id."""
+    version = registry.ensure_registered(ledger, settings)
+    kept = {which: _stored(ledger, store, data) for which, data in (("before", before), ("after", after))}
+    width, height = Image.open(io.BytesIO(after)).size
+    options = {"fidelity": 0.5, "candidates": 1, "min_face": 0, "stages": list(photos.STAGES)}
+    params = {"path": name, "ingested": {"reused_from": None}}
+    batch_id = batches.submit(
+        ledger,
+        NewBatch(
+            owner="local",
+            kind=photos.KIND,
+            name="Attic",
+            preset=settings.preset,
+            stages=photos.STAGES,
+            items=[NewItem(custom_id=name, params=params, params_sha256="b" * 64, seed=7, identities=(identity,))],
+            model_version_id=version,
+            options=options,
+            flow=False,
+        ),
+    ).batch_id
+    faces = [{"person": {"identity": identity}, "outcome": "restored", "before": 0.31, "after": 0.74}]
+    previews = {which: {"key": key, "sha256": sha256} for which, (_, key, sha256) in kept.items()}
+    scores = {"reason": None, "faces": faces, "notes": ["positions were kept"], "previews": previews}
+    with ledger.write() as session:
+        item = session.scalars(select(Item).where(Item.batch_id == batch_id)).one()
+        for artifact_id, _, _ in kept.values():
+            artifacts.confirm(session, artifact_id)
+        output = Output(
+            id=new_id("out"),
+            item_id=item.id,
+            batch_id=batch_id,
+            owner="local",
+            round=0,
+            artifact_id=kept["after"][0],
+            token=1,
+            width=width,
+            height=height,
+            seed=7,
+            model_version_id=version,
+            record={"schema": "fpga/restored/1"},
+            verdict="accepted",
+            similarity=0.74,
+            scores=scores,
+            created_at=datetime.now(UTC),
+        )
+        session.add(output)
+        session.flush()
+        item.state, item.verdict, item.similarity, item.output_id = "completed", "accepted", 0.74, output.id
+        return item.id
+
+
+def _stored(ledger: Ledger, store: ByteStore, data: bytes) -> tuple[str, str, str]:
+    """Store a PNG and return (artifact id, key, sha256); the caller confirms the artifact."""
+    sha256 = hashlib.sha256(data).hexdigest()
+    key = content_key("local", sha256, ".png")
+    artifact_id = artifacts.reserve(
+        ledger, owner="local", sha256=sha256, key=key, size=len(data), media_type="image/png"
+    )
+    store.put(key, data, media_type="image/png")
+    return artifact_id, key, sha256

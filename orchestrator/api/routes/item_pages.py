@@ -1,0 +1,111 @@
+"""Pages of items: the picture, who is who in it, and making it again."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Form
+from starlette.responses import RedirectResponse, Response
+
+from orchestrator import provenance
+from orchestrator.api.context import Caller, Reader, Writer
+from orchestrator.api.rendering import shown
+from orchestrator.api.routes.batch_pages import Code, Show, address
+from orchestrator.errors import ConflictError, FpgaError, NotFoundError
+from orchestrator.ledger import listings
+from orchestrator.photos import restore
+from orchestrator.provenance import Reproduction
+from orchestrator.web import item_view
+
+router = APIRouter(include_in_schema=False)
+Share = Annotated[float, Form(ge=0, le=1)]
+
+
+@router.get("/items/{item_id}")
+def item(caller: Reader, item_id: str, show: Show = "", code: Code = "") -> Response:
+    """Show an item, between those that the gallery had beside it."""
+    return _item(caller, item_id, asked={"show": show, "code": code})
+
+
+@router.post("/items/{item_id}/reproduce")
+def reproduce(caller: Writer, item_id: str) -> Response:
+    """Make a portrait again from its record; its page then says how the two compare."""
+    try:
+        made = provenance.reproduce(caller.ledger, caller.owner, item_id)
+    except FpgaError as error:
+        return _item(caller, item_id, error)
+    return _first_item(caller, made)
+
+
+@router.post("/items/{item_id}/redo")
+def redo(
+    caller: Writer,
+    item_id: str,
+    fidelity: Share,
+    candidates: Annotated[int, Form(ge=1, le=restore.MOST_CANDIDATES)] = 1,
+    min_face: Annotated[int, Form(ge=0, le=10_000)] = 0,
+    seed: Annotated[int | None, Form(ge=0, le=2**32 - 1)] = None,
+) -> Response:
+    """Restore a photo again with other settings, as a batch of its own."""
+    try:
+        made = restore.redo(
+            caller.ledger,
+            caller.settings,
+            caller.owner,
+            item_id,
+            fidelity=fidelity,
+            candidates=candidates,
+            min_face=min_face,
+            seed=seed,
+        )
+    except FpgaError as error:
+        return _item(caller, item_id, error)
+    return _first_item(caller, made)
+
+
+def _item(
+    caller: Caller, item_id: str, wrong: FpgaError | None = None, *, asked: dict[str, str] | None = None
+) -> Response:
+    asked = asked or {"show": "", "code": ""}
+    found = item_view.item(
+        caller.ledger,
+        caller.owner,
+        item_id,
+        names="people" in caller.bearer.scopes,
+        show=asked["show"] or None,
+        code=asked["code"] or None,
+    )
+    record = found["picture"] and json.dumps(found["picture"]["record"], indent=2, ensure_ascii=False)
+    return shown(
+        "item.html",
+        found["custom_id"],
+        wrong.http_status if wrong else 200,
+        wrong=wrong,
+        item=found,
+        asked=asked,
+        address=address,
+        request=json.dumps(found["params"], indent=2, ensure_ascii=False),
+        record=record,
+        compared=_compared(caller, found["batch"]),
+        most_candidates=restore.MOST_CANDIDATES,
+        may_write="write" in caller.bearer.scopes,
+        live=None if found["ended"] else f"/v1/items/{item_id}/events",
+        script="compare.js" if found["previews"] else None,
+    )
+
+
+def _compared(caller: Caller, batch: dict[str, Any]) -> Reproduction | None:
+    """Return how a portrait that was made again compares with the first, once it is there."""
+    if provenance.OPTION not in batch["options"]:
+        return None
+    try:
+        return provenance.judge(caller.ledger, caller.store, caller.owner, batch["id"])
+    except (ConflictError, NotFoundError):
+        return None
+
+
+def _first_item(caller: Caller, batch_id: str) -> Response:
+    with caller.ledger.read() as session:
+        (only,) = listings.items(session, batch_id, limit=1)
+    return RedirectResponse(f"/items/{only.id}", 303)
