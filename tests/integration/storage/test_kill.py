@@ -91,7 +91,7 @@ def test_an_s3_writer_killed_half_way_leaves_nothing_readable(proxied: Place, pr
         "open_store(Settings()).put('a/b', bytes(3_000_000), media_type='image/png')"
     )
     writer = child(program, proxied.environment)
-    assert proxy.spoiled.wait(30), "the writer is in the middle of its request"
+    assert proxy.spoiled.wait(120), "the writer is in the middle of its request"
     assert store.head("a/b") is None
     writer.kill()
     writer.communicate()
@@ -105,7 +105,7 @@ def test_a_killed_upload_in_parts_is_swept_and_never_readable(proxied: Place, pr
     bucket = proxied.environment["FPGA_STORE_URL"].split("/")[2]
     proxy.rule = lambda request: "stall" if "partNumber=2" in request else "pass"
     writer = child(PUT_IN_PARTS.format(bucket=bucket), proxied.environment)
-    assert proxy.spoiled.wait(30), "a part is in the middle of its request"
+    assert proxy.spoiled.wait(120), "a part is in the middle of its request"
     writer.kill()
     writer.communicate()
     assert store.head("a/b") is None

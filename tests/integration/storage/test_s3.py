@@ -119,7 +119,7 @@ def test_an_unreachable_endpoint_is_a_typed_error_within_seconds(
         store.get("a/b")
     with pytest.raises(StoreUnavailableError, match="a probe could not be written"):
         store.check()
-    assert time.monotonic() - start < 15
+    assert time.monotonic() - start < 60
 
 
 def test_a_bucket_that_does_not_exist_is_named(proxied: Place) -> None:

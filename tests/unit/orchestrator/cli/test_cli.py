@@ -94,14 +94,14 @@ def test_help_answers_quickly_and_imports_nothing_heavy() -> None:
         "import sys; from orchestrator.cli.app import run; code = run(['--help']); "
         f"heavy = [n for n in {FORBIDDEN!r} if n in sys.modules]; sys.stderr.write(','.join(heavy)); sys.exit(code)"
     )
-    began = time.monotonic()
+    before = os.times().children_user
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=False)
-    seconds = time.monotonic() - began
+    seconds = os.times().children_user - before  # of CPU: a busy machine changes it little
 
     assert (done.returncode, done.stderr) == (0, "")
     for noun in ("demo", "up", "doctor", "batch", "identity", "schedule", "model", "worker", "sweeper", "evaluate"):
         assert noun in done.stdout
-    assert seconds < 5.0  # 0.2 s on an idle core; the imports are what is really held
+    assert seconds < 3.0  # 0.2 s on an idle core; the imports are what is really held
 
 
 @pytest.mark.parametrize("noun", ["batch", "identity", "schedule", "model", "worker", "sweeper", "evaluate"])
@@ -465,14 +465,14 @@ def test_up_refuses_a_second_one_naming_the_pid_and_ends_in_order_on_ctrl_c(sett
     with said.open("w") as stream:
         first = subprocess.Popen(command, stderr=stream, env=environment, cwd=ROOT)
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 240
         while "submit from another terminal" not in said.read_text():
             assert time.monotonic() < deadline, said.read_text()
             assert first.poll() is None, said.read_text()
             time.sleep(0.1)
         second = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT, check=False)
         first.send_signal(signal.SIGINT)
-        assert first.wait(30) == 0
+        assert first.wait(120) == 0
     finally:
         first.kill()
 
