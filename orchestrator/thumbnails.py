@@ -7,6 +7,7 @@ keeps a list of them, and an erased person leaves none.
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 
 from PIL import Image
 
@@ -26,8 +27,12 @@ def key_of(key: str) -> str:
     return f"thumbnails/{folder}/small-{name.partition('.')[0]}.webp".replace("//", "/")
 
 
-def get(store: ByteStore, key: str, source: str, source_sha256: str) -> bytes:
+def get(store: ByteStore, key: str, source: str, source_sha256: str, *, check: Callable[[], object]) -> bytes:
     """Return the thumbnail of the picture under `key`, made of the picture under `source` if there is none yet.
+
+    Args:
+        check: raises NotFoundError once the picture is no longer to be shown; asked after a thumbnail was stored, so
+            that an erase that ran meanwhile leaves none.
 
     Raises:
         NotFoundError: `picture_not_found`, the source is gone or is no picture that browsers show.
@@ -44,7 +49,12 @@ def get(store: ByteStore, key: str, source: str, source_sha256: str) -> bytes:
     except (InputError, NotFoundError) as error:
         raise NotFoundError("there is no picture to show", code="picture_not_found") from error
     except ConflictError:  # another process was faster, with another version of the encoder
-        return store.get(small)
+        made = store.get(small)
+    try:
+        check()
+    except NotFoundError:
+        store.delete(small)
+        raise
     return made
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 from fastapi import APIRouter, Request
@@ -21,8 +22,7 @@ CACHED = "private, max-age=31536000, immutable"
 @router.get("/pictures/{output_id}/{size}")
 def picture(request: Request, caller: Viewer, output_id: str, size: Literal["small", "full", "before"]) -> Response:
     """Return a picture: small for galleries, full, or as it was before it was restored."""
-    with caller.ledger.read() as session:
-        output, artifact = gallery.output(session, caller.owner, output_id)
+    output, artifact = _found(caller, output_id)
     key, sha256, media_type = _source(output, artifact, "before" if size == "before" else "after")
     if size != "before" and media_type not in SHOWN_BY_BROWSERS:
         raise NotFoundError("a browser cannot show this picture", code="picture_not_found")
@@ -30,21 +30,17 @@ def picture(request: Request, caller: Viewer, output_id: str, size: Literal["sma
     if request.headers.get("if-none-match") == headers["ETag"]:
         return Response(status_code=304, headers=headers)
     if size == "small":
-        data, media_type = thumbnails.get(caller.store, artifact.key, key, sha256), thumbnails.MEDIA_TYPE
-        _check_still_there(caller, output_id, artifact.key)
+        check = partial(_found, caller, output_id)
+        data = thumbnails.get(caller.store, artifact.key, key, sha256, check=check)
+        media_type = thumbnails.MEDIA_TYPE
     else:
         data = caller.store.get(key, sha256=sha256)
     return Response(data, media_type=media_type, headers=headers)
 
 
-def _check_still_there(caller: Caller, output_id: str, key: str) -> None:
-    """Take a thumbnail away again whose picture was erased while it was made."""
-    try:
-        with caller.ledger.read() as session:
-            gallery.output(session, caller.owner, output_id)
-    except NotFoundError:
-        caller.store.delete(thumbnails.key_of(key))
-        raise
+def _found(caller: Caller, output_id: str) -> tuple[Output, Artifact]:
+    with caller.ledger.read() as session:
+        return gallery.output(session, caller.owner, output_id)
 
 
 def _source(output: Output, artifact: Artifact, which: Literal["before", "after"]) -> tuple[str, str, str]:
