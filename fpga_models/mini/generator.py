@@ -41,6 +41,7 @@ from fpga_models.mmf.loop import LoopConfig, Trainee, Trainer
 from fpga_models.mmf.modes import ModePlan
 from fpga_models.mmf.validation import face_errors, validation_batch
 from fpga_models.synthetic import KINDS, VOCABULARY
+from fpga_models.weights import read_manifest
 
 Indices = NDArray[np.int64]
 
@@ -196,6 +197,14 @@ def run(rank: int, workers: int, store: Path, data: Path, out: Path, loop: LoopC
     parallel.leave()
 
 
+def configuration(loop: LoopConfig, config: RunConfig) -> dict[str, Any]:
+    """What a run is set to, for its manifest: the preset it begins from by its hash, wherever it lies."""
+    facts = {"loop": asdict(loop), "run": asdict(config)}
+    if config.start:
+        facts["run"]["start"] = read_manifest(Path(config.start))["model_sha256"]
+    return facts
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -236,7 +245,7 @@ def main() -> None:
         local_tokens=options.local_tokens,
     )
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "config.json").write_text(json.dumps({"loop": asdict(loop), "run": asdict(config)}, indent=1))
+    (options.out / "config.json").write_text(json.dumps(configuration(loop, config), indent=1))
     store = options.out / f".meeting-{os.getpid()}"
     arguments = (options.workers, store, options.data, options.out, loop, config)
     if options.workers == 1:

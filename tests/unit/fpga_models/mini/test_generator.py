@@ -7,7 +7,14 @@ import pytest
 import torch
 
 from fpga_models.mini.export import load_average
-from fpga_models.mini.generator import RunConfig, build_trainer, learning_rate, local_tokens_of, preset_weights
+from fpga_models.mini.generator import (
+    RunConfig,
+    build_trainer,
+    configuration,
+    learning_rate,
+    local_tokens_of,
+    preset_weights,
+)
 from fpga_models.mini.networks import TEXT_LENGTH
 from fpga_models.mini.preset import preset_facts
 from fpga_models.mini.tokenizer import build_tokenizer
@@ -16,6 +23,7 @@ from fpga_models.mmf.data import draw_batch, latent_mask, open_training_data, to
 from fpga_models.mmf.loop import LoopConfig
 from fpga_models.mmf.modes import ModePlan
 from fpga_models.synthetic import KINDS, VOCABULARY, layouts, words
+from fpga_models.weights import read_manifest
 from tests.unit.fpga_models.training_folder import write_training_folder
 
 
@@ -92,6 +100,12 @@ def test_the_preset_offers_every_layout_with_words_the_model_knows() -> None:
 
 
 WEIGHTS = Path(__file__).parents[4] / "fpga_models" / "weights" / "mini"
+
+
+def test_the_start_of_a_run_is_noted_by_its_hash_and_not_by_its_place() -> None:
+    facts = configuration(LoopConfig(seed=0), RunConfig(minutes=1, start=str(WEIGHTS)))
+    assert facts["run"]["start"] == read_manifest(WEIGHTS)["model_sha256"]
+    assert configuration(LoopConfig(seed=0), RunConfig(minutes=1))["run"]["start"] is None
 
 
 def test_a_run_that_begins_from_a_preset_lets_its_local_branch_learn_with_the_rest(
