@@ -2,9 +2,9 @@
 
     python -m fpga_models.mini --data var/mini --out fpga_models/weights/mini
 
-About five hours on two cores, by the sum of its steps; it was never yet run in one go. A step whose product exists is
-skipped, and the long ones continue from their own checkpoints, so a stopped run is simply started again. Delete a
-product to make it anew.
+About six and a half hours on two cores, by the sum of its steps; it was never yet run in one go. A step whose product
+exists is skipped, and the long ones continue from their own checkpoints, so a stopped run is simply started again.
+Delete a product to make it anew.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-PLAN = Path(__file__).with_name("plan.json")
+EARLIER_PLAN, PLAN = (Path(__file__).with_name(name) for name in ("plan-2.json", "plan.json"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,9 +29,8 @@ class Step:
 
 
 def recipe(data: Path, out: Path, *, workers: int, seed: int) -> list[Step]:
-    """The steps in order: world, face networks, autoencoder, base, MMF with clone tuning, thresholds, figures."""
+    """The steps in order: world, face networks, autoencoder, base and MMF twice, thresholds, figures."""
     final = data / "mmf" / "preset"
-    begun = ("--plan", str(PLAN), "--start", str(data / "base"))
     return [
         Step(
             module="fpga_models.synthetic.dataset",
@@ -40,12 +39,7 @@ def recipe(data: Path, out: Path, *, workers: int, seed: int) -> list[Step]:
         ),
         *face_networks(data, seed),
         *autoencoder(data, seed),
-        *base(data, seed, workers),
-        Step(
-            module="fpga_models.mmf.train",
-            arguments=(*begun, "--data", str(data), "--out", str(data / "mmf")),
-            product=final / "weights.json",
-        ),
+        *generator(data, seed, workers),
         *measured(final, data, out),
     ]
 
@@ -90,24 +84,40 @@ def autoencoder(data: Path, seed: int) -> list[Step]:
     ]
 
 
-def base(data: Path, seed: int, workers: int) -> list[Step]:
-    """The base with its adapters and text encoder, everything learning together, in two runs as they were made."""
-    first, second = data / "generator-1", data / "generator"
+def generator(data: Path, seed: int, workers: int) -> list[Step]:
+    """The generator in the runs that made the shipped one, each beginning from the one before.
 
-    def trained(run: Path, *arguments: str) -> Step:
-        common = ("--data", str(data), "--out", str(run))
-        return Step(module="fpga_models.mini.generator", arguments=common + arguments, product=run / "finished.json")
+    Everything learns together twice, then MMF with clone tuning; then both once more, now with local tokens throughout.
+    """
 
-    def export(run: Path, folder: Path) -> Step:
+    def base(name: str, run_seed: int, minutes: str, *arguments: str) -> list[Step]:
+        run, folder = data / f"generator{name}", data / f"base{name}"
+        common = ("--data", str(data), "--out", str(run), "--seed", str(run_seed), "--minutes", minutes)
         sources = ("--run", str(run), "--vae", str(data / "vae"), "--faces", str(data / "faces"), "--out", str(folder))
-        return Step(module="fpga_models.mini.export", arguments=sources, product=folder / "weights.json")
+        return [
+            Step(module="fpga_models.mini.generator", arguments=common + arguments, product=run / "finished.json"),
+            Step(module="fpga_models.mini.export", arguments=sources, product=folder / "weights.json"),
+        ]
 
-    again = ("--rate", "2.5e-3", "--anneal", "0.5", "--batch-size", "48", "--embedding-noise", "0.01")
+    def mmf(name: str, plan: Path) -> Step:
+        out = data / f"mmf{name}"
+        begun = ("--plan", str(plan), "--start", str(data / f"base{name}"))
+        return Step(
+            module="fpga_models.mmf.train",
+            arguments=(*begun, "--data", str(data), "--out", str(out)),
+            product=out / "preset" / "weights.json",
+        )
+
+    again = ("--batch-size", "48", "--embedding-noise", "0.01")
+    second = ("--start", str(data / "base-1"), "--rate", "2.5e-3", "--anneal", "0.5", *again)
+    third = ("--start", str(data / "mmf-2" / "preset"), "--rate", "2.2e-3", "--anneal", "0.7", *again)
+    local = ("--workers", "1", "--local-tokens", "8", "--shares", "0.3", "0.08", "0.06", "0.19", "0.2", "0.17")
     return [
-        trained(first, "--seed", str(seed), "--minutes", "68", "--workers", str(workers)),
-        export(first, data / "base-1"),
-        trained(second, "--seed", str(seed + 1), "--minutes", "66", "--start", str(data / "base-1"), *again),
-        export(second, data / "base"),
+        *base("-1", seed, "68", "--workers", str(workers)),
+        *base("-2", seed + 1, "66", *second),
+        mmf("-2", EARLIER_PLAN),
+        *base("", seed + 3, "56", *third, *local),
+        mmf("", PLAN),
     ]
 
 
