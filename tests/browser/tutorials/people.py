@@ -26,6 +26,11 @@ def add_person(page: Page, site: Site, handle: str, *scopes: str) -> None:
     expect(page).to_have_url(re.compile("/people/idn_"), timeout=WORK_MS)
 
 
-def wait_for_batch(page: Page, *states: str) -> None:
-    """Wait on a batch's page until it has ended so."""
-    expect(page.get_by_text(re.compile("|".join(states))).first).to_be_visible(timeout=WORK_MS)
+def wait_for_pictures(page: Page) -> None:
+    """Go to the top of a page and wait until every picture in sight is there."""
+    page.evaluate("window.scrollTo(0, 0)")
+    page.wait_for_function(
+        "[...document.images].filter(one => one.getBoundingClientRect().top < innerHeight)"
+        ".every(one => one.complete && one.naturalWidth > 0)",
+        timeout=WORK_MS,
+    )

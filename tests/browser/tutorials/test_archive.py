@@ -15,7 +15,7 @@ from fpga_models.synthetic.sampling import random_scene
 from orchestrator.ledger import batches
 from tests.browser.conftest import Shoot
 from tests.browser.site import Site
-from tests.browser.tutorials.people import WORK_MS, add_person
+from tests.browser.tutorials.people import WORK_MS, add_person, wait_for_pictures
 
 PHOTOS, OF_CLARA, CUT_AFTER = 200, 16, 40
 CLARA = 200_026
@@ -85,6 +85,7 @@ def test_an_archivist_drops_a_folder_and_sees_results_while_it_is_sent(
     expect(page.locator("#state")).to_contain_text(f"{PHOTOS} of {PHOTOS} photos done", timeout=ARCHIVE_MS)
     page.get_by_role("link", name="The whole batch").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("album")
+    wait_for_pictures(page)
     shoot(page, "archive-batch")
 
     with site.ledger.read() as session:

@@ -15,7 +15,7 @@ from orchestrator.models import registry
 from orchestrator.retrain import training
 from tests.browser.conftest import Shoot
 from tests.browser.site import Site
-from tests.browser.tutorials.people import WORK_MS, add_person
+from tests.browser.tutorials.people import WORK_MS, add_person, wait_for_pictures
 
 RUN_SECONDS = 1800.0
 GATE = {
@@ -86,6 +86,7 @@ def test_an_engineer_compares_promotes_and_rolls_back(page: Page, site: Site, sh
     new = decided(site, run)["model_version_id"]
     expect(page.get_by_role("heading", name=re.compile("^Gate: passed"))).to_be_visible(timeout=WORK_MS)
     expect(page.get_by_alt_text(re.compile("^Validation pictures")).first).to_be_visible()
+    wait_for_pictures(page)
     shoot(page, "engineer-run")
 
     # 2. the same request by both
@@ -100,6 +101,7 @@ def test_an_engineer_compares_promotes_and_rolls_back(page: Page, site: Site, sh
     page.get_by_role("button", name="Compare the chosen").click()
     expect(page.get_by_role("rowheader", name="face_sim.mean")).to_be_visible()
     expect(page.get_by_alt_text(re.compile("by mini"))).to_have_count(4)
+    wait_for_pictures(page)
     shoot(page, "engineer-compare")
 
     # 4. promote, and back

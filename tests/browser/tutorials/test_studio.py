@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect
 from orchestrator.ledger import batches
 from tests.browser.conftest import Shoot
 from tests.browser.site import Site
-from tests.browser.tutorials.people import WORK_MS, add_person
+from tests.browser.tutorials.people import WORK_MS, add_person, wait_for_pictures
 
 
 @pytest.mark.timeout(1800)
@@ -35,16 +35,20 @@ def test_a_studio_makes_portraits_of_two_people(page: Page, site: Site, shoot: S
     page.get_by_label("Pictures", exact=True).last.fill("2")
     page.get_by_label("Name", exact=True).fill("covers")
 
+    wait_for_pictures(page)
+    shoot(page, "studio-new")
+
     # 3. check
     page.get_by_role("button", name="Check", exact=True).click()
     expect(page.get_by_label("What the check says")).to_contain_text("3 pictures of 2 people")
-    shoot(page, "studio-new")
+    shoot(page, "studio-check")
 
     # 4. make
     page.get_by_role("button", name="Make the portraits").click()
     expect(page).to_have_url(re.compile("/batches/bat_"))
     expect(page.get_by_role("img")).to_have_count(3, timeout=WORK_MS)
     expect(page.get_by_text("completed", exact=True).first).to_be_visible(timeout=WORK_MS)
+    wait_for_pictures(page)
     shoot(page, "studio-batch")
 
     with site.ledger.read() as session:
