@@ -116,7 +116,7 @@ class Stage(Row):
             "state NOT IN ('leased', 'running') OR (worker_id IS NOT NULL AND lease_until IS NOT NULL)",
             name="lease",
         ),
-        Index("ix_stage_claim", "batch_id", "queue", "state", "next_at"),
+        Index("ix_stage_claim", "batch_id", "queue", "state", "alone", "ordinal", "id"),
         Index("ix_stage_due", "queue", "state", "next_at"),
         Index(
             "ix_stage_lease",

@@ -1,0 +1,80 @@
+"""What one item costs the database: statements and transactions are counted, and do not grow with what waits behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import event
+
+from orchestrator.ledger import claims
+from orchestrator.ledger.session import Ledger
+from tests.integration.ledger.helpers import LEASE, claim, end, submit
+
+GROUP = 8
+
+
+class Counted:
+    """Statements and commits of a ledger while it is open."""
+
+    def __init__(self) -> None:
+        self.statements = self.commits = 0
+
+
+@contextmanager
+def counted(ledger: Ledger) -> Iterator[Counted]:
+    found = Counted()
+
+    def statement(*_: object) -> None:
+        found.statements += 1
+
+    def commit(*_: object) -> None:
+        found.commits += 1
+
+    event.listen(ledger.engine, "after_cursor_execute", statement)
+    event.listen(ledger.engine, "commit", commit)
+    yield found
+    event.remove(ledger.engine, "after_cursor_execute", statement)
+    event.remove(ledger.engine, "commit", commit)
+
+
+def test_a_group_is_claimed_and_begun_in_two_transactions_whatever_its_size(ledger: Ledger) -> None:
+    submit(ledger, 4 * GROUP)
+    with counted(ledger) as one:
+        assert len(claim(ledger, limit=1)) == 1
+    with counted(ledger) as many:
+        assert len(claim(ledger, limit=GROUP)) == GROUP
+
+    assert one.commits == many.commits == 2
+    assert many.statements <= one.statements <= 20
+
+
+def test_publishing_costs_one_transaction_and_few_statements(ledger: Ledger) -> None:
+    submit(ledger, 2 * GROUP)
+    held = claim(ledger, limit=GROUP)
+    with counted(ledger) as cost:
+        for c in held:
+            claims.publish(ledger, c, {}, end)
+
+    assert cost.commits == GROUP
+    assert cost.statements <= 7 * GROUP
+
+
+def test_a_claim_reads_no_more_when_a_thousand_items_wait(ledger: Ledger) -> None:
+    """SQLite says how it will search: by the index alone, sorting nothing."""
+    if not ledger.is_sqlite:
+        return
+    submit(ledger, 20)
+    asked: list[tuple[str, object]] = []
+    event.listen(ledger.engine, "after_cursor_execute", lambda *a: asked.append((a[2], a[3])))
+    held = claims.claim(ledger, worker_id="w", queue="gpu.generate", limit=GROUP, lease_seconds=LEASE)
+    assert len(held) == GROUP
+
+    picks = [(sql, values) for sql, values in asked if "FROM stage" in sql and "LIMIT" in sql and "SELECT stage" in sql]
+    assert len(picks) == 2
+    with ledger.engine.connect() as connection:
+        for sql, values in picks:
+            plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", values).all()  # type: ignore[arg-type]
+            said = " ".join(str(row[3]) for row in plan)
+            assert "ix_stage_claim" in said, said
+            assert "TEMP B-TREE" not in said, said
