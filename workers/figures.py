@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, start_http_server
+from sqlalchemy import Engine, event
 
 from orchestrator.settings import Settings
 
@@ -41,6 +42,14 @@ class Figures:
         self.claim_seconds = Histogram(
             "fpga_claim_seconds", "Seconds of asking the ledger for work.", buckets=SECONDS, registry=self.registry
         )
+
+        self.statements = Counter(
+            "fpga_ledger_statements", "Statements that this process has sent to the database.", registry=self.registry
+        )
+
+    def watch(self, engine: Engine) -> None:
+        """Count the statements that go to this database."""
+        event.listen(engine, "after_cursor_execute", lambda *_: self.statements.inc())
 
     def serve(self, settings: Settings) -> None:
         """Answer scrapes on the port of the settings, if there is one; a port that is taken stops no work."""

@@ -63,6 +63,7 @@ class Process:
             draining=self._drain_is_due,
         )
         self.figures = Figures()
+        self.figures.watch(self.ledger.engine)
         self._bell = Bell(settings)
         self._busy = threading.Lock()
         self._heard = time.monotonic()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from orchestrator.cli.common import JsonOption
+from orchestrator.cli.common import JsonOption, print_json, read_input, say
 from orchestrator.cli.evaluate import PresetOption, measure_in_process
 
 app = typer.Typer(name="bench", help="Measure what things cost.", no_args_is_help=True)
@@ -29,3 +30,42 @@ def model(
     """Merged and branch form, identities, DIIR and batching against their alternatives; exit 1 if the run is void."""
     arguments = ["--rounds", str(rounds), "--threads", str(threads), "--device", device]
     measure_in_process(PROGRAM, preset, [*arguments, *(["--json"] if as_json else [])])
+
+
+@app.command()
+def queue(
+    redis_url: Annotated[
+        str, typer.Option("--redis", help="A Redis server for all systems, such as redis://127.0.0.1:6379.")
+    ],
+    database: Annotated[
+        str | None, typer.Option(help="DATABASE_URL of an empty ledger (default: an SQLite file).")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds, systems in turn.")] = 20,
+    jobs: Annotated[int, typer.Option(min=8, help="Jobs of a round that do nothing; fewer of the longer ones.")] = 200,
+    singles: Annotated[int, typer.Option(min=2, help="Jobs of a round that are sent one at a time.")] = 20,
+    backlog: Annotated[int, typer.Option(min=0, help="Jobs of the long backlog; 0 leaves it out.")] = 10_000,
+    against: Annotated[str, typer.Option(help="Rivals, comma-separated.")] = "celery,dramatiq,taskiq,rq",
+    as_json: JsonOption = False,
+) -> None:
+    """What an item costs beside its own work, against other queues on the same Redis (its databases 0 to 4)."""
+    import tempfile
+
+    from orchestrator.bench.measure import Plan, run, table
+
+    plan = Plan(rounds=rounds, jobs=jobs, singles=singles, backlog=backlog)
+    names = [name for name in against.split(",") if name]
+    with tempfile.TemporaryDirectory(prefix="fpga-bench-") as folder:
+        report = run(redis_url.rstrip("/"), Path(folder), plan, names=names, database_url=database, say=say)
+    print_json(report) if as_json else typer.echo(table(report))
+
+
+@app.command()
+def page(
+    report: Annotated[Path, typer.Argument(metavar="FILE", help="What `fpga bench queue --json` printed.")],
+) -> None:
+    """Print the table of docs/performance.md from a report."""
+    import json
+
+    from orchestrator.bench.measure import table
+
+    typer.echo(table(json.loads(read_input(report))))

@@ -122,3 +122,14 @@ def queued_ahead(session: Session) -> int:
 
 def _seconds(start: datetime, end: datetime) -> float:
     return max(0.0, (end - start).total_seconds())
+
+
+def spans(session: Session, batch_id: str) -> list[tuple[datetime, datetime]]:
+    """Return (claimed, recorded) of every completed attempt of a batch, in the order they were recorded."""
+    query = (
+        select(Attempt.started_at, Attempt.ended_at)
+        .join(Stage, Stage.id == Attempt.stage_id)
+        .where(Stage.batch_id == batch_id, Attempt.outcome == "completed")
+        .order_by(Attempt.ended_at)
+    )
+    return [(began, ended) for began, ended in session.execute(query).tuples() if ended is not None]

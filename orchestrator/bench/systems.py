@@ -1,0 +1,193 @@
+"""One face for all systems that are compared: start, send, wait, and what it cost. Ours is the real thing: ledger,
+sweeper and a Celery worker as processes of their own, items that store their bytes and are recorded once.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from orchestrator import probes
+from orchestrator.bench import rivals
+from orchestrator.broker import Bell
+from orchestrator.dispatch import ring
+from orchestrator.embedded.programs import environment
+from orchestrator.errors import TransientError
+from orchestrator.ledger import batches, history, schema, workers
+from orchestrator.ledger.session import Ledger, now
+from orchestrator.settings import Settings
+
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mark:
+    """When one job began and ended, in seconds of the system's monotonic clock."""
+
+    began: float
+    ended: float
+
+
+def cpu_seconds(pids: Sequence[int]) -> float:
+    """Return what these processes and all below them have used."""
+    parents: dict[int, list[int]] = {}
+    used: dict[int, int] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        pid = int(path.parent.name)
+        parents.setdefault(int(fields[1]), []).append(pid)
+        used[pid] = int(fields[11]) + int(fields[12])
+    total, waiting = 0, list(pids)
+    while waiting:
+        pid = waiting.pop()
+        total += used.get(pid, 0)
+        waiting += parents.get(pid, [])
+    return total / TICKS
+
+
+class Rival:
+    """Another task queue with one worker process."""
+
+    def __init__(self, name: str, url: str, folder: Path) -> None:
+        self.name = name
+        self._marks = folder / f"{name}.marks"
+        self._send = rivals.sender(name, url)
+        self._sent = 0
+        program = [sys.executable, "-m", "orchestrator.bench.rivals", name, url, str(self._marks)]
+        self.processes = [subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)]
+
+    def ready(self, seconds: float) -> None:
+        """Wait until a first job is done."""
+        self.send(1, 0)
+        self.wait(1, seconds)
+
+    def send(self, count: int, milliseconds: float) -> float:
+        """Send jobs and return how long that took."""
+        began = time.monotonic()
+        self._first = self._sent
+        for _ in range(count):
+            self._send(self._sent, milliseconds)
+            self._sent += 1
+        return time.monotonic() - began
+
+    def wait(self, count: int, seconds: float) -> list[Mark]:
+        """Wait for the jobs of the last `send` and return their marks.
+
+        Raises:
+            TransientError: they did not all come.
+        """
+        deadline = time.monotonic() + seconds
+        while True:
+            lines = self._marks.read_text().splitlines() if self._marks.exists() else []
+            found = {int(line.split()[0]): line.split() for line in lines}
+            wanted = [found[number] for number in range(self._first, self._first + count) if number in found]
+            if len(wanted) == count:
+                return [Mark(began=float(began), ended=float(ended)) for _, began, ended in wanted]
+            if time.monotonic() > deadline:
+                raise TransientError(f"{self.name} did {len(wanted)} of {count} jobs in {seconds:.0f} s")
+            time.sleep(0.005 if count < 10 else 0.1)
+
+    def statements(self) -> float | None:
+        """Return nothing: it has no ledger."""
+        return None
+
+
+class Ours:
+    """This system on one machine: a ledger, a sweeper, a worker with probes."""
+
+    name = "fpga"
+
+    def __init__(self, url: str, folder: Path, *, database_url: str | None = None) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self._settings = Settings(
+            state_dir=folder / "state",
+            broker_url_=url,
+            database_url_=database_url,
+            store_url_=(folder / "state" / "store").absolute().as_uri(),
+            probes=True,
+            metrics_port=port,
+            owner="bench",
+            log_level="warning",
+        )
+        schema.upgrade(self._settings.database_url)
+        self._ledger = Ledger(self._settings.database_url)
+        self._bell = Bell(self._settings)
+        env = environment(self._settings)
+        worker = ["celery", "-A", "workers", "worker", "-Q", "cpu.io", "-n", "bench@%h"]
+        self.processes = [
+            subprocess.Popen(
+                [sys.executable, "-m", *program], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            )
+            for program in (worker, ["orchestrator.sweeping"])
+        ]
+
+    def ready(self, seconds: float) -> None:
+        """Wait until the worker has reported and a first item is done."""
+        deadline = time.monotonic() + seconds
+        while True:
+            with self._ledger.read() as session:
+                if any(worker.state == "ready" for worker in workers.living(session, now(session))):
+                    break
+            if time.monotonic() > deadline:
+                raise TransientError(f"no worker was ready within {seconds:.0f} s")
+            time.sleep(0.2)
+        self.send(1, 0)
+        self.wait(1, seconds)
+
+    def send(self, count: int, milliseconds: float) -> float:
+        """Submit one batch of so many items, ring as a submit does, and return how long the submit took."""
+        began = time.monotonic()
+        self._batch = probes.submit(self._ledger, self._settings, items=count, milliseconds=milliseconds)
+        took = time.monotonic() - began
+        ring(self._ledger, self._settings, self._bell)
+        return took
+
+    def wait(self, count: int, seconds: float) -> list[Mark]:
+        """Wait for the last batch; an item began when it was claimed and ended when its result was recorded."""
+        deadline = time.monotonic() + seconds
+        while True:
+            with self._ledger.read() as session:
+                done = batches.counts(session, self._batch)["completed"]
+                if done == count:
+                    spans = history.spans(session, self._batch)
+                    break
+            if time.monotonic() > deadline:
+                raise TransientError(f"fpga did {done} of {count} items in {seconds:.0f} s")
+            time.sleep(0.005 if count < 10 else 0.1)
+        ahead = time.time() - time.monotonic()
+        return [Mark(began=a.timestamp() - ahead, ended=b.timestamp() - ahead) for a, b in spans]
+
+    def statements(self) -> float | None:
+        """Return the statements that the worker has sent to its database so far."""
+        text = httpx.get(f"http://127.0.0.1:{self._settings.metrics_port}/metrics", trust_env=False).text
+        return next(
+            float(line.split()[1]) for line in text.splitlines() if line.startswith("fpga_ledger_statements_total")
+        )
+
+
+System = Ours | Rival
+
+
+def stop(system: System) -> None:
+    """End the processes of a system: gently, then at once."""
+    for process in system.processes:
+        process.terminate()
+    for process in system.processes:
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
