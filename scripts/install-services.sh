@@ -1,7 +1,7 @@
 #!/bin/sh
 # Install the native servers and the browser that tests start for themselves; nothing is left running.
 #   scripts/install-services.sh core   PostgreSQL, what `make test` uses
-#   scripts/install-services.sh all    and Redis, RabbitMQ, OpenStack Swift, Chromium
+#   scripts/install-services.sh all    and Redis, RabbitMQ, OpenStack Swift, and docker-compose, which checks our file, Chromium
 # Debian and Ubuntu only; quick when everything is there; without root or passwordless sudo it says so and exits 1.
 set -eu
 

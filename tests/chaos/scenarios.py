@@ -93,7 +93,7 @@ def kills(run: Run) -> None:
     began = time.monotonic()
     d.wait_ended(batch_id, 600)
     shares.append(run.size.items // 2 / (time.monotonic() - began))
-    run.notes["throughput"] = round(disturbed / (sum(shares) / 2), 3)
+    run.notes["throughput against undisturbed"] = round(disturbed / (sum(shares) / 2), 3)
 
 
 def frozen(run: Run) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 from tests.chaos.rows import ROWS
 from tests.chaos.runner import commit
+from tests.chaos.scenarios import SCENARIOS
 from tests.integration.workers.rig import ROOT
 
 RECORDS = ROOT / "docs" / "reliability.jsonl"
@@ -25,7 +26,7 @@ HEAD = """# Reliability
 
 What is done to the system while it works, and what was left afterwards. `make reliability` makes this page of the records in `reliability.jsonl`; `python -m tests.chaos --record NAME`, or `make torture` for everything at full size, adds to them. Each run prints its seed, and `--seed` replays its plan of faults. Afterwards `tests/chaos/oracle.py` looks at ledger and store with queries of its own: every item ended, one output for each, its bytes there and right, every object referred to, no lease held, tokens rising, audit chain whole, batches ended as their items say.
 
-Items are probes: real workers, ledger, store and broker, but the stage waits instead of computing and stores the item's mark with random bytes of the attempt, so that a result made twice would show. Leases last 3 s here and 60 s in production. **Recovery** is the time from a kill (or the end of a lease) until another attempt of the same item began; **fenced** counts late results that were refused. **Load** is the machine's load average on two cores when the run began: other work ran beside most of them, so times are upper bounds.
+Items are probes: real workers, ledger, store and broker, but the stage waits instead of computing and stores the item's mark with random bytes of the attempt, so that a result made twice would show. Leases last 3 s here and 60 s in production. **Recovery** is the time from a kill (or the end of a lease) until another attempt of the same item began; **fenced** counts late results that were refused. **Load** is the machine's load average on two cores when the run began: other work ran beside most of them, so times are upper bounds. A commit that is not in the history was rebased before it landed; kills count processes.
 """
 RUNS = """
 ## Runs
@@ -71,7 +72,11 @@ def page(found: list[Record]) -> str:
     newest = {(r["scenario"], r["pair"], r["items"]): r for r in runs}
     body = "".join(_run_line(record) for record in sorted(newest.values(), key=lambda r: (r["rows"], r["pair"])))
     notes = "".join(_notes(newest.values()))
-    others = "".join(f"- {', '.join(r['rows'])}: {r['sentence']}\n" for r in _newest(found, "sentence"))
+    others = (
+        "No record yet.\n"
+        if not _newest(found, "sentence")
+        else "".join(f"- {', '.join(r['rows'])}: {r['sentence']}\n" for r in _newest(found, "sentence"))
+    )
     return "".join([HEAD, RUNS, body, notes, "\n## The simulation, the soak, fuzzing\n\n", others, _rows(found)])
 
 
@@ -106,10 +111,15 @@ def _rows(found: list[Record]) -> str:
             r = tried.get(row.id)
             names = ", ".join(f"`{test}`" for test in row.tests)
             by.append(f"{names}: {r['tests']} ({r['commit']}, {r['seconds']} s)" if r else f"{names}: no record")
-        elif not by:
+        by += [f"scenario `{name}`: no record" for name in _waiting(row.id) if row.id not in shown]
+        if not by:
             by = ["T01" if "T01" in row.note else "nothing"]
         lines.append(f"| {row.id} | {row.what} | {'; '.join(by)} | {row.note} |\n")
     return "".join(lines)
+
+
+def _waiting(row_id: str) -> list[str]:
+    return [name for name, scenario in SCENARIOS.items() if row_id in scenario.rows]
 
 
 def _tried(row_id: str, tests: tuple[str, ...]) -> Record:

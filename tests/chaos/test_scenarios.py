@@ -20,6 +20,9 @@ IN_CI = (
     ("frozen", "postgres+redis"),
     ("power cuts", "sqlite+filesystem"),
     ("wiped broker", "postgres+rabbitmq"),
+    ("sweepers", "postgres+redis"),
+    ("wedge", "postgres+redis"),
+    ("database restarts", "postgres+redis"),
     ("poison", "sqlite+filesystem"),
     ("full disk", "sqlite+filesystem"),
 )

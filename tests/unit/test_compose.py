@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -58,3 +61,24 @@ def test_what_others_wait_for_has_a_health_check_and_keeps_its_data_in_a_volume(
 def test_nothing_of_ours_starts_before_the_database_is_migrated() -> None:
     waiting = {name for name, service in OURS.items() if "migrate" in service["depends_on"]}
     assert waiting == OURS.keys() - {"migrate", "prefect"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("profile", [[], ["--profile", "gpu"]])
+def test_compose_itself_accepts_the_file_and_asks_for_every_password(profile: list[str]) -> None:
+    """`config` checks against the compose specification's schema and needs no container engine."""
+    compose = shutil.which("docker-compose")
+    if compose is None:
+        if os.environ.get("CI", "").lower() == "true":
+            pytest.fail("docker-compose is not installed; run scripts/install-services.sh all")
+        pytest.skip("docker-compose is not installed; run scripts/install-services.sh all")
+    command = [compose, *profile, "-f", str(ROOT / "docker-compose.yml"), "--project-directory", "/", "config", "-q"]
+    bare = {"PATH": os.environ["PATH"]}
+    given = dict.fromkeys(re.findall(r"\$\{(\w+):\?", TEXT), "secret")
+
+    refused = subprocess.run(command, env=bare, capture_output=True, text=True, check=False)
+    taken = subprocess.run(command, env=bare | given, capture_output=True, text=True, check=False)
+
+    assert refused.returncode != 0
+    assert "set it in .env" in refused.stderr
+    assert taken.returncode == 0, taken.stderr

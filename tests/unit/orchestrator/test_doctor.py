@@ -134,6 +134,8 @@ def test_a_repair_takes_lost_leases_back_and_closes_what_has_ended(ledger: Ledge
         assert batches.get(session, "local", batch_id).state == "in_progress"
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(700)
 def test_the_device_is_tried_in_a_process_of_its_own(settings: Settings) -> None:
     [well] = [check for check in doctor.examine(settings) if check.name == "device"]
     [ill] = [c for c in doctor.examine(settings.model_copy(update={"device": "cuda:99"})) if c.name == "device"]
