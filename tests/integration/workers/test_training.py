@@ -197,7 +197,7 @@ def test_shuffled_people_are_refused_right_ones_take_over_and_a_rollback_brings_
     right = draw_people(tmp_path / "pictures")
     shuffled = dict(zip(right, np.random.default_rng(4).permutation(list(right.values())).tolist(), strict=True))
     build_from(rig, tmp_path / "pictures", "right", right)
-    build_from(rig, tmp_path / "pictures", "shuffled", shuffled)
+    build_from(rig, tmp_path / "pictures", "wrong", shuffled)
 
     def run(dataset: str) -> dict[str, Any]:
         made = begin(rig, dataset=dataset, **RETRAINING)
@@ -205,7 +205,7 @@ def test_shuffled_people_are_refused_right_ones_take_over_and_a_rollback_brings_
         rig.wait(lambda: show(rig, made)["gate"] is not None, "the gate has decided", 60)
         return show(rig, made)
 
-    worse, better = run("shuffled"), run("right")  # the same pictures, steps, rates and seed
+    worse, better = run("wrong"), run("right")  # the same pictures, steps, rates and seed
     after = portrait(rig, 2)
     registry.rollback(rig.ledger, rig.settings, "mini", alias="champion", reason="odd colours")
     again = portrait(rig, 3)
