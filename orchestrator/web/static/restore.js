@@ -185,7 +185,7 @@ function follow(batch) {
   const first = document.querySelector("#first");
   const state = document.querySelector("#state");
   const stream = new EventSource(`/v1/batches/${batch}/events`);
-  stream.addEventListener("item", (event) => {
+  stream.addEventListener("item.ended", (event) => {
     const item = JSON.parse(event.data);
     if (item.status !== "completed" || first.children.length >= SHOWN) return;
     const shown = document.querySelector("#result").content.firstElementChild.cloneNode(true);

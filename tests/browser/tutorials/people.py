@@ -14,11 +14,15 @@ WORK_MS = 900_000
 """How long a reader waits for a worker at most; a busy machine is slow."""
 
 
-def add_person(page: Page, site: Site, handle: str, *scopes: str) -> None:
-    """Add a person of the examples on the page People, and wait until the worker has found their face."""
+def add_person(page: Page, site: Site, handle: str, *scopes: str, example: str | None = None) -> None:
+    """Add a person of the examples on the page People, and wait until the worker has found their face.
+
+    Args:
+        example: whose pictures, where the handle is another one.
+    """
     page.goto(f"{site.url}/people")
     page.get_by_label("Handle").fill(handle)
-    page.get_by_label("Pictures").set_input_files(sorted((EXAMPLES / handle).glob("*.png")))
+    page.get_by_label("Pictures").set_input_files(sorted((EXAMPLES / (example or handle)).glob("*.png")))
     for scope in scopes:
         page.get_by_label(scope, exact=True).check()
     page.get_by_label("Granted by").fill("signed form 2026-11")

@@ -17,18 +17,18 @@ from tests.browser.conftest import Shoot
 from tests.browser.site import Site
 from tests.browser.tutorials.people import WORK_MS, add_person, wait_for_pictures
 
-PHOTOS, OF_CLARA, CUT_AFTER = 200, 16, 40
-CLARA = 200_026
-"""Whom the example pictures of clara show; see examples/make_people.py."""
+PHOTOS, OF_ANNA, CUT_AFTER = 200, 16, 40
+ANNA = 200_027
+"""Whom the example pictures of ada show; see examples/make_people.py."""
 ARCHIVE_MS = 1_500_000
 
 
 def write_album(folder: Path) -> None:
-    """Write the photos, small and worn: some of Clara, first among them, the others of people nobody knows."""
+    """Write the photos, small and worn: some of Anna, first among them, the others of people nobody knows."""
     for number in range(PHOTOS):
         rng = np.random.default_rng([11, number])
-        ours = number % (PHOTOS // OF_CLARA) == 0 and number < OF_CLARA * (PHOTOS // OF_CLARA)
-        who = CLARA if ours else PEOPLE[number % len(PEOPLE)]
+        ours = number % (PHOTOS // OF_ANNA) == 0 and number < OF_ANNA * (PHOTOS // OF_ANNA)
+        who = ANNA if ours else PEOPLE[number % len(PEOPLE)]
         path = folder / ("1978" if number % 2 else "1983/summer") / f"{number:03}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(worn(rng, render(random_scene(rng, [who], "portrait", 128)).image)).save(path, quality=90)
@@ -53,7 +53,7 @@ def test_an_archivist_drops_a_folder_and_sees_results_while_it_is_sent(
     write_album(album)
 
     # 1. who may be restored
-    add_person(page, site, "clara", "restore")
+    add_person(page, site, "anna", "restore", example="ada")
 
     # 2. the folder
     page.get_by_role("link", name="Restore").click()
@@ -93,4 +93,4 @@ def test_an_archivist_drops_a_folder_and_sees_results_while_it_is_sent(
         verdicts = batches.verdict_counts(session, batch.id)
     assert (batch.state, batch.total) == ("completed", PHOTOS)
     restored = PHOTOS - verdicts["unchanged"]
-    assert OF_CLARA // 2 <= restored <= 2 * OF_CLARA, f"Clara was found in {restored} photos, she is in {OF_CLARA}"
+    assert OF_ANNA // 2 <= restored <= 2 * OF_ANNA, f"Anna was found in {restored} photos, she is in {OF_ANNA}"
