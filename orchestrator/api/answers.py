@@ -33,6 +33,9 @@ Prefer = Annotated[
 Limit = Annotated[int, Query(ge=1, le=500, description="How many to return.")]
 Cursor = Annotated[str | None, Query(max_length=500, description="`next` of the page before.")]
 LONGEST_WAIT = 60.0
+TAGGED: dict[int | str, dict[str, Any]] = {304: {"description": "It is what `If-None-Match` names."}}
+ENDED: dict[int | str, dict[str, Any]] = {200: {"description": "It has ended while the client waited."}}
+"""What some routes may answer beside their own answer; told to OpenAPI."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import Annotated
 from urllib.parse import urlsplit
 
 from fastapi import Depends, Request, Security
-from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
 
 from orchestrator import keys
 from orchestrator.api.limits import Rate
@@ -103,13 +103,13 @@ def _check_origin(request: Request) -> None:
         raise ForbiddenError("this came from another site", code="foreign_origin")
 
 
-class Needs:
-    """Dependency that lets in who has a scope; `cost` is what the request takes of the key's rate."""
+class Allowed:
+    """Dependency that lets in who has the scopes of its place; `cost` is what the request takes of the key's rate."""
 
-    def __init__(self, scope: str, *, cost: float = 1.0) -> None:
-        self._scope, self._cost = scope, cost
+    def __init__(self, *, cost: float = 1.0) -> None:
+        self._cost = cost
 
-    def __call__(self, caller: Annotated[Caller, Depends(_caller)]) -> Caller:
+    def __call__(self, needed: SecurityScopes, caller: Annotated[Caller, Depends(_caller)]) -> Caller:
         """Return the caller.
 
         Raises:
@@ -117,15 +117,17 @@ class Needs:
             LimitError: it asks too often.
         """
         caller.context.rate.take(caller.bearer.key_id, self._cost)
-        if self._scope not in caller.bearer.scopes:
-            raise ForbiddenError(f"this needs a key with the scope {self._scope!r}")
+        for scope in needed.scopes:
+            if scope not in caller.bearer.scopes:
+                raise ForbiddenError(f"this needs a key with the scope {scope!r}")
         return caller
 
 
-Reader = Annotated[Caller, Depends(Needs("read"))]
-Viewer = Annotated[Caller, Depends(Needs("read", cost=0.05))]
+# scopes stand in the document too: OpenAPI 3.1 lists roles beside any kind of key
+Reader = Annotated[Caller, Security(Allowed(), scopes=["read"])]
+Viewer = Annotated[Caller, Security(Allowed(cost=0.05), scopes=["read"])]
 """Who looks at pictures: the sixty of a page take no more of the rate than three requests."""
-Writer = Annotated[Caller, Depends(Needs("write"))]
-Librarian = Annotated[Caller, Depends(Needs("people"))]
-Promoter = Annotated[Caller, Depends(Needs("models"))]
-Admin = Annotated[Caller, Depends(Needs("admin"))]
+Writer = Annotated[Caller, Security(Allowed(), scopes=["write"])]
+Librarian = Annotated[Caller, Security(Allowed(), scopes=["people"])]
+Promoter = Annotated[Caller, Security(Allowed(), scopes=["models"])]
+Admin = Annotated[Caller, Security(Allowed(), scopes=["admin"])]

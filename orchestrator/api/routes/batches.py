@@ -16,6 +16,8 @@ from starlette.responses import Response, StreamingResponse
 from orchestrator import bundle, progress, results
 from orchestrator import submit as submitting
 from orchestrator.api.answers import (
+    ENDED,
+    TAGGED,
     Answer,
     Cursor,
     IdempotencyKey,
@@ -62,7 +64,7 @@ MANIFEST = {
 }
 
 
-@router.post("", status_code=202, operation_id="create_batch", openapi_extra=MANIFEST)
+@router.post("", status_code=202, operation_id="create_batch", responses=ENDED, openapi_extra=MANIFEST)
 def create(
     request: Request,
     caller: Writer,
@@ -75,7 +77,7 @@ def create(
     return _submitted(request, caller, body, options, key, prefer)
 
 
-@router.put("/by-key/{client_id}", status_code=202, operation_id="put_batch", openapi_extra=MANIFEST)
+@router.put("/by-key/{client_id}", status_code=202, operation_id="put_batch", responses=ENDED, openapi_extra=MANIFEST)
 def put(
     request: Request,
     caller: Writer,
@@ -151,7 +153,7 @@ def list_(
     return page(shown, [last.created_at.isoformat(), last.id] if last else None)
 
 
-@router.get("/{batch_id}", operation_id="get_batch")
+@router.get("/{batch_id}", operation_id="get_batch", responses=TAGGED)
 def show(request: Request, caller: Reader, batch_id: str) -> Response:
     """Show a batch: counts, errors by code, verdicts, times of stages."""
     return tagged(request, _shown(caller, batch_id))

@@ -26,9 +26,10 @@ Since = Annotated[
     Literal["start", "now"], Query(description="`start` tells what ended before too, `now` only what comes.")
 ]
 EVENTS: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
+OVER: dict[int | str, dict[str, Any]] = {204: {"description": "`Last-Event-ID` is the last event: do not come back."}}
 
 
-@router.get("/batches/{batch_id}/events", operation_id="watch_batch", response_class=Response, responses=EVENTS)
+@router.get("/batches/{batch_id}/events", operation_id="watch_batch", response_class=Response, responses=EVENTS | OVER)
 async def batch(
     request: Request, caller: Reader, batch_id: str, since: Since = "start", last: LastEventId = None
 ) -> Response:

@@ -12,7 +12,7 @@ from pydantic import AwareDatetime, Field
 from starlette.responses import Response
 
 from orchestrator import identities
-from orchestrator.api.answers import Answer, IdempotencyKey, Prefer, once, tagged, wait_seconds
+from orchestrator.api.answers import TAGGED, Answer, IdempotencyKey, Prefer, once, tagged, wait_seconds
 from orchestrator.api.context import Librarian
 from orchestrator.api.requests import Line, Strict
 from orchestrator.errors import InputError, NotFoundError, UsageError
@@ -23,6 +23,9 @@ from orchestrator.ledger.rows import Identity
 from orchestrator.pictures import check_picture
 
 router = APIRouter(prefix="/v1/identities", tags=["identities"])
+
+
+ENROLLED: dict[int | str, dict[str, Any]] = {201: {"description": "The person was enrolled while the client waited."}}
 
 
 class Consent(Strict):
@@ -53,7 +56,7 @@ def list_(caller: Librarian) -> dict[str, Any]:
     return {"object": "list", "data": identities.list_people(caller.ledger, caller.owner), "next": None}
 
 
-@router.post("", status_code=202, operation_id="create_identity")
+@router.post("", status_code=202, operation_id="create_identity", responses=ENROLLED)
 def create(
     request: Request,
     caller: Librarian,
@@ -92,7 +95,7 @@ def create(
     return once(caller, request, key, asked, make)
 
 
-@router.get("/{identity_id}", operation_id="get_identity")
+@router.get("/{identity_id}", operation_id="get_identity", responses=TAGGED)
 def show(request: Request, caller: Librarian, identity_id: str) -> Response:
     """Show a person: references, consents, and the newest batches that show them."""
     found = identities.show(caller.ledger, caller.owner, identity_id)

@@ -11,7 +11,7 @@ from starlette.responses import Response, StreamingResponse
 
 from orchestrator import results
 from orchestrator.api import links
-from orchestrator.api.answers import tagged
+from orchestrator.api.answers import TAGGED, tagged
 from orchestrator.api.context import Context, Reader, context_of
 from orchestrator.errors import NotFoundError
 from orchestrator.ledger import batches, listings
@@ -22,7 +22,7 @@ router = APIRouter(prefix="/v1", tags=["items"])
 Seconds = Annotated[int, Query(ge=1, le=900, description="How long the link lives.")]
 
 
-@router.get("/items/{item_id}", operation_id="get_item")
+@router.get("/items/{item_id}", operation_id="get_item", responses=TAGGED)
 def show(request: Request, caller: Reader, item_id: str) -> Response:
     """Show an item: what was asked, what came out, verdict and scores, each stage with its attempts."""
     with caller.ledger.read() as session:

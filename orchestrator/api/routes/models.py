@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Request
 from pydantic import Field
 from starlette.responses import Response
 
-from orchestrator.api.answers import tagged
+from orchestrator.api.answers import TAGGED, tagged
 from orchestrator.api.context import Caller, Promoter, Reader
 from orchestrator.api.requests import Line, Strict
 from orchestrator.models import lineage, registry
@@ -62,7 +62,7 @@ def origin(caller: Reader, model_id: str) -> dict[str, Any]:
     return {"object": "list", "data": found, "next": None}
 
 
-@router.get("/{model_id}", operation_id="get_model")
+@router.get("/{model_id}", operation_id="get_model", responses=TAGGED)
 def show(request: Request, caller: Reader, model_id: str) -> Response:
     """Show a version by id or `preset@alias`: files, figures, the gate's decisions, the history of its aliases."""
     return tagged(request, _public(registry.show_version(caller.ledger, model_id)))

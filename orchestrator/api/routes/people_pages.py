@@ -7,11 +7,11 @@ import json
 from datetime import UTC, date, datetime, time
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, File, Form, UploadFile
+from fastapi import APIRouter, File, Form, Security, UploadFile
 from starlette.responses import RedirectResponse, Response
 
 from orchestrator import identities
-from orchestrator.api.context import Caller, Librarian, Needs
+from orchestrator.api.context import Allowed, Caller, Librarian
 from orchestrator.api.requests import Line
 from orchestrator.api.routes.pages import shown
 from orchestrator.errors import FpgaError, UsageError
@@ -20,7 +20,7 @@ from orchestrator.ledger import identities as rows
 from orchestrator.web import people_view
 
 router = APIRouter(prefix="/people", include_in_schema=False)
-Looker = Annotated[Caller, Depends(Needs("people", cost=0.05))]
+Looker = Annotated[Caller, Security(Allowed(cost=0.05), scopes=["people"])]
 """Who looks at faces: the many of a page take no more of the rate than a few requests."""
 Pictures = Annotated[list[UploadFile], File(max_length=identities.MAX_PICTURES)]
 Scopes = Annotated[list[Line], Form(max_length=len(rows.SCOPES))]

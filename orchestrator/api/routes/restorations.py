@@ -25,6 +25,9 @@ BucketUrl = Annotated[str, StringConstraints(pattern=r"^s3://[^\s\x00-\x1f]+$", 
 Path = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
 
 
+LEFT_OUT: dict[int | str, dict[str, Any]] = {200: {"description": "It does not claim to be a photo, and was left out."}}
+
+
 class SwapRule(Strict):
     """Whose face comes into which photos: those whose path matches `photo`; `face` by number from the left."""
 
@@ -109,7 +112,7 @@ def create(request: Request, caller: Writer, body: Restoration, key: Idempotency
     return once(caller, request, key, body.model_dump_json(by_alias=True).encode(), make)
 
 
-@router.post("/batches/{batch_id}/photos", status_code=201, operation_id="add_photo")
+@router.post("/batches/{batch_id}/photos", status_code=201, operation_id="add_photo", responses=LEFT_OUT)
 def add(caller: Writer, batch_id: str, body: NewPhoto) -> Response:
     """Hand an uploaded photo to an open restoration without a source; one that it has already changes nothing.
 

@@ -9,7 +9,7 @@ from pydantic import Field, JsonValue, StringConstraints
 from starlette.responses import Response
 
 from orchestrator import results, uploads
-from orchestrator.api.answers import Answer, IdempotencyKey, Limit, once, tagged
+from orchestrator.api.answers import TAGGED, Answer, IdempotencyKey, Limit, once, tagged
 from orchestrator.api.context import Promoter, Reader
 from orchestrator.api.requests import Line, Strict
 from orchestrator.errors import UsageError
@@ -73,7 +73,7 @@ def begin(request: Request, caller: Promoter, body: Run, key: IdempotencyKey = N
     return once(caller, request, key, body.model_dump_json().encode(), make)
 
 
-@runs.get("/{run_id}", operation_id="get_training_run")
+@runs.get("/{run_id}", operation_id="get_training_run", responses=TAGGED)
 def show_run(request: Request, caller: Reader, run_id: str) -> Response:
     """Show a run: its recipe, where it stands, attempts, checkpoints, and the gate's decision."""
     return tagged(request, training.show(caller.ledger, caller.owner, run_id))
@@ -130,7 +130,7 @@ def diff(caller: Reader, one: Line, other: Line) -> dict[str, Any]:
     return views.diff(caller.ledger, caller.store, caller.owner, one, other)
 
 
-@sets.get("/{version}", operation_id="get_dataset")
+@sets.get("/{version}", operation_id="get_dataset", responses=TAGGED)
 def show_set(request: Request, caller: Reader, version: str) -> Response:
     """Show a version by id, `name` (the newest) or `name@number`."""
     return tagged(request, views.show(caller.ledger, caller.owner, version))

@@ -41,17 +41,19 @@ def picture(colour: tuple[int, int, int] = (200, 120, 90), size: int = 32, form:
     return file.getvalue()
 
 
-def add_person(ledger: Ledger, handle: str, *scopes: str, expires_at: datetime | None = None) -> str:
+def add_person(
+    ledger: Ledger, handle: str, *scopes: str, expires_at: datetime | None = None, owner: str = "local"
+) -> str:
     """Write a person with consents and without pictures and return the id."""
     with ledger.write() as session:
         moment = datetime.now(UTC)
-        row = Identity(id=new_id("idn"), owner="local", handle=handle, name=None, created_at=moment)
+        row = Identity(id=new_id("idn"), owner=owner, handle=handle, name=None, created_at=moment)
         session.add(row)
         session.flush()
         for scope in scopes:
             identities.grant(
                 session,
-                "local",
+                owner,
                 row.id,
                 scope=scope,
                 granted_by="test",

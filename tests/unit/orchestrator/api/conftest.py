@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 
+import httpx
 import pytest
 from fastapi import FastAPI
 from sqlalchemy import update
@@ -34,12 +36,21 @@ def client(app: FastAPI, ledger: Ledger) -> Iterator[Client]:
         made = TestClient(
             app, headers={"Authorization": f"Bearer {secret}"}, raise_server_exceptions=False, follow_redirects=False
         )
+        made.event_hooks["response"].append(lambda answer: check_documented(app, answer))
         opened.append(made)
         return made
 
     yield make
     for one in opened:
         one.close()
+
+
+def check_documented(app: FastAPI, answer: httpx.Response) -> None:
+    """Fail where an operation answers in a way that the document does not name, whichever test made it do so."""
+    for path, methods in app.openapi()["paths"].items():
+        said = methods.get(answer.request.method.lower())
+        if said and re.fullmatch(re.sub(r"{[^}]*}", "[^/]+", path), answer.request.url.path):
+            assert str(answer.status_code) in said["responses"], f"{said['operationId']} answered {answer.status_code}"
 
 
 @pytest.fixture
