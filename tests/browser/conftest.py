@@ -9,6 +9,7 @@ import io
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -134,7 +135,7 @@ def shoot() -> Shoot:
         for kind, scheme, size in (("", "light", DESK), ("-dark", "dark", DESK), ("-phone", "light", PHONE)):
             page.emulate_media(color_scheme=scheme)
             page.set_viewport_size(size)
-            page.wait_for_load_state("networkidle")
+            loaded(page)
             _save(page.screenshot(), Path(folder) / f"{name}{kind}.webp")
         page.emulate_media(color_scheme="light")
         page.set_viewport_size(DESK)
@@ -150,6 +151,15 @@ def tab_to(page: Page, name: str, most: int = 200) -> None:
         if focused == name:
             return
     raise AssertionError(f"{name!r} is not reached by {most} presses of Tab on {page.url}")
+
+
+def loaded(page: Page, seconds: float = 60.0) -> None:
+    """Wait until the pictures in view are there; from here, since the pages' policy forbids a wait inside of them."""
+    script = "[...document.images].filter(i => i.getBoundingClientRect().top < innerHeight).every(i => i.naturalWidth)"
+    end = time.monotonic() + seconds
+    while not page.evaluate(script):
+        assert time.monotonic() < end, f"pictures of {page.url} did not load"
+        page.wait_for_timeout(50)
 
 
 def _weight(page: Page) -> int:

@@ -13,7 +13,7 @@ from orchestrator import submit
 from orchestrator.ledger import claims, workers
 from orchestrator.ledger.rows import Item, Output
 from orchestrator.ledger.session import Ledger
-from tests.browser.conftest import Check, Shoot, tab_to
+from tests.browser.conftest import Check, Shoot, loaded, tab_to
 from tests.browser.site import Site
 from tests.unit.orchestrator.played import Played, add_person, lines
 
@@ -160,10 +160,3 @@ def test_ten_thousand_items_stay_usable(page: Page, site: Site, check: Check) ->
     check(page)
     page.get_by_role("link", name="More pictures").click()
     expect(page.locator(".gallery .cut").first).to_have_text("whole-0060")
-
-
-def loaded(page: Page) -> None:
-    """Wait until the pictures in view are there."""
-    page.wait_for_function(
-        "[...document.images].filter(i => i.getBoundingClientRect().top < innerHeight).every(i => i.naturalWidth > 0)"
-    )

@@ -13,7 +13,7 @@ from playwright.sync_api import Page, expect
 from orchestrator import identities, submit
 from orchestrator.identities import ConsentGiven, NewPerson, Picture
 from orchestrator.ledger import claims
-from tests.browser.conftest import Check, Shoot, tab_to
+from tests.browser.conftest import Check, Shoot, loaded, tab_to
 from tests.browser.site import Site
 from tests.unit.orchestrator.played import Played, lines, restored_photo
 
@@ -65,7 +65,7 @@ def test_an_item_says_who_is_who_without_colour_and_leads_to_the_next(
     expect(matrix.get_by_role("row")).to_have_count(3)
     expect(matrix.get_by_role("row").nth(1)).to_contain_text("at this person's place")
     expect(page.locator("main")).to_contain_text("two <b>friends</b>")
-    page.wait_for_function("[...document.images].every(i => i.naturalWidth > 0)")
+    loaded(page)
     shoot(page, "item")
     check(page)
 
@@ -101,7 +101,7 @@ def test_a_photo_slides_between_before_and_after_by_the_keyboard(
     slider = page.get_by_role("slider")
     cut = "getComputedStyle(document.querySelector('.compare')).getPropertyValue('--cut')"
     assert page.evaluate(cut) == "50%"
-    page.wait_for_function("[...document.querySelectorAll('.compare img')].every(i => i.naturalWidth > 0)")
+    loaded(page)
     shoot(page, "photo")
     check(page)
 
