@@ -68,6 +68,7 @@ class Deployment(Rig):
     """Workers and sweepers that are kept running until the context is left."""
 
     def __init__(self, state_dir: Path, environment: dict[str, str], *, direct_url: str | None = None) -> None:
+        state_dir.mkdir(mode=0o700, exist_ok=True)  # workers write their logs there, whatever else lies elsewhere
         super().__init__(state_dir, {**QUICK, **environment})
         if direct_url:  # we look at the ledger by a way that nobody spoils
             self.ledger.dispose()
