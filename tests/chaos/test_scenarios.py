@@ -22,6 +22,7 @@ IN_CI = (
     ("wiped broker", "postgres+rabbitmq"),
     ("sweepers", "postgres+redis"),
     ("wedge", "postgres+redis"),
+    ("drained", "postgres+redis"),
     ("database restarts", "postgres+redis"),
     ("poison", "sqlite+filesystem"),
     ("full disk", "sqlite+filesystem"),
