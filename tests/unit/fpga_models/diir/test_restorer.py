@@ -5,6 +5,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from fpga_models.diir import SWAP, DiirResult, DiirSettings, Reference, Restorer
 from fpga_models.diir.picture import Picture, rgb8
@@ -223,9 +224,15 @@ def test_a_callback_that_raises_ends_the_work_within_one_step(restorer: Restorer
     assert np.array_equal(picture, before)
 
 
-def test_an_embedding_of_another_width_is_refused_before_anything_runs(restorer: Restorer) -> None:
-    with pytest.raises(EmbeddingError, match=r"\(128,\)"):
-        restorer.restore(scene("half_body", 3).image, [Reference(embedding=np.ones(128))])
+@pytest.mark.parametrize(
+    ("embedding", "got"),
+    [(np.ones(128), r"\(128,\)"), (np.full(512, np.nan), "length nan"), (np.zeros(512), "length 0")],
+)
+def test_an_embedding_that_says_nothing_is_refused_before_anything_runs(
+    restorer: Restorer, embedding: NDArray[np.float64], got: str
+) -> None:
+    with pytest.raises(EmbeddingError, match=got):
+        restorer.restore(scene("half_body", 3).image, [Reference(embedding=embedding)])
 
 
 def test_a_float_picture_is_refused(restorer: Restorer) -> None:
