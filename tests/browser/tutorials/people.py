@@ -7,6 +7,7 @@ from pathlib import Path
 
 from playwright.sync_api import Page, expect
 
+from tests.browser.conftest import loaded
 from tests.browser.site import Site
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "people"
@@ -33,8 +34,4 @@ def add_person(page: Page, site: Site, handle: str, *scopes: str, example: str |
 def wait_for_pictures(page: Page) -> None:
     """Go to the top of a page and wait until every picture in sight is there."""
     page.evaluate("window.scrollTo(0, 0)")
-    page.wait_for_function(
-        "[...document.images].filter(one => one.getBoundingClientRect().top < innerHeight)"
-        ".every(one => one.complete && one.naturalWidth > 0)",
-        timeout=WORK_MS,
-    )
+    loaded(page, WORK_MS / 1000)
