@@ -1,4 +1,7 @@
-"""Live streams (server-sent events) of a batch, an item, the queue; `Last-Event-ID` goes on where a reader stopped."""
+"""Live streams (server-sent events) of a batch, an item, a training run, the queue.
+
+`Last-Event-ID` goes on where a reader of a batch or the queue stopped; the others begin with what is now.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,7 @@ from orchestrator.ledger.happenings import LAST, Place
 from orchestrator.ledger.rows import Batch
 from orchestrator.ledger.session import now
 from orchestrator.ledger.states import BATCH_ENDED, ENDED
+from orchestrator.retrain import training
 
 router = APIRouter(prefix="/v1", tags=["events"])
 LastEventId = Annotated[str | None, Header(alias="Last-Event-ID", max_length=80)]
@@ -59,6 +63,20 @@ async def item(caller: Reader, item_id: str) -> Response:
             return results.item_object(detail), detail.item.state in ENDED
 
     return streamed(changes(caller, "item", look))
+
+
+@router.get(
+    "/training-runs/{run_id}/events", operation_id="watch_training_run", response_class=Response, responses=EVENTS
+)
+async def training_run(caller: Reader, run_id: str) -> Response:
+    """Tell a training run whenever it changes, until it has ended; `records` has the figures of its steps."""
+    found = await run_in_threadpool(training.show, caller.ledger, caller.owner, run_id)
+
+    def look() -> tuple[dict[str, Any], bool]:
+        run = training.show(caller.ledger, caller.owner, found["id"])
+        return run, run["state"] in BATCH_ENDED
+
+    return streamed(changes(caller, "training_run", look))
 
 
 def _feeds(request: Request) -> Feeds:

@@ -18,7 +18,7 @@ from tests.unit.orchestrator.played import AddPerson
 
 schemathesis.serializer.alias("application/offset+octet-stream", "application/octet-stream")
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance]
-LONG = {"watch_batch", "watch_queue", "watch_item"}
+LONG = {"watch_batch", "watch_queue", "watch_item", "watch_training_run"}
 """Streams do not end by themselves."""
 EXAMPLES = 25
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 
 import pytest
 
@@ -36,6 +37,19 @@ def test_a_run_begins_is_paused_goes_on_and_is_cancelled(client: Client, version
     assert me.get(f"{place}/records").json()["records"] == []
     assert me.post(f"{place}/explode").status_code == 422
     assert client(owner="eve").get(place).status_code == 404
+
+
+def test_a_run_is_followed_until_it_has_ended(client: Client, version: str) -> None:
+    me = client()
+    begun = me.post("/v1/training-runs", json={"recipe": {"dataset": "mini-world", "steps": 4, "name": "weekly"}})
+    place = begun.headers["location"]
+    threading.Timer(1.0, me.post, args=(f"{place}/cancel",)).start()
+
+    told = me.get(f"{place}/events").text
+
+    states = [json.loads(line[6:])["state"] for line in told.splitlines() if line.startswith("data: ")]
+    assert (states[0], states[-1]) == ("in_progress", "cancelled")
+    assert client(owner="eve").get(f"{place}/events").status_code == 404
 
 
 def test_a_wrong_recipe_and_a_key_without_the_scope_are_refused(client: Client, version: str) -> None:
