@@ -7,11 +7,12 @@ import io
 import re
 import time
 
+import pytest
 from fastapi import FastAPI
 from PIL import Image
 from starlette.testclient import TestClient
 
-from orchestrator import identities, keys
+from orchestrator import identities, keys, thumbnails
 from orchestrator.ledger import identities as rows
 from orchestrator.ledger.session import Ledger
 from orchestrator.settings import Settings
@@ -114,6 +115,32 @@ def test_who_is_erased_leaves_no_thumbnail(
         ((row, _),) = rows.listing(session, "local")
 
     identities.erase(ledger, store, settings, "local", row.id)
+
+    assert page.get(source).status_code == 404
+    assert list(store.list("thumbnails/")) == []
+
+
+def test_a_thumbnail_that_was_made_during_an_erase_is_taken_away_again(
+    app: FastAPI,
+    ledger: Ledger,
+    store: ByteStore,
+    settings: Settings,
+    client: Client,
+    person: AddPerson,
+    worker: Played,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = batch_of(client, person, "a")
+    worker.work()
+    page = browser(app, ledger)
+    (source,) = re.findall(r'<img src="([^"]+)"', page.get(f"/batches/{made}").text)
+    make = thumbnails.make
+
+    def slow(data: bytes) -> bytes:
+        identities.erase(ledger, store, settings, "local", "ada")
+        return make(data)
+
+    monkeypatch.setattr(thumbnails, "make", slow)
 
     assert page.get(source).status_code == 404
     assert list(store.list("thumbnails/")) == []
