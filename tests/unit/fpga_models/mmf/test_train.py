@@ -127,7 +127,9 @@ def test_the_modal_file_merges_into_the_base_to_the_shipped_unet(straight: tuple
     base = PortraitPipeline.from_pretrained(preset_directory("mini")).denoiser.unet
     merged = RepControlNet.load(straight[0] / "modal.safetensors", base).merged_state()
     shipped = load_file(straight[0] / "preset" / "unet" / "diffusion_pytorch_model.safetensors")
-    assert max(float((merged[key] - value.float()).abs().max()) for key, value in shipped.items()) < 1e-3
+    for key, value in shipped.items():
+        # the modal file and what ships are rounded to half precision, eleven bits of each value
+        torch.testing.assert_close(value.float(), merged[key].float(), rtol=2**-10, atol=1e-5)
 
 
 def test_the_clone_stage_leaves_the_unet_alone(straight: tuple[Path, list[Progress]]) -> None:
