@@ -99,7 +99,10 @@ def run(ledger: Ledger, owner: str, wanted: str) -> dict[str, Any]:
         samples = [row.step for row in runs.records(session, found["id"], "sample") if row.artifact_id]
     charts = [
         chart("Loss", {"loss": _points(steps, "loss")}),
-        chart("Likeness on held-out people", {VALIDATION[name]: _points(validations, name) for name in VALIDATION}),
+        chart(
+            "Loss on held-out people, by the reference given",
+            {VALIDATION[name]: _points(validations, name) for name in VALIDATION},
+        ),
         chart("Learning rate", {"rate": _points(steps, "rate")}),
     ]
     return {**found, "charts": [one for one in charts if one], "samples": samples}

@@ -135,7 +135,11 @@ def test_a_run_is_shown_with_curves_of_what_it_recorded(ledger: Ledger, settings
 
     found = training_view.run(ledger, "local", run.run_id)
 
-    assert [one.title for one in found["charts"]] == ["Loss", "Likeness on held-out people", "Learning rate"]
+    assert [one.title for one in found["charts"]] == [
+        "Loss",
+        "Loss on held-out people, by the reference given",
+        "Learning rate",
+    ]
     assert [curve.name for curve in found["charts"][1].curves] == list(training_view.VALIDATION.values())
     assert found["samples"] == []
     with pytest.raises(NotFoundError):
