@@ -128,7 +128,7 @@ def _points(records: Sequence[TrainRecord], name: str) -> Points:
 
 
 def _side(item: Any, output: Any) -> dict[str, Any]:
-    return {"item_id": item.id, "verdict": output.verdict, "similarity": output.similarity}
+    return {"item_id": item.id, "output_id": output.id, "verdict": output.verdict, "similarity": output.similarity}
 
 
 def _verdict(passed: bool | None) -> str | None:

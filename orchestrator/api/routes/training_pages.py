@@ -5,13 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Form
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import RedirectResponse, Response
 
 from orchestrator.api.context import Caller, Promoter, Reader, Viewer
-from orchestrator.api.events import changes
 from orchestrator.api.requests import Line
-from orchestrator.api.routes.events import streamed
 from orchestrator.api.routes.pages import shown
 from orchestrator.errors import FpgaError
 from orchestrator.idzoom import views
@@ -60,20 +57,6 @@ def run(caller: Reader, run_id: str) -> Response:
     return _run(caller, run_id)
 
 
-@router.get("/{run_id}/events")
-async def events(caller: Reader, run_id: str) -> Response:
-    """Tell a run's state, step and newest figures whenever they change, until it has ended and the gate has decided."""
-    found = await run_in_threadpool(training.show, caller.ledger, caller.owner, run_id)
-
-    def look() -> tuple[dict[str, Any], bool]:
-        now = training.show(caller.ledger, caller.owner, found["id"])
-        ended = now["state"] in BATCH_ENDED and (now["state"] != "completed" or now["gate"] is not None)
-        told = ("id", "state", "stage", "step", "steps", "loss", "rate", "seconds_left", "model_version_id", "error")
-        return {**{name: now[name] for name in told}, "checkpoints": len(now["checkpoints"])}, ended
-
-    return streamed(changes(caller, "training", look))
-
-
 @router.get("/{run_id}/samples/{step}")
 def sample(caller: Viewer, run_id: str, step: int) -> Response:
     """Return the validation picture of a step."""
@@ -114,6 +97,6 @@ def _run(caller: Caller, run_id: str, wrong: FpgaError | None = None) -> Respons
         wrong.http_status if wrong else 200,
         run=found,
         ended=found["state"] in BATCH_ENDED,
-        live=f"/training/{found['id']}/events" if moves else None,
+        live=f"/v1/training-runs/{found['id']}/events" if moves else None,
         wrong=wrong,
     )

@@ -1,7 +1,7 @@
 // Keeps the parts of a page marked data-part fresh: when the page's stream tells something, the page is read again
 // and what changed is put in its place. The server alone knows how a page looks.
 const EVERY_MS = 1500;
-const TOLD = ["batch.progress", "batch.ended", "item", "queue", "training"];
+const TOLD = ["batch.progress", "batch.ended", "item", "queue", "training_run"];
 const FOCUSABLE = "a, button, summary, input, select, [tabindex]";
 const stream = new EventSource(document.body.dataset.stream);
 let wanted = 0;

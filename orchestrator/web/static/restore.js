@@ -181,6 +181,11 @@ function refuse(error) {
   form.querySelector("button.primary").disabled = false;
 }
 
+async function showPicture(img, item) {
+  const { output } = await (await ask("GET", `/v1/items/${item}`)).json();
+  if (output) img.src = `/pictures/${output.id}/small`;
+}
+
 function follow(batch) {
   const first = document.querySelector("#first");
   const state = document.querySelector("#state");
@@ -189,11 +194,12 @@ function follow(batch) {
     const item = JSON.parse(event.data);
     if (item.status !== "completed" || first.children.length >= SHOWN) return;
     const shown = document.querySelector("#result").content.firstElementChild.cloneNode(true);
-    shown.querySelector("img").src = `/pictures/${item.id}`;
+    shown.querySelector("a").href = `/items/${item.id}`;
     shown.querySelector("img").alt = item.custom_id;
     shown.querySelector(".name").textContent = item.custom_id.split("/").pop();
     shown.querySelector(".verdict").textContent = (item.verdict || "done").replaceAll("_", " ");
     first.append(shown);
+    showPicture(shown.querySelector("img"), item.id);
   });
   stream.addEventListener("batch.progress", (event) => {
     const { counts, state: word } = JSON.parse(event.data);

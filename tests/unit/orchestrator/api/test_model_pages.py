@@ -125,20 +125,6 @@ def test_a_run_is_begun_paused_resumed_and_cancelled(
     assert page.post(f"{run}/explode").status_code == 422
 
 
-def test_a_stream_tells_where_a_run_stands_and_ends_with_it(
-    page: TestClient, client: Client, ledger: Ledger, live: str
-) -> None:
-    begun = page.post("/training", data={"dataset": add_dataset(ledger), "steps": 12, "preset": "mini"})
-    page.post(f"{begun.url.path}/cancel")
-
-    told = page.get(f"{begun.url.path}/events")
-
-    assert told.headers["content-type"].startswith("text/event-stream")
-    assert told.text.count("event: training") == 1
-    assert '"state": "cancelled"' in told.text
-    assert client(owner="eve").get(f"{begun.url.path}/events").status_code == 404
-
-
 def test_a_run_that_cannot_begin_is_refused_on_the_form(
     page: TestClient, ledger: Ledger, settings: Settings, live: str
 ) -> None:
