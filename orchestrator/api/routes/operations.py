@@ -14,6 +14,9 @@ from orchestrator.ledger.session import now
 
 router = APIRouter(tags=["operations"])
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+NOT_READY: dict[int | str, dict[str, Any]] = {
+    503: {"description": "New work would not be done.", "content": {"application/json": {"schema": {"type": "object"}}}}
+}
 Here = Annotated[Context, Depends(context_of)]
 
 
@@ -23,7 +26,7 @@ def live() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@router.get("/health/ready", operation_id="health_ready")
+@router.get("/health/ready", operation_id="health_ready", responses=NOT_READY)
 def ready(context: Here) -> Response:
     """Say whether new work would be done; 503 names what it waits for: `database`, `sweeper`, or a `queue` too long."""
     found = health.readiness(context.ledger, max_waiting=context.settings.ready_queue_depth)
