@@ -241,7 +241,7 @@ class Simulation:
     def _jump(self) -> None:
         jump = self.world.chance.choice((3600.0, -3600.0, DAY))
         self.world.note(f"the clock jumps by {jump:.0f} s")
-        self.world.seconds += jump
+        self.world.skew += jump
 
     def _client(self) -> None:
         """A client submits, repeats a submit, cancels, pauses or resumes; lost answers are asked for again."""

@@ -56,6 +56,8 @@ class World:
     folder: Path
     chance: random.Random = field(init=False)
     seconds: float = 0.0
+    """Since the beginning, as a clock that nobody can set; the wall clock is off by `skew`."""
+    skew: float = 0.0
     faults: bool = True
     trace: list[str] = field(default_factory=list)
     actors: list[Actor] = field(default_factory=list)
@@ -69,7 +71,7 @@ class World:
 
     def now(self) -> datetime:
         """The wall clock, which everybody reads."""
-        return BEGAN + timedelta(seconds=self.seconds)
+        return BEGAN + timedelta(seconds=self.seconds + self.skew)
 
     def note(self, what: str) -> None:
         """Add a line to the trace."""
