@@ -12,7 +12,7 @@ from orchestrator.ledger import batches
 from orchestrator.ledger.rows_training import TrainRecord
 from orchestrator.models import registry
 from orchestrator.retrain import retraining
-from tests.browser.conftest import Check, tab_to
+from tests.browser.conftest import Check, Shoot, loaded, tab_to
 from tests.browser.site import Site
 from tests.browser.tutorials.people import EXAMPLES
 from tests.unit.orchestrator.played import picture
@@ -85,13 +85,16 @@ def test_a_batch_is_made_without_a_mouse(page: Page, site: Site, check: Check) -
     expect(page).to_have_url(re.compile("/batches/bat_"))
 
 
-def test_a_face_is_dragged_onto_a_place_and_rows_are_copied(page: Page, site: Site) -> None:
-    add(page, site, "clara", "generate")
+def test_a_face_is_dragged_onto_a_place_and_rows_are_copied(page: Page, site: Site, shoot: Shoot) -> None:
+    for handle in ("clara", "emeka", "flora"):
+        add(page, site, handle, "generate")
     page.goto(f"{site.url}/new")
     place = page.get_by_role("button", name="center: nobody")
     expect(place).to_be_visible()
 
     page.get_by_role("button", name="clara").drag_to(place)
+    loaded(page)
+    shoot(page, "new")
     page.get_by_label("Prompt").fill("<b>bold</b>")
     page.get_by_role("button", name="Copy this row").click()
 
