@@ -38,7 +38,7 @@ test: setup services check ## checks and all quick tests (under ten minutes on t
 	$(BIN)/pytest -m "not slow and not gpu"
 
 test-slow: setup services-all ## chaos, real object store, long numerics (under forty minutes)
-	$(BIN)/pytest -m "slow and not gpu"
+	$(BIN)/pytest -m "slow and not gpu and not tutorial"
 
 chaos: setup services-all ## real services under fire, replayed from a seed: make chaos SEED=7
 	FPGA_TEST_SEED=$(SEED) $(BIN)/pytest -m chaos -s

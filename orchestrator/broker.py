@@ -74,7 +74,8 @@ def _transport_options(settings: Settings) -> dict[str, Any]:
     if scheme == "filesystem":
         folder_broker.install()
         data, control = settings.bell_dir / "messages", settings.bell_dir / "control"
-        for folder in (settings.bell_dir, data, control):
+        # the state directory too: parents that mkdir makes by itself are open to everybody
+        for folder in (settings.state_dir, settings.bell_dir, data, control):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         if settings.bell_dir.stat().st_mode & 0o077:
             raise SettingsError(

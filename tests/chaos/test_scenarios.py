@@ -17,7 +17,7 @@ IN_CI = (
     ("kills", "sqlite+filesystem"),
     ("kills", "postgres+redis"),
     ("kills", "postgres+rabbitmq"),
-    ("frozen", "postgres+redis"),
+    pytest.param("frozen", "postgres+redis", marks=pytest.mark.xfail(reason="open: an object may be left over")),
     ("power cuts", "sqlite+filesystem"),
     ("wiped broker", "postgres+rabbitmq"),
     ("sweepers", "postgres+redis"),

@@ -45,6 +45,7 @@ def drop(page: Page, folder: Path) -> None:
         session.send("Input.dispatchDragEvent", {"type": kind, **place, "data": data})
 
 
+@pytest.mark.tutorial
 @pytest.mark.timeout(2400)
 def test_an_archivist_drops_a_folder_and_sees_results_while_it_is_sent(
     page: Page, site: Site, shoot: Shoot, tmp_path: Path

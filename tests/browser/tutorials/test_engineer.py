@@ -76,6 +76,7 @@ def draw(page: Page, site: Site, version: str) -> None:
     expect(page.get_by_role("img")).to_have_count(2, timeout=WORK_MS)
 
 
+@pytest.mark.tutorial
 @pytest.mark.timeout(3600)
 def test_an_engineer_compares_promotes_and_rolls_back(page: Page, site: Site, shoot: Shoot, run: str) -> None:
     live = registry.champion(site.ledger, site.settings, "mini")

@@ -13,6 +13,7 @@ from tests.browser.site import Site
 from tests.browser.tutorials.people import WORK_MS, add_person, wait_for_pictures
 
 
+@pytest.mark.tutorial
 @pytest.mark.timeout(1800)
 def test_a_studio_makes_portraits_of_two_people(page: Page, site: Site, shoot: Shoot) -> None:
     # 1. people
