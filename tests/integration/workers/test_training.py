@@ -186,7 +186,6 @@ def build_from(rig: Rig, folder: Path, name: str, shown: dict[str, str]) -> None
     assert datasets.progress(rig.ledger, OWNER, begun.batch_id).version_id is not None
 
 
-@pytest.mark.xfail(reason="open: its learning rates were chosen on earlier weights")
 def test_shuffled_people_are_refused_right_ones_take_over_and_a_rollback_brings_the_old_version_back(
     rig: Rig, tmp_path: Path
 ) -> None:
