@@ -39,9 +39,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
-    """The browser; a machine without one skips these tests, and fails them where CI=true."""
+    """The browser; a machine without one skips these tests, and fails them where CI=true.
+
+    It ends with this package: as long as Playwright runs, no later test can call asyncio.run in this thread.
+    """
     try:
         program = find_program("chromium")
     except ServiceMissingError as missing:
