@@ -60,6 +60,8 @@ class Settings(BaseSettings):
     stall_seconds: float = Field(default=300.0, gt=0)
     """A stage that reports no progress for so long is given up even while its process lives."""
     sweep_seconds: float = Field(default=2.0, gt=0)
+    ring_seconds: float = Field(default=0.1, gt=0)
+    """How often the sweeper's process looks for new work to announce."""
     idle_look_seconds: float = Field(default=5.0, gt=0)
     """How long a worker may hear nothing before it looks into the ledger by itself."""
     hint_ttl_seconds: float = Field(default=30.0, gt=0)

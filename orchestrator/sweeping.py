@@ -41,6 +41,7 @@ class Sweeper:
     def run(self, stop: threading.Event) -> None:
         """Sweep every `sweep_seconds` until told to stop; what is away now is tried again at the next round."""
         threading.Thread(target=self._tell, args=(stop,), name="webhooks", daemon=True).start()
+        threading.Thread(target=self._ring, args=(stop,), name="bell", daemon=True).start()
         while not stop.is_set():
             try:
                 self.round()
@@ -48,6 +49,18 @@ class Sweeper:
                 log.warning("sweep put off", extra={"error": error.code})
             stop.wait(self._settings.sweep_seconds)
         self._ledger.dispose()
+
+    def _ring(self, stop: threading.Event) -> None:
+        """Announce what was queued since the last look, in a thread of its own: nobody should wait for a sweep."""
+        ledger, bell = Ledger(self._settings.database_url), Bell(self._settings)
+        while not stop.wait(self._settings.ring_seconds):
+            try:
+                if self._leads:
+                    dispatch.ring(ledger, self._settings, bell)
+            except TransientError as error:
+                log.warning("bell put off", extra={"error": error.code})
+                stop.wait(self._settings.sweep_seconds)
+        ledger.dispose()
 
     def _tell(self, stop: threading.Event) -> None:
         """Deliver events to their receivers, in a thread of its own: they may be slow or dead."""

@@ -17,8 +17,6 @@ import httpx
 
 from orchestrator import probes
 from orchestrator.bench import rivals
-from orchestrator.broker import Bell
-from orchestrator.dispatch import ring
 from orchestrator.embedded.programs import environment
 from orchestrator.errors import TransientError
 from orchestrator.ledger import batches, history, schema, workers
@@ -124,7 +122,6 @@ class Ours:
         )
         schema.upgrade(self._settings.database_url)
         self._ledger = Ledger(self._settings.database_url)
-        self._bell = Bell(self._settings)
         env = environment(self._settings)
         worker = ["celery", "-A", "workers", "worker", "-Q", "cpu.io", "-n", "bench@%h"]
         self.processes = [
@@ -148,12 +145,10 @@ class Ours:
         self.wait(1, seconds)
 
     def send(self, count: int, milliseconds: float) -> float:
-        """Submit one batch of so many items, ring as a submit does, and return how long the submit took."""
+        """Submit one batch of so many items and return how long that took; the sweeper wakes the worker."""
         began = time.monotonic()
         self._batch = probes.submit(self._ledger, self._settings, items=count, milliseconds=milliseconds)
-        took = time.monotonic() - began
-        ring(self._ledger, self._settings, self._bell)
-        return took
+        return time.monotonic() - began
 
     def wait(self, count: int, seconds: float) -> list[Mark]:
         """Wait for the last batch; an item began when it was claimed and ended when its result was recorded."""

@@ -6,10 +6,12 @@ A hint only wakes a worker; losing one costs the time until it is sent again, a 
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import ColumnElement, func, or_, select, update
+from sqlalchemy.orm import Session
 
 from orchestrator.errors import TransientError
 from orchestrator.ledger import workers
@@ -24,45 +26,61 @@ Send = Callable[[str, dict[str, object]], None]
 
 @retrying
 def take(ledger: Ledger, *, ttl_seconds: float) -> list[tuple[str, int]]:
-    """Choose (queue, stage id) pairs to announce: due, not announced lately, at most two for each live worker."""
-    with ledger.write() as session:
+    """Choose (queue, stage id) pairs to announce: due, not announced lately, at most two for each live worker.
+
+    Writes only where there is something to announce, so that it can be asked many times a second.
+    """
+    with ledger.read() as session:
         moment = now(session)
         stale = moment - timedelta(seconds=ttl_seconds)
-        slots: dict[str, int] = {}
-        for worker in workers.living(session, moment):
-            for queue in worker.queues:
-                slots[queue] = slots.get(queue, 0) + 1
-        outstanding = dict(
-            session.execute(
-                select(Stage.queue, func.count())
-                .where(Stage.state == "queued", Stage.hinted_at > stale)
-                .group_by(Stage.queue)
-            )
-            .tuples()
-            .all()
+        chosen = _choose(session, moment, stale)
+    if not chosen:
+        return []
+    with ledger.write() as session:
+        mine = session.scalars(
+            update(Stage)
+            .where(Stage.id.in_([stage_id for _, stage_id in chosen]), _unheard(stale))
+            .values(hinted_at=moment)
+            .returning(Stage.id)
+        ).all()
+    return [(queue, stage_id) for queue, stage_id in chosen if stage_id in mine]
+
+
+def _unheard(stale: datetime) -> ColumnElement[bool]:
+    return or_(Stage.hinted_at.is_(None), Stage.hinted_at <= stale)
+
+
+def _choose(session: Session, moment: datetime, stale: datetime) -> list[tuple[str, int]]:
+    slots = Counter(queue for worker in workers.living(session, moment) for queue in worker.queues)
+    outstanding = dict(
+        session.execute(
+            select(Stage.queue, func.count())
+            .where(Stage.state == "queued", Stage.hinted_at > stale)
+            .group_by(Stage.queue)
         )
-        chosen: list[tuple[str, int]] = []
-        for queue in slots:
-            room = max(2, 2 * slots[queue]) - outstanding.get(queue, 0)
-            if room <= 0:
-                continue
-            due = (
-                select(Stage.id)
-                .join(Batch, Batch.id == Stage.batch_id)
-                .where(
-                    Stage.queue == queue,
-                    Stage.state == "queued",
-                    Stage.next_at <= moment,
-                    Batch.state == "in_progress",
-                    or_(Stage.hinted_at.is_(None), Stage.hinted_at <= stale),
-                )
-                .order_by(Stage.next_at)
-                .limit(room)
+        .tuples()
+        .all()
+    )
+    chosen: list[tuple[str, int]] = []
+    for queue in slots:
+        room = 2 * slots[queue] - outstanding.get(queue, 0)
+        if room <= 0:
+            continue
+        due = (
+            select(Stage.id)
+            .join(Batch, Batch.id == Stage.batch_id)
+            .where(
+                Stage.queue == queue,
+                Stage.state == "queued",
+                Stage.next_at <= moment,
+                Batch.state == "in_progress",
+                _unheard(stale),
             )
-            chosen += [(queue, stage_id) for stage_id in session.scalars(due)]
-        if chosen:
-            session.execute(update(Stage).where(Stage.id.in_([i for _, i in chosen])).values(hinted_at=moment))
-        return chosen
+            .order_by(Stage.next_at)
+            .limit(room)
+        )
+        chosen += [(queue, stage_id) for stage_id in session.scalars(due)]
+    return chosen
 
 
 def ring(ledger: Ledger, send: Send, *, ttl_seconds: float) -> int:

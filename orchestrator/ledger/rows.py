@@ -124,6 +124,12 @@ class Stage(Row):
             sqlite_where=text("lease_until IS NOT NULL"),
             postgresql_where=text("lease_until IS NOT NULL"),
         ),
+        Index(
+            "ix_stage_hint",
+            "hinted_at",
+            sqlite_where=text("hinted_at IS NOT NULL"),
+            postgresql_where=text("hinted_at IS NOT NULL"),
+        ),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from sqlalchemy import select, update
 
+from orchestrator.broker import Bell
 from orchestrator.errors import FencedError
-from orchestrator.ledger import artifacts, batches, claims, hints, sweeper, workers
+from orchestrator.ledger import artifacts, batches, claims, hints, schema, sweeper, workers
 from orchestrator.ledger.rows import Artifact, Attempt, Stage, Worker
 from orchestrator.ledger.session import Ledger, now
 from orchestrator.settings import Settings
+from orchestrator.sweeping import Sweeper
 from tests.integration.ledger.helpers import batch, claim, end, expire, item_of, let_time_pass, stage_of, submit
 
 
@@ -160,3 +163,25 @@ def test_hints_are_bounded_by_the_living_workers_and_sent_again_when_they_grow_o
     assert ring() == 2
     assert sent[0][0] == "gpu.generate"
     assert set(sent[0][1]) == {"v", "queue", "stage_id"}
+
+
+def test_a_new_batch_is_announced_without_waiting_for_a_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(state_dir=tmp_path / "state", sweep_seconds=60, ring_seconds=0.05)
+    schema.upgrade(settings.database_url)
+    ledger = Ledger(settings.database_url)
+    worker_id = workers.register(ledger, owner="ann", device="cpu", queues=["gpu.generate"])
+    workers.beat(ledger, worker_id, state="ready")
+    swept, announced, stop = threading.Event(), threading.Event(), threading.Event()
+    monkeypatch.setattr(Bell, "send", lambda *_: announced.set())
+    sweep = Sweeper.round
+    monkeypatch.setattr(Sweeper, "round", lambda self: (sweep(self), swept.set()))
+    thread = threading.Thread(target=Sweeper(settings).run, args=(stop,))
+    thread.start()
+    try:
+        assert swept.wait(60)
+        submit(ledger, 1)
+        assert announced.wait(20)
+    finally:
+        stop.set()
+        thread.join()
+        ledger.dispose()
