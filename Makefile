@@ -35,7 +35,7 @@ format: setup ## format the code
 	$(BIN)/ruff check --fix .
 
 test: setup services check ## checks and all quick tests (under ten minutes on two cores)
-	$(BIN)/pytest -m "not slow and not gpu"
+	$(BIN)/pytest -m "not slow and not gpu" --numprocesses 2 --dist worksteal
 
 test-slow: setup services-all ## chaos, real object store, long numerics (under forty minutes)
 	$(BIN)/pytest -m "slow and not gpu and not tutorial"

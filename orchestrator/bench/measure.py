@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
@@ -15,17 +16,21 @@ from orchestrator.bench import rivals
 from orchestrator.bench.systems import Mark, Ours, Rival, System, cpu_seconds, stop
 
 PAUSE_SECONDS = 0.05
+STILL_SECONDS = 90.0
+"""Jobs that have not moved for so long after a kill count as lost; longer than a lease of ours (60 s)."""
+KILLED_MILLISECONDS = 10.0
 START_SECONDS = 300.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How much is measured: jobs in a round, jobs one at a time, and the long backlog (0 leaves that out)."""
+    """How much is measured: jobs in a round, jobs one at a time, the long backlog and the kills (0 leaves them out)."""
 
     rounds: int = 5
     jobs: int = 200
     singles: int = 20
     backlog: int = 10_000
+    kills: int = 10
     milliseconds: tuple[float, ...] = (0, 10, 100)
     limit_seconds: float = 900.0
 
@@ -49,7 +54,10 @@ def run(
         systems: list[System] = [Ours(f"{redis_url}/0", folder, database_url=database_url)]
         stack.callback(stop, systems[0])
         for number, name in enumerate(names, start=1):
-            systems.append(Rival(name, f"{redis_url}/{number}", folder))
+            queued_in = (
+                f"{redis_url}/{number}" if name in rivals.NAMES else (database_url or "").replace("+psycopg", "")
+            )
+            systems.append(Rival(name, queued_in, folder))
             stack.callback(stop, systems[-1])
         for system in systems:
             system.ready(START_SECONDS)
@@ -63,13 +71,18 @@ def run(
             for system in systems:
                 figures[system.name].update(_backlog(system, plan))
                 say(f"backlog of {plan.backlog}: {system.name}")
+        if plan.kills:
+            for system in systems:
+                figures[system.name].update(_kills(system, plan))
+                say(f"{plan.kills} kills: {system.name}")
     return {
         "object": "bench.queue",
         "cores": os.cpu_count(),
         "load_before": round(load, 1),
         "load_after": round(os.getloadavg()[0], 1),
         "database": "postgresql" if database_url else "sqlite",
-        "plan": {"rounds": plan.rounds, "jobs": plan.jobs, "singles": plan.singles, "backlog": plan.backlog},
+        "plan": {"rounds": plan.rounds, "jobs": plan.jobs, "singles": plan.singles, "backlog": plan.backlog}
+        | {"kills": plan.kills},
         "systems": figures,
         "summary": {name: _summary(found, figures.get("celery")) for name, found in figures.items()},
     }
@@ -99,8 +112,10 @@ def _drain(system: System, jobs: int, milliseconds: float, limit: float) -> dict
     marks = system.wait(jobs, limit)
     wall = _last(marks) - sent
     busy = jobs * milliseconds / 1000
+    ends = sorted(mark.ended for mark in marks)
     found = {
         "submit_seconds": took,
+        "between_p95_ms": 1000 * quantiles((b - a for a, b in pairwise(ends)), n=20)[18] - milliseconds,
         "overhead_ms": 1000 * (wall - busy) / jobs,
         "cpu_ms": 1000 * (cpu_seconds(pids) - cpu) / jobs,
         "busy": busy / wall,
@@ -122,6 +137,33 @@ def _backlog(system: System, plan: Plan) -> dict[str, list[float]]:
         "backlog_per_second": [many["per_second"]],
         "backlog_ratio": [many["per_second"] / few["per_second"]],
     }
+
+
+def _kills(system: System, plan: Plan) -> dict[str, list[float]]:
+    """Kill what computes again and again while jobs run; compare the rate before and after, and count what was lost."""
+    jobs = 100 * plan.kills
+    before = _drain(system, jobs, 0, plan.limit_seconds)
+    system.send(jobs, KILLED_MILLISECONDS)
+    for kill in range(plan.kills):
+        _until(system, jobs * (kill + 1) // (plan.kills + 1))
+        system.strike()
+    _until(system, jobs)
+    tally = system.tally(jobs)
+    after = _drain(system, jobs, 0, plan.limit_seconds)
+    return {
+        "kills_lost": [tally.lost],
+        "kills_doubled": [tally.doubled],
+        "kills_rate_after": [after["per_second"] / before["per_second"]],
+    }
+
+
+def _until(system: System, count: int) -> None:
+    """Wait until so many jobs have ended, or none has for a long time."""
+    done, moved = system.done(), time.monotonic()
+    while done < count and time.monotonic() - moved < STILL_SECONDS:
+        time.sleep(0.05)
+        if (found := system.done()) > done:
+            done, moved = found, time.monotonic()
 
 
 def _last(marks: Sequence[Mark]) -> float:
@@ -151,8 +193,12 @@ def table(report: dict[str, Any]) -> str:
         ("statements", "statements_0ms"),
         ("busy at 10 ms", "busy_10ms"),
         ("busy at 100 ms", "busy_100ms"),
+        ("p95 ms between two of 100 ms", "between_p95_ms_100ms"),
         ("submit of the backlog s", "backlog_submit_seconds"),
         ("rate at backlog / at 100", "backlog_ratio"),
+        ("lost by kills", "kills_lost"),
+        ("doubled", "kills_doubled"),
+        ("rate after / before", "kills_rate_after"),
     ]
     head = ["system", "idle pick-up p50 / p95 ms", *(title for title, _ in columns), "rate / Celery"]
     lines = [f"| {' | '.join(head)} |", f"| {' | '.join('---' for _ in head)} |"]
@@ -166,7 +212,8 @@ def table(report: dict[str, Any]) -> str:
     lines += [
         "",
         f"{plan['rounds']} rounds of {plan['jobs']} jobs (fewer of the longer ones), {plan['singles']} single ones, a "
-        f"backlog of {plan['backlog']}; {report['cores']} cores, load {report['load_before']} before and "
-        f"{report['load_after']} after; ledger on {report['database']}, Redis as broker for all.",
+        f"backlog of {plan['backlog']}, {plan.get('kills', 0)} kills; {report['cores']} cores, load "
+        f"{report['load_before']} before and {report['load_after']} after; ledger on {report['database']}, Redis as "
+        "broker for all but Procrastinate.",
     ]
     return "\n".join(lines) + "\n"

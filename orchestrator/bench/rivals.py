@@ -17,7 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-NAMES = ("celery", "dramatiq", "taskiq", "rq")
+NAMES = ("celery", "dramatiq", "taskiq", "rq", "huey")
+"""Those that need nothing but Redis."""
 Send = Callable[[int, float], None]
 """Sends one job: its number, and the milliseconds that it sleeps."""
 marks: list[Path] = []
@@ -89,7 +90,38 @@ def _rq(url: str) -> tuple[Send, Callable[[], None]]:
     return send, lambda: rq.SimpleWorker([queue], connection=queue.connection).work(logging_level="ERROR")
 
 
-SYSTEMS = {"celery": _celery, "dramatiq": _dramatiq, "taskiq": _taskiq, "rq": _rq}
+def _huey(url: str) -> tuple[Send, Callable[[], None]]:
+    huey = importlib.import_module("huey").RedisHuey("bench", url=url, results=False)
+    task = huey.task(name="work")(work)  # taskiq renames the function
+    return task, lambda: huey.create_consumer(workers=1).run()
+
+
+def _procrastinate(url: str) -> tuple[Send, Callable[[], None]]:
+    procrastinate = importlib.import_module("procrastinate")
+    sync = procrastinate.App(connector=procrastinate.SyncPsycopgConnector(conninfo=url))
+    task = sync.task(work, name="work")
+
+    def send(number: int, milliseconds: float) -> None:
+        task.defer(number=number, milliseconds=milliseconds)
+
+    def serve() -> None:
+        app = sync.with_connector(procrastinate.PsycopgConnector(conninfo=url))
+        app.run_worker(concurrency=1, delete_jobs="successful")
+
+    sync.open()
+    if not sync.check_connection():
+        sync.schema_manager.apply_schema()
+    return send, serve
+
+
+SYSTEMS = {
+    "celery": _celery,
+    "dramatiq": _dramatiq,
+    "taskiq": _taskiq,
+    "rq": _rq,
+    "huey": _huey,
+    "procrastinate": _procrastinate,
+}
 
 
 def sender(name: str, url: str) -> Send:

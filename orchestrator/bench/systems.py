@@ -5,6 +5,7 @@ sweeper and a Celery worker as processes of their own, items that store their by
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -14,12 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+from cryptography.fernet import Fernet
+from pydantic import SecretStr
+from sqlalchemy import func, select
 
 from orchestrator import probes
 from orchestrator.bench import rivals
 from orchestrator.embedded.programs import environment
 from orchestrator.errors import TransientError
 from orchestrator.ledger import batches, history, schema, workers
+from orchestrator.ledger.rows import Output
 from orchestrator.ledger.session import Ledger, now
 from orchestrator.settings import Settings
 
@@ -36,7 +41,18 @@ class Mark:
 
 def cpu_seconds(pids: Sequence[int]) -> float:
     """Return what these processes and all below them have used."""
-    parents: dict[int, list[int]] = {}
+    children, used = _processes()
+    total, waiting = 0, list(pids)
+    while waiting:
+        pid = waiting.pop()
+        total += used.get(pid, 0)
+        waiting += children.get(pid, [])
+    return total / TICKS
+
+
+def _processes() -> tuple[dict[int, list[int]], dict[int, int]]:
+    """Return the children of every process, and the ticks that it has used."""
+    children: dict[int, list[int]] = {}
     used: dict[int, int] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -44,14 +60,17 @@ def cpu_seconds(pids: Sequence[int]) -> float:
         except OSError:
             continue
         pid = int(path.parent.name)
-        parents.setdefault(int(fields[1]), []).append(pid)
+        children.setdefault(int(fields[1]), []).append(pid)
         used[pid] = int(fields[11]) + int(fields[12])
-    total, waiting = 0, list(pids)
-    while waiting:
-        pid = waiting.pop()
-        total += used.get(pid, 0)
-        waiting += parents.get(pid, [])
-    return total / TICKS
+    return children, used
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tally:
+    """What became of jobs whose worker was killed."""
+
+    lost: int
+    doubled: int
 
 
 class Rival:
@@ -62,8 +81,11 @@ class Rival:
         self._marks = folder / f"{name}.marks"
         self._send = rivals.sender(name, url)
         self._sent = 0
-        program = [sys.executable, "-m", "orchestrator.bench.rivals", name, url, str(self._marks)]
-        self.processes = [subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)]
+        self._program = [sys.executable, "-m", "orchestrator.bench.rivals", name, url, str(self._marks)]
+        self.processes = [self._start()]
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(self._program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def ready(self, seconds: float) -> None:
         """Wait until a first job is done."""
@@ -87,18 +109,55 @@ class Rival:
         """
         deadline = time.monotonic() + seconds
         while True:
-            lines = self._marks.read_text().splitlines() if self._marks.exists() else []
-            found = {int(line.split()[0]): line.split() for line in lines}
-            wanted = [found[number] for number in range(self._first, self._first + count) if number in found]
-            if len(wanted) == count:
-                return [Mark(began=float(began), ended=float(ended)) for _, began, ended in wanted]
+            found = self._found()
+            if len(found) == count:
+                return [Mark(began=float(lines[0][1]), ended=float(lines[0][2])) for lines in found.values()]
             if time.monotonic() > deadline:
-                raise TransientError(f"{self.name} did {len(wanted)} of {count} jobs in {seconds:.0f} s")
+                raise TransientError(f"{self.name} did {len(found)} of {count} jobs in {seconds:.0f} s")
             time.sleep(0.005 if count < 10 else 0.1)
+
+    def _found(self) -> dict[int, list[list[str]]]:
+        """Return what the jobs of the last `send` noted, by number."""
+        found: dict[int, list[list[str]]] = {}
+        for line in self._marks.read_text().splitlines() if self._marks.exists() else []:
+            fields = line.split()
+            if int(fields[0]) >= self._first:
+                found.setdefault(int(fields[0]), []).append(fields)
+        return found
+
+    def done(self) -> int:
+        """Return how many jobs of the last `send` have ended."""
+        return len(self._found())
+
+    def tally(self, count: int) -> Tally:
+        """Return how many of the jobs of the last `send` never ran to their end, and how often one ran again."""
+        found = self._found()
+        return Tally(lost=count - len(found), doubled=sum(len(lines) - 1 for lines in found.values()))
+
+    def strike(self) -> None:
+        """Kill what computes: the children if it has any, which it replaces, or else itself, and start it again."""
+        if not _strike_children(self.processes[0].pid):
+            self.processes[0].kill()
+            self.processes[0].wait()
+            self.processes[0] = self._start()
 
     def statements(self) -> float | None:
         """Return nothing: it has no ledger."""
         return None
+
+
+def _strike_children(pid: int) -> int:
+    """SIGKILL the children of a process but Python's own helper, and return how many there were."""
+    struck = 0
+    for child in _processes()[0].get(pid, []):
+        try:
+            if b"resource_tracker" in Path(f"/proc/{child}/cmdline").read_bytes():
+                continue
+            os.kill(child, signal.SIGKILL)
+        except (OSError, ProcessLookupError):
+            continue
+        struck += 1
+    return struck
 
 
 class Ours:
@@ -116,6 +175,7 @@ class Ours:
             database_url_=database_url,
             store_url_=(folder / "state" / "store").absolute().as_uri(),
             probes=True,
+            data_keys=SecretStr(Fernet.generate_key().decode()),
             metrics_port=port,
             owner="bench",
             log_level="warning",
@@ -165,9 +225,29 @@ class Ours:
         ahead = time.time() - time.monotonic()
         return [Mark(began=a.timestamp() - ahead, ended=b.timestamp() - ahead) for a, b in spans]
 
+    def done(self) -> int:
+        """Return how many items of the last batch have ended."""
+        with self._ledger.read() as session:
+            return batches.counts(session, self._batch)["completed"]
+
+    def tally(self, count: int) -> Tally:
+        """Return how many items of the last batch have no output, and how many outputs are one too many."""
+        with self._ledger.read() as session:
+            outputs, items = session.execute(
+                select(func.count(), func.count(Output.item_id.distinct())).where(Output.batch_id == self._batch)
+            ).one()
+        return Tally(lost=count - items, doubled=outputs - items)
+
+    def strike(self) -> None:
+        """Kill the worker's computing process; Celery starts another."""
+        _strike_children(self.processes[0].pid)
+
     def statements(self) -> float | None:
-        """Return the statements that the worker has sent to its database so far."""
-        text = httpx.get(f"http://127.0.0.1:{self._settings.metrics_port}/metrics", trust_env=False).text
+        """Return the statements that the worker has sent to its database so far, or nothing while it starts."""
+        try:
+            text = httpx.get(f"http://127.0.0.1:{self._settings.metrics_port}/metrics", trust_env=False).text
+        except httpx.TransportError:
+            return None
         return next(
             float(line.split()[1]) for line in text.splitlines() if line.startswith("fpga_ledger_statements_total")
         )

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from orchestrator.bench.rivals import NAMES
 from orchestrator.cli.common import JsonOption, print_json, read_input, say
 from orchestrator.cli.evaluate import PresetOption, measure_in_process
 
@@ -44,15 +45,19 @@ def queue(
     jobs: Annotated[int, typer.Option(min=8, help="Jobs of a round that do nothing; fewer of the longer ones.")] = 200,
     singles: Annotated[int, typer.Option(min=2, help="Jobs of a round that are sent one at a time.")] = 20,
     backlog: Annotated[int, typer.Option(min=0, help="Jobs of the long backlog; 0 leaves it out.")] = 10_000,
-    against: Annotated[str, typer.Option(help="Rivals, comma-separated.")] = "celery,dramatiq,taskiq,rq",
+    kills: Annotated[int, typer.Option(min=0, help="SIGKILLs of what computes; 0 leaves them out.")] = 10,
+    against: Annotated[str, typer.Option(help="Rivals, comma-separated.")] = ",".join(NAMES),
     as_json: JsonOption = False,
 ) -> None:
-    """What an item costs beside its own work, against other queues on the same Redis (its databases 0 to 4)."""
+    """What an item costs beside its own work, against other queues on the same Redis (its databases from 0 on).
+
+    With --database, `procrastinate` can be one of them: it queues in PostgreSQL.
+    """
     import tempfile
 
     from orchestrator.bench.measure import Plan, run, table
 
-    plan = Plan(rounds=rounds, jobs=jobs, singles=singles, backlog=backlog)
+    plan = Plan(rounds=rounds, jobs=jobs, singles=singles, backlog=backlog, kills=kills)
     names = [name for name in against.split(",") if name]
     with tempfile.TemporaryDirectory(prefix="fpga-bench-") as folder:
         report = run(redis_url.rstrip("/"), Path(folder), plan, names=names, database_url=database, say=say)
