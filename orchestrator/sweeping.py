@@ -16,8 +16,10 @@ from types import FrameType
 from orchestrator import dispatch, logs, retention, thumbnails, uploads, webhooks
 from orchestrator.broker import Bell
 from orchestrator.errors import FpgaError, StoreUnavailableError, TransientError
+from orchestrator.flows import zombies
 from orchestrator.ledger import sweeper
 from orchestrator.ledger.session import Ledger
+from orchestrator.prefect_api import connect, locate
 from orchestrator.settings import Settings, get_settings
 from orchestrator.storage import ByteStore, open_store
 
@@ -37,6 +39,7 @@ class Sweeper:
         self._bell = Bell(settings)
         self._tidied = 0.0
         self._leads = False
+        self._flows_watched = False
 
     def run(self, stop: threading.Event) -> None:
         """Sweep every `sweep_seconds` until told to stop; what is away now is tried again at the next round."""
@@ -85,6 +88,7 @@ class Sweeper:
         dispatch.ring(self._ledger, self._settings, self._bell)
         dispatch.deliver(self._ledger, self._settings)
         dispatch.read_on(self._ledger, self._settings)
+        self._watch_flows()
         try:
             remove_expired(self._ledger, self._store)
             uploads.remove_overdue(self._ledger, self._store)
@@ -97,6 +101,17 @@ class Sweeper:
         except StoreUnavailableError as error:
             log.warning("byte store does not answer", extra={"error": error.code})
         return True
+
+    def _watch_flows(self) -> None:
+        """Once in a life: let Prefect notice flow runs whose process is gone."""
+        if self._flows_watched or not locate(self._settings):
+            return
+        try:
+            with connect(self._settings) as api:
+                zombies.watch(api)
+            self._flows_watched = True
+        except FpgaError as error:
+            log.warning("Prefect does not watch its runs yet", extra={"error": error.code})
 
 
 def remove_expired(ledger: Ledger, store: ByteStore) -> int:
