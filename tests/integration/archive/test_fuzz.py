@@ -27,3 +27,4 @@ def test_nothing_escapes_and_nothing_hangs(which: str, count: int, first: int) -
 
     assert ran.returncode == 0, f"input {ran.stdout.splitlines()[-1:]}: {ran.stderr[-2000:]}"
     assert ran.stdout.splitlines()[-1].startswith("done")
+    sys.stdout.write(f"test_a_damaged_{'archive' if which == 'reader' else 'photo'}: {count} inputs tried, 0 escapes\n")
