@@ -22,6 +22,7 @@ from orchestrator.errors import ConflictError, ConsentError, ManifestError, Usag
 from orchestrator.ledger import batches, history, identities, workers
 from orchestrator.ledger.batches import NewBatch, NewItem
 from orchestrator.ledger.claims import LANES, QUEUES
+from orchestrator.ledger.lifecycle import STOP_AFTER
 from orchestrator.ledger.session import Ledger, now
 from orchestrator.models import registry
 from orchestrator.planning.estimate import Eta, StageLoad, estimate
@@ -83,6 +84,7 @@ def submit_portraits(
     lane: str = "bulk",
     priority: int = 0,
     redraws: int = 0,
+    stop_after: int | None = None,
     skip_invalid: bool = False,
     idempotency_key: str | None = None,
     flow_run_id: str | None = None,
@@ -98,6 +100,7 @@ def submit_portraits(
 
     Args:
         redraws: how often a rejected picture is drawn again with the next seed, 0 to 10.
+        stop_after: pause the batch when so many items have failed or are held; a resume bears as many again.
         skip_invalid: leave wrong rows out and name them in the batch's errors, instead of refusing everything.
         priority: -3 to 3 within the lane.
         growing: more rows may be added (`add_portraits`) until somebody closes the batch.
@@ -111,7 +114,7 @@ def submit_portraits(
         ConflictError: the idempotency key was used for another request.
         UsageError, NotFoundError, ModelError: an option, the preset or its files are wrong.
     """
-    check_options(lane, priority, redraws)
+    check_options(lane, priority, redraws, stop_after)
     preset_name, defaults = preset or settings.preset, defaults or BatchDefaults()
     options = {
         "preset": preset_name,
@@ -120,6 +123,7 @@ def submit_portraits(
         "priority": priority,
         "redraws": redraws,
         "skip_invalid": skip_invalid,
+        **({STOP_AFTER: stop_after} if stop_after is not None else {}),
         **({"growing": True} if growing else {}),
         **({"model": model} if model else {}),
         **({"candidate_share": candidate_share} if candidate_share else {}),
@@ -146,6 +150,7 @@ def submit_portraits(
             options={
                 "redraws": redraws,
                 "defaults": asdict(defaults),
+                **({STOP_AFTER: stop_after} if stop_after is not None else {}),
                 **({"pinned": True} if model else {}),
                 **({"stages": list(STAGES)} if growing else {}),
             },
@@ -282,7 +287,7 @@ def _collector_paused() -> Iterator[None]:
             gc.enable()
 
 
-def check_options(lane: str, priority: int, redraws: int) -> None:
+def check_options(lane: str, priority: int, redraws: int, stop_after: int | None = None) -> None:
     """Check the numbers and words of a submit that are no part of its rows.
 
     Raises:
@@ -294,6 +299,8 @@ def check_options(lane: str, priority: int, redraws: int) -> None:
         raise UsageError(f"priority is {-MAX_PRIORITY} to {MAX_PRIORITY}, got {priority}", code="bad_priority")
     if not 0 <= redraws <= MAX_REDRAWS:
         raise UsageError(f"redraws are 0 to {MAX_REDRAWS}, got {redraws}", code="bad_redraws")
+    if stop_after is not None and stop_after < 1:
+        raise UsageError(f"a batch stops after 1 wrong item or more, got {stop_after}", code="bad_stop_after")
 
 
 def _repeated(ledger: Ledger, owner: str, key: str, request: str) -> Submission | None:

@@ -58,6 +58,7 @@ def submit(
     lane: Annotated[str, typer.Option(help="interactive goes before bulk.")] = "bulk",
     priority: Annotated[int, typer.Option(help="-3 to 3 within the lane.")] = 0,
     redraws: Annotated[int, typer.Option(help="Draw rejected pictures again with seed+1, so often.")] = 0,
+    stop_after: Annotated[int | None, typer.Option(help="Pause it when so many items went wrong.")] = None,
     skip_invalid: Annotated[bool, typer.Option("--skip-invalid", help="Leave wrong rows out.")] = False,
     idempotency_key: Annotated[
         str | None, typer.Option(help="The same key with the same manifest makes one batch only.")
@@ -92,6 +93,7 @@ def submit(
             lane=lane,
             priority=priority,
             redraws=redraws,
+            stop_after=stop_after,
             skip_invalid=skip_invalid,
             idempotency_key=idempotency_key,
             paused=paused,

@@ -33,6 +33,7 @@ def add(
     lane: Annotated[str, typer.Option(help="interactive goes before bulk.")] = "bulk",
     priority: Annotated[int, typer.Option(help="-3 to 3 within the lane.")] = 0,
     redraws: Annotated[int, typer.Option(help="Draw rejected pictures again, so often.")] = 0,
+    stop_after: Annotated[int | None, typer.Option(help="Pause a batch when so many items went wrong.")] = None,
     skip_invalid: Annotated[bool, typer.Option("--skip-invalid", help="Leave wrong rows out.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -44,7 +45,9 @@ def add(
 
     data, form = read_input(manifest), manifest_format(manifest, format)
     options: dict[str, Any] = {"lane": lane, "priority": priority, "redraws": redraws, "skip_invalid": skip_invalid}
-    submit.check_options(lane, priority, redraws)
+    submit.check_options(lane, priority, redraws, stop_after)
+    if stop_after is not None:
+        options["stop_after"] = stop_after
     with services() as s:
         found = submit.dry_run(s.ledger, s.settings, manifest=data, format=form, owner=s.owner, preset=preset)
         if found.errors and not (skip_invalid and found.items):

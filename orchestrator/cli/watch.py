@@ -141,7 +141,7 @@ def _when(found: Progress) -> str:
     if found.ended:
         return f"after {found.elapsed:.0f} s"
     if found.state == "paused":
-        return "paused"
+        return "paused; `fpga batch show` says why"
     if not found.workers:
         return "no worker runs; start one with `fpga up`"
     if found.eta is None:

@@ -439,7 +439,10 @@ def resume(ledger: Ledger, owner: str, batch_id: str) -> None:
         batch = get(session, owner, batch_id)
         if batch.state != "paused":
             raise ConflictError(f"batch {batch.id} is {batch.state}, not paused", code="batch_not_paused")
-        lifecycle.move_batch(session, batch.id, "in_progress", paused_at=None, reason=None)
+        changes: dict[str, Any] = {"paused_at": None, "reason": None}
+        if lifecycle.STOP_AFTER in batch.options:
+            changes["options"] = {**batch.options, lifecycle.FORGIVEN: lifecycle.count_wrong(session, batch.id)}
+        lifecycle.move_batch(session, batch.id, "in_progress", **changes)
         audit.write(session, owner, "batch.resume", batch.id, {}, moment)
         lifecycle.close_batch(session, batch.id, moment)
 
@@ -502,9 +505,10 @@ def retry(ledger: Ledger, owner: str, batch_id: str, *, codes: Sequence[str] = (
 
 def _retry_options(batch: Batch) -> dict[str, Any]:
     """Return the options of a retry: people who were found in the whole archive are not looked for in a part of it."""
-    if not batch.options.get("cluster"):
-        return batch.options
-    return {**batch.options, "people_of": batch.options.get("people_of") or batch.id}
+    kept = {name: value for name, value in batch.options.items() if name != lifecycle.FORGIVEN}
+    if not kept.get("cluster"):
+        return kept
+    return {**kept, "people_of": batch.options.get("people_of") or batch.id}
 
 
 @retrying

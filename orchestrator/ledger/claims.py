@@ -391,8 +391,8 @@ def fail(ledger: Ledger, c: Claim, error: FpgaError, *, max_failures: int, backo
         lifecycle.move_items(
             session, target, Item.id == c.item_id, **story, **({} if again else {"finished_at": moment})
         )
-        if not again:
-            lifecycle.close_batch(session, c.batch_id, moment)
+        if not again and lifecycle.close_batch(session, c.batch_id, moment) is None:
+            lifecycle.pause_hopeless(session, c.batch_id, moment)
         return target
 
 

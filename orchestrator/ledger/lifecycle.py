@@ -16,6 +16,8 @@ from orchestrator.ledger import outbox, webhooks
 from orchestrator.ledger.rows import Batch, Item, Stage
 from orchestrator.ledger.states import ENDED, LEASED, STATES, sources
 
+STOP_AFTER, FORGIVEN = "stop_after", "forgiven"
+"""Options of a batch: so many items may go wrong before it pauses; how many of them a resume has forgiven."""
 UNENDED = tuple(state for state in STATES if state not in ENDED)
 
 
@@ -82,6 +84,28 @@ def close_batch(session: Session, batch_id: str, moment: datetime) -> str | None
     told = {"batch_id": batch_id, "kind": batch.kind, "state": ended, "counts": counts}
     webhooks.announce(session, batch.owner, "batch.ended", told, moment)
     return ended
+
+
+def pause_hopeless(session: Session, batch_id: str, moment: datetime) -> bool:
+    """Pause a batch when as many items went wrong, since it last went on, as its submitter wants to bear.
+
+    One broken setting fails a whole night's work otherwise, item by item. Nothing is lost: a resume goes on.
+    """
+    batch = session.get_one(Batch, batch_id)
+    bearable = batch.options.get(STOP_AFTER)
+    if bearable is None:
+        return False
+    wrong = count_wrong(session, batch_id)
+    if wrong - batch.options.get(FORGIVEN, 0) < bearable:
+        return False
+    reason = f"{wrong} items went wrong; the batch was to stop after {bearable}. See its errors, then resume or cancel."
+    return move_batch(session, batch_id, "paused", paused_at=moment, reason=reason)
+
+
+def count_wrong(session: Session, batch_id: str) -> int:
+    """Return how many items of a batch failed or are held."""
+    wrong = select(func.count()).where(Item.batch_id == batch_id, Item.state.in_(("failed", "held")))
+    return session.scalar(wrong) or 0
 
 
 def _end_state(batch: Batch, counts: dict[str, int]) -> str:

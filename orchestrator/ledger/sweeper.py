@@ -79,6 +79,8 @@ def sweep(ledger: Ledger, settings: Settings) -> Swept:
             photos.gather(session, batch_id, moment)
             if state := lifecycle.close_batch(session, batch_id, moment):
                 swept.closed.append(f"{batch_id} {state}")
+            elif swept.held:
+                lifecycle.pause_hopeless(session, batch_id, moment)
     if lost:
         log.warning("leases lost", extra={"requeued": swept.requeued, "held": swept.held})
     return swept

@@ -154,7 +154,7 @@ def test_the_same_key_with_another_manifest_or_option_is_refused(ledger: Ledger,
         submit(ledger, settings, lines(row()), idempotency_key="night-1", redraws=1)
 
 
-@pytest.mark.parametrize("wrong", [{"lane": "fast"}, {"priority": 9}, {"redraws": -1}])
+@pytest.mark.parametrize("wrong", [{"lane": "fast"}, {"priority": 9}, {"redraws": -1}, {"stop_after": 0}])
 def test_options_out_of_range_are_refused(ledger: Ledger, settings: Settings, wrong: dict[str, object]) -> None:
     with pytest.raises(UsageError):
         submit(ledger, settings, lines(row()), **wrong)
