@@ -74,6 +74,9 @@ class Feed:
                     after = place
                 continue
             for place, chunk in self._log[bisect.bisect_right(self._log, after, key=lambda one: one[0]) :]:
+                if place.id.startswith(happenings.LAST) and self.progress != told:
+                    told = self.progress  # a reader who leaves at the end of the batch has heard the last counts
+                    yield told
                 yield chunk
                 after = place
             if self.progress != told:

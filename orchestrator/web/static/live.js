@@ -1,14 +1,27 @@
 // Keeps the parts of a page marked data-part fresh: when the page's stream tells something, the page is read again
 // and what changed is put in its place. The server alone knows how a page looks.
 const EVERY_MS = 1500;
+const AGAIN_MS = 5000;
 const TOLD = ["batch.progress", "batch.ended", "item", "queue", "training_run"];
 const FOCUSABLE = "a, button, summary, input, select, [tabindex]";
-const stream = new EventSource(document.body.dataset.stream);
 let wanted = 0;
 let busy = false;
+let stream = listen();
 
-for (const name of TOLD) stream.addEventListener(name, later);
 document.addEventListener("visibilitychange", later);
+
+function listen() {
+  const opened = new EventSource(document.body.dataset.stream);
+  for (const name of TOLD) opened.addEventListener(name, later);
+  opened.addEventListener("error", () => {
+    if (opened.readyState !== EventSource.CLOSED) return; // a cut line: the browser comes back by itself
+    setTimeout(() => {
+      stream = listen();
+      later(); // what happened in between
+    }, AGAIN_MS);
+  });
+  return opened;
+}
 
 function later() {
   if (wanted || document.hidden) return;
@@ -26,6 +39,8 @@ async function refresh() {
   try {
     const answer = await fetch(window.location.href, { headers: { Accept: "text/html" } });
     if (answer.redirected) return window.location.assign(answer.url);
+    if (answer.status === 404) return window.location.reload(); // it was erased: say so
+    if (answer.status === 429 || answer.status === 503) return setTimeout(later, AGAIN_MS);
     if (!answer.ok) return;
     page = new DOMParser().parseFromString(await answer.text(), "text/html");
   } catch {

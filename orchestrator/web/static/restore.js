@@ -5,6 +5,7 @@ const PART = 4 * 2 ** 20;
 const ABREAST = 3;
 const SHOWN = 24;
 const TRIES = 8;
+const AGAIN_MS = 3000;
 const FOR_ALL = new Set(["no_answer", "batch_closed", "batch_not_found", "batch_has_source", "key_invalid", "scope_missing"]);
 const ARCHIVE = /\.(zip|tar|tgz|tar\.gz|tar\.bz2|tar\.xz)$/i;
 const form = document.querySelector("#restore");
@@ -16,6 +17,7 @@ let chosen = []; // { file, path }
 // ---- what was chosen
 function choose(found) {
   chosen = found.filter(({ file }) => file.size > 0);
+  chosen.sort((one, other) => (one.path < other.path ? -1 : 1)); // a folder comes in the order of its disk
   const empty = found.length - chosen.length;
   const bytes = chosen.reduce((sum, { file }) => sum + file.size, 0);
   const words = chosen.length ? `${plural(chosen.length, "file")}, ${size(bytes)}` : "Nothing is chosen.";
@@ -179,6 +181,7 @@ function refuse(error) {
     Object.assign(document.createElement("code"), { textContent: error.code || "error" }),
   );
   form.querySelector("button.primary").disabled = false;
+  showForm(true);
 }
 
 async function showPicture(img, item) {
@@ -189,10 +192,16 @@ async function showPicture(img, item) {
 function follow(batch) {
   const first = document.querySelector("#first");
   const state = document.querySelector("#state");
+  const tell = (completed, total, bad, word) => {
+    state.textContent =
+      `${completed} of ${total} photos done${bad ? `, ${bad} could not be restored` : ""}` +
+      (word === "in_progress" ? "." : ` (${word.replaceAll("_", " ")}).`);
+  };
   const stream = new EventSource(`/v1/batches/${batch}/events`);
   stream.addEventListener("item.ended", (event) => {
     const item = JSON.parse(event.data);
     if (item.status !== "completed" || first.children.length >= SHOWN) return;
+    if (first.querySelector(`a[href="/items/${item.id}"]`)) return; // told again after the stream was opened again
     const shown = document.querySelector("#result").content.firstElementChild.cloneNode(true);
     shown.querySelector("a").href = `/items/${item.id}`;
     shown.querySelector("img").alt = item.custom_id;
@@ -204,16 +213,27 @@ function follow(batch) {
   stream.addEventListener("batch.progress", (event) => {
     const { counts, state: word } = JSON.parse(event.data);
     const total = Object.values(counts).reduce((sum, count) => sum + count, 0);
-    const bad = counts.failed + counts.held;
-    state.textContent =
-      `${counts.completed} of ${total} photos done${bad ? `, ${bad} could not be restored` : ""}` +
-      (word === "in_progress" ? "." : ` (${word.replaceAll("_", " ")}).`);
+    tell(counts.completed, total, counts.failed + counts.held, word);
   });
-  stream.addEventListener("batch.ended", () => stream.close());
+  stream.addEventListener("batch.ended", (event) => {
+    const { request_counts: counts, state: word } = JSON.parse(event.data);
+    tell(counts.completed, counts.total, counts.failed, word);
+    stream.close();
+  });
+  stream.addEventListener("error", () => {
+    // a browser comes back by itself after a cut line, but not after an answer such as 429 or 503
+    if (stream.readyState === EventSource.CLOSED) setTimeout(follow, AGAIN_MS, batch);
+  });
+}
+
+// The choices make room for what comes of them.
+function showForm(shown) {
+  for (const part of form.querySelectorAll(":scope > :not(#refusal)")) part.hidden = !shown;
 }
 
 function showWork(batch) {
   work.hidden = false;
+  showForm(false);
   document.querySelector("#batch").href = `/batches/${batch}`;
   history.replaceState(null, "", `/restore?batch=${batch}`);
   follow(batch);

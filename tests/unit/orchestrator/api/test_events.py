@@ -51,6 +51,16 @@ def test_a_stream_tells_every_item_once_and_ends_with_the_batch(client: Client, 
     assert told[-1][2]["state"] == "completed_with_errors"
 
 
+def test_the_last_counts_come_before_the_end_of_the_batch(client: Client, batch: str, worker: Played) -> None:
+    threading.Timer(0.7, worker.work).start()
+
+    told = events(client().get(f"/v1/batches/{batch}/events").text)
+
+    ended = [name for _, name, _ in told].index("batch.ended")
+    (*_, last) = [data for _, name, data in told[:ended] if name == "batch.progress"]
+    assert (last["state"], last["counts"]["completed"]) == ("completed", 20)  # type: ignore[index]
+
+
 def test_a_reader_who_comes_back_hears_only_what_it_missed(client: Client, batch: str, worker: Played) -> None:
     worker.work()
     api = client()
