@@ -93,7 +93,8 @@ class Rate:
         with self._lock:
             left, since = self._buckets.pop(key_id, (self._most, moment))
             left = min(self._most, left + (moment - since) * self._per_second)
-            self._buckets[key_id] = (max(0.0, left - cost), moment)
+            # a refused request takes nothing, else several that ask again would keep each other out
+            self._buckets[key_id] = (left - cost if left >= cost else left, moment)
             if len(self._buckets) > KNOWN_KEYS:
                 self._buckets.popitem(last=False)
         if left < cost:

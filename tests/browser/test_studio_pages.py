@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import time
+from collections import defaultdict
 from datetime import UTC, datetime
 
 import pytest
-from playwright.sync_api import FilePayload, Page, expect
+from playwright.sync_api import FilePayload, Page, Route, expect
 
 from orchestrator.ledger import batches
 from orchestrator.ledger.rows_training import TrainRecord
@@ -57,6 +59,21 @@ def now() -> datetime:
 
 def photo(name: str, data: bytes) -> FilePayload:
     return {"name": name, "mimeType": "image/jpeg", "buffer": data}
+
+
+def refusing_the_first(page: Page, pattern: str, *, seconds: int) -> dict[str, list[float]]:
+    """Answer the first of these requests with 429; return when each came, by its body."""
+    came: defaultdict[str, list[float]] = defaultdict(list)
+
+    def answer(route: Route) -> None:
+        came[str(route.request.post_data)].append(time.monotonic())
+        if sum(map(len, came.values())) > 1:
+            route.continue_()
+        else:
+            route.fulfill(status=429, headers={"Retry-After": str(seconds)}, json={"code": "rate_limited"})
+
+    page.route(pattern, answer)
+    return came
 
 
 def test_a_batch_is_made_without_a_mouse(page: Page, site: Site, check: Check) -> None:
@@ -195,11 +212,14 @@ def test_photos_are_sent_one_bad_file_stops_no_other_and_a_later_visit_sends_onl
     page.goto(address)
     sent: list[str] = []
     page.on("request", lambda request: sent.append(request.method) if request.url.endswith("/v1/uploads") else None)
+    came = refusing_the_first(page, "**/v1/batches/*/photos", seconds=2)
     page.get_by_label("Photos or an archive").set_input_files([*photos, photo("broken.jpg", b"no photo")])
     page.get_by_role("button", name="Go on").click()
     expect(page.get_by_text("Everything is there")).to_be_visible()
 
     assert len(sent) == 4, "the two that are there already are not sent again"
+    ((first, again),) = [times for times in came.values() if len(times) > 1]
+    assert again - first >= 2, "who is told to wait for two seconds waits for them"
     expect(page.locator("#state")).to_contain_text("1 could not be restored")
     batch_id = address.rpartition("=")[2]
     with site.ledger.read() as session:

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from orchestrator import results, uploads
 from orchestrator.api.answers import Answer, IdempotencyKey, once
-from orchestrator.api.context import Caller, Writer
+from orchestrator.api.context import Caller, Sender, Writer
 from orchestrator.api.requests import Line, Strict
 from orchestrator.archive import Photo, Refused
 from orchestrator.archive.kinds import HEAD, judge
@@ -113,7 +113,7 @@ def create(request: Request, caller: Writer, body: Restoration, key: Idempotency
 
 
 @router.post("/batches/{batch_id}/photos", status_code=201, operation_id="add_photo", responses=LEFT_OUT)
-def add(caller: Writer, batch_id: str, body: NewPhoto) -> Response:
+def add(caller: Sender, batch_id: str, body: NewPhoto) -> Response:
     """Hand an uploaded photo to an open restoration without a source; one that it has already changes nothing.
 
     What cannot be a photo becomes an item that failed, with its code; what does not claim to be one is left out (200).
