@@ -1,4 +1,5 @@
-"""Bytes of pictures for pages. An output never changes, so a browser that has one need not ask again."""
+"""Bytes of pictures for pages. An output never changes, but it may be erased: a browser asks each time, and is told
+`304` as long as it may show what it has."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from orchestrator.ledger.rows import Artifact, Output
 
 router = APIRouter(include_in_schema=False)
 SHOWN_BY_BROWSERS = {"image/png", "image/jpeg", "image/webp"}
-CACHED = "private, max-age=31536000, immutable"
+CACHED = "private, no-cache"
 
 
 @router.get("/pictures/{output_id}/{size}")
