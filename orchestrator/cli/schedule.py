@@ -75,7 +75,7 @@ def list_(as_json: JsonOption = False) -> None:
     from orchestrator.flows import deployments
 
     with services() as s:
-        found = [schedule.as_json() for schedule in deployments.list_schedules(s.settings)]
+        found = [schedule.as_json() for schedule in deployments.list_schedules(s.settings, s.owner)]
     if as_json:
         print_json(found)
         return
@@ -89,7 +89,7 @@ def remove(name: Name, as_json: JsonOption = False) -> None:
     from orchestrator.flows import deployments
 
     with services() as s:
-        deployments.remove_schedule(s.settings, s.store, name)
+        deployments.remove_schedule(s.settings, s.store, s.owner, name)
     if as_json:
         print_json({"object": "schedule.removed", "name": name})
     else:
@@ -102,7 +102,7 @@ def run(name: Name, as_json: JsonOption = False) -> None:
     from orchestrator.flows import deployments
 
     with services() as s:
-        flow_run_id = deployments.run_now(s.settings, name)
+        flow_run_id = deployments.run_now(s.settings, s.owner, name)
     if as_json:
         print_json({"object": "schedule.run", "name": name, "flow_run_id": flow_run_id})
     else:

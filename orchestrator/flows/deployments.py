@@ -1,7 +1,7 @@
 """Deployments and schedules of the flows, made through Prefect's interface; `prefect.yaml` makes the same by hand.
 
 A schedule is a deployment of its own with one cron schedule, tagged `fpga-schedule`; its manifest lies in the byte
-store and the deployment refers to it by key and sha256.
+store and the deployment refers to it by key and sha256. Its name is its owner's alone: two owners may use the same.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from orchestrator.storage import ByteStore
 
 POOL = "fpga"
 SCHEDULE_TAG = "fpga-schedule"
+PAGE = 200
+"""Prefect gives no more deployments at a time."""
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 
@@ -145,57 +147,55 @@ def add_schedule(
     if not NAME.fullmatch(name) or name == WATCH:
         raise UsageError(f"schedule name {name!r}: wanted 1 to 63 of a-z 0-9 _ -, and not {WATCH!r}")
     with connect(settings) as api:
-        if _find(api, name) is not None:
+        owner = stored["owner"]
+        if _find(api, owner, name) is not None:
             raise ConflictError(f"there is a schedule {name!r}; remove it first", code="schedule_exists")
         sha256 = hashlib.sha256(manifest).hexdigest()
         # a fixed key outside of the ledger's artifacts: nothing but the schedule refers to it
-        key = f"s/{stored['owner']}/{sha256}.{stored['format']}"
+        key = f"s/{owner}/{sha256}.{stored['format']}"
         store.put(key, manifest, media_type="text/plain", sha256=sha256)
         kept = StoredManifest(key=key, sha256=sha256, **stored)
         ensure_pool(api)
         try:
             put_deployment(
                 api,
-                name,
+                _full_name(owner, name),
                 tags=[TAG, SCHEDULE_TAG],
                 parameters={"batch_id": None, "manifest": asdict(kept)},
                 schedules=[{"active": True, "schedule": {"cron": cron, "timezone": timezone}}],
             )
         except ConflictError as error:
-            _forget(store, key, _schedules(api))
+            _forget(store, owner, key, api)
             raise UsageError(f"cron {cron!r} in zone {timezone!r} was refused: {error.message}") from error
-        return _schedule(api, _get(api, name))
+        return _schedule(api, _get(api, owner, name))
 
 
-def list_schedules(settings: Settings) -> list[Schedule]:
-    """Return all schedules by name."""
+def list_schedules(settings: Settings, owner: str) -> list[Schedule]:
+    """Return an owner's schedules by name."""
     with connect(settings) as api:
-        found = api.call(
-            "POST", "deployments/filter", {"deployments": {"tags": {"all_": [SCHEDULE_TAG]}}, "limit": 200}
-        )
-        return sorted((_schedule(api, deployment) for deployment in found), key=lambda schedule: schedule.name)
+        return sorted((_schedule(api, one) for one in _of(api, owner)), key=lambda schedule: schedule.name)
 
 
-def remove_schedule(settings: Settings, store: ByteStore, name: str) -> None:
+def remove_schedule(settings: Settings, store: ByteStore, owner: str, name: str) -> None:
     """Remove a schedule and its manifest, unless another schedule runs the same; batches it made stay.
 
     Raises:
-        NotFoundError: there is none of this name.
+        NotFoundError: this owner has none of this name.
     """
     with connect(settings) as api:
-        removed = _schedule(api, _get(api, name))
-        api.call("DELETE", f"deployments/{removed.deployment_id}")
-        _forget(store, removed.manifest["key"], _schedules(api))
+        removed = _get(api, owner, name)
+        api.call("DELETE", f"deployments/{removed['id']}")
+        _forget(store, owner, _manifest(removed)["key"], api)
 
 
-def run_now(settings: Settings, name: str) -> str:
+def run_now(settings: Settings, owner: str, name: str) -> str:
     """Run a schedule once, now, and return the id of its flow run.
 
     Raises:
-        NotFoundError: there is none of this name.
+        NotFoundError: this owner has none of this name.
     """
     with connect(settings) as api:
-        return str(api.create_flow_run(_get(api, name)["id"], tags=[SCHEDULE_TAG])["id"])
+        return str(api.create_flow_run(_get(api, owner, name)["id"], tags=[SCHEDULE_TAG])["id"])
 
 
 def ensure_pool(api: PrefectApi) -> None:
@@ -231,33 +231,47 @@ def _parameters_schema(parameter: str) -> dict[str, Any]:
     return {"title": "Parameters", "type": "object", "properties": properties}
 
 
-def _find(api: PrefectApi, name: str) -> dict[str, Any] | None:
-    try:
-        found = api.deployment(FLOW, name)
-    except NotFoundError:
+def _full_name(owner: str, name: str) -> str:
+    """Return the name of a deployment; a schedule's own name has no dot."""
+    return f"{owner}.{name}"
+
+
+def _find(api: PrefectApi, owner: str, name: str) -> dict[str, Any] | None:
+    if not NAME.fullmatch(name):
         return None
-    return found if SCHEDULE_TAG in found["tags"] else None
+    for full in (_full_name(owner, name), name):  # the plain name: schedules of before names were an owner's own
+        try:
+            found = api.deployment(FLOW, full)
+        except NotFoundError:
+            continue
+        if SCHEDULE_TAG in found["tags"] and _manifest(found).get("owner") == owner:
+            return found
+    return None
 
 
-def _get(api: PrefectApi, name: str) -> dict[str, Any]:
-    found = _find(api, name)
+def _get(api: PrefectApi, owner: str, name: str) -> dict[str, Any]:
+    found = _find(api, owner, name)
     if found is None:
-        raise _unknown(name)
+        raise NotFoundError(f"there is no schedule {name!r}; see `fpga schedule list`", code="schedule_not_found")
     return found
 
 
-def _unknown(name: str) -> NotFoundError:
-    return NotFoundError(f"there is no schedule {name!r}; see `fpga schedule list`", code="schedule_not_found")
+def _of(api: PrefectApi, owner: str) -> list[dict[str, Any]]:
+    """Return the deployments of an owner's schedules."""
+    found: list[dict[str, Any]] = []
+    asked = {"deployments": {"tags": {"all_": [SCHEDULE_TAG]}}, "limit": PAGE}
+    while len(page := api.call("POST", "deployments/filter", {**asked, "offset": len(found)})) == PAGE:
+        found += page
+    return [one for one in [*found, *page] if _manifest(one).get("owner") == owner]
 
 
-def _schedules(api: PrefectApi) -> list[Schedule]:
-    found = api.call("POST", "deployments/filter", {"deployments": {"tags": {"all_": [SCHEDULE_TAG]}}, "limit": 200})
-    return sorted((_schedule(api, deployment) for deployment in found), key=lambda schedule: schedule.name)
+def _manifest(deployment: dict[str, Any]) -> dict[str, Any]:
+    return deployment["parameters"].get("manifest") or {}
 
 
-def _forget(store: ByteStore, key: str, remaining: list[Schedule]) -> None:
+def _forget(store: ByteStore, owner: str, key: str, api: PrefectApi) -> None:
     """Delete a manifest, unless another schedule runs the same."""
-    if all(schedule.manifest.get("key") != key for schedule in remaining):
+    if all(_manifest(one).get("key") != key for one in _of(api, owner)):
         store.delete(key)
 
 
@@ -276,11 +290,11 @@ def _schedule(api: PrefectApi, deployment: dict[str, Any]) -> Schedule:
         },
     )
     return Schedule(
-        name=deployment["name"],
+        name=deployment["name"].rpartition(".")[2],
         cron=timing["schedule"].get("cron", ""),
         timezone=timing["schedule"].get("timezone") or "UTC",
         active=bool(timing["active"]) and not deployment.get("paused", False),
-        manifest=deployment["parameters"].get("manifest") or {},
+        manifest=_manifest(deployment),
         deployment_id=deployment["id"],
         next_run=coming[0]["next_scheduled_start_time"] if coming else None,
     )

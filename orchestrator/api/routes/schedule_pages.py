@@ -5,6 +5,7 @@ Schedules of portraits belong to the owner who stands in them, those of training
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, File, Form, UploadFile
@@ -73,25 +74,25 @@ def add_training(
 @router.post("/{name}/run")
 def run(caller: Writer, name: str) -> Response:
     """Run a schedule once, now."""
-    return _changed(caller, name, lambda: deployments.run_now(caller.settings, name))
+    return _changed(caller, lambda: deployments.run_now(caller.settings, caller.owner, name))
 
 
 @router.post("/{name}/remove")
 def remove(caller: Writer, name: str) -> Response:
     """Remove a schedule; batches it made stay."""
-    return _changed(caller, name, lambda: deployments.remove_schedule(caller.settings, caller.store, name))
+    return _changed(caller, lambda: deployments.remove_schedule(caller.settings, caller.store, caller.owner, name))
 
 
 @router.post("/training/{name}/run")
 def run_training(caller: Promoter, name: str) -> Response:
     """Begin a run of a training schedule now."""
-    return _changed(caller, None, lambda: training_schedules.run_now(caller.settings, name))
+    return _changed(caller, lambda: training_schedules.run_now(caller.settings, name), trains=True)
 
 
 @router.post("/training/{name}/remove")
 def remove_training(caller: Promoter, name: str) -> Response:
     """Remove a training schedule; runs it began stay."""
-    return _changed(caller, None, lambda: training_schedules.remove(caller.settings, name))
+    return _changed(caller, lambda: training_schedules.remove(caller.settings, name), trains=True)
 
 
 def _add(caller: Caller, name: str, cron: str, timezone: str, manifest: UploadFile, options: dict[str, Any]) -> None:
@@ -113,21 +114,15 @@ def _add(caller: Caller, name: str, cron: str, timezone: str, manifest: UploadFi
     )
 
 
-def _changed(caller: Caller, name: str | None, change: Any) -> Response:
-    """Do something with one's own schedule; `name` is None for one of training."""
+def _changed(caller: Caller, change: Callable[[], object], *, trains: bool = False) -> Response:
+    """Do something with one's own schedule, or with one of training."""
     try:
-        if name is None:
+        if trains:
             _check_trains(caller)
-        elif name not in {one.name for one in _own(caller)}:
-            raise NotFoundError(f"there is no schedule {name!r}", code="schedule_not_found")
         change()
     except FpgaError as error:
         return _page(caller, error)
     return RedirectResponse(HERE, 303)
-
-
-def _own(caller: Caller) -> list[deployments.Schedule]:
-    return [one for one in deployments.list_schedules(caller.settings) if one.manifest.get("owner") == caller.owner]
 
 
 def _check_trains(caller: Caller) -> None:
@@ -139,7 +134,7 @@ def _page(caller: Caller, wrong: FpgaError | None = None) -> Response:
     trains = caller.owner == caller.settings.owner
     found: dict[str, Any] = {"schedules": [], "trainings": [], "asleep": None}
     try:
-        found["schedules"] = [one.as_json() for one in _own(caller)]
+        found["schedules"] = [one.as_json() for one in deployments.list_schedules(caller.settings, caller.owner)]
         if trains:
             found["trainings"] = [one.as_json() for one in training_schedules.list_schedules(caller.settings)]
     except TransientError as error:

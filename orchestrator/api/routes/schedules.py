@@ -9,11 +9,10 @@ from pydantic import Field, StringConstraints
 from starlette.responses import Response
 
 from orchestrator import submit
-from orchestrator.api.context import Caller, Reader, Writer
+from orchestrator.api.context import Reader, Writer
 from orchestrator.api.requests import Line, Strict
-from orchestrator.errors import ManifestError, NotFoundError
+from orchestrator.errors import ManifestError
 from orchestrator.flows import deployments
-from orchestrator.flows.deployments import Schedule
 
 router = APIRouter(prefix="/v1/schedules", tags=["schedules"])
 Name = Annotated[str, StringConstraints(pattern=deployments.NAME.pattern, max_length=63)]
@@ -37,7 +36,11 @@ class NewSchedule(Strict):
 @router.get("", operation_id="list_schedules")
 def list_(caller: Reader) -> dict[str, Any]:
     """List your schedules with the next time that each runs."""
-    return {"object": "list", "data": [one.as_json() for one in _mine(caller)], "next": None}
+    return {
+        "object": "list",
+        "data": [one.as_json() for one in deployments.list_schedules(caller.settings, caller.owner)],
+        "next": None,
+    }
 
 
 @router.post("", status_code=201, operation_id="create_schedule")
@@ -70,22 +73,12 @@ def create(caller: Writer, body: NewSchedule) -> dict[str, Any]:
 @router.post("/{name}/run", status_code=202, operation_id="run_schedule")
 def run(caller: Writer, name: Name) -> dict[str, Any]:
     """Run a schedule once, now."""
-    _check_mine(caller, name)
-    return {"object": "schedule.run", "name": name, "flow_run_id": deployments.run_now(caller.settings, name)}
+    begun = deployments.run_now(caller.settings, caller.owner, name)
+    return {"object": "schedule.run", "name": name, "flow_run_id": begun}
 
 
 @router.delete("/{name}", status_code=204, operation_id="delete_schedule")
 def remove(caller: Writer, name: Name) -> Response:
     """Remove a schedule; batches that it made stay."""
-    _check_mine(caller, name)
-    deployments.remove_schedule(caller.settings, caller.store, name)
+    deployments.remove_schedule(caller.settings, caller.store, caller.owner, name)
     return Response(status_code=204)
-
-
-def _mine(caller: Caller) -> list[Schedule]:
-    return [one for one in deployments.list_schedules(caller.settings) if one.manifest.get("owner") == caller.owner]
-
-
-def _check_mine(caller: Caller, name: str) -> None:
-    if name not in {one.name for one in _mine(caller)}:
-        raise NotFoundError(f"there is no schedule {name!r}", code="schedule_not_found")

@@ -100,7 +100,7 @@ def test_two_runs_for_the_same_scheduled_time_make_one_batch(
     assert only.idempotency_key.startswith(made.deployment_id)
     assert only.flow_run_id in ids
     assert only.options["redraws"] == 1
-    deployments.remove_schedule(settings, store, "twice")
+    deployments.remove_schedule(settings, store, "local", "twice")
 
 
 def test_a_schedule_is_added_planned_listed_run_and_removed_with_its_manifest(
@@ -112,11 +112,11 @@ def test_a_schedule_is_added_planned_listed_run_and_removed_with_its_manifest(
         schedule(settings, store, "nightly")
 
     # the server's scheduler really plans: it cannot with SQLAlchemy 2.1
-    wait(lambda: deployments.list_schedules(settings)[0].next_run, "the first run is planned")
-    (listed,) = deployments.list_schedules(settings)
+    wait(lambda: deployments.list_schedules(settings, "local")[0].next_run, "the first run is planned")
+    (listed,) = deployments.list_schedules(settings, "local")
     assert (listed.name, listed.cron, listed.timezone, listed.active) == ("nightly", "0 2 * * *", "Europe/Berlin", True)
 
-    flow_run_id = deployments.run_now(settings, "nightly")
+    flow_run_id = deployments.run_now(settings, "local", "nightly")
 
     def made_now() -> bool:
         with ledger.read() as session:
@@ -124,8 +124,8 @@ def test_a_schedule_is_added_planned_listed_run_and_removed_with_its_manifest(
 
     wait(made_now, "the run made its batch")
     worker.work()
-    deployments.remove_schedule(settings, store, "nightly")
-    assert deployments.list_schedules(settings) == []
+    deployments.remove_schedule(settings, store, "local", "nightly")
+    assert deployments.list_schedules(settings, "local") == []
     assert store.head(made.manifest["key"]) is None
 
 
@@ -138,7 +138,7 @@ def test_a_schedule_that_cannot_run_is_refused_and_leaves_nothing(
 ) -> None:
     with pytest.raises(UsageError):
         schedule(settings, store, name, **changes)
-    assert deployments.list_schedules(settings) == []
+    assert deployments.list_schedules(settings, "local") == []
     assert list(store.list("s/")) == []
 
 
@@ -146,9 +146,9 @@ def test_what_is_not_scheduled_can_neither_be_run_nor_removed(
     settings: Settings, store: ByteStore, api: PrefectApi
 ) -> None:
     with pytest.raises(NotFoundError, match="watch"):
-        deployments.run_now(settings, "watch")
+        deployments.run_now(settings, "local", "watch")
     with pytest.raises(NotFoundError, match="never"):
-        deployments.remove_schedule(settings, store, "never")
+        deployments.remove_schedule(settings, store, "local", "never")
 
 
 def test_the_deployments_are_made_once_however_often_they_are_ensured(settings: Settings, api: PrefectApi) -> None:

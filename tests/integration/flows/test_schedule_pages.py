@@ -14,7 +14,7 @@ from orchestrator.ledger import listings
 from orchestrator.ledger.session import Ledger
 from orchestrator.prefect_api import PrefectApi
 from orchestrator.settings import Settings
-from tests.unit.orchestrator.played import lines
+from tests.unit.orchestrator.played import add_person, lines
 from tests.unit.orchestrator.trained import add_dataset
 
 ROW = {"custom_id": "a", "people": "ada"}
@@ -46,6 +46,7 @@ def test_a_schedule_is_added_run_and_removed_by_its_owner_alone(
     stranger.get(keys.login_link(ledger, "eve", ""))
     assert 'aria-label="Run night now"' not in stranger.get("/schedules").text
     assert stranger.post("/schedules/night/remove").status_code == 404
+    check_that_a_foreign_name_is_unknown(settings, ledger)
 
     assert page.post("/schedules/night/run").status_code == 200
     deadline = time.monotonic() + 180
@@ -57,6 +58,22 @@ def test_a_schedule_is_added_run_and_removed_by_its_owner_alone(
         time.sleep(0.3)
 
     assert 'aria-label="Run night now"' not in page.post("/schedules/night/remove").text
+
+
+def check_that_a_foreign_name_is_unknown(settings: Settings, ledger: Ledger) -> None:
+    """Eve asks for local's schedule `night` and for one that never was, and makes a `night` of her own."""
+    secret, _ = keys.create(ledger, "eve", name="test")
+    eve = TestClient(create_app(settings), headers={"Authorization": f"Bearer {secret}"})
+    for method, path in (("POST", "/v1/schedules/{}/run"), ("DELETE", "/v1/schedules/{}")):
+        foreign, unknown = (eve.request(method, path.format(name)) for name in ("night", "never"))
+        assert (foreign.status_code, unknown.status_code) == (404, 404)
+        assert foreign.text.replace("night", "never") == unknown.text
+    add_person(ledger, "bob", "generate", owner="eve")
+    row = lines({"custom_id": "a", "people": "bob"}).decode()
+    made = eve.post("/v1/schedules", json={"name": "night", "cron": "0 2 * * *", "manifest": row})
+    assert made.status_code == 201, made.text
+    assert [one["name"] for one in eve.get("/v1/schedules").json()["data"]] == ["night"]
+    assert eve.delete("/v1/schedules/night").status_code == 204
 
 
 @pytest.mark.parametrize(
