@@ -93,7 +93,7 @@ class Sweeper:
             remove_expired(self._ledger, self._store)
             uploads.remove_overdue(self._ledger, self._store)
             if time.monotonic() - self._tidied > STALE_SECONDS:
-                self._store.sweep_stale(STALE_SECONDS)
+                self._store.sweep_stale(STALE_SECONDS, spare=uploads.PREFIX)
                 gone = retention.clean(self._ledger, self._store, self._settings)
                 if any(one.count for one in gone):
                     log.info("cleaned", extra={one.name: one.count for one in gone})

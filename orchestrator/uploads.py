@@ -1,13 +1,14 @@
 """Files on their way in: parts arrive in order, a cut one is gone on with, and the whole is stored under its hash.
 
 Every part is an object of its own in the byte store, so any server of a deployment can take the next one, on any kind
-of store. What is not finished, or not used, is swept away after a day.
+of store. An S3 store can be handed the parts without us, by links that we sign (`part_links`, `finish`); the parts are
+then one object beside where ours would lie. What is not finished, or not used, is swept away after a day.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
 from orchestrator.archive.kinds import HEAD
@@ -18,11 +19,17 @@ from orchestrator.ledger.rows import Artifact
 from orchestrator.ledger.rows_api import Upload
 from orchestrator.ledger.session import Ledger
 from orchestrator.pictures import PHOTO_MEDIA_TYPES, photo_format
-from orchestrator.storage import ByteStore, content_key
+from orchestrator.storage import ByteStore, PartStore, content_key
+from orchestrator.storage.base import MAX_URL_SECONDS
 from orchestrator.storage.keys import check_sha256
 from orchestrator.storage.streams import spooled
 
+PREFIX = "uploads/"
+"""Of the keys of all parts."""
 MOST_OPEN = 200
+PART_BYTES, MOST_PARTS = 16 * 2**20, 10_000
+"""Of what a client hands to the store itself; S3 takes no more parts."""
+MOST_LINKS = 100
 READING_DAYS = 7.0
 """So long an uploaded archive is kept for whoever reads it."""
 OTHER = "application/octet-stream"
@@ -56,12 +63,14 @@ def receive(ledger: Ledger, store: ByteStore, owner: str, upload_id: str, *, at:
 
     Raises:
         NotFoundError: there is no such upload.
-        ConflictError: it goes on at another byte; ask where.
+        ConflictError: it goes on at another byte, ask where; or its parts go to the store itself.
         UsageError: the part holds more than is missing.
         InputError: `checksum_mismatch`, the whole is not what the client said; the upload is given up.
         StoreUnavailableError: the store is full or does not answer; what arrived before stays.
     """
     upload = look(ledger, owner, upload_id)
+    if upload.parts_id:
+        raise ConflictError(f"the parts of upload {upload_id} go to the store, by its links", code="upload_in_parts")
     if upload.state != "open" or upload.received != at:
         raise ConflictError(f"upload {upload_id} goes on at byte {upload.received}, not at {at}", code="upload_offset")
     with spooled(part) as (copy, sha256, size):  # type: ignore[arg-type]  # IO is a BinaryIO
@@ -75,6 +84,110 @@ def receive(ledger: Ledger, store: ByteStore, owner: str, upload_id: str, *, at:
     if at + size == upload.size:
         _finish(ledger, store, upload)
     return look(ledger, owner, upload_id)
+
+
+def part_links(
+    ledger: Ledger,
+    store: ByteStore,
+    owner: str,
+    upload_id: str,
+    *,
+    numbers: Sequence[int] = (),
+    seconds: int = MAX_URL_SECONDS,
+) -> dict[str, Any]:
+    """Return links by which the store itself takes parts of an upload, and which parts it has.
+
+    Args:
+        numbers: of the parts that links are wanted for, from 1; without any, the first MOST_LINKS that are missing.
+        seconds: how long the links live, 1 to 900.
+
+    Raises:
+        NotFoundError: there is no such upload.
+        ConflictError: `store_takes_no_parts`, or the upload has ended, or has bytes that came here.
+        UsageError: there is no part of such a number.
+    """
+    look(ledger, owner, upload_id)
+    if not isinstance(store, PartStore):
+        raise ConflictError("this store takes no parts itself; send them here with PATCH", code="store_takes_no_parts")
+    upload = _in_parts(ledger, store, owner, upload_id)
+    wanted = _part_sizes(upload.size)
+    if wrong := [number for number in numbers if number not in wanted]:
+        raise UsageError(f"the upload has parts 1 to {len(wanted)}, got {wrong[0]}", code="part_number")
+    have = {n: part.size for n, part in store.parts(_direct(upload), upload.parts_id or "").items()}
+    missing = [number for number, size in wanted.items() if have.get(number) != size]
+    uploads.prolong(ledger, upload_id)
+    return {
+        "id": upload.id,
+        "object": "upload.parts",
+        "part_size": wanted[1],
+        "parts": len(wanted),
+        "missing": len(missing),
+        "received": sum(size for number, size in have.items() if number not in missing),
+        "data": [
+            {
+                "number": number,
+                "size": wanted[number],
+                "url": store.part_url(
+                    _direct(upload), upload.parts_id or "", number, size=wanted[number], expires_seconds=seconds
+                ),
+            }
+            for number in (numbers or missing)[:MOST_LINKS]
+        ],
+    }
+
+
+def finish(ledger: Ledger, store: ByteStore, owner: str, upload_id: str) -> Upload:
+    """Make a file of the parts that the store was handed; one that is whole already stays as it is.
+
+    Raises:
+        NotFoundError: there is no such upload.
+        ConflictError: `upload_unfinished`, parts are missing or have another size; ask for links again.
+        InputError: `checksum_mismatch`, as in `receive`.
+    """
+    upload = look(ledger, owner, upload_id)
+    if upload.state == "complete":
+        return upload
+    if not isinstance(store, PartStore) or not upload.parts_id:
+        raise ConflictError(f"upload {upload_id} was not handed to the store in parts", code="upload_unfinished")
+    key, wanted = _direct(upload), _part_sizes(upload.size)
+    if store.head(key) is None:  # else a server died after the parts had been put together
+        have = store.parts(key, upload.parts_id)
+        missing = [n for n, size in wanted.items() if n not in have or have[n].size != size]
+        if missing:
+            raise ConflictError(
+                f"{len(missing)} of {len(wanted)} parts of upload {upload_id} are missing, the first is {missing[0]}",
+                code="upload_unfinished",
+            )
+        store.finish_parts(key, upload.parts_id, {number: have[number] for number in wanted})
+    uploads.advance(ledger, upload_id, at=upload.received, by=upload.size - upload.received)
+    _finish(ledger, store, upload)
+    return look(ledger, owner, upload_id)
+
+
+def _in_parts(ledger: Ledger, store: PartStore, owner: str, upload_id: str) -> Upload:
+    """Return an open upload whose parts go to the store itself; the first time that is begun there."""
+    upload = look(ledger, owner, upload_id)
+    if not upload.parts_id and upload.state == "open":
+        begun = store.begin_parts(_direct(upload), media_type=OTHER)
+        if not uploads.begin_parts(ledger, upload_id, begun):  # somebody else was faster
+            store.give_up_parts(_direct(upload), begun)
+        upload = look(ledger, owner, upload_id)
+    if upload.state != "open" or not upload.parts_id:
+        raise ConflictError(
+            f"upload {upload_id} is {upload.state} and has {upload.received} bytes that came here", code="upload_offset"
+        )
+    return upload
+
+
+def _direct(upload: Upload) -> str:
+    """Return the key of the object that the store makes of its parts: to us it is one part from the first byte on."""
+    return f"{_folder(upload.id)}{0:016d}-{upload.size}-direct"
+
+
+def _part_sizes(size: int) -> dict[int, int]:
+    """Return how many bytes each part has, by number."""
+    whole = max(PART_BYTES, -(-size // MOST_PARTS))
+    return {number: min(whole, size - at) for number, at in enumerate(range(0, size, whole), start=1)}
 
 
 def _finish(ledger: Ledger, store: ByteStore, upload: Upload) -> None:
@@ -94,7 +207,7 @@ def _finish(ledger: Ledger, store: ByteStore, upload: Upload) -> None:
         )
         store.put(key, whole, media_type=media_type, sha256=sha256)  # type: ignore[arg-type]  # IO is a BinaryIO
     uploads.complete(ledger, upload.id, artifact_id=artifact_id, sha256=sha256, media_type=media_type)
-    _remove_parts(store, upload.id)
+    _remove_parts(store, upload)
 
 
 def whole(ledger: Ledger, owner: str, upload_id: str) -> tuple[Upload, Artifact]:
@@ -130,19 +243,19 @@ def give_up(ledger: Ledger, store: ByteStore, owner: str, upload_id: str) -> Non
     Raises:
         NotFoundError: there is no such upload.
     """
-    look(ledger, owner, upload_id)
+    upload = look(ledger, owner, upload_id)
     uploads.abort(ledger, upload_id)
-    _remove_parts(store, upload_id)
+    _remove_parts(store, upload)
 
 
 def remove_overdue(ledger: Ledger, store: ByteStore) -> int:
     """Remove uploads whose time is over, with their parts; return how many those were."""
     with ledger.read() as session:
         found = uploads.overdue(session)
-    for upload_id in found:
-        _remove_parts(store, upload_id)
+    for upload in found:
+        _remove_parts(store, upload)
     if found:
-        uploads.forget(ledger, found)
+        uploads.forget(ledger, [upload.id for upload in found])
     return len(found)
 
 
@@ -163,11 +276,13 @@ def upload_object(upload: Upload) -> dict[str, Any]:
 
 
 def _folder(upload_id: str) -> str:
-    return f"uploads/{upload_id}/"
+    return f"{PREFIX}{upload_id}/"
 
 
-def _remove_parts(store: ByteStore, upload_id: str) -> None:
-    for part in list(store.list(_folder(upload_id))):
+def _remove_parts(store: ByteStore, upload: Upload) -> None:
+    if upload.parts_id and isinstance(store, PartStore):
+        store.give_up_parts(_direct(upload), upload.parts_id)
+    for part in list(store.list(_folder(upload.id))):
         store.delete(part.key)
 
 

@@ -82,6 +82,25 @@ def advance(ledger: Ledger, upload_id: str, *, at: int, by: int) -> None:
 
 
 @retrying
+def begin_parts(ledger: Ledger, upload_id: str, parts_id: str) -> bool:
+    """Note under which id the store takes the parts itself; False where another one was noted, or bytes came else."""
+    with ledger.write() as session:
+        untouched = Upload.state == "open", Upload.received == 0, Upload.parts_id.is_(None)
+        moved = session.execute(
+            update(Upload).where(Upload.id == upload_id, *untouched).values(parts_id=parts_id).returning(Upload.id)
+        )
+        return moved.first() is not None
+
+
+@retrying
+def prolong(ledger: Ledger, upload_id: str) -> None:
+    """Keep an open upload for another day: its client is at it."""
+    with ledger.write() as session:
+        until = now(session) + KEPT
+        session.execute(update(Upload).where(Upload.id == upload_id, Upload.state == "open").values(expires_at=until))
+
+
+@retrying
 def complete(ledger: Ledger, upload_id: str, *, artifact_id: str, sha256: str, media_type: str) -> None:
     """Note which stored bytes the whole file is."""
     with ledger.write() as session:
@@ -111,9 +130,9 @@ def keep(ledger: Ledger, artifact_id: str, days: float) -> None:
         )
 
 
-def overdue(session: Session, limit: int = 100) -> Sequence[str]:
+def overdue(session: Session, limit: int = 100) -> Sequence[Upload]:
     """Return uploads whose time is over, given up and finished ones too."""
-    return session.scalars(select(Upload.id).where(Upload.expires_at < now(session)).limit(limit)).all()
+    return session.scalars(select(Upload).where(Upload.expires_at < now(session)).limit(limit)).all()
 
 
 @retrying

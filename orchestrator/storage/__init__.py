@@ -3,8 +3,8 @@
 It knows keys and bytes; not pictures, not rows, not who may read what.
 """
 
-from orchestrator.storage.base import ByteStore, Data, Listed, Stored
+from orchestrator.storage.base import ByteStore, Data, Listed, Part, PartStore, Stored
 from orchestrator.storage.factory import open_store
 from orchestrator.storage.keys import content_key
 
-__all__ = ["ByteStore", "Data", "Listed", "Stored", "content_key", "open_store"]
+__all__ = ["ByteStore", "Data", "Listed", "Part", "PartStore", "Stored", "content_key", "open_store"]

@@ -7,11 +7,11 @@ in and out, and nothing but the errors named here comes out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, runtime_checkable
 
 Data = bytes | Path | BinaryIO
 
@@ -35,6 +35,14 @@ class Listed:
     key: str
     size: int
     modified: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Part:
+    """One part of an object that comes in parts: its size in bytes, and what the store calls its content."""
+
+    size: int
+    etag: str
 
 
 class ByteStore(Protocol):
@@ -88,8 +96,12 @@ class ByteStore(Protocol):
     def place(self, key: str) -> str:
         """Return where other readers of files find the object: a path, or `s3://bucket/key`. Opens nothing."""
 
-    def sweep_stale(self, older_than_seconds: float) -> int:
-        """Remove what killed writers left behind, if older than this; return how many pieces that were."""
+    def sweep_stale(self, older_than_seconds: float, *, spare: str = "") -> int:
+        """Remove what killed writers left behind, if older than this; return how many pieces that were.
+
+        Args:
+            spare: prefix of objects whose parts clients send; who began those looks after them.
+        """
 
     def check(self) -> None:
         """Write, read and delete a small probe.
@@ -97,3 +109,26 @@ class ByteStore(Protocol):
         Raises:
             StoreUnavailableError: one of the three failed; the message says which and why.
         """
+
+
+@runtime_checkable
+class PartStore(ByteStore, Protocol):
+    """A byte store that takes the parts of an object straight from whoever has them, by links that it signs.
+
+    Errors as in ByteStore; NotFoundError `parts_missing` where no such upload is begun (any more).
+    """
+
+    def begin_parts(self, key: str, *, media_type: str) -> str:
+        """Begin an object that comes in parts, and return the id under which it is gone on with."""
+
+    def part_url(self, key: str, parts_id: str, number: int, *, size: int, expires_seconds: int) -> str:
+        """Return a link that takes one part (1 to 10,000) of exactly `size` bytes by PUT. Asks nobody."""
+
+    def parts(self, key: str, parts_id: str) -> dict[int, Part]:
+        """Return the parts that are there, by number."""
+
+    def finish_parts(self, key: str, parts_id: str, parts: Mapping[int, Part]) -> None:
+        """Make these parts one object, in the order of their numbers."""
+
+    def give_up_parts(self, key: str, parts_id: str) -> None:
+        """Remove what has come of it; again is harmless."""

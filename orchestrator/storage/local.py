@@ -134,7 +134,7 @@ class LocalStore:
         """See ByteStore; a path below the directory."""
         return str(self.root / check_key(key))
 
-    def sweep_stale(self, older_than_seconds: float) -> int:
+    def sweep_stale(self, older_than_seconds: float, *, spare: str = "") -> int:
         """See ByteStore; the pieces are temporary files of killed writers."""
         before = time.time() - older_than_seconds
         stale = [path for path, about in self._files([]) if _is_temporary(path) and about.st_mtime <= before]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -21,7 +21,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from orchestrator.errors import NotFoundError, SettingsError, TransientError
-from orchestrator.storage.base import Data, Listed, Stored
+from orchestrator.storage.base import Data, Listed, Part, Stored
 from orchestrator.storage.keys import check_key, check_prefix, check_sha256, named_sha256
 from orchestrator.storage.links import check_expiry, content_disposition
 from orchestrator.storage.probe import probe
@@ -176,7 +176,7 @@ class S3Store:
         """See ByteStore."""
         return f"s3://{self._bucket}/{self._name(key)}"
 
-    def sweep_stale(self, older_than_seconds: float) -> int:
+    def sweep_stale(self, older_than_seconds: float, *, spare: str = "") -> int:
         """See ByteStore; the pieces are multipart uploads that nobody will complete."""
         before = datetime.now(UTC) - timedelta(seconds=older_than_seconds)
         swept = 0
@@ -185,12 +185,63 @@ class S3Store:
                 Bucket=self._bucket, Prefix=self._prefix
             )
             for upload in [upload for page in pages for upload in page.get("Uploads", [])]:
-                if upload["Initiated"] <= before:
+                spared = bool(spare) and upload["Key"].startswith(self._prefix + spare)
+                if upload["Initiated"] <= before and not spared:
                     self._client.abort_multipart_upload(
                         Bucket=self._bucket, Key=upload["Key"], UploadId=upload["UploadId"]
                     )
                     swept += 1
         return swept
+
+    def begin_parts(self, key: str, *, media_type: str) -> str:
+        """See PartStore."""
+        with self._typed_errors(f"begin {key}"):
+            begun = self._client.create_multipart_upload(
+                Bucket=self._bucket, Key=self._name(key), ContentType=media_type
+            )
+        return begun["UploadId"]
+
+    def part_url(self, key: str, parts_id: str, number: int, *, size: int, expires_seconds: int) -> str:
+        """See PartStore; a presigned PUT for the public endpoint, its length signed too."""
+        params = {
+            "Bucket": self._bucket,
+            "Key": self._name(key),
+            "UploadId": parts_id,
+            "PartNumber": number,
+            "ContentLength": size,
+        }
+        with self._typed_errors(f"sign part {number} of {key}"):
+            return self._signer.generate_presigned_url(
+                "upload_part", Params=params, ExpiresIn=check_expiry(expires_seconds), HttpMethod="PUT"
+            )
+
+    def parts(self, key: str, parts_id: str) -> dict[int, Part]:
+        """See PartStore."""
+        pages = self._client.get_paginator("list_parts").paginate(
+            Bucket=self._bucket, Key=self._name(key), UploadId=parts_id
+        )
+        with self._typed_errors(f"list the parts of {key}"):
+            found = [part for page in pages for part in page.get("Parts", [])]
+        return {part["PartNumber"]: Part(size=part["Size"], etag=part["ETag"]) for part in found}
+
+    def finish_parts(self, key: str, parts_id: str, parts: Mapping[int, Part]) -> None:
+        """See PartStore."""
+        listed = [{"PartNumber": number, "ETag": part.etag} for number, part in sorted(parts.items())]
+        with self._typed_errors(f"finish {key}"):
+            self._client.complete_multipart_upload(
+                Bucket=self._bucket,
+                Key=self._name(key),
+                UploadId=parts_id,
+                MultipartUpload={"Parts": listed},  # type: ignore[typeddict-item]  # the stub wants all optional names
+            )
+
+    def give_up_parts(self, key: str, parts_id: str) -> None:
+        """See PartStore."""
+        try:
+            with self._typed_errors(f"give {key} up"):
+                self._client.abort_multipart_upload(Bucket=self._bucket, Key=self._name(key), UploadId=parts_id)
+        except NotFoundError:
+            return
 
     def check(self) -> None:
         """See ByteStore."""

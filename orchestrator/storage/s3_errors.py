@@ -55,6 +55,8 @@ def _from_answer(error: ClientError, action: str, where: str) -> FpgaError:
         return StoreUnavailableError(f"{said}: the bucket does not exist; create it first")
     if code in _MISSING:
         return NotFoundError(said, code="object_missing")
+    if code == "NoSuchUpload":
+        return NotFoundError(said, code="parts_missing")
     if code in _FULL:
         return StoreUnavailableError(f"{said}: the store is full", code="store_full")
     if code in _DENIED:

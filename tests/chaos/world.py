@@ -199,7 +199,7 @@ class SimulatedStore:
         """Nothing asks for links here."""
         raise AssertionError
 
-    def sweep_stale(self, older_than_seconds: float) -> int:
+    def sweep_stale(self, older_than_seconds: float, *, spare: str = "") -> int:
         """Nothing is ever left half written in a dictionary."""
         return 0
 

@@ -12,16 +12,18 @@ import tempfile
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request
+from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
 from orchestrator import uploads
 from orchestrator.api.answers import tagged
-from orchestrator.api.context import Reader, Writer
-from orchestrator.api.requests import media_type, unsupported
+from orchestrator.api.context import Reader, Sender, Writer
+from orchestrator.api.requests import Strict, media_type, unsupported
 from orchestrator.errors import UsageError
 from orchestrator.ledger.rows_api import Upload
+from orchestrator.storage.base import MAX_URL_SECONDS
 from orchestrator.storage.streams import SPOOL_LIMIT
 
 router = APIRouter(prefix="/v1/uploads", tags=["uploads"])
@@ -37,7 +39,7 @@ BODY = {"requestBody": {"required": True, "content": {PART: {"schema": {"type": 
 
 
 @router.post("", status_code=201, operation_id="create_upload")
-def create(caller: Writer, upload_length: Length, upload_metadata: Metadata = "") -> Response:
+def create(caller: Sender, upload_length: Length, upload_metadata: Metadata = "") -> Response:
     """Begin an upload; send its bytes with PATCH to the address in `Location`."""
     said = _metadata(upload_metadata)
     made = uploads.begin(
@@ -64,7 +66,7 @@ def where(caller: Reader, upload_id: str) -> Response:
 
 
 @router.patch("/{upload_id}", status_code=204, operation_id="send_upload_part", openapi_extra=BODY)
-async def send(request: Request, caller: Writer, upload_id: str, upload_offset: Offset) -> Response:
+async def send(request: Request, caller: Sender, upload_id: str, upload_offset: Offset) -> Response:
     """Send the next part, of any size up to the limit of a body; the last one makes the file whole."""
     if media_type(request) != PART:
         raise unsupported(request, PART)
@@ -79,6 +81,32 @@ async def send(request: Request, caller: Writer, upload_id: str, upload_offset: 
             uploads.receive, caller.ledger, caller.store, caller.owner, upload_id, at=upload_offset, part=part
         )
     return Response(status_code=204, headers=_offset(upload))
+
+
+class Parts(Strict):
+    """For which parts links are wanted; without numbers for the first hundred that are missing."""
+
+    numbers: Annotated[tuple[Annotated[int, Field(ge=1, le=uploads.MOST_PARTS)], ...], Field(max_length=100)] = ()
+    seconds: Annotated[int, Field(ge=1, le=MAX_URL_SECONDS)] = MAX_URL_SECONDS
+
+
+@router.post("/{upload_id}/parts", operation_id="get_upload_part_links")
+def links(caller: Sender, upload_id: str, body: Parts | None = None) -> dict[str, Any]:
+    """Return links by which an S3 store takes parts itself: PUT exactly `size` bytes to `url`, in any order.
+
+    Ask again for what is missing after a cut, and for links that ran out; then `complete` it. Other stores, and an
+    upload that was begun with PATCH, take parts here (409).
+    """
+    asked = body or Parts()
+    return uploads.part_links(
+        caller.ledger, caller.store, caller.owner, upload_id, numbers=asked.numbers, seconds=asked.seconds
+    )
+
+
+@router.post("/{upload_id}/complete", operation_id="complete_upload")
+def complete(caller: Sender, upload_id: str) -> dict[str, Any]:
+    """Make a file of the parts that the store was handed, and compare its sha256 with what was said, if any was."""
+    return uploads.upload_object(uploads.finish(caller.ledger, caller.store, caller.owner, upload_id))
 
 
 @router.delete("/{upload_id}", status_code=204, operation_id="delete_upload")
