@@ -34,6 +34,12 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+class Why(Strict):
+    """Why; kept in the audit log for good, so it must name nobody."""
+
+    reason: Line
+
+
 class BatchOptions(Strict):
     """What a whole batch says; rows of its manifest go before."""
 

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 app = typer.Typer(name="batch", help="Batches of portraits.", no_args_is_help=True)
 
 BatchId = Annotated[str, typer.Argument(metavar="ID", help="Id of a batch; a unique beginning is enough.")]
+WhyOption = Annotated[str, typer.Option("--reason", help="Kept in the audit log for good: name nobody.")]
+ItemOption = Annotated[str | None, typer.Option("--item", help="Only this item.")]
 ManifestPath = Annotated[Path, typer.Argument(metavar="MANIFEST", help=MANIFEST_HELP)]
 FormatOption = Annotated[str | None, typer.Option("--format", help="jsonl or csv (default: by the file's ending).")]
 PresetOption = Annotated[str | None, typer.Option(help="Preset to run on (default: FPGA_PRESET, or mini).")]
@@ -280,6 +282,28 @@ def resume(batch_id: BatchId, as_json: JsonOption = False) -> None:
             batches.resume(s.ledger, s.owner, found)
         go_on_reading(s, found)
         _tell(s, found, f"{found} goes on", as_json=as_json)
+
+
+@app.command()
+def release(batch_id: BatchId, reason: WhyOption, item: ItemOption = None, as_json: JsonOption = False) -> None:
+    """Try held items again, each by itself; a batch that had ended goes on."""
+    from orchestrator.ledger import batches
+
+    with services() as s:
+        found = _resolve(s, batch_id)
+        released = batches.release(s.ledger, s.owner, found, reason=reason, item_id=item)
+        _tell(s, found, f"{len(released)} held items of {found} are tried again", as_json=as_json)
+
+
+@app.command()
+def reject(batch_id: BatchId, reason: WhyOption, item: ItemOption = None, as_json: JsonOption = False) -> None:
+    """Give held items up: they are cancelled."""
+    from orchestrator.ledger import batches
+
+    with services() as s:
+        found = _resolve(s, batch_id)
+        rejected = batches.reject(s.ledger, s.owner, found, reason=reason, item_id=item)
+        _tell(s, found, f"{len(rejected)} held items of {found} are given up", as_json=as_json)
 
 
 def _resolve(s: Services, batch_id: str) -> str:

@@ -18,7 +18,9 @@ SHOWS: dict[str, ColumnElement[bool]] = {
     "accepted": Item.verdict == "accepted",
     "needs_review": Item.verdict == "needs_review",
     "rejected": Item.verdict == "rejected",
+    "unchanged": Item.verdict == "unchanged",
     "failed": Item.state.in_(BAD),
+    "held": Item.state == "held",
     "open": Item.state.not_in(ENDED),
     "cancelled": Item.state == "cancelled",
     "drawn": Item.output_id.is_not(None),
@@ -93,7 +95,7 @@ class Tally:
             return sum(self.states[state] for state in BAD)
         if show == "open":
             return sum(count for state, count in self.states.items() if state not in ENDED)
-        return self.states["cancelled"] if show == "cancelled" else self.verdicts.get(show, 0)
+        return self.states[show] if show in ("held", "cancelled") else self.verdicts.get(show, 0)
 
 
 def tally(session: Session, batch_id: str) -> Tally:

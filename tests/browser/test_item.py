@@ -116,6 +116,47 @@ def test_a_photo_slides_between_before_and_after_by_the_keyboard(
     expect(page).not_to_have_url(re.compile(item_id))
 
 
+def test_what_is_held_is_released_and_given_up_by_a_person(
+    page: Page, site: Site, couple: str, check: Check, shoot: Shoot
+) -> None:
+    rows = [{"custom_id": f"heavy-{n}", "people": [{"identity": "ada"}]} for n in range(2)]
+    batch_id = submit.submit_portraits(
+        site.ledger, site.settings, manifest=lines(*rows), format="jsonl", owner="local", name="Heavy"
+    ).batch_id
+    painter = Pair(ledger=site.ledger, store=site.store, settings=site.settings)
+    painter.hold()
+    page.goto(f"{site.url}/batches/{batch_id}")
+    shoot(page, "held")
+    check(page)
+
+    page.get_by_role("link", name="heavy-0").click()
+    check(page)
+    page.get_by_label("Reason").fill("too large for any of our machines")
+    page.get_by_role("button", name="Give it up").click()
+    expect(page.get_by_role("status")).to_contain_text("cancelled")
+    page.goto(f"{site.url}/batches/{batch_id}")
+    page.get_by_label("Reason").fill("the worker has more memory now")
+    page.get_by_role("button", name="Try it again").click()
+    expect(page.get_by_role("status")).to_contain_text("What was held is tried again")
+    painter.work()
+
+    expect(page.locator("main")).to_contain_text("1 completed · 1 cancelled")
+
+
+def test_an_erased_face_is_not_shown_out_of_the_browsers_cache(page: Page, site: Site, couple: str) -> None:
+    page.goto(f"{site.url}/batches/{couple}")
+    loaded(page)
+    address = page.locator(".gallery img").first.get_attribute("src")
+    with site.ledger.read() as session:
+        bruno = submit.known_identities(session, "local")["bruno"].id
+
+    identities.erase(site.ledger, site.store, site.settings, "local", bruno)
+
+    answer = page.goto(f"{site.url}{address}")
+    assert answer is not None
+    assert answer.status == 404
+
+
 def _png(image: Image.Image) -> bytes:
     out = io.BytesIO()
     image.save(out, "PNG")

@@ -15,6 +15,7 @@ from orchestrator import export
 from orchestrator.api.answers import page, place
 from orchestrator.api.context import Caller, Reader, Writer
 from orchestrator.api.rendering import shown
+from orchestrator.api.requests import Line
 from orchestrator.api.routes.batches import lines, moment_of
 from orchestrator.ledger import batches, gallery, listings, workers
 from orchestrator.ledger.rows import Batch
@@ -26,9 +27,10 @@ router = APIRouter(include_in_schema=False)
 LISTED, TILES = 40, 60
 KINDS = tuple(PIPELINES)
 Cursor = Annotated[str | None, Query(max_length=500)]
-Show = Literal["", "accepted", "needs_review", "rejected", "failed", "open", "cancelled"]
+Show = Literal["", "accepted", "needs_review", "rejected", "unchanged", "failed", "held", "open", "cancelled"]
 SHOWS = get_args(Show)[1:]
 Code = Annotated[str, Query(max_length=80)]
+Reason = Annotated[Line, Form()]
 SHEET_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; img-src data:; style-src 'unsafe-inline'; frame-ancestors 'none'",
     "Cache-Control": "private, no-store",
@@ -47,6 +49,8 @@ SAID = {
     "close": "No more items will come.",
     "retry": "This batch tries again what failed in the one before it.",
     "redo": "This batch makes one item again.",
+    "release": "What was held is tried again, each by itself.",
+    "reject": "What was held is given up.",
 }
 """What a page says after something was done; addresses hold the word, never the sentence."""
 
@@ -131,6 +135,7 @@ def show(
         first=address("", asked) if cursor else None,
         next=address("", asked, cursor=following) if following else None,
         said=SAID.get(said),
+        may_write="write" in caller.bearer.scopes,
         live=None if ended else f"/v1/batches/{batch.id}/events?since=now",
     )
 
@@ -151,6 +156,20 @@ def retry(caller: Writer, batch_id: str, code: Annotated[str, Form(max_length=80
     """Try again what failed, all of it or that with one code, as a batch of its own."""
     made = batches.retry(caller.ledger, caller.owner, _whole(caller, batch_id), codes=[code] if code else [])
     return RedirectResponse(address(f"/batches/{made.batch_id}", {"said": "retry"}), 303)
+
+
+@router.post("/batches/{batch_id}/release")
+def release(caller: Writer, batch_id: str, reason: Reason) -> Response:
+    """Try again what is held."""
+    batches.release(caller.ledger, caller.owner, _whole(caller, batch_id), reason=reason)
+    return RedirectResponse(address(f"/batches/{batch_id}", {"said": "release"}), 303)
+
+
+@router.post("/batches/{batch_id}/reject")
+def reject(caller: Writer, batch_id: str, reason: Reason) -> Response:
+    """Give up what is held."""
+    batches.reject(caller.ledger, caller.owner, _whole(caller, batch_id), reason=reason)
+    return RedirectResponse(address(f"/batches/{batch_id}", {"said": "reject"}), 303)
 
 
 @router.post("/batches/{batch_id}/{action}")

@@ -37,6 +37,7 @@ from orchestrator.api.requests import (
     Line,
     Raw,
     Strict,
+    Why,
     media_type,
     parsed,
     unsupported,
@@ -279,6 +280,20 @@ def resume(caller: Writer, batch_id: str) -> dict[str, Any]:
 def close(caller: Writer, batch_id: str) -> dict[str, Any]:
     """Say that no more items will come to an open batch; closing it again changes nothing."""
     batches.close(caller.ledger, caller.owner, _whole(caller, batch_id))
+    return _shown(caller, batch_id)
+
+
+@router.post("/{batch_id}/release", operation_id="release_batch")
+def release(caller: Writer, batch_id: str, body: Why) -> dict[str, Any]:
+    """Let all items that are held, having ended their worker again and again, be tried again; the batch goes on."""
+    batches.release(caller.ledger, caller.owner, _whole(caller, batch_id), reason=body.reason)
+    return _shown(caller, batch_id)
+
+
+@router.post("/{batch_id}/reject", operation_id="reject_batch")
+def reject(caller: Writer, batch_id: str, body: Why) -> dict[str, Any]:
+    """Give all items that are held up for good: they are `cancelled`."""
+    batches.reject(caller.ledger, caller.owner, _whole(caller, batch_id), reason=body.reason)
     return _shown(caller, batch_id)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Form
@@ -11,9 +12,9 @@ from starlette.responses import RedirectResponse, Response
 from orchestrator import provenance
 from orchestrator.api.context import Caller, Reader, Writer
 from orchestrator.api.rendering import shown
-from orchestrator.api.routes.batch_pages import Code, Show, address
+from orchestrator.api.routes.batch_pages import Code, Reason, Show, address
 from orchestrator.errors import ConflictError, FpgaError, NotFoundError
-from orchestrator.ledger import listings
+from orchestrator.ledger import batches, listings
 from orchestrator.photos import restore
 from orchestrator.provenance import Reproduction
 from orchestrator.web import item_view
@@ -62,6 +63,28 @@ def redo(
     except FpgaError as error:
         return _item(caller, item_id, error)
     return _first_item(caller, made)
+
+
+@router.post("/items/{item_id}/release")
+def release(caller: Writer, item_id: str, reason: Reason) -> Response:
+    """Try a held item again."""
+    return _decided(caller, item_id, batches.release, reason)
+
+
+@router.post("/items/{item_id}/reject")
+def reject(caller: Writer, item_id: str, reason: Reason) -> Response:
+    """Give a held item up."""
+    return _decided(caller, item_id, batches.reject, reason)
+
+
+def _decided(caller: Caller, item_id: str, decide: Callable[..., object], reason: str) -> Response:
+    with caller.ledger.read() as session:
+        batch_id = listings.item(session, caller.owner, item_id).batch_id
+    try:
+        decide(caller.ledger, caller.owner, batch_id, item_id=item_id, reason=reason)
+    except FpgaError as error:
+        return _item(caller, item_id, error)
+    return RedirectResponse(f"/items/{item_id}", 303)
 
 
 def _item(

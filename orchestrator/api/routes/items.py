@@ -12,7 +12,8 @@ from starlette.responses import Response, StreamingResponse
 from orchestrator import results
 from orchestrator.api import links
 from orchestrator.api.answers import TAGGED, tagged
-from orchestrator.api.context import Context, Reader, context_of
+from orchestrator.api.context import Caller, Context, Reader, Writer, context_of
+from orchestrator.api.requests import Why
 from orchestrator.errors import NotFoundError
 from orchestrator.ledger import batches, listings
 from orchestrator.storage.links import content_disposition
@@ -25,6 +26,24 @@ Seconds = Annotated[int, Query(ge=1, le=900, description="How long the link live
 @router.get("/items/{item_id}", operation_id="get_item", responses=TAGGED)
 def show(request: Request, caller: Reader, item_id: str) -> Response:
     """Show an item: what was asked, what came out, verdict and scores, each stage with its attempts."""
+    return tagged(request, _shown(caller, item_id))
+
+
+@router.post("/items/{item_id}/release", operation_id="release_item")
+def release(caller: Writer, item_id: str, body: Why) -> dict[str, Any]:
+    """Let an item that was held, having ended its worker again and again, be tried again; its batch goes on."""
+    batches.release(caller.ledger, caller.owner, _batch_of(caller, item_id), item_id=item_id, reason=body.reason)
+    return _shown(caller, item_id)
+
+
+@router.post("/items/{item_id}/reject", operation_id="reject_item")
+def reject(caller: Writer, item_id: str, body: Why) -> dict[str, Any]:
+    """Give an item that is held up for good: it is `cancelled`."""
+    batches.reject(caller.ledger, caller.owner, _batch_of(caller, item_id), item_id=item_id, reason=body.reason)
+    return _shown(caller, item_id)
+
+
+def _shown(caller: Caller, item_id: str) -> dict[str, Any]:
     with caller.ledger.read() as session:
         found = listings.item(session, caller.owner, item_id)
         (detail,) = batches.details(session, [found])
@@ -32,7 +51,12 @@ def show(request: Request, caller: Reader, item_id: str) -> Response:
         chosen = next((stored for output, stored in detail.outputs if output.id == found.output_id), None)
     if shown["output"] is not None and chosen is not None:
         shown["output"]["artifact_id"] = chosen.id
-    return tagged(request, shown)
+    return shown
+
+
+def _batch_of(caller: Caller, item_id: str) -> str:
+    with caller.ledger.read() as session:
+        return listings.item(session, caller.owner, item_id).batch_id
 
 
 @router.get("/artifacts/{artifact_id}/link", operation_id="get_artifact_link")

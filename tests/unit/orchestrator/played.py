@@ -7,7 +7,7 @@ import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,10 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from orchestrator.errors import StageError
-from orchestrator.ledger import artifacts, batches, claims, identities, photos
+from orchestrator.ledger import artifacts, batches, claims, identities, photos, sweeper
 from orchestrator.ledger.base import new_id
 from orchestrator.ledger.batches import NewBatch, NewItem
-from orchestrator.ledger.rows import Identity, Item, Output
+from orchestrator.ledger.rows import Identity, Item, Output, Stage
 from orchestrator.ledger.session import Ledger
 from orchestrator.models import registry
 from orchestrator.settings import Settings
@@ -90,6 +90,18 @@ class Played:
                     else:
                         self._enrol(c)
         return ended
+
+    def hold(self) -> None:
+        """Die of everything that is due for drawing, one by one, so often that all of it is held."""
+        settings = self.settings.model_copy(update={"max_crashes": 1})
+        while claims.start(
+            self.ledger,
+            claims.claim(self.ledger, worker_id="wrk_test", queue="gpu.generate", limit=1, lease_seconds=60),
+        ):
+            with self.ledger.write() as session:
+                past = datetime.now(UTC) - timedelta(seconds=1)
+                session.execute(update(Stage).where(Stage.state == "running").values(lease_until=past))
+            sweeper.sweep(self.ledger, settings)
 
     def draw(self, c: claims.Claim) -> bytes:
         """Return the picture that a stage makes."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select
 
-from orchestrator.ledger.rows import Batch
+from orchestrator.ledger.rows import Audit, Batch
 from orchestrator.ledger.session import Ledger
 from orchestrator.storage import ByteStore
 from tests.unit.orchestrator.api.conftest import Client
@@ -241,6 +241,52 @@ def test_what_failed_is_retried_in_a_batch_of_its_own(client: Client, worker: Pl
     assert made.status_code == 202
     assert made.json()["parent_id"] == place.rpartition("/")[2]
     assert made.json()["request_counts"]["total"] == 1
+
+
+def test_what_is_held_is_released_and_rejected_with_a_reason_in_the_audit_log(
+    client: Client, worker: Played, ledger: Ledger
+) -> None:
+    api = client()
+    batch = api.post("/v1/batches", json=JSON).json()["id"]
+    worker.hold()
+    first, second = (one["id"] for one in api.get(f"/v1/batches/{batch}/items").json()["data"])
+    assert api.get(f"/v1/batches/{batch}").json()["state"] == "completed_with_errors"
+
+    silent = api.post(f"/v1/items/{first}/release", json={})
+    released = api.post(f"/v1/items/{first}/release", json={"reason": "more memory"})
+    going_on = api.get(f"/v1/batches/{batch}").json()
+    rejected = api.post(f"/v1/batches/{batch}/reject", json={"reason": "too large"})
+    none = api.post(f"/v1/batches/{batch}/release", json={"reason": "again"})
+    worker.work()
+
+    assert silent.status_code == 422
+    assert (released.status_code, released.json()["status"]) == (200, "queued"), released.text
+    assert (going_on["state"], going_on["finished_at"]) == ("in_progress", None)
+    assert (rejected.status_code, none.status_code, none.json()["code"]) == (200, 409, "nothing_held")
+    shown = api.get(f"/v1/batches/{batch}").json()
+    assert (shown["state"], shown["counts"]["completed"], shown["counts"]["cancelled"]) == (
+        "completed_with_errors",
+        1,
+        1,
+    )
+    with ledger.read() as session:
+        said = session.scalars(select(Audit).where(Audit.action.startswith("item."))).all()
+    assert [(one.action, one.ref, one.detail["reason"]) for one in said] == [
+        ("item.release", first, "more memory"),
+        ("item.reject", second, "too large"),
+    ]
+
+
+def test_a_released_item_that_kills_its_worker_again_is_held_again(client: Client, worker: Played) -> None:
+    api = client()
+    batch = api.post("/v1/batches", json=JSON).json()["id"]
+    worker.hold()
+
+    assert api.post(f"/v1/batches/{batch}/release", json={"reason": "more memory"}).json()["counts"]["queued"] == 2
+    worker.hold()
+
+    shown = api.get(f"/v1/batches/{batch}").json()
+    assert (shown["state"], shown["counts"]["held"]) == ("completed_with_errors", 2)
 
 
 def test_an_item_leads_to_its_bytes_by_a_link_that_needs_no_key(

@@ -62,7 +62,7 @@ def test_names_with_markup_are_shown_as_text(
         assert re.findall(r'(?:src|href)="(?:https?:)?//', told) == []
 
 
-def test_a_gallery_shows_small_pictures_that_are_made_once_and_kept_by_the_browser(
+def test_a_gallery_shows_small_pictures_that_are_made_once_and_asked_for_again(
     app: FastAPI, ledger: Ledger, store: ByteStore, client: Client, person: AddPerson, worker: Played
 ) -> None:
     made = batch_of(client, person, "a")
@@ -77,7 +77,7 @@ def test_a_gallery_shows_small_pictures_that_are_made_once_and_kept_by_the_brows
     assert small.headers["content-type"] == "image/webp"
     assert Image.open(io.BytesIO(small.content)).size == (32, 32)
     assert full.content.startswith(b"\x89PNG")
-    assert small.headers["cache-control"] == "private, max-age=31536000, immutable"
+    assert small.headers["cache-control"] == "private, no-cache"
     assert page.get(source, headers={"If-None-Match": small.headers["etag"]}).status_code == 304
     assert [one.size for one in store.list("thumbnails/")] == [len(small.content)]
     assert "<img" not in page.get(f"/batches/{made}?show=accepted").text
@@ -110,13 +110,17 @@ def test_who_is_erased_leaves_no_thumbnail(
     worker.work()
     page = browser(app, ledger)
     (source,) = re.findall(r'<img src="([^"]+)"', page.get(f"/batches/{made}").text)
-    assert page.get(source).status_code == 200
+    small = page.get(source)
+    assert small.status_code == 200
     with ledger.read() as session:
         ((row, _),) = rows.listing(session, "local")
 
     identities.erase(ledger, store, settings, "local", row.id)
 
     assert page.get(source).status_code == 404
+    assert page.get(source, headers={"If-None-Match": small.headers["etag"]}).status_code == 404, (
+        "nor kept by a browser"
+    )
     assert list(store.list("thumbnails/")) == []
 
 
@@ -161,6 +165,31 @@ def test_what_failed_is_told_by_reason_and_tried_again_from_the_page(
     assert "This batch tries again what failed" in again.text
     assert "all 1<" in again.text
     assert "pipe_broken" not in page.get("/").text  # it was tried again: nobody need look
+
+
+def test_what_is_held_is_tried_again_or_given_up_with_a_reason_on_its_pages(
+    app: FastAPI, ledger: Ledger, client: Client, person: AddPerson, worker: Played
+) -> None:
+    made = batch_of(client, person, "a", "b")
+    worker.hold()
+    page = browser(app, ledger)
+    told = page.get(f"/batches/{made}?show=held").text
+    assert "2 items</a> ended their worker again and again" in told
+    item = re.findall(r'href="/items/([^"?]+)', told)[0]
+    assert "Give it up" in page.get(f"/items/{item}").text
+
+    assert page.post(f"/items/{item}/reject", data={"reason": ""}).status_code == 422
+    given_up = page.post(f"/items/{item}/reject", data={"reason": "too large"})
+    twice = page.post(f"/items/{item}/release", data={"reason": "bigger machine"})
+    again = page.post(f"/batches/{made}/release", data={"reason": "bigger machine"})
+    worker.work()
+
+    assert '<span class="badge cancelled">' in given_up.text
+    assert (twice.status_code, "is not held" in twice.text) == (409, True)
+    assert "What was held is tried again" in again.text
+    assert '<span class="badge in_progress">' in again.text
+    assert "1 completed · 1 cancelled" in page.get(f"/batches/{made}").text
+    assert "Held for" not in page.get(f"/batches/{made}").text
 
 
 def test_a_batch_is_paused_resumed_and_cancelled_from_its_page(

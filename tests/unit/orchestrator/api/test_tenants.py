@@ -33,6 +33,7 @@ SHARED = {"model_id", "preset"}
 OWN_WORDS = {"client_id", "name", "token"}
 """Not ids: a name that each owner gives for himself, schedules' names (kept by Prefect), a link's own permission."""
 WORDS = {"move": "pause", "scope": "generate"}
+ITEMS = ("item", "batch")
 SAMPLES, ROUNDS = 6, 8
 SAME_SECONDS = 0.010
 
@@ -69,6 +70,7 @@ class World:
             "add_items": {"json": rows},
             "add_photo": {"json": {"upload": self.upload, "path": "a.jpg"}},
             "redo_item": {"json": {}},
+            **{f"{word}_{what}": {"json": {"reason": "seen"}} for word in ("release", "reject") for what in ITEMS},
             "grant_consent": {"json": {"scopes": ["train"]}},
             "send_upload_part": {"content": b"67890", "headers": {**PART, "Upload-Offset": "5"}},
         }.get(name, {})

@@ -267,6 +267,21 @@ def test_retry_makes_a_child_of_what_failed(fpga: Fpga, manifest: Path, worker: 
     assert "no_face" in none.err
 
 
+def test_what_is_held_is_released_and_rejected_with_a_reason(fpga: Fpga, manifest: Path, worker: Played) -> None:
+    batch_id = fpga("batch", "submit", manifest).out.strip()
+    worker.hold()
+
+    assert fpga("batch", "release", batch_id).code == 1, "a reason is wanted"
+    released = fpga("batch", "release", batch_id, "--reason", "more memory", "--json").json
+    worker.hold()
+    rejected = fpga("batch", "reject", batch_id, "--reason", "too large")
+    shown = fpga("batch", "show", batch_id, "--json").json
+
+    assert (released["state"], released["counts"]["held"]) == ("in_progress", 0)
+    assert "are given up" in rejected.err
+    assert shown["counts"]["cancelled"] == shown["request_counts"]["total"]
+
+
 def test_pause_resume_and_cancel_say_what_the_batch_is(fpga: Fpga, manifest: Path) -> None:
     batch_id = fpga("batch", "submit", manifest, "--paused").out.strip()
 
