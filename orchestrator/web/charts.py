@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 WIDTH, HEIGHT = 640.0, 220.0
-LEFT, RIGHT, TOP, BOTTOM = 52.0, 12.0, 10.0, 26.0
+LEFT, RIGHT, TOP, BOTTOM = 76.0, 12.0, 10.0, 26.0
 """Room around the plot, in units of the view box."""
 MOST_POINTS = 240
 """A longer curve is drawn by the mean of neighbours: it is no wider on the screen."""
