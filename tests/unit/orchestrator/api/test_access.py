@@ -42,6 +42,18 @@ def test_a_flood_is_answered_with_429_and_a_time_to_wait(settings: Settings, led
     assert TestClient(app, headers={"Authorization": f"Bearer {other}"}).get("/v1/batches").status_code == 200
 
 
+def test_sending_files_keeps_nobody_out_of_the_pages(settings: Settings, ledger: Ledger) -> None:
+    app = create_app(settings.model_copy(update={"api_rate_per_minute": 20}))
+    secret, _ = keys.create(ledger, "local", name="test")
+    api = TestClient(app, headers={"Authorization": f"Bearer {secret}"})
+
+    begun = [api.post("/v1/uploads", headers={"Upload-Length": "5"}).status_code for _ in range(60)]
+
+    assert set(begun[:40]) == {201}, "a file takes a tenth of a request"
+    assert begun[-1] == 429, "and yet not every flood of them is let in"
+    assert [api.get("/v1/batches").status_code for _ in range(4)] == [200] * 4
+
+
 def test_a_revoked_key_opens_nothing_from_that_moment(app: FastAPI, ledger: Ledger) -> None:
     secret, made = keys.create(ledger, "local", name="test")
     api = TestClient(app, headers={"Authorization": f"Bearer {secret}"})
