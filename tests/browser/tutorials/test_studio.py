@@ -47,7 +47,7 @@ def test_a_studio_makes_portraits_of_two_people(page: Page, site: Site, shoot: S
     # 4. make
     page.get_by_role("button", name="Make the portraits").click()
     expect(page).to_have_url(re.compile("/batches/bat_"))
-    expect(page.get_by_role("img")).to_have_count(3, timeout=WORK_MS)
+    expect(page.locator(".gallery img")).to_have_count(3, timeout=WORK_MS)
     expect(page.get_by_text("completed", exact=True).first).to_be_visible(timeout=WORK_MS)
     wait_for_pictures(page)
     shoot(page, "studio-batch")
