@@ -52,6 +52,7 @@ class BatchOptions(Strict):
     lane: Literal["interactive", "bulk"] = "bulk"
     priority: Annotated[int, Field(ge=-3, le=3)] = 0
     redraws: Annotated[int, Field(ge=0, le=10)] = 0
+    stop_after: Annotated[int, Field(ge=1, le=MAX_ROWS)] | None = None
     skip_invalid: bool = False
     paused: bool = False
     growing: bool = False

@@ -41,11 +41,15 @@ def add(
     manifest: Annotated[UploadFile, File()],
     timezone: Annotated[Line, Form()] = "UTC",
     redraws: Annotated[int, Form(ge=0, le=submit.MAX_REDRAWS)] = 0,
+    stop_after: Annotated[str, Form(pattern=r"[1-9][0-9]{0,6}|", max_length=7)] = "",
     skip_invalid: Annotated[bool, Form()] = False,
 ) -> Response:
     """Keep a manifest and make a batch of it by the clock."""
+    options: dict[str, Any] = {"redraws": redraws, "skip_invalid": skip_invalid}
+    if stop_after:
+        options["stop_after"] = int(stop_after)
     try:
-        _add(caller, name, cron, timezone, manifest, {"redraws": redraws, "skip_invalid": skip_invalid})
+        _add(caller, name, cron, timezone, manifest, options)
     except FpgaError as error:
         return _page(caller, error)
     return RedirectResponse(HERE, 303)

@@ -13,6 +13,7 @@ from orchestrator.api.context import Reader, Writer
 from orchestrator.api.requests import Line, Strict
 from orchestrator.errors import ManifestError
 from orchestrator.flows import deployments
+from orchestrator.planning.manifest import MAX_ROWS
 
 router = APIRouter(prefix="/v1/schedules", tags=["schedules"])
 Name = Annotated[str, StringConstraints(pattern=deployments.NAME.pattern, max_length=63)]
@@ -30,6 +31,7 @@ class NewSchedule(Strict):
     lane: Literal["interactive", "bulk"] = "bulk"
     priority: Annotated[int, Field(ge=-3, le=3)] = 0
     redraws: Annotated[int, Field(ge=0, le=10)] = 0
+    stop_after: Annotated[int, Field(ge=1, le=MAX_ROWS)] | None = None
     skip_invalid: bool = False
 
 
@@ -58,7 +60,7 @@ def create(caller: Writer, body: NewSchedule) -> dict[str, Any]:
     if found.errors and not (body.skip_invalid and found.items):
         errors = [error.as_json() for error in found.errors]
         raise ManifestError("the manifest is wrong, nothing was scheduled", errors=errors)
-    options = body.model_dump(include={"preset", "lane", "priority", "redraws", "skip_invalid"})
+    options = body.model_dump(include={"preset", "lane", "priority", "redraws", "stop_after", "skip_invalid"})
     return deployments.add_schedule(
         caller.settings,
         caller.store,

@@ -155,6 +155,7 @@ function options() {
   made.seed = Number(given.get("seed"));
   made.redraws = Number(given.get("redraws"));
   made.skip_invalid = given.has("skip_invalid");
+  if (given.get("stop_after")) made.stop_after = Number(given.get("stop_after"));
   if (given.get("model")) made.model = given.get("model");
   return made;
 }
