@@ -32,32 +32,30 @@ def take(ledger: Ledger, *, ttl_seconds: float) -> list[tuple[str, int]]:
     """
     with ledger.read() as session:
         moment = now(session)
-        stale = moment - timedelta(seconds=ttl_seconds)
-        chosen = _choose(session, moment, stale)
+        ttl = timedelta(seconds=ttl_seconds)
+        # one that lies further ahead was sent before the clock was turned back
+        heard = Stage.hinted_at.between(moment - ttl, moment + ttl)
+        chosen = _choose(session, moment, heard)
     if not chosen:
         return []
     with ledger.write() as session:
         mine = session.scalars(
             update(Stage)
-            .where(Stage.id.in_([stage_id for _, stage_id in chosen]), _unheard(stale))
+            .where(Stage.id.in_([stage_id for _, stage_id in chosen]), _unheard(heard))
             .values(hinted_at=moment)
             .returning(Stage.id)
         ).all()
     return [(queue, stage_id) for queue, stage_id in chosen if stage_id in mine]
 
 
-def _unheard(stale: datetime) -> ColumnElement[bool]:
-    return or_(Stage.hinted_at.is_(None), Stage.hinted_at <= stale)
+def _unheard(heard: ColumnElement[bool]) -> ColumnElement[bool]:
+    return or_(Stage.hinted_at.is_(None), ~heard)
 
 
-def _choose(session: Session, moment: datetime, stale: datetime) -> list[tuple[str, int]]:
+def _choose(session: Session, moment: datetime, heard: ColumnElement[bool]) -> list[tuple[str, int]]:
     slots = Counter(queue for worker in workers.living(session, moment) for queue in worker.queues)
     outstanding = dict(
-        session.execute(
-            select(Stage.queue, func.count())
-            .where(Stage.state == "queued", Stage.hinted_at > stale)
-            .group_by(Stage.queue)
-        )
+        session.execute(select(Stage.queue, func.count()).where(Stage.state == "queued", heard).group_by(Stage.queue))
         .tuples()
         .all()
     )
@@ -74,7 +72,7 @@ def _choose(session: Session, moment: datetime, stale: datetime) -> list[tuple[s
                 Stage.state == "queued",
                 Stage.next_at <= moment,
                 Batch.state == "in_progress",
-                _unheard(stale),
+                _unheard(heard),
             )
             .order_by(Stage.next_at)
             .limit(room)

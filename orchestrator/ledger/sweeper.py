@@ -9,12 +9,12 @@ import logging
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import and_, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from orchestrator.ledger import claims, lifecycle, photos, workers
-from orchestrator.ledger.rows import Artifact, Attempt, Batch, Item, Leader, Stage
+from orchestrator.ledger.rows import Artifact, Attempt, Batch, Item, Leader, Outbox, Stage
 from orchestrator.ledger.session import Ledger, now, retrying
 from orchestrator.ledger.states import LEASED
 from orchestrator.settings import Settings
@@ -22,6 +22,8 @@ from orchestrator.settings import Settings
 log = logging.getLogger(__name__)
 ROWS_PER_SWEEP = 200
 CRASH_DELAY_SECONDS = 1.0
+LONGEST_DELAY_SECONDS = 600.0
+"""No rule lets work wait longer than this."""
 
 
 @dataclass(kw_only=True)
@@ -42,13 +44,14 @@ def lead(ledger: Ledger, *, holder: str, owner: str, seconds: float, name: str =
         moment = now(session)
         dialect = sqlite if ledger.is_sqlite else postgresql
         fresh = {"holder": holder, "lease_until": moment + timedelta(seconds=seconds)}
+        out_of_reach = moment + timedelta(seconds=2 * seconds)  # written before the clock was turned back
         taken = session.execute(
             dialect.insert(Leader)
             .values(name=name, owner=owner, **fresh)
             .on_conflict_do_update(
                 index_elements=[Leader.name],
                 set_=fresh,
-                where=or_(Leader.holder == holder, Leader.lease_until < moment),
+                where=or_(Leader.holder == holder, ~Leader.lease_until.between(moment, out_of_reach)),
             )
             .returning(Leader.holder)
         ).first()
@@ -61,6 +64,7 @@ def sweep(ledger: Ledger, settings: Settings) -> Swept:
     swept = Swept(leading=True)
     with ledger.write() as session:
         moment = now(session)
+        _follow_the_clock(session, settings, moment)
         dead = workers.dead_of_this_host(session)
         stalled = moment - timedelta(seconds=settings.stall_seconds)
         lost = session.scalars(
@@ -84,6 +88,17 @@ def sweep(ledger: Ledger, settings: Settings) -> Swept:
     if lost:
         log.warning("leases lost", extra={"requeued": swept.requeued, "held": swept.held})
     return swept
+
+
+def _follow_the_clock(session: Session, settings: Settings, moment: datetime) -> None:
+    """Move times that a clock, since turned back, had put out of reach: work would wait until it has caught up."""
+    latest = moment + timedelta(seconds=LONGEST_DELAY_SECONDS)
+    waiting = and_(Stage.queue.in_(set(claims.QUEUES.values())), Stage.state == "queued")  # as the index has it
+    session.execute(update(Stage).where(waiting, Stage.next_at > latest).values(next_at=moment, hinted_at=None))
+    session.execute(update(Outbox).where(Outbox.sent_at.is_(None), Outbox.next_at > latest).values(next_at=moment))
+    lease = timedelta(seconds=settings.lease_seconds)
+    out_of_reach = Stage.lease_until > moment + 2 * lease
+    session.execute(update(Stage).where(out_of_reach).values(lease_until=moment + lease, progress_at=moment))
 
 
 def _recover(session: Session, stage: Stage, settings: Settings, moment: datetime, swept: Swept) -> None:

@@ -14,7 +14,7 @@ from sqlalchemy import select, update
 from orchestrator.broker import Bell
 from orchestrator.errors import FencedError
 from orchestrator.ledger import artifacts, batches, claims, hints, schema, sweeper, workers
-from orchestrator.ledger.rows import Artifact, Attempt, Stage, Worker
+from orchestrator.ledger.rows import Artifact, Attempt, Leader, Stage, Worker
 from orchestrator.ledger.session import Ledger, now
 from orchestrator.settings import Settings
 from orchestrator.sweeping import Sweeper
@@ -125,6 +125,30 @@ def test_one_leader_at_a_time_and_a_silent_one_is_replaced(ledger: Ledger) -> No
     assert lead("b")
 
 
+def test_a_clock_that_is_turned_back_delays_nothing(ledger: Ledger, settings: Settings) -> None:
+    submit(ledger, 2)
+    [lost] = claim(ledger)
+    assert sweeper.lead(ledger, holder="before", owner="ann", seconds=30)
+    worker_id = workers.register(ledger, owner="ann", device="cpu", queues=["gpu.generate"])
+    workers.beat(ledger, worker_id, state="ready")
+    assert hints.ring(ledger, lambda *_: None, ttl_seconds=30) == 1
+    let_time_pass(ledger, -7200)
+    with ledger.write() as session:
+        session.execute(update(Leader).values(lease_until=now(session) + timedelta(hours=2)))
+    assert claim(ledger) == []
+
+    assert sweeper.lead(ledger, holder="after", owner="ann", seconds=30)
+    sweeper.sweep(ledger, settings)
+
+    assert hints.ring(ledger, lambda *_: None, ttl_seconds=30) == 1
+    [other] = claim(ledger)
+    assert other.item_id != lost.item_id
+    until = stage_of(ledger, lost).lease_until
+    assert until is not None
+    with ledger.read() as session:
+        assert until <= now(session) + timedelta(seconds=settings.lease_seconds)
+
+
 def test_bytes_without_a_reference_expire_and_referred_ones_do_not(ledger: Ledger) -> None:
     def reserve(sha: str) -> str:
         return artifacts.reserve(ledger, owner="ann", sha256=sha, key=f"k/{sha}", size=1, media_type="image/png")
@@ -156,11 +180,11 @@ def test_hints_are_bounded_by_the_living_workers_and_sent_again_when_they_grow_o
     worker_id = workers.register(ledger, owner="ann", device="cpu", queues=["gpu.generate"])
     workers.beat(ledger, worker_id, state="ready")
     assert (ring(), ring()) == (2, 0)
-    with ledger.write() as session:
-        session.execute(
-            update(Stage).where(Stage.hinted_at.is_not(None)).values(hinted_at=now(session) - timedelta(seconds=31))
-        )
-    assert ring() == 2
+    for age in (31, -7200):  # the second was sent before the clock was turned back
+        with ledger.write() as session:
+            sent_at = now(session) - timedelta(seconds=age)
+            session.execute(update(Stage).where(Stage.hinted_at.is_not(None)).values(hinted_at=sent_at))
+        assert ring() == 2
     assert sent[0][0] == "gpu.generate"
     assert set(sent[0][1]) == {"v", "queue", "stage_id"}
 
