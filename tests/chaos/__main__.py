@@ -11,12 +11,10 @@ import json
 import random
 import sys
 
+from tests.chaos import records
 from tests.chaos.ground import PAIRS
 from tests.chaos.runner import run
 from tests.chaos.scenarios import SCENARIOS
-from tests.integration.workers.rig import ROOT
-
-RECORDS = ROOT / "docs" / "reliability.jsonl"
 
 
 def main() -> int:
@@ -40,8 +38,7 @@ def main() -> int:
             sys.stdout.write(f"{line}\n")
             sys.stdout.flush()
             if options.record:
-                with RECORDS.open("a") as file:
-                    file.write(f"{line}\n")
+                records.add(record)
             bad += bool(record["bad"])
     return 1 if bad else 0
 

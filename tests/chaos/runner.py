@@ -11,16 +11,15 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from tests.chaos.deployment import Deployment
 from tests.chaos.ground import ground
 from tests.chaos.oracle import audit
+from tests.chaos.records import Record, commit
 from tests.chaos.scenarios import SCENARIOS, Run, Scenario, Size
-from tests.integration.workers.rig import ROOT
 
 
-def run(name: str, pair: str, *, seed: int, size: Size | None = None) -> dict[str, Any]:
+def run(name: str, pair: str, *, seed: int, size: Size | None = None) -> Record:
     """Return the record of one run; `bad` is empty where everything held."""
     scenario = SCENARIOS[name]
     size = size or scenario.small
@@ -96,11 +95,3 @@ def small_disk(folder: Path, size: int) -> Iterator[Path]:
         yield folder
     finally:
         subprocess.run(["umount", "--lazy", folder], check=True)
-
-
-def commit() -> str:
-    """Return the short id of the commit that runs."""
-    asked = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    return asked.stdout.strip() or "unknown"

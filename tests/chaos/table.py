@@ -7,21 +7,18 @@
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from typing import Any
 
+from tests.chaos.records import Record, add, commit, records
 from tests.chaos.rows import ROWS
-from tests.chaos.runner import commit
 from tests.chaos.scenarios import SCENARIOS
 from tests.integration.workers.rig import ROOT
 
-RECORDS = ROOT / "docs" / "reliability.jsonl"
 PAGE = ROOT / "docs" / "reliability.md"
-Record = dict[str, Any]
 HEAD = """# Reliability
 
 What is done to the system while it works, and what was left afterwards. `make reliability` makes this page of the records in `reliability.jsonl`; `python -m tests.chaos --record NAME`, or `make torture` for everything at full size, adds to them. Each run prints its seed, and `--seed` replays its plan of faults. Afterwards `tests/chaos/oracle.py` looks at ledger and store with queries of its own: every item ended, one output for each, its bytes there and right, every object referred to, no lease held, tokens rising, audit chain whole, batches ended as their items say.
@@ -53,17 +50,6 @@ def main() -> int:
                 add(_tried(row.id, row.tests))
     PAGE.write_text(page(records()))
     return 0
-
-
-def records() -> list[Record]:
-    """Return all records, oldest first."""
-    return [json.loads(line) for line in RECORDS.read_text().splitlines()] if RECORDS.exists() else []
-
-
-def add(record: Record) -> None:
-    """Append a record."""
-    with RECORDS.open("a") as file:
-        file.write(f"{json.dumps(record)}\n")
 
 
 def page(found: list[Record]) -> str:
