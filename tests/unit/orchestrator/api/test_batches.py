@@ -373,12 +373,10 @@ def test_a_batch_put_twice_under_a_name_is_one_batch(client: Client) -> None:
 
 
 def test_a_batch_says_after_how_many_wrong_items_it_pauses(client: Client, ledger: Ledger) -> None:
-    rows = [{"people": [{"identity": "ada"}]}]
-
-    made = client().post("/v1/batches", json={"items": rows, "stop_after": 3})
+    made = client().post("/v1/batches", json={**JSON, "stop_after": 3})
     with ledger.read() as session:
         kept = session.get_one(Batch, made.json()["id"])
-    refused = client().post("/v1/batches", json={"items": rows, "stop_after": 0})
+    refused = client().post("/v1/batches", json={**JSON, "stop_after": 0})
 
     assert kept.options["stop_after"] == 3
     assert refused.status_code == 422
