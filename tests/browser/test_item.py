@@ -143,6 +143,24 @@ def test_what_is_held_is_released_and_given_up_by_a_person(
     expect(page.locator("main")).to_contain_text("1 completed · 1 cancelled")
 
 
+def test_what_one_types_stays_while_the_page_follows_its_batch(page: Page, site: Site, couple: str) -> None:
+    row = {"custom_id": "first", "people": [{"identity": "ada"}]}
+    batch_id = submit.submit_portraits(
+        site.ledger, site.settings, manifest=lines(row), format="jsonl", owner="local", name="Growing", growing=True
+    ).batch_id
+    painter = Pair(ledger=site.ledger, store=site.store, settings=site.settings)
+    painter.hold()
+    page.goto(f"{site.url}/batches/{batch_id}")
+    page.get_by_label("Reason").fill("more mem")
+
+    more = lines({**row, "custom_id": "second"})
+    submit.add_portraits(site.ledger, site.settings, manifest=more, format="jsonl", owner="local", batch_id=batch_id)
+    painter.hold()
+
+    expect(page.get_by_role("link", name=re.compile("^held 2"))).to_be_visible()
+    expect(page.get_by_label("Reason")).to_have_value("more mem")
+
+
 def test_an_erased_face_is_not_shown_out_of_the_browsers_cache(page: Page, site: Site, couple: str) -> None:
     page.goto(f"{site.url}/batches/{couple}")
     loaded(page)

@@ -56,6 +56,7 @@ async function refresh() {
 // Children with a data-key keep their place and their loaded pictures; anything else is replaced as a whole.
 function renew(old, fresh) {
   if (old.innerHTML === fresh.innerHTML) return;
+  if (document.activeElement.matches("input, textarea") && old.contains(document.activeElement)) return; // one types
   const place = [...old.querySelectorAll(FOCUSABLE)].indexOf(document.activeElement);
   const open = [...old.querySelectorAll("details")].map((one) => one.open);
   const known = new Map([...old.children].filter((one) => one.dataset.key).map((one) => [one.dataset.key, one]));
