@@ -37,8 +37,8 @@ format: setup ## format the code
 test: setup services check ## checks and all quick tests (under ten minutes on two cores)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow and not gpu" --numprocesses 2 --dist worksteal
 
-test-slow: setup services-all ## chaos, real object store, long numerics (under forty minutes), a browser's tutorials (five more)
-	$(BIN)/pytest -m "slow and not gpu" --durations 20
+test-slow: setup services-all ## chaos, real object store, browser with tutorials, long numerics (under forty minutes with make test)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "slow and not gpu" --numprocesses 2 --dist loadfile --durations 20
 
 chaos: setup services-all ## real services under fire, replayed from a seed: make chaos SEED=7
 	FPGA_TEST_SEED=$(SEED) $(BIN)/pytest -m chaos -s
