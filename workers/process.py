@@ -184,6 +184,7 @@ class Process:
             self._fenced(c, outcome)
         except TransientError as error:
             self._fail(c, error)
+            self._unpublished(outcome)
 
     def _fenced(self, c: Claim, outcome: Done | FpgaError) -> None:
         """Leave a claim that is not ours any more; of one that was cancelled meanwhile, nothing is kept."""
@@ -192,7 +193,13 @@ class Process:
         if isinstance(outcome, Done) and claims.look(self.ledger, [c]).cancelled:
             with self.ledger.write() as session:
                 artifacts.discard(session, outcome.result.get("artifacts", []))
+        self._unpublished(outcome)
         claims.confirm_cancel(self.ledger, [c])
+
+    def _unpublished(self, outcome: Done | FpgaError) -> None:
+        """Leave no bytes behind that the cleaner could not know of."""
+        if isinstance(outcome, Done):
+            artifacts.came_late(self.ledger, outcome.result.get("artifacts", []))
 
     def _fail(self, c: Claim, error: FpgaError) -> None:
         if error.code in FULL:

@@ -96,7 +96,7 @@ def _store(tools: Tools, c: Claim) -> Done:
         )
         return Next()
 
-    return Done(result={"sha256": sha256}, effect=effect)
+    return Done(result={"sha256": sha256, "artifacts": [artifact_id]}, effect=effect)
 
 
 def _die() -> None:

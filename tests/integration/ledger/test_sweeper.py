@@ -165,6 +165,10 @@ def test_bytes_without_a_reference_expire_and_referred_ones_do_not(ledger: Ledge
         reserve("b" * 64)
     sweeper.artifacts_deleted(ledger, [lost])
 
+    artifacts.came_late(ledger, [kept, lost])
+    assert sweeper.expired_artifacts(ledger) == [(lost, f"k/{'b' * 64}")], "put after it had been cleaned up"
+    sweeper.artifacts_deleted(ledger, [lost])
+
     assert reserve("b" * 64) == lost
     assert reserve("a" * 64) == kept
 
