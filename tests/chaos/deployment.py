@@ -104,16 +104,25 @@ class Deployment(Rig):
         self.wait(lambda: len(self.ready()) >= len(self.named("worker")), "all workers are ready", 240)
 
     def __exit__(self, *_: object) -> None:
+        self.end()
+        self.ledger.dispose()
+
+    def end(self) -> None:
+        """Kill every program for good, so that nobody puts bytes behind the cleaner's back."""
         self._over.set()
         self._keeper.join()
         for kept in self.kept.values():
             if kept.process is not None:
                 _end_group(kept.process)
-        self.ledger.dispose()
 
     def named(self, kind: str) -> list[Kept]:
         """Return all programs whose name begins so."""
         return [kept for name, kept in self.kept.items() if name.startswith(kind)]
+
+    def pids(self) -> list[int]:
+        """Return the pids of all programs and of their children."""
+        parents = [kept.process.pid for kept in self.kept.values() if kept.process is not None]
+        return [pid for parent in parents for pid in (parent, *children(parent))]
 
     def ready(self) -> list[int]:
         """Return the pids of computing processes that have reported ready and live."""

@@ -41,8 +41,11 @@ def run(name: str, pair: str, *, seed: int, size: Size | None = None) -> Record:
         broken = []
         try:
             scenario.do(this)
+            for batch_id in this.batches:
+                d.wait_ended(batch_id, 120)
         except AssertionError as error:
             broken.append(str(error)[:2000])
+        d.end()
         d.clean()
         found = audit(d.ledger.url, d.store, submitted=this.submitted, kills=d.story.kills)
         logs = d.logs()

@@ -18,11 +18,15 @@ from sqlalchemy import func, select
 from orchestrator.broker import Bell
 from orchestrator.ledger import batches
 from orchestrator.ledger.rows import Attempt, Stage
-from tests.chaos.deployment import Deployment, celery_changes
+from tests.chaos.deployment import Deployment, celery_changes, children
 from tests.chaos.ground import PAIRS, Ground
+from tests.chaos.sizes import Sizes
 from tests.integration.workers.rig import OWNER
 from tests.services.rabbitmq import RabbitMQ
 from tests.services.redis import Redis
+
+MOST_GROWTH_MB, MOST_FILES_GAINED = 6.0, 6.0
+"""In the last quarter of a soak; one MB a minute where that is more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +48,7 @@ class Run:
     dice: random.Random
     size: Size
     submitted: int = 0
+    batches: list[str] = field(default_factory=list)
     notes: dict[str, object] = field(default_factory=dict)
     """Figures that only this scenario has."""
 
@@ -52,7 +57,8 @@ class Run:
         count = items or self.size.items
         self.submitted += count
         wait = self.size.milliseconds if milliseconds is None else milliseconds
-        return self.deployment.probe(count, wait, name=f"probe-{self.submitted}", **more)
+        self.batches.append(self.deployment.probe(count, wait, name=f"probe-{self.submitted}", **more))
+        return self.batches[-1]
 
     def disturb(self, fault: Callable[[], None], batch_id: str | None = None) -> None:
         """Let faults strike at moments drawn over the whole batch, and wait for its end."""
@@ -105,6 +111,7 @@ def frozen(run: Run) -> None:
         d.freeze(pid)
         time.sleep(2 * d.settings.lease_seconds)
         d.thaw(pid)
+        time.sleep(1)  # it tries to publish, and is refused
 
     run.disturb(freeze)
 
@@ -294,6 +301,52 @@ def drained(run: Run) -> None:
     assert set(codes) == {0}, f"a drained worker ended with {codes}"
 
 
+def soak(run: Run) -> None:
+    """Faults of several kinds while many short items pass; what lives through it all must keep its size."""
+    d = run.deployment
+    spared, *others = d.named("worker")
+
+    def child() -> int | None:
+        program = run.dice.choice(others).process
+        assert program is not None, "it was started"
+        return next((pid for pid in children(program.pid) if pid in d.ready()), None)
+
+    def disturb() -> None:
+        kind = run.dice.choice(("child", "worker", "freeze", "wipe"))
+        if kind == "worker":
+            d.kill_program(run.dice.choice(others))
+        elif kind == "wipe":
+            d.story.broker_losses += 1
+            forget(run)
+        elif (pid := child()) is None:  # it is being started again
+            pass
+        elif kind == "child":
+            d.kill_child(pid)
+        else:
+            d.freeze(pid)
+            time.sleep(1.5 * d.settings.lease_seconds)
+            d.thaw(pid)
+
+    sizes = Sizes()
+    began = time.monotonic()
+    with sizes.watched(d.pids, 0.5 if run.size.items < 1000 else 2):
+        run.disturb(disturb)
+    seconds = time.monotonic() - began
+    assert spared.process is not None, "it was started"
+    assert spared.process.pid in sizes.seen, "the worker that was spared lives"
+    growths = sizes.growths()
+    assert growths, "no process was watched for long enough"
+    worst, files = max(growth.megabytes for growth in growths), max(growth.files for growth in growths)
+    run.notes |= {
+        "items a second": round(run.size.items / seconds, 1),
+        "processes watched": len(growths),
+        "most growth in the last quarter, MB": round(worst, 1),
+        "most open files gained in it": files,
+    }
+    assert worst < max(MOST_GROWTH_MB, seconds / 4 / 60), f"a process grew by {worst:.1f} MB"
+    assert files < MOST_FILES_GAINED, f"a process gained {files} open files"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Scenario:
     """What is done, which rows it shows, where, and how much of it CI does."""
@@ -411,5 +464,12 @@ SCENARIOS = {
         small=Size(items=100, milliseconds=150, faults=2),
         full=Size(items=200, milliseconds=500, faults=6),
         settings={"FPGA_DRAIN_SECONDS": "2"},
+    ),
+    "soak": Scenario(
+        do=soak,
+        rows=("T47",),
+        pairs=PAIRS[1:2],
+        small=Size(items=400, milliseconds=20, faults=3),
+        full=Size(items=20_000, milliseconds=20, faults=40, workers=4),
     ),
 }
