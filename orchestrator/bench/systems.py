@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -146,18 +147,13 @@ class Rival:
         return None
 
 
-def _strike_children(pid: int) -> int:
-    """SIGKILL the children of a process but Python's own helper, and return how many there were."""
-    struck = 0
-    for child in _processes()[0].get(pid, []):
-        try:
-            if b"resource_tracker" in Path(f"/proc/{child}/cmdline").read_bytes():
-                continue
+def _strike_children(pid: int) -> bool:
+    """SIGKILL the children of a process, and return whether it has any."""
+    children = _processes()[0].get(pid, [])
+    for child in children:
+        with suppress(ProcessLookupError):
             os.kill(child, signal.SIGKILL)
-        except (OSError, ProcessLookupError):
-            continue
-        struck += 1
-    return struck
+    return bool(children)
 
 
 class Ours:
@@ -239,8 +235,12 @@ class Ours:
         return Tally(lost=count - items, doubled=outputs - items)
 
     def strike(self) -> None:
-        """Kill the worker's computing process; Celery starts another."""
-        _strike_children(self.processes[0].pid)
+        """Kill the worker's computing process, if there is one now; Celery starts another."""
+        with self._ledger.read() as session:
+            pids = [worker.pid for worker in workers.living(session, now(session))]
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def statements(self) -> float | None:
         """Return the statements that the worker has sent to its database so far, or nothing while it starts."""
