@@ -76,7 +76,7 @@ def test_portraits_of_one_to_four_people_end_with_a_verdict_and_a_record(rig: Ri
         record = read_record(data)
         assert record is not None
         assert (record["seed"], record["item"]) == (output.seed, item.id)
-        assert "ada" not in json.dumps(record["params"]["people"]), "records carry ids, not handles"
+        assert '"ada"' not in json.dumps(record["params"]["people"]), "records carry ids, not handles"
 
 
 def png(image: np.ndarray) -> bytes:

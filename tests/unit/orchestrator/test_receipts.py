@@ -24,11 +24,13 @@ SAID = {"object": "identity.erase_receipt", "identity_id": "idn_1", "objects": 3
 @pytest.fixture
 def receipt(worker: Played) -> dict[str, Any]:
     """The receipt of a person who was in the library."""
-    consent = ConsentGiven(scopes=("generate",), granted_by="Ada herself")
-    person = NewPerson(handle="ada", name="Ada L.", pictures=(Picture(name="1.png", data=picture()),), consent=consent)
+    consent = ConsentGiven(scopes=("generate",), granted_by="Zoe Moreau herself")
+    person = NewPerson(
+        handle="zoe-moreau", name="Zoe Moreau", pictures=(Picture(name="1.png", data=picture()),), consent=consent
+    )
     identities.add(worker.ledger, worker.store, worker.settings, [person], owner="local")
     worker.work()
-    return identities.erase(worker.ledger, worker.store, worker.settings, "local", "ada")
+    return identities.erase(worker.ledger, worker.store, worker.settings, "local", "zoe-moreau")
 
 
 def test_a_receipt_verifies_with_the_public_key_alone(receipt: dict[str, Any], settings: Settings) -> None:
@@ -37,7 +39,7 @@ def test_a_receipt_verifies_with_the_public_key_alone(receipt: dict[str, Any], s
     assert receipts.verify(json.loads(json.dumps(receipt)), public) == public[0]
     assert receipt["verified"]["objects_left"] == 0
     assert set(receipt["verified"]["rows_left"].values()) == {0}
-    assert "ada" not in json.dumps(receipt).lower()
+    assert "moreau" not in json.dumps(receipt).lower()
 
 
 @pytest.mark.parametrize("field", ["identity_id", "objects", "keys_sha256", "audit", "verified_at"])
@@ -77,7 +79,7 @@ def test_where_several_machines_share_a_database_nothing_is_erased_without_a_key
     shared = Settings(state_dir=worker.settings.state_dir, database_url_="postgresql+psycopg://nobody@127.0.0.1:1/none")
 
     with pytest.raises(SettingsError, match="FPGA_SIGNING_KEYS"):
-        identities.erase(worker.ledger, worker.store, shared, "local", "ada")
+        identities.erase(worker.ledger, worker.store, shared, "local", "zoe-moreau")
 
     with worker.ledger.read() as session:
         assert session.get_one(Identity, identity_id).erased_at is None
