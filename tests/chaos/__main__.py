@@ -10,6 +10,7 @@ import argparse
 import json
 import random
 import sys
+from dataclasses import replace
 
 from tests.chaos import records
 from tests.chaos.ground import PAIRS
@@ -24,6 +25,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     parser.add_argument("--pair", choices=PAIRS, action="append")
     parser.add_argument("--full", action="store_true")
+    parser.add_argument("--items", type=int, help="another number of items than the size has")
     parser.add_argument("--record", action="store_true")
     options = parser.parse_args()
     bad = 0
@@ -33,7 +35,8 @@ def main() -> int:
             if options.pair and pair not in options.pair:
                 continue
             sys.stderr.write(f"{name} on {pair}, seed {options.seed}\n")
-            record = run(name, pair, seed=options.seed, size=scenario.full if options.full else scenario.small)
+            size = scenario.full if options.full else scenario.small
+            record = run(name, pair, seed=options.seed, size=replace(size, items=options.items or size.items))
             line = json.dumps(record)
             sys.stdout.write(f"{line}\n")
             sys.stdout.flush()
