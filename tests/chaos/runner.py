@@ -23,7 +23,7 @@ def run(name: str, pair: str, *, seed: int, size: Size | None = None) -> Record:
     """Return the record of one run; `bad` is empty where everything held."""
     scenario = SCENARIOS[name]
     size = size or scenario.small
-    began, load = time.monotonic(), os.getloadavg()[0]
+    began, load, at = time.monotonic(), os.getloadavg()[0], commit()
     with contextlib.ExitStack() as stack:
         place = stack.enter_context(ground(pair, seed=seed, s3=scenario.s3))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fpga-chaos-")))
@@ -56,7 +56,7 @@ def run(name: str, pair: str, *, seed: int, size: Size | None = None) -> Record:
         "rows": list(scenario.rows),
         "pair": pair,
         "seed": seed,
-        "commit": commit(),
+        "commit": at,
         "items": found.items,
         "attempts": found.attempts,
         "kills": len(d.story.kills),
