@@ -1,12 +1,12 @@
 #!/bin/sh
 # Install the native servers and the browser that tests start for themselves; nothing is left running.
 #   scripts/install-services.sh core   PostgreSQL, what `make test` uses
-#   scripts/install-services.sh all    and Redis, RabbitMQ, OpenStack Swift, and docker-compose, which checks our file, Chromium
+#   scripts/install-services.sh all    and Redis, RabbitMQ, OpenStack Swift, Chromium, and docker-compose, which checks our file
 # Debian and Ubuntu only; quick when everything is there; without root or passwordless sudo it says so and exits 1.
 set -eu
 
 core="postgresql"
-more="redis-server rabbitmq-server swift-proxy swift-account swift-container swift-object chromium"
+more="redis-server rabbitmq-server swift-proxy swift-account swift-container swift-object docker-compose chromium"
 case "${1:-core}" in
   core) wanted="$core" ;;
   all) wanted="$core $more" ;;

@@ -332,7 +332,7 @@ def soak(run: Run) -> None:
 
     sizes = Sizes()
     began = time.monotonic()
-    with sizes.watched(d.pids, 0.5 if run.size.items < 1000 else 2):
+    with sizes.watched(d.pids, 0.1 if run.size.items < 1000 else 2):
         run.disturb(disturb)
     seconds = time.monotonic() - began
     assert spared.process is not None, "it was started"
