@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from datetime import UTC
 from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, cast
-from urllib.parse import urlsplit
 
 import boto3
 from botocore.config import Config
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 
 READ_AHEAD = 8 << 20
+NAME = re.compile(r"[a-zA-Z0-9._-]{1,255}")
+"""What may be a bucket, by the rules of the client library."""
 
 
 class Bucket:
@@ -39,11 +41,11 @@ class Bucket:
     """
 
     def __init__(self, url: str) -> None:
-        parts = urlsplit(url, allow_fragments=False)
-        if not parts.netloc:
+        # no URL parser: keys may hold ? and #, and one raises on brackets
+        self._bucket, _, prefix = url.removeprefix("s3://").partition("/")
+        if not NAME.fullmatch(self._bucket):
             raise UsageError(f"wanted s3://bucket/prefix, got {url!r}", code="bad_source")
-        self._bucket = parts.netloc
-        self._prefix = url.removeprefix(f"s3://{self._bucket}").lstrip("/")
+        self._prefix = prefix.lstrip("/")
         self._client = client()
         with self._typed_errors("list the source"):
             first = self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix, MaxKeys=1)

@@ -12,7 +12,6 @@ from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
-from urllib.parse import urlsplit
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -117,8 +116,8 @@ class Bucket:
         from orchestrator.archive import bucket  # noqa: PLC0415
         from orchestrator.storage.s3_errors import typed_errors  # noqa: PLC0415
 
-        self._name = urlsplit(url, allow_fragments=False).netloc
-        self._prefix = url.removeprefix(f"s3://{self._name}").strip("/")
+        self._name, _, prefix = url.removeprefix("s3://").partition("/")
+        self._prefix = prefix.strip("/")
         self._client = bucket.client()
         self._guard = typed_errors
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from typing import Annotated
-from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends, Form, Query, Request
 from starlette.responses import RedirectResponse, Response
 
 from orchestrator import keys
-from orchestrator.api.context import COOKIE, Context, Reader, context_of
+from orchestrator.api.context import COOKIE, Context, Reader, context_of, of_this_site
 from orchestrator.api.rendering import shown as shown
 from orchestrator.api.rendering import static_files
 from orchestrator.errors import AccessError, NotFoundError
@@ -29,7 +28,7 @@ def login_page(context: Here, token: Annotated[str | None, Query(max_length=200)
 def login(request: Request, context: Here, key: Annotated[str, Form(max_length=200)]) -> Response:
     """Open a session by a key."""
     origin = request.headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+    if origin is not None and not of_this_site(request, origin):
         return _ask("this came from another site")
     return _opened(context, key.strip(), secure=request.url.scheme == "https")
 

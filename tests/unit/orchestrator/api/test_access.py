@@ -99,6 +99,7 @@ def test_a_session_acts_only_for_pages_of_this_site(app: FastAPI, ledger: Ledger
     api = TestClient(app, cookies=cookies, raise_server_exceptions=False)
 
     assert api.post("/v1/batches/bat_0/cancel", headers={"Origin": "http://evil.test"}).status_code == 403
+    assert api.post("/v1/batches/bat_0/cancel", headers={"Origin": "http://[evil"}).status_code == 403
     assert api.post("/v1/batches/bat_0/cancel", headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
     assert api.post("/v1/batches/bat_0/cancel", headers={"Origin": "http://testserver"}).status_code == 404
 

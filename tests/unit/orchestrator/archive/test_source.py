@@ -488,3 +488,9 @@ def test_skipped_members_say_why(tmp_path: Path) -> None:
         (member,) = source.members()
 
     assert member == Skipped(path="a.xmp", raw_path=b"a.xmp", reason="no picture")
+
+
+@pytest.mark.parametrize("url", ["s3://", "s3:///key", "s3://a]b/key", "s3://a?b/key", "s3://\u0119]\u0108"])
+def test_what_names_no_bucket_is_refused_before_anybody_is_asked(url: str) -> None:
+    with pytest.raises(UsageError, match="s3://bucket/prefix"):
+        open_source(url)
