@@ -35,9 +35,9 @@ class Bucket:
     """The objects below a prefix, in the order of their keys' UTF-8 bytes, as S3 lists them.
 
     Raises:
-        UsageError: the URL names no bucket.
+        UsageError: the URL names no bucket, or this machine has no credentials for any.
         NotFoundError: `source_missing`, nothing lies below the prefix.
-        StoreUnavailableError, SettingsError: the bucket cannot be listed.
+        StoreUnavailableError: the bucket cannot be listed.
     """
 
     def __init__(self, url: str) -> None:
@@ -46,9 +46,12 @@ class Bucket:
         if not NAME.fullmatch(self._bucket):
             raise UsageError(f"wanted s3://bucket/prefix, got {url!r}", code="bad_source")
         self._prefix = prefix.lstrip("/")
-        self._client = client()
-        with self._typed_errors("list the source"):
-            first = self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix, MaxKeys=1)
+        try:
+            self._client = client()
+            with self._typed_errors("list the source"):
+                first = self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix, MaxKeys=1)
+        except SettingsError as error:  # the source asks for what this machine was not set up for: no fault of a server
+            raise UsageError(error.message, code=error.code) from error
         if not first.get("Contents"):
             raise NotFoundError(f"nothing in bucket {self._bucket} begins with {self._prefix!r}", code="source_missing")
 

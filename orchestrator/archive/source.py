@@ -155,7 +155,7 @@ def open_source(source: str, limits: Limits | None = None) -> Source:
         NotFoundError: `source_missing`.
         UsageError: `bad_pattern`.
         InputError: `archive_unreadable`, `archive_too_large` or `archive_unsupported`: the source as a whole.
-        StoreUnavailableError, SettingsError: the bucket cannot be listed.
+        StoreUnavailableError: the bucket cannot be listed.
     """
     limits = limits or Limits()
     if source.startswith("s3://"):

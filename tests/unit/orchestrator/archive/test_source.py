@@ -494,3 +494,16 @@ def test_skipped_members_say_why(tmp_path: Path) -> None:
 def test_what_names_no_bucket_is_refused_before_anybody_is_asked(url: str) -> None:
     with pytest.raises(UsageError, match="s3://bucket/prefix"):
         open_source(url)
+
+
+def test_a_bucket_without_credentials_for_it_is_a_refusal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
+
+    with pytest.raises(UsageError, match="credentials") as refused:
+        open_source("s3://photos/trip/")
+    assert refused.value.code == "store_credentials_missing"
