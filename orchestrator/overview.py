@@ -17,7 +17,7 @@ from orchestrator.ledger.gallery import Tile
 from orchestrator.ledger.overview import Attention, Held, Line
 from orchestrator.ledger.rows import Batch, Worker
 from orchestrator.ledger.session import Ledger, now
-from orchestrator.ledger.states import BATCH_ENDED, BATCH_STATES, ENDED
+from orchestrator.ledger.states import BAD, BATCH_ENDED, BATCH_STATES, ENDED
 from orchestrator.progress import Remaining, remaining
 from orchestrator.settings import Settings
 
@@ -127,7 +127,7 @@ def _running(session: Session, found: Sequence[Batch], living: Sequence[Worker])
         Running(
             batch=batch,
             done=sum(counts[batch.id].get(state, 0) for state in ENDED),
-            failed=sum(counts[batch.id].get(state, 0) for state in ("failed", "held")),
+            failed=sum(counts[batch.id].get(state, 0) for state in BAD),
             remaining=remaining(session, batch, living),
         )
         for batch in found

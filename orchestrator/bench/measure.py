@@ -81,8 +81,7 @@ def run(
         "load_before": round(load, 1),
         "load_after": round(os.getloadavg()[0], 1),
         "database": "postgresql" if database_url else "sqlite",
-        "plan": {"rounds": plan.rounds, "jobs": plan.jobs, "singles": plan.singles, "backlog": plan.backlog}
-        | {"kills": plan.kills},
+        "plan": {name: getattr(plan, name) for name in ("rounds", "jobs", "singles", "backlog", "kills")},
         "systems": figures,
         "summary": {name: _summary(found, figures.get("celery")) for name, found in figures.items()},
     }

@@ -11,9 +11,8 @@ from sqlalchemy.orm import Session
 from orchestrator.errors import NotFoundError
 from orchestrator.ledger import listings
 from orchestrator.ledger.rows import Artifact, Item, Output
-from orchestrator.ledger.states import ENDED, STATES
+from orchestrator.ledger.states import BAD, ENDED, STATES
 
-BAD = ("failed", "held")
 SHOWS: dict[str, ColumnElement[bool]] = {
     "accepted": Item.verdict == "accepted",
     "needs_review": Item.verdict == "needs_review",

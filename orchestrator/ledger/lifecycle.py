@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from orchestrator.ledger import outbox, webhooks
 from orchestrator.ledger.rows import Batch, Item, Stage
-from orchestrator.ledger.states import ENDED, LEASED, STATES, sources
+from orchestrator.ledger.states import BAD, ENDED, LEASED, STATES, sources
 
 STOP_AFTER, FORGIVEN = "stop_after", "forgiven"
 """Options of a batch: so many items may go wrong before it pauses; how many of them a resume has forgiven."""
@@ -104,7 +104,7 @@ def pause_hopeless(session: Session, batch_id: str, moment: datetime) -> bool:
 
 def count_wrong(session: Session, batch_id: str) -> int:
     """Return how many items of a batch failed or are held."""
-    wrong = select(func.count()).where(Item.batch_id == batch_id, Item.state.in_(("failed", "held")))
+    wrong = select(func.count()).where(Item.batch_id == batch_id, Item.state.in_(BAD))
     return session.scalar(wrong) or 0
 
 

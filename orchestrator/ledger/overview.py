@@ -9,7 +9,7 @@ from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from orchestrator.ledger.rows import Artifact, Batch, Item, Stage
-from orchestrator.ledger.states import LEASED
+from orchestrator.ledger.states import BAD, LEASED
 
 RECENT = 20
 """So many batches are looked through."""
@@ -32,7 +32,7 @@ def attention(session: Session, owner: str) -> list[Attention]:
         batch.id: Attention(batch=batch)
         for batch in session.scalars(recent.order_by(Batch.created_at.desc(), Batch.id.desc()).limit(RECENT))
     }
-    bad = Item.state.in_(("failed", "held"))
+    bad = Item.state.in_(BAD)
     query = (
         select(Item.batch_id, bad, Item.error_code, func.count(), func.min(Item.error_message))
         .where(Item.batch_id.in_(found), or_(bad, Item.verdict == "needs_review"))

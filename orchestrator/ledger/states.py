@@ -39,6 +39,8 @@ LEASED = ("leased", "running", "cancelling")
 """States in which a worker holds the stage."""
 ENDED = ("completed", "failed", "cancelled", "held")
 """States in which an item waits for nobody; `held` waits for an operator, not for a worker."""
+BAD = ("failed", "held")
+"""Ends of an item that went wrong."""
 BATCH_ENDED = ("completed", "completed_with_errors", "failed", "cancelled")
 
 

@@ -17,7 +17,7 @@ from orchestrator.api.context import Caller, Reader, Writer
 from orchestrator.api.rendering import shown
 from orchestrator.api.requests import Line
 from orchestrator.api.routes.batches import lines, moment_of
-from orchestrator.ledger import batches, gallery, listings, workers
+from orchestrator.ledger import batches, gallery, held, listings, workers
 from orchestrator.ledger.rows import Batch
 from orchestrator.ledger.session import Ledger, now
 from orchestrator.ledger.states import BATCH_ENDED, BATCH_STATES
@@ -161,14 +161,14 @@ def retry(caller: Writer, batch_id: str, code: Annotated[str, Form(max_length=80
 @router.post("/batches/{batch_id}/release")
 def release(caller: Writer, batch_id: str, reason: Reason) -> Response:
     """Try again what is held."""
-    batches.release(caller.ledger, caller.owner, _whole(caller, batch_id), reason=reason)
+    held.release(caller.ledger, caller.owner, _whole(caller, batch_id), reason=reason)
     return RedirectResponse(address(f"/batches/{batch_id}", {"said": "release"}), 303)
 
 
 @router.post("/batches/{batch_id}/reject")
 def reject(caller: Writer, batch_id: str, reason: Reason) -> Response:
     """Give up what is held."""
-    batches.reject(caller.ledger, caller.owner, _whole(caller, batch_id), reason=reason)
+    held.reject(caller.ledger, caller.owner, _whole(caller, batch_id), reason=reason)
     return RedirectResponse(address(f"/batches/{batch_id}", {"said": "reject"}), 303)
 
 

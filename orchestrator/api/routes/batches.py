@@ -43,7 +43,7 @@ from orchestrator.api.requests import (
     unsupported,
 )
 from orchestrator.errors import LimitError, UsageError
-from orchestrator.ledger import batches, listings
+from orchestrator.ledger import batches, held, listings
 from orchestrator.ledger.rows import Batch
 from orchestrator.ledger.session import now
 from orchestrator.ledger.states import BATCH_ENDED, BATCH_STATES, STATES
@@ -286,14 +286,14 @@ def close(caller: Writer, batch_id: str) -> dict[str, Any]:
 @router.post("/{batch_id}/release", operation_id="release_batch")
 def release(caller: Writer, batch_id: str, body: Why) -> dict[str, Any]:
     """Let all items that are held, having ended their worker again and again, be tried again; the batch goes on."""
-    batches.release(caller.ledger, caller.owner, _whole(caller, batch_id), reason=body.reason)
+    held.release(caller.ledger, caller.owner, _whole(caller, batch_id), reason=body.reason)
     return _shown(caller, batch_id)
 
 
 @router.post("/{batch_id}/reject", operation_id="reject_batch")
 def reject(caller: Writer, batch_id: str, body: Why) -> dict[str, Any]:
     """Give all items that are held up for good: they are `cancelled`."""
-    batches.reject(caller.ledger, caller.owner, _whole(caller, batch_id), reason=body.reason)
+    held.reject(caller.ledger, caller.owner, _whole(caller, batch_id), reason=body.reason)
     return _shown(caller, batch_id)
 
 

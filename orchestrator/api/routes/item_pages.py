@@ -14,7 +14,7 @@ from orchestrator.api.context import Caller, Reader, Writer
 from orchestrator.api.rendering import shown
 from orchestrator.api.routes.batch_pages import Code, Reason, Show, address
 from orchestrator.errors import ConflictError, FpgaError, NotFoundError
-from orchestrator.ledger import batches, listings
+from orchestrator.ledger import held, listings
 from orchestrator.photos import restore
 from orchestrator.provenance import Reproduction
 from orchestrator.web import item_view
@@ -68,13 +68,13 @@ def redo(
 @router.post("/items/{item_id}/release")
 def release(caller: Writer, item_id: str, reason: Reason) -> Response:
     """Try a held item again."""
-    return _decided(caller, item_id, batches.release, reason)
+    return _decided(caller, item_id, held.release, reason)
 
 
 @router.post("/items/{item_id}/reject")
 def reject(caller: Writer, item_id: str, reason: Reason) -> Response:
     """Give a held item up."""
-    return _decided(caller, item_id, batches.reject, reason)
+    return _decided(caller, item_id, held.reject, reason)
 
 
 def _decided(caller: Caller, item_id: str, decide: Callable[..., object], reason: str) -> Response:

@@ -15,7 +15,7 @@ from orchestrator.api.answers import TAGGED, tagged
 from orchestrator.api.context import Caller, Context, Reader, Writer, context_of
 from orchestrator.api.requests import Why
 from orchestrator.errors import NotFoundError
-from orchestrator.ledger import batches, listings
+from orchestrator.ledger import batches, held, listings
 from orchestrator.storage.links import content_disposition
 from orchestrator.storage.streams import PIECE
 
@@ -32,14 +32,14 @@ def show(request: Request, caller: Reader, item_id: str) -> Response:
 @router.post("/items/{item_id}/release", operation_id="release_item")
 def release(caller: Writer, item_id: str, body: Why) -> dict[str, Any]:
     """Let an item that was held, having ended its worker again and again, be tried again; its batch goes on."""
-    batches.release(caller.ledger, caller.owner, _batch_of(caller, item_id), item_id=item_id, reason=body.reason)
+    held.release(caller.ledger, caller.owner, _batch_of(caller, item_id), item_id=item_id, reason=body.reason)
     return _shown(caller, item_id)
 
 
 @router.post("/items/{item_id}/reject", operation_id="reject_item")
 def reject(caller: Writer, item_id: str, body: Why) -> dict[str, Any]:
     """Give an item that is held up for good: it is `cancelled`."""
-    batches.reject(caller.ledger, caller.owner, _batch_of(caller, item_id), item_id=item_id, reason=body.reason)
+    held.reject(caller.ledger, caller.owner, _batch_of(caller, item_id), item_id=item_id, reason=body.reason)
     return _shown(caller, item_id)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import ConflictError
-from orchestrator.ledger import batches, claims, photos, sweeper
+from orchestrator.ledger import claims, held, photos, sweeper
 from orchestrator.ledger.claims import Next
 from orchestrator.ledger.session import Ledger, now
 from orchestrator.settings import Settings
@@ -19,7 +19,7 @@ def settings(tmp_path: Path) -> Settings:
     return Settings(state_dir=tmp_path, max_crashes=1)
 
 
-def held(ledger: Ledger, settings: Settings, queue: str = "gpu.generate") -> claims.Claim:
+def hold(ledger: Ledger, settings: Settings, queue: str = "gpu.generate") -> claims.Claim:
     """Let a worker die of the one stage that is due next."""
     (c,) = claim(ledger, queue=queue)
     expire(ledger, c)
@@ -30,10 +30,10 @@ def held(ledger: Ledger, settings: Settings, queue: str = "gpu.generate") -> cla
 
 def test_a_released_item_is_worked_on_alone_and_ends_the_batch_again(ledger: Ledger, settings: Settings) -> None:
     batch_id = submit(ledger)
-    c = held(ledger, settings)
+    c = hold(ledger, settings)
     assert batch(ledger, batch_id).state == "completed_with_errors"
 
-    assert batches.release(ledger, "ann", batch_id, reason="looked at") == [c.item_id]
+    assert held.release(ledger, "ann", batch_id, reason="looked at") == [c.item_id]
 
     assert (batch(ledger, batch_id).state, batch(ledger, batch_id).finished_at) == ("in_progress", None)
     assert (stage_of(ledger, c).crashes, stage_of(ledger, c).alone) == (0, True)
@@ -41,17 +41,17 @@ def test_a_released_item_is_worked_on_alone_and_ends_the_batch_again(ledger: Led
     claims.publish(ledger, again, {}, end)
     assert batch(ledger, batch_id).state == "completed"
     with pytest.raises(ConflictError, match="no item"):
-        batches.release(ledger, "ann", batch_id, reason="looked at")
+        held.release(ledger, "ann", batch_id, reason="looked at")
 
 
 def test_a_batch_whose_end_had_consequences_is_not_opened_again(ledger: Ledger, settings: Settings) -> None:
     batch_id = submit(ledger, kind="train", stages=["train"])
-    c = held(ledger, settings, "gpu.train")
+    c = hold(ledger, settings, "gpu.train")
 
     with pytest.raises(ConflictError, match="retry it"):
-        batches.release(ledger, "ann", batch_id, reason="looked at")
+        held.release(ledger, "ann", batch_id, reason="looked at")
 
-    assert batches.reject(ledger, "ann", batch_id, reason="looked at") == [c.item_id]
+    assert held.reject(ledger, "ann", batch_id, reason="looked at") == [c.item_id]
     assert item_of(ledger, c).state == "cancelled"
 
 
@@ -59,7 +59,7 @@ def test_a_photo_that_missed_the_gathering_of_its_archive_is_not_left_waiting(
     ledger: Ledger, settings: Settings
 ) -> None:
     batch_id = submit(ledger, 2, kind=photos.KIND, stages=photos.STAGES, options={"cluster": True})
-    held(ledger, settings, "cpu.io")
+    hold(ledger, settings, "cpu.io")
     (other,) = claim(ledger, queue="cpu.io")
     claims.publish(ledger, other, {}, lambda session, moment: Next(wait=True))
     with ledger.write() as session:
@@ -68,4 +68,4 @@ def test_a_photo_that_missed_the_gathering_of_its_archive_is_not_left_waiting(
     claims.publish(ledger, gathering, {}, end)
 
     with pytest.raises(ConflictError, match="brought together without"):
-        batches.release(ledger, "ann", batch_id, reason="looked at")
+        held.release(ledger, "ann", batch_id, reason="looked at")
