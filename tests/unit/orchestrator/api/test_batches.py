@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import threading
+import time
 import zipfile
 from pathlib import Path
 
@@ -180,9 +182,16 @@ def test_an_unchanged_batch_is_not_sent_again(client: Client) -> None:
 
 
 def test_prefer_wait_answers_when_the_batch_has_ended(client: Client, worker: Played) -> None:
-    import threading
+    def work_once_there_is_some() -> None:
+        deadline = time.monotonic() + 15
+        while time.monotonic() < deadline:
+            with worker.ledger.read() as session:
+                if session.scalar(select(func.count()).select_from(Batch)):
+                    break
+            time.sleep(0.05)
+        worker.work()
 
-    helper = threading.Timer(0.5, worker.work)
+    helper = threading.Thread(target=work_once_there_is_some)
     helper.start()
 
     made = client().post("/v1/batches", json=JSON, headers={"Prefer": "wait=20"})
