@@ -5,6 +5,7 @@ from fpga_models.diir.pairing import Reference
 from fpga_models.diir.report import DiirResult, FaceReport
 from fpga_models.diir.restorer import Restorer
 from fpga_models.diir.settings import PRESETS, RESTORE, STYLIZED, SWAP, DiirSettings
+from fpga_models.diir.small_faces import restore_small_faces
 from fpga_models.diir.wrap import RestoredOutput, RestoringPipeline
 
 __all__ = [
@@ -20,4 +21,5 @@ __all__ = [
     "RestoredOutput",
     "Restorer",
     "RestoringPipeline",
+    "restore_small_faces",
 ]
