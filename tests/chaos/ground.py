@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import boto3
 
@@ -33,11 +33,13 @@ class Ground:
     """The way to PostgreSQL."""
     broker: Redis | RabbitMQ | None = None
     store: FaultProxy | None = None
+    lines: list[TcpProxy] = field(default_factory=list)
+    """Every way to a server, where it was asked for."""
 
 
 @contextlib.contextmanager
-def ground(pair: str, *, seed: int, s3: bool = False) -> Iterator[Ground]:
-    """Start what a pair needs, all of it private to this run."""
+def ground(pair: str, *, seed: int, s3: bool = False, lines: bool = False) -> Iterator[Ground]:
+    """Start what a pair needs, all of it private to this run; with `lines`, broker and store are behind proxies too."""
     with contextlib.ExitStack() as stack:
         made = Ground(pair=pair, environment={})
         database, broker = pair.split("+")
@@ -49,6 +51,12 @@ def ground(pair: str, *, seed: int, s3: bool = False) -> Iterator[Ground]:
         if broker != "filesystem":
             made.broker = stack.enter_context(Redis() if broker == "redis" else RabbitMQ())
             made.environment["CELERY_BROKER_URL"] = made.broker.url
+            if lines:
+                way = stack.enter_context(tcp_proxy(made.broker.port, seed=seed + 1))
+                made.environment["CELERY_BROKER_URL"] = made.broker.url.replace(
+                    f":{made.broker.port}/", f":{way.port}/"
+                )
+                made.lines.append(way)
         if s3:
             endpoint = stack.enter_context(moto_endpoint())
             keys = {"aws_access_key_id": "a", "aws_secret_access_key": "b", "region_name": "us-east-1"}
@@ -60,4 +68,10 @@ def ground(pair: str, *, seed: int, s3: bool = False) -> Iterator[Ground]:
                 "FPGA_STORE_URL": "s3://chaos",
                 "FPGA_S3_ADDRESSING_STYLE": "path",
             }
+            if lines:
+                way = stack.enter_context(tcp_proxy(made.store.server_port, seed=seed + 2))
+                made.environment["AWS_ENDPOINT_URL_S3"] = f"http://127.0.0.1:{way.port}"
+                made.lines.append(way)
+        if lines and made.line is not None:
+            made.lines.append(made.line)
         yield made

@@ -97,7 +97,11 @@ ROWS = (
     Row(id="T32", what="SIGTERM drain while busy"),
     Row(id="T33", what="cancel raced with claim and publish", tests=(f"{LEDGER}/test_races.py",)),
     Row(id="T34", what="clock jumps by an hour and a day", note="T01 jumps its clock; no real clock is turned"),
-    Row(id="T35", what="a slow and lossy network for five minutes", note="not run: cuts are in T23, delays are not"),
+    Row(
+        id="T35",
+        what="a slow and lossy network for five minutes",
+        note="a proxy delays and cuts connections; no packets are dropped",
+    ),
     Row(
         id="T36",
         what="bad pictures",

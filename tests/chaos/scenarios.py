@@ -17,16 +17,22 @@ from sqlalchemy import func, select
 
 from orchestrator.broker import Bell
 from orchestrator.ledger import batches
-from orchestrator.ledger.rows import Attempt, Stage
+from orchestrator.ledger.rows import Attempt, Batch, Stage, Worker
+from orchestrator.ledger.session import now
 from tests.chaos.deployment import Deployment, celery_changes, children
 from tests.chaos.ground import PAIRS, Ground
 from tests.chaos.sizes import Sizes
 from tests.integration.workers.rig import OWNER
 from tests.services.rabbitmq import RabbitMQ
 from tests.services.redis import Redis
+from tests.services.tcp_proxy import CALM, Weather
 
 MOST_GROWTH_MB, MOST_FILES_GAINED = 6.0, 6.0
 """In the last quarter of a soak; one MB a minute where that is more."""
+
+ITEMS_A_SECOND, AT_ONCE = 1.0, 5
+"""Pace of submits over a bad network."""
+MOST_IDLE_SECONDS = 90.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -350,6 +356,66 @@ def soak(run: Run) -> None:
     assert files < MOST_FILES_GAINED, f"a process gained {files} open files"
 
 
+def bad_network(run: Run) -> None:
+    """Database, broker and store answer late or not at all, and connections end, while items come in at a pace.
+
+    A round trip takes 200 ms +- 100. With the ten to thirty pieces of data of a transaction, one in ten is cut off.
+    """
+    d, lines = run.deployment, run.ground.lines
+    longest = 30.0 if run.size.items > 100 else 6.0
+    storm = Weather(
+        delay=(0.05, 0.15),
+        stalls=0.01,
+        stall=(0.5, 3.0),
+        resets=0.005,
+        silences=0.001,
+        silence=(1.0, longest),
+    )
+    for line in lines:
+        line.weather = storm
+    began, idle = time.monotonic(), Idle()
+    while run.submitted < run.size.items or not all(map(d.ended, run.batches)):
+        if time.monotonic() - began > run.submitted / ITEMS_A_SECOND and run.submitted < run.size.items:
+            run.submit(AT_ONCE)
+        idle.look(d)
+        assert time.monotonic() - began < 4 * run.size.items / ITEMS_A_SECOND, (
+            "it takes four times as long as it should"
+        )
+        time.sleep(0.25)
+    for line in lines:
+        line.weather = CALM
+    run.notes |= {
+        "seconds of it": round(time.monotonic() - began),
+        "connections reset": sum(line.resets for line in lines),
+        "fallen silent": sum(line.silences for line in lines),
+        "stalls": sum(line.stalls for line in lines),
+        "a worker idle beside waiting work at most, s": round(idle.longest, 1),
+    }
+    assert idle.longest < MOST_IDLE_SECONDS, f"a worker idled for {idle.longest:.0f} s while work waited"
+
+
+@dataclass
+class Idle:
+    """For how long a living worker held nothing while work waited."""
+
+    longest: float = 0.0
+    _since: dict[str, float] = field(default_factory=dict)
+
+    def look(self, d: Deployment) -> None:
+        """Look at the ledger now."""
+        moment = time.monotonic()
+        with d.ledger.read() as session:
+            due = select(Stage.id).join(Batch, Batch.id == Stage.batch_id)
+            due = due.where(Stage.state == "queued", Stage.next_at <= now(session), Batch.state == "in_progress")
+            waits = session.scalar(due.limit(1)) is not None
+            busy = set(session.scalars(select(Stage.worker_id).where(Stage.worker_id.is_not(None))))
+            living = {
+                row.id for row in session.scalars(select(Worker).where(Worker.state == "ready")) if row.pid in d.pids()
+            }
+        self._since = {one: self._since.get(one, moment) for one in living - busy} if waits else {}
+        self.longest = max([self.longest, *(moment - since for since in self._since.values())])
+
+
 @dataclass(frozen=True, kw_only=True)
 class Scenario:
     """What is done, which rows it shows, where, and how much of it CI does."""
@@ -361,6 +427,8 @@ class Scenario:
     full: Size = Size(items=1000, milliseconds=400, faults=10, workers=4)
     sweepers: int = 1
     s3: bool = False
+    lines: bool = False
+    """All ways to servers go through proxies, not only the one to PostgreSQL."""
     worker_app: str = "workers"
     options: tuple[str, ...] = ()
     prefix: tuple[str, ...] = ()
@@ -411,6 +479,16 @@ SCENARIOS = {
     ),
     "store faults": Scenario(
         do=store_faults, rows=("T29",), pairs=PAIRS[1:2], s3=True, full=Size(items=500, milliseconds=20, faults=0)
+    ),
+    "bad network": Scenario(
+        do=bad_network,
+        rows=("T35",),
+        pairs=PAIRS[1:],
+        s3=True,
+        lines=True,
+        small=Size(items=10, milliseconds=50, faults=0),
+        full=Size(items=240, milliseconds=50, faults=0, workers=6),
+        settings={"FPGA_LEASE_SECONDS": "10", "FPGA_HEARTBEAT_SECONDS": "1"},
     ),
     "poison": Scenario(
         do=poison,

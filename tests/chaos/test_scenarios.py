@@ -24,6 +24,7 @@ IN_CI = (
     ("wedge", "postgres+redis"),
     ("drained", "postgres+redis"),
     ("database restarts", "postgres+redis"),
+    ("bad network", "postgres+redis"),
     ("poison", "sqlite+filesystem"),
     ("full disk", "sqlite+filesystem"),
     ("soak", "postgres+redis"),

@@ -6,6 +6,7 @@ Each request takes the next planned fault; when none is planned, `rule` decides,
 from __future__ import annotations
 
 import http.client
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -50,6 +51,11 @@ class FaultProxy(ThreadingHTTPServer):
     def url(self) -> str:
         """Where clients reach it."""
         return f"http://127.0.0.1:{self.server_port}"
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing of a client that went away."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]  # what socketserver gave us
 
     def plan(self, *faults: Fault) -> None:
         """Spoil the next requests, one fault each, in this order."""

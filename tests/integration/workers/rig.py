@@ -176,10 +176,13 @@ class Rig:
         with self.ledger.read() as session:
             return batches.counts(session, batch_id)
 
+    def ended(self, batch_id: str) -> bool:
+        """Say whether a batch has ended."""
+        return self.state(batch_id) in ("completed", "completed_with_errors", "failed", "cancelled")
+
     def wait_ended(self, batch_id: str, seconds: float = 240) -> str:
         """Wait until a batch has ended and return how."""
-        ended = ("completed", "completed_with_errors", "failed", "cancelled")
-        self.wait(lambda: self.state(batch_id) in ended, f"batch {batch_id} has ended", seconds)
+        self.wait(lambda: self.ended(batch_id), f"batch {batch_id} has ended", seconds)
         return self.state(batch_id)
 
     def items(self, batch_id: str) -> list[Item]:
