@@ -40,7 +40,11 @@ QUEUES: Mapping[str, str] = {
     "publish_photo": "cpu.io",
     "probe": "cpu.io",
 }
-"""Queue of each stage name, by the kind of machine that it needs."""
+"""Queue of each stage name, by the kind of machine that it needs.
+
+A stage that is not here was queued by a later version, whose workers share our queues while they are being replaced;
+it is left to them. So a stage whose parameters change their meaning takes a new name.
+"""
 SINGLE = frozenset({"train", "evaluate", "annotate", "arrange", "cluster"})
 """Stages that are long already: a claim takes one of them, so that other workers get theirs."""
 
@@ -100,7 +104,11 @@ def claim(
 def _batches_in_order(session: Session, queue: str, moment: datetime, warm: str | None) -> Sequence[str]:
     """Order the open batches that have something due: best rank first, then the owner served longest ago."""
     due = exists().where(
-        Stage.batch_id == Batch.id, Stage.queue == queue, Stage.state == "queued", Stage.next_at <= moment
+        Stage.batch_id == Batch.id,
+        Stage.queue == queue,
+        Stage.state == "queued",
+        Stage.next_at <= moment,
+        Stage.name.in_(QUEUES),
     )
     other = aliased(Batch)
     owner_served = (
@@ -138,7 +146,7 @@ def _lease(
 ) -> Sequence[tuple[int, str]]:
     # coalesce hides the time from SQLite's planner, which would take the index by time and sort all that waits
     ripe = func.coalesce(Stage.next_at, moment) <= moment
-    due = and_(Stage.batch_id == batch_id, Stage.queue == queue, Stage.state == "queued", ripe)
+    due = and_(Stage.batch_id == batch_id, Stage.queue == queue, Stage.state == "queued", ripe, Stage.name.in_(QUEUES))
     # both orders are the index's own, so that a claim costs the same whatever waits behind it
     first = session.execute(
         select(Stage.name, Stage.alone, Stage.ordinal)

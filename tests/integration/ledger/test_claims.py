@@ -63,6 +63,17 @@ def test_a_claim_takes_the_limit_and_no_more_and_never_the_same_twice(ledger: Le
     assert len(third) == 0
 
 
+def test_a_stage_of_a_later_version_is_left_to_its_own_workers(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    submit(ledger, 3)
+    with ledger.write() as session:
+        session.execute(update(Stage).where(Stage.id.in_(select(func.min(Stage.id)))).values(name="generate_again"))
+
+    assert [c.custom_id for c in claim(ledger, limit=3)] == ["c1", "c2"]
+    assert claim(ledger) == []
+    monkeypatch.setattr(claims, "QUEUES", {**claims.QUEUES, "generate_again": "gpu.generate"})
+    assert [c.custom_id for c in claim(ledger)] == ["c0"]
+
+
 def test_a_lost_lease_fences_the_old_holder(ledger: Ledger) -> None:
     submit(ledger)
     [old] = claim(ledger)
