@@ -41,6 +41,8 @@ class Kept:
     command: list[str]
     environment: dict[str, str]
     log: Path
+    folder: Path
+    """Where it runs, and so whose code."""
     process: subprocess.Popen[bytes] | None = None
     wanted: bool = True
 
@@ -84,24 +86,26 @@ class Deployment(Rig):
         celery = [sys.executable, "-m", "celery", "-A", app, "worker", "-Q", "cpu.io"]
         return [*celery, "-n", f"w{number}@chaos", *options]
 
-    def add(self, name: str, command: list[str], **changes: str) -> None:
-        """Start a program and keep it running."""
-        kept = Kept(command, {**os.environ, **self.environment, **changes}, self.settings.state_dir / f"{name}.log")
+    def add(self, name: str, command: list[str], *, folder: Path = ROOT) -> None:
+        """Start a program and keep it running; it is of the code that lies in `folder`."""
+        environment = {**os.environ, **self.environment, "PYTHONPATH": str(folder)}
+        kept = Kept(command, environment, self.settings.state_dir / f"{name}.log", folder)
         self._start(kept)
         with self._lock:
             self.kept[name] = kept
 
-    def add_sweeper(self, number: int) -> None:
+    def add_sweeper(self, number: int, *, folder: Path = ROOT) -> None:
         """Start a sweeper and keep it running."""
-        self.add(f"sweeper-{number}", [sys.executable, "-m", "orchestrator.sweeping"])
+        self.add(f"sweeper-{number}", [sys.executable, "-m", "orchestrator.sweeping"], folder=folder)
 
     def __enter__(self) -> Deployment:
         self._keeper.start()
         return self
 
     def wait_ready(self) -> None:
-        """Wait until every worker has reported ready."""
-        self.wait(lambda: len(self.ready()) >= len(self.named("worker")), "all workers are ready", 240)
+        """Wait until every worker that shall run has reported ready."""
+        wanted = [kept for kept in self.named("worker") if kept.wanted]
+        self.wait(lambda: len(self.ready()) >= len(wanted), "all workers are ready", 240)
 
     def __exit__(self, *_: object) -> None:
         self.end()
@@ -205,7 +209,7 @@ class Deployment(Rig):
         with kept.log.open("ab") as log:
             kept.process = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "KILL", "--", *kept.command],
-                cwd=ROOT,
+                cwd=kept.folder,
                 env=kept.environment,
                 stdout=log,
                 stderr=log,

@@ -6,7 +6,7 @@ Three pairs of database and broker, and on request an S3 store behind a proxy th
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import boto3
@@ -38,8 +38,15 @@ class Ground:
 
 
 @contextlib.contextmanager
-def ground(pair: str, *, seed: int, s3: bool = False, lines: bool = False) -> Iterator[Ground]:
-    """Start what a pair needs, all of it private to this run; with `lines`, broker and store are behind proxies too."""
+def ground(
+    pair: str, *, seed: int, s3: bool = False, lines: bool = False, rabbitmq: Sequence[str] = ()
+) -> Iterator[Ground]:
+    """Start what a pair needs, all of it private to this run.
+
+    Args:
+        lines: broker and store are behind proxies too.
+        rabbitmq: further lines of its configuration.
+    """
     with contextlib.ExitStack() as stack:
         made = Ground(pair=pair, environment={})
         database, broker = pair.split("+")
@@ -49,7 +56,7 @@ def ground(pair: str, *, seed: int, s3: bool = False, lines: bool = False) -> It
             made.line = stack.enter_context(tcp_proxy(made.postgres.port, seed=seed))
             made.environment["DATABASE_URL"] = url.replace(f":{made.postgres.port}/", f":{made.line.port}/")
         if broker != "filesystem":
-            made.broker = stack.enter_context(Redis() if broker == "redis" else RabbitMQ())
+            made.broker = stack.enter_context(Redis() if broker == "redis" else RabbitMQ(*rabbitmq))
             made.environment["CELERY_BROKER_URL"] = made.broker.url
             if lines:
                 way = stack.enter_context(tcp_proxy(made.broker.port, seed=seed + 1))

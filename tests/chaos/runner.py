@@ -25,7 +25,9 @@ def run(name: str, pair: str, *, seed: int, size: Size | None = None) -> Record:
     size = size or scenario.small
     began, load, at = time.monotonic(), os.getloadavg()[0], commit()
     with contextlib.ExitStack() as stack:
-        place = stack.enter_context(ground(pair, seed=seed, s3=scenario.s3, lines=scenario.lines))
+        place = stack.enter_context(
+            ground(pair, seed=seed, s3=scenario.s3, lines=scenario.lines, rabbitmq=scenario.rabbitmq)
+        )
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fpga-chaos-")))
         environment = {**place.environment, **scenario.settings}
         if scenario.store_bytes:

@@ -9,14 +9,15 @@ from tests.services.server import Server, find_program, free_port
 
 
 class RabbitMQ(Server):
-    """One RabbitMQ node on loopback with the guest account."""
+    """One RabbitMQ node on loopback with the guest account; `lines` go into its configuration."""
 
     name = "rabbitmq"
     user = "rabbitmq"
     start_seconds = 60.0
 
-    def __init__(self) -> None:
+    def __init__(self, *lines: str) -> None:
         super().__init__()
+        self.lines = lines
         self.mapper_port = free_port()
         self.node_port = free_port()
 
@@ -29,7 +30,7 @@ class RabbitMQ(Server):
         """Write configuration: no plugins, little logging."""
         (self.folder / "rabbitmq.conf").write_text(
             f"listeners.tcp.1 = 127.0.0.1:{self.port}\nlog.console = true\nlog.console.level = warning\n"
-            "disk_free_limit.absolute = 50MB\n"
+            "disk_free_limit.absolute = 50MB\n" + "".join(f"{line}\n" for line in self.lines)
         )
         (self.folder / "plugins").write_text("[].\n")
 
