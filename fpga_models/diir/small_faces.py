@@ -1,4 +1,4 @@
-"""DIIR behind our own generator: faces of a generated portrait too small to have come out right are drawn again, larger.
+"""DIIR behind our own generator: faces of a portrait that are too small to have come out right are drawn larger.
 
 Small, low-resolution faces in full-body and group pictures are what the method sets out to mend [paper]; which faces
 are small is [ours].
