@@ -2,7 +2,8 @@
 
     python -m fpga_models.metrics.calibrate --preset-dir DIR --seed 3 --count 120
 
-Prints the `verdict` object of preset.json. Uses the face pack of the product, as the score stage does, never the judge.
+Prints the `verdict` object of preset.json, for portraits as they are delivered, their small faces restored. Uses the
+face pack of the product, as the score stage does, never the judge.
 """
 
 import argparse
@@ -20,6 +21,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 
+from fpga_models.diir import Restorer
+from fpga_models.metrics.generation import finish, generate
 from fpga_models.metrics.held_out import draw_trials
 from fpga_models.metrics.trials import (
     GALLERY,
@@ -27,7 +30,7 @@ from fpga_models.metrics.trials import (
     Instruments,
     Outcome,
     draw_gallery,
-    observe_generated,
+    observe,
     single_trials,
 )
 from fpga_models.pipeline import PortraitPipeline
@@ -116,8 +119,12 @@ def calibrate(
     sets = [single_trials(gallery, count, seed, side)]
     sets += [draw_trials(gallery.people, kind, max(count // 4, 1), seed, side) for kind in GROUP_KINDS]
     pictures = progress.add_task("pictures", total=sum(map(len, sets)))
-    look = partial(observe_generated, instruments, pipeline, seed=seed, masked=True)
-    outcomes = [look(trials, advance=partial(progress.advance, pictures)) for trials in sets]
+    restorer = Restorer(pipeline, instruments.pack)
+    outcomes = []
+    for trials in sets:
+        drawn = generate(pipeline, trials, seed=seed)
+        finished = finish(restorer, trials, drawn, seed=seed, advance=partial(progress.advance, pictures))
+        outcomes.append(observe(instruments, trials, finished))
     identities = np.stack([person.face.embedding for person in gallery.people])
     own, other = product_similarities(outcomes, identities)
     return asdict(thresholds(own, other, seed=seed))

@@ -1,10 +1,14 @@
-"""Trials through the pipeline: held-out people at requested places, in batches, with progress as a callback."""
+"""Trials through the pipeline: held-out people at requested places, in batches, with progress as a callback.
+
+First as MMF draws them, then with their small faces drawn again by DIIR, as the product delivers them.
+"""
 
 from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fpga_models.diir import Restorer, restore_small_faces
 from fpga_models.metrics.held_out import Trial
 from fpga_models.pipeline import PersonSlot, PortraitPipeline, PortraitRequest
 from fpga_models.presets import Preset
@@ -51,3 +55,21 @@ def generate(
         pictures += [picture for picture in pipeline.generate(requests, masked=masked) if picture is not None]
         advance(len(part))
     return pictures
+
+
+def finish(
+    restorer: Restorer,
+    trials: Sequence[Trial],
+    pictures: Sequence[Image],
+    *,
+    seed: int,
+    advance: Callable[[int], None] = lambda _: None,
+) -> list[Image]:
+    """Return generated pictures with their small faces restored, picture i with noise from seed + i."""
+    finished: list[Image] = []
+    for index, (trial, picture) in enumerate(zip(trials, pictures, strict=True)):
+        people = request_of(trial, restorer.pipeline.preset, seed + index).people
+        result = restore_small_faces(restorer, picture, people, seed=seed + index)
+        finished.append(np.asarray(result.image, np.uint8) if result else picture)
+        advance(1)
+    return finished

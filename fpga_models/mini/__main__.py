@@ -2,7 +2,7 @@
 
     python -m fpga_models.mini --data var/mini --out fpga_models/weights/mini
 
-About six and a half hours on two cores, by the sum of its steps; it was never yet run in one go. A step whose product
+About eight and a half hours on two cores, by the sum of its steps; it was never yet run in one go. A step whose product
 exists is skipped, and the long ones continue from their own checkpoints, so a stopped run is simply started again.
 Delete a product to make it anew.
 """
@@ -15,7 +15,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-EARLIER_PLAN, PLAN = (Path(__file__).with_name(name) for name in ("plan-2.json", "plan.json"))
+PLANS = tuple(Path(__file__).with_name(name) for name in ("plan-2.json", "plan-3.json", "plan.json"))
+"""Of the three MMF runs, each from where the one before it came to."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +30,7 @@ class Step:
 
 
 def recipe(data: Path, out: Path, *, workers: int, seed: int) -> list[Step]:
-    """The steps in order: world, face networks, autoencoder, base and MMF twice, thresholds, figures."""
+    """The steps in order: world, face networks, autoencoder, detector, base and MMF in turn, thresholds, figures."""
     final = data / "mmf" / "preset"
     return [
         Step(
@@ -39,32 +40,33 @@ def recipe(data: Path, out: Path, *, workers: int, seed: int) -> list[Step]:
         ),
         *face_networks(data, seed),
         *autoencoder(data, seed),
+        *detector(data, seed),
         *generator(data, seed, workers),
         *measured(final, data, out),
     ]
 
 
 def face_networks(data: Path, seed: int) -> list[Step]:
-    """Recogniser, embeddings of all crops, detector, judge, readers of traits and poses."""
+    """Recogniser, embeddings of all crops, judge, readers of traits and poses."""
     faces = data / "faces"
-    common = ("--data", str(data), "--seed", str(seed), "--out", str(faces))
-
-    def network(part: str, minutes: float, product: Path) -> Step:
-        arguments = (part, *common, "--minutes", str(minutes))
-        return Step(module="fpga_models.mini.faces", arguments=arguments, product=product)
-
     return [
-        network("encoder_a", 10, faces / "pack" / "recogniser.onnx"),
-        network("embeddings", 0, data / "embeddings.npy"),
-        network("detector", 10, faces / "pack" / "detector.onnx"),
-        network("encoder_b", 13, faces / "eval" / "evaluator.onnx"),
-        network("traits", 6, faces / "eval" / "traits.onnx"),
+        face_network(data, seed, "encoder_a", 10, faces / "untaught" / "recogniser.onnx"),
+        face_network(data, seed, "teach", 9, faces / "pack" / "recogniser.onnx"),
+        face_network(data, seed, "embeddings", 0, data / "embeddings.npy"),
+        face_network(data, seed, "encoder_b", 13, faces / "eval" / "evaluator.onnx"),
+        face_network(data, seed, "traits", 6, faces / "eval" / "traits.onnx"),
         Step(
             module="fpga_models.mini.faces.pose",
-            arguments=(*common, "--minutes", "9"),
+            arguments=("--data", str(data), "--seed", str(seed), "--out", str(faces), "--minutes", "9"),
             product=faces / "pose" / "pose.onnx",
         ),
     ]
+
+
+def face_network(data: Path, seed: int, part: str, minutes: float, product: Path) -> Step:
+    """One part of `fpga_models.mini.faces`."""
+    where = ("--data", str(data), "--seed", str(seed), "--out", str(data / "faces"))
+    return Step(module="fpga_models.mini.faces", arguments=(part, *where, "--minutes", str(minutes)), product=product)
 
 
 def autoencoder(data: Path, seed: int) -> list[Step]:
@@ -84,10 +86,24 @@ def autoencoder(data: Path, seed: int) -> list[Step]:
     ]
 
 
+def detector(data: Path, seed: int) -> list[Step]:
+    """The face detector, on rendered scenes and on what the autoencoder makes of them."""
+    decoded, pack = data / "decoded.npy", data / "faces" / "pack"
+    return [
+        Step(
+            module="fpga_models.mini.decoded",
+            arguments=("--data", str(data), "--vae", str(data / "vae"), "--seed", str(seed), "--out", str(decoded)),
+            product=decoded,
+        ),
+        face_network(data, seed, "detector", 38, pack / "detector.onnx"),
+    ]
+
+
 def generator(data: Path, seed: int, workers: int) -> list[Step]:
     """The generator in the runs that made the shipped one, each beginning from the one before.
 
-    Everything learns together twice, then MMF with clone tuning; then both once more, now with local tokens throughout.
+    Everything learns together twice, then MMF with clone tuning; then both once more, now with local tokens throughout;
+    then MMF on the faces that the network drafts.
     """
 
     def base(name: str, run_seed: int, minutes: str, *arguments: str) -> list[Step]:
@@ -99,9 +115,9 @@ def generator(data: Path, seed: int, workers: int) -> list[Step]:
             Step(module="fpga_models.mini.export", arguments=sources, product=folder / "weights.json"),
         ]
 
-    def mmf(name: str, plan: Path) -> Step:
+    def mmf(name: str, plan: Path, start: Path) -> Step:
         out = data / f"mmf{name}"
-        begun = ("--plan", str(plan), "--start", str(data / f"base{name}"))
+        begun = ("--plan", str(plan), "--start", str(start))
         return Step(
             module="fpga_models.mmf.train",
             arguments=(*begun, "--data", str(data), "--out", str(out)),
@@ -115,9 +131,10 @@ def generator(data: Path, seed: int, workers: int) -> list[Step]:
     return [
         *base("-1", seed, "68", "--workers", str(workers)),
         *base("-2", seed + 1, "66", *second),
-        mmf("-2", EARLIER_PLAN),
-        *base("", seed + 3, "56", *third, *local),
-        mmf("", PLAN),
+        mmf("-2", PLANS[0], data / "base-2"),
+        *base("-3", seed + 3, "56", *third, *local),
+        mmf("-3", PLANS[1], data / "base-3"),
+        mmf("", PLANS[2], data / "mmf-3" / "preset"),
     ]
 
 

@@ -48,7 +48,7 @@ def sampling_grid(points: NDArray[np.float64], size: tuple[int, ...]) -> NDArray
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DecodedIdentity:
-    """The identity loss of estimated clean latents, on the largest faces of at most `pictures` of them.
+    """The identity loss of estimated clean latents, on all faces of at most `pictures` of them.
 
     Attributes:
         smallest_eyes: faces with a smaller distance of the eyes, in px, do not count.
@@ -56,17 +56,18 @@ class DecodedIdentity:
 
     vae: MiniVAE | AutoencoderKL
     encoder: FaceEncoder
-    pictures: int = 8
-    smallest_eyes: float = 8.0
+    pictures: int = 12
+    smallest_eyes: float = 6.5
 
     def __call__(self, clean: Tensor, batch: TrainingBatch) -> Tensor:
         """Mean of 1 - cosine over the faces looked at; 0 if there is none."""
         known = (batch.embeddings.abs().amax(dim=-1) > 0) & (batch.regions.amax(dim=(-1, -2)) > 0)
-        eyes = torch.where(known, (batch.kps5[:, :, 1] - batch.kps5[:, :, 0]).norm(dim=-1), 0.0)  # (B, K)
-        largest, who = eyes.max(dim=1)
-        rows = torch.nonzero(largest >= self.smallest_eyes)[: self.pictures, 0]
+        eyes = (batch.kps5[:, :, 1] - batch.kps5[:, :, 0]).norm(dim=-1)  # (B, K)
+        counted = known & (eyes >= self.smallest_eyes)
+        rows = torch.nonzero(counted.any(dim=1))[: self.pictures, 0]
         if not len(rows):
             return clean.sum() * 0
         pictures = self.vae.decode(clean[rows] / self.vae.config.scaling_factor).sample
-        faces = aligned_faces(pictures, batch.kps5[rows, who[rows]])
-        return cosine_loss(self.encoder(faces), batch.embeddings[rows, who[rows]])
+        where, who = torch.nonzero(counted[rows], as_tuple=True)
+        faces = aligned_faces(pictures[where], batch.kps5[rows[where], who])
+        return cosine_loss(self.encoder(faces), batch.embeddings[rows[where], who])

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.func import functional_call
 from transformers import CLIPTextModel
@@ -31,6 +32,8 @@ from fpga_models.rep_controlnet import RepControlNet
 
 IdentityLoss = Callable[[Tensor, TrainingBatch], Tensor]
 """Loss of clean latents (B, C, h, w) estimated for these samples."""
+DRAFT_STEPS = 8
+"""Of a whole draft; the last, from which the clean estimate is taken, is drawn from the second half."""
 
 
 class Trainee(nn.Module):
@@ -77,12 +80,21 @@ class Trainee(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class Losses:
-    """Weights of the losses; identity counts below timestep `identity_below` * T only [field: PuLID's idea]."""
+    """Weights of the losses.
+
+    Attributes:
+        identity: of the recogniser's loss on clean estimates below timestep `identity_below` * T [field: PuLID's idea].
+        drafted: of the same loss on pictures that the network itself drafts from noise, `drafts` of each batch: what an
+            estimate from a noised photograph shows of a person was in the photograph, what a draft shows came from the
+            embedding [field: PuLID's few-step branch, with ReFL's one step of gradient].
+    """
 
     face_weight: float = 2.0
     localisation: float = 0.0
     identity: float = 0.0
     identity_below: float = 0.3
+    drafted: float = 0.0
+    drafts: Annotated[int, Field(ge=1)] = 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +161,7 @@ class Trainer:
         noise = torch.from_numpy(rng.standard_normal(batch.latents.shape, dtype=np.float32))
         figures: dict[str, float] = {}
         for part in torch.arange(len(batch)).chunk(self.config.accumulate):
-            losses = self._losses(batch.rows(part).to(self.device), noise[part].to(self.device), at[part])
+            losses = self._losses(batch.rows(part).to(self.device), noise[part].to(self.device), at[part], rng)
             share = len(part) / len(batch)
             torch.autograd.backward(share * torch.stack(list(losses.values())).sum())
             for name, value in losses.items():
@@ -161,7 +173,7 @@ class Trainer:
         self._update_average()
         return figures | {"grad_norm": norm}
 
-    def _losses(self, batch: TrainingBatch, noise: Tensor, at: Tensor) -> dict[str, Tensor]:
+    def _losses(self, batch: TrainingBatch, noise: Tensor, at: Tensor, rng: np.random.Generator) -> dict[str, Tensor]:
         """Weighted losses of one part of a batch, by name."""
         weights = self.config.losses
         noised = ddim.add_noise(self.schedule, batch.latents, noise, at)
@@ -177,7 +189,26 @@ class Trainer:
         if weights.identity and self.identity_loss and len(late):
             clean = clean_estimate(self.schedule, noised[late], prediction[late].float(), at[late])
             losses["identity"] = weights.identity * self.identity_loss(clean, batch.rows(late))
+        few = torch.nonzero(batch.embeddings.abs().amax(dim=(1, 2)) > 0)[: weights.drafts, 0]
+        if weights.drafted and self.identity_loss and len(few):
+            drafted = self._drafted(batch.rows(few), noise[few], int(rng.integers(DRAFT_STEPS // 2, DRAFT_STEPS)))
+            losses["drafted"] = weights.drafted * self.identity_loss(drafted, batch.rows(few))
         return losses
+
+    def _drafted(self, batch: TrainingBatch, noise: Tensor, steps: int) -> Tensor:
+        """Clean latents estimated after so many steps down from noise; gradients flow through the last estimate."""
+
+        def predict(latents: Tensor, timestep: int) -> Tensor:
+            at = torch.full((len(latents),), timestep, device=latents.device)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bfloat16):
+                return self.trainee.predict(latents, at, condition).float()
+
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bfloat16):
+            condition = self.trainee.prepare(batch)
+        pairs = ddim.trajectory(self.schedule, DRAFT_STEPS)
+        latents = ddim.sample(self.schedule, noise, predict, pairs[:steps])
+        last = torch.full((len(latents),), pairs[steps][0])
+        return clean_estimate(self.schedule, latents, predict(latents, pairs[steps][0]), last)
 
     @torch.no_grad()
     def _update_average(self) -> None:

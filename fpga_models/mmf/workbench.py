@@ -171,7 +171,7 @@ class Workbench:
         )
 
     def _identity_loss(self) -> DecodedIdentity | None:
-        if not self.plan.losses.identity:
+        if not (self.plan.losses.identity or self.plan.losses.drafted):
             return None
         return DecodedIdentity(vae=self.pipeline.vae.requires_grad_(False), encoder=self._face_encoder())
 

@@ -1,18 +1,22 @@
 """Are people recognisable, legible, sharp, and in groups in their own places? Generated portraits beside real renders.
 
 Of `count` single portraits each framing has a third; each group size has a quarter of `count` scenes, generated with
-and without masks. What each figure means is said where it is computed.
+and without masks. All figures but those under `finished` are of pictures as MMF draws them, before DIIR. What each
+means is said where it is computed.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fpga_models.faces import align
 from fpga_models.metrics.assignment import Assignment, Leakage, PlaceScores, Position, assignment, leakage, score_places
 from fpga_models.metrics.bench import Bench
 from fpga_models.metrics.contrasts import Contrast, contrast
+from fpga_models.metrics.generation import finish
 from fpga_models.metrics.held_out import draw_trials
 from fpga_models.metrics.identity import FaceSim, Top1, face_sim, top1
 from fpga_models.metrics.legibility import LEGIBLE, Legibility, legibility
@@ -26,6 +30,7 @@ from fpga_models.metrics.trials import (
     Gallery,
     Outcome,
     face_sizes,
+    observe,
     observe_generated,
     observe_real,
     single_trials,
@@ -67,6 +72,16 @@ class SharpnessReport:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FinishedReport:
+    """The same pictures with masks after DIIR drew their small faces again, as the product delivers them."""
+
+    face_sim: FaceSim
+    top1: Top1
+    assignment: dict[str, Assignment]
+    position: Position
+
+
+@dataclass(frozen=True, kw_only=True)
 class IdentityReport:
     """Every figure of `evaluate identity`; the field names are the keys of its JSON.
 
@@ -83,14 +98,16 @@ class IdentityReport:
     assignment: dict[str, GroupAssignment]
     leakage: dict[str, Leakage]
     position: PositionReport
+    finished: FinishedReport
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Group:
-    """One group size: generated with and without masks, and real."""
+    """One group size: generated with and without masks, with masks and finished by DIIR, and real."""
 
     masked: Outcome
     unmasked: Outcome
+    finished: Outcome
     real: Outcome
 
 
@@ -100,6 +117,7 @@ class Found:
 
     gallery: Gallery
     singles: Outcome
+    finished: Outcome
     real: Outcome
     decoded: list[Image]
     groups: dict[str, Group]
@@ -111,7 +129,15 @@ def run(bench: Bench) -> Found:
     gallery = bench.gallery()
     portraits = bench.track("portraits", bench.count)
     both = bench.track("groups", 2 * per_group * len(GROUP_KINDS))
+    small_faces = bench.track("small faces", bench.count + per_group * len(GROUP_KINDS))
     tools, pipeline, seed = bench.instruments, bench.pipeline, bench.seed
+    restorer = bench.restorer()
+
+    def finished(drawn: Outcome) -> Outcome:
+        return observe(
+            tools, drawn.trials, finish(restorer, drawn.trials, drawn.pictures, seed=seed, advance=small_faces)
+        )
+
     trials = single_trials(gallery, bench.count, seed, bench.side)
     singles = observe_generated(tools, pipeline, trials, seed=seed, masked=True, advance=portraits)
     groups = {}
@@ -120,10 +146,13 @@ def run(bench: Bench) -> Found:
         masked, unmasked = (
             observe_generated(tools, pipeline, scenes, seed=seed, masked=masks, advance=both) for masks in (True, False)
         )
-        groups[kind[-1]] = Group(masked=masked, unmasked=unmasked, real=observe_real(tools, scenes))
+        groups[kind[-1]] = Group(
+            masked=masked, unmasked=unmasked, finished=finished(masked), real=observe_real(tools, scenes)
+        )
     return Found(
         gallery=gallery,
         singles=singles,
+        finished=finished(singles),
         real=observe_real(tools, trials),
         decoded=through_autoencoder(pipeline, [trial.real.image for trial in trials]),
         groups=groups,
@@ -161,6 +190,7 @@ def report(found: Found, reader: TraitReader | None) -> IdentityReport:
         },
         leakage={people: leakage(yes, similarity.floor) for people, (yes, _, _) in scores.items()},
         position=_position(found),
+        finished=_finished(found, rows),
     )
 
 
@@ -205,14 +235,30 @@ def _sharpness(found: Found) -> SharpnessReport:
 
 
 def _position(found: Found) -> PositionReport:
-    made = [found.singles, *(group.masked for group in found.groups.values())]
-    real = [found.real, *(group.real for group in found.groups.values())]
-    reached, possible = (position([faces for outcome in some for faces in outcome.faces]) for some in (made, real))
+    groups = found.groups.values()
+    reached = _places([found.singles, *(group.masked for group in groups)])
+    possible = _places([found.real, *(group.real for group in groups)])
     return PositionReport(hit_rate=reached.hit_rate, landmark_error=reached.landmark_error, real=possible)
 
 
+def _places(outcomes: Sequence[Outcome]) -> Position:
+    return position([faces for outcome in outcomes for faces in outcome.faces])
+
+
+def _finished(found: Found, rows: NDArray[np.int64]) -> FinishedReport:
+    made, real = (np.concatenate([f.judged for f in o.faces]) for o in (found.finished, found.real))
+    return FinishedReport(
+        face_sim=face_sim(made, real, found.gallery.judged[rows]),
+        top1=top1(made, real, found.gallery.judged, rows),
+        assignment={
+            people: assignment(place_scores(found.gallery, group.finished)) for people, group in found.groups.items()
+        },
+        position=_places([found.finished, *(group.finished for group in found.groups.values())]),
+    )
+
+
 def picture_sheet(found: Found) -> Image:
-    """Lay out some trials: references, real render, generated, and for groups generated without masks."""
+    """Lay out some trials: references, real render, generated; of groups also finished, and generated without masks."""
     step = max(len(found.singles.trials) // SHEET_SINGLES, 1)
     singles = [_strip((found.singles,), index) for index in range(0, len(found.singles.trials), step)]
     rows = [
@@ -221,7 +267,7 @@ def picture_sheet(found: Found) -> Image:
     ]
     for group in found.groups.values():
         shown = range(min(SHEET_GROUPS, len(group.masked.trials)))
-        rows += [_strip((group.masked, group.unmasked), index) for index in shown]
+        rows += [_strip((group.masked, group.finished, group.unmasked), index) for index in shown]
     return sheet(rows)
 
 
@@ -252,8 +298,14 @@ def render_table(figures: IdentityReport) -> str:
     if figures.legibility:
         read = figures.legibility
         lines.append(f"legibility {read.share:.2f} of real, glasses {read.glasses:.2f}, {read.faces} faces read")
+    done = figures.finished
+    lines.append(
+        f"after DIIR: face similarity {done.face_sim.mean:.3f}, share of the way {done.face_sim.share:.3f}, top-1 "
+        f"{done.top1.generated:.3f}, places met {done.position.hit_rate:.3f}"
+    )
     for people, group in figures.assignment.items():
-        for name, part in (("masked", group.masked), ("unmasked", group.unmasked), ("real", group.real)):
+        parts = {"masked": group.masked, "unmasked": group.unmasked, "real": group.real}
+        for name, part in (parts | {"after DIIR": done.assignment[people]}).items():
             lines.append(
                 f"{people} people {name}: accuracy {part.accuracy:.3f}, own {part.own:.3f}, other {part.other:.3f}"
             )

@@ -2,8 +2,8 @@
 
     python -m fpga_models.mini.faces encoder_a --data var/mini --out var/mini/faces --minutes 10
 
-Likewise `detector`, `encoder_b` and `traits`; `embeddings` then embeds every crop with encoder A. Reads rendered crops
-and scenes; a run that was stopped continues from its checkpoint.
+Likewise `teach`, which trains encoder A on, `detector`, `encoder_b` and `traits`; `embeddings` embeds every crop with
+what `teach` made. Reads rendered crops and scenes; a run that was stopped continues from its checkpoint.
 """
 
 import argparse
@@ -18,16 +18,17 @@ import numpy as np
 import torch
 
 from fpga_models.metrics.legibility import LEGIBLE
-from fpga_models.metrics.traits import FILE_NAME
+from fpga_models.metrics.traits import FILE_NAME, labels
 from fpga_models.mini.faces import detector, encoders, export, loop, traits
 from fpga_models.mini.faces.augment import augment
 from fpga_models.mini.faces.detection_report import detection_figures, held_out_scenes
 from fpga_models.mini.faces.embeddings import embed_crops
 from fpga_models.mini.faces.report import recognition
+from fpga_models.mini.faces.teach import open_encoder_a, teach_traits
 from fpga_models.synthetic.dataset import open_crops, open_scenes
 
 DET_SIZE, DET_THRESH = 256, 0.6
-PARTS = ("encoder_a", "embeddings", "detector", "encoder_b", "traits")
+PARTS = ("encoder_a", "teach", "embeddings", "detector", "encoder_b", "traits")
 
 
 def train_encoder(part: str, data: Path, out: Path, schedule: loop.Schedule) -> dict[str, object]:
@@ -37,11 +38,23 @@ def train_encoder(part: str, data: Path, out: Path, schedule: loop.Schedule) -> 
     trainer = encoders.train_encoder_a if part == "encoder_a" else encoders.train_encoder_b
     checkpoint = out / "checkpoints" / part
     encoder = trainer(encoders.halve(crops[split.start : split.stop]), checkpoint, schedule)
-    target = out / ("pack/recogniser.onnx" if part == "encoder_a" else "eval/evaluator.onnx")
+    target = out / ("untaught/recogniser.onnx" if part == "encoder_a" else "eval/evaluator.onnx")
     figures = encoder_figures(encoder, encoders.halve(people_by_views(data / "crops_test")[:, :2]))
     export.export_encoder(encoder, target)
-    seal(out / "pack")
     return {"part": part, "file": str(target), **figures}
+
+
+def teach_encoder(data: Path, out: Path, schedule: loop.Schedule) -> dict[str, object]:
+    """Teach encoder A traits and export it to the pack; return its figures on people it never saw."""
+    split = encoders.SPLITS["encoder_a"]
+    crops = encoders.halve(people_by_views(data / "crops")[split.start : split.stop])
+    encoder = open_encoder_a(out / "untaught" / "recogniser.onnx")
+    taught = teach_traits(encoder, crops, labels(list(split)), out / "checkpoints" / "teach", schedule)
+    target = out / "pack" / "recogniser.onnx"
+    figures = encoder_figures(taught, encoders.halve(people_by_views(data / "crops_test")[:, :2]))
+    export.export_encoder(taught, target)
+    seal(out / "pack")
+    return {"part": "teach", "file": str(target), **figures}
 
 
 def seal(pack: Path) -> None:
@@ -51,7 +64,7 @@ def seal(pack: Path) -> None:
 
 
 def write_embeddings(data: Path, out: Path, threads: int) -> dict[str, object]:
-    """Embed every training crop with the exported encoder A into `embeddings.npy`, (P, V, 512) float16."""
+    """Embed every training crop with the exported recogniser into `embeddings.npy`, (P, V, 512) float16."""
     target = data / "embeddings.npy"
     embeddings = embed_crops(out / "pack" / "recogniser.onnx", people_by_views(data / "crops"), threads=threads)
     np.save(target, embeddings)
@@ -68,7 +81,8 @@ def people_by_views(folder: Path) -> encoders.Crops:
 def train_detector(data: Path, out: Path, schedule: loop.Schedule) -> dict[str, object]:
     """Train and export the detector; return its figures on freshly rendered people, small and large pictures."""
     checkpoint, target = out / "checkpoints" / "detector", out / "pack" / "detector.onnx"
-    export.export_detector(detector.train_detector(open_scenes(data / "scenes"), checkpoint, schedule), target)
+    source = detector.Source(scenes=open_scenes(data / "scenes"), decoded=np.load(data / "decoded.npy", mmap_mode="r"))
+    export.export_detector(detector.train_detector(source, checkpoint, schedule), target)
     seal(out / "pack")
     figures: dict[str, object] = {"part": "detector", "file": str(target)}
     for size, count in ((128, 600), (384, 60)):
@@ -122,6 +136,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         figures = train_detector(options.data, options.out, schedule)
     elif options.part == "traits":
         figures = train_traits(options.data, options.out, schedule)
+    elif options.part == "teach":
+        figures = teach_encoder(options.data, options.out, schedule)
     elif options.part == "embeddings":
         figures = write_embeddings(options.data, options.out, options.threads)
     else:

@@ -1,6 +1,7 @@
 """Training of the face detector on rendered scenes: crops at many scales, degraded like real and generated pictures.
 
-Some samples hold no face at all and some faces are painted over, so that skin-coloured blobs do not fire.
+Some samples hold no face at all and some faces are painted over, so that skin-coloured blobs do not fire. Half of the
+scenes come out of the autoencoder (`mini/decoded.py`), whose smears are those of generated pictures.
 """
 
 import math
@@ -26,6 +27,7 @@ Image = NDArray[np.uint8]
 class DetectorConfig:
     """Sampling and loss choices; sides in px at the network's input."""
 
+    decoded: float = 0.5
     side: int = 192
     batch: int = 16
     smallest_face: float = 15.0
@@ -39,6 +41,20 @@ class DetectorConfig:
     points_weight: float = 20.0
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Source:
+    """Scenes with their truth, and the first M of them as the autoencoder gives them back, (M, 128, 128, 3) uint8."""
+
+    scenes: Scenes
+    decoded: Image
+
+    def picture(self, share: float, generator: np.random.Generator) -> tuple[Image, int]:
+        """Copy the picture of a random scene, decoded with this probability, and return its index too."""
+        pictures = self.decoded if len(self.decoded) and generator.random() < share else self.scenes.images
+        index = int(generator.integers(len(pictures)))
+        return np.array(pictures[index]), index
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sample:
     """One network input: uint8 RGB (S, S, 3) and the faces on it, boxes (F, 4) and points (F, 5, 2) in px."""
@@ -48,9 +64,10 @@ class Sample:
     points: Floats
 
 
-def draw_sample(scenes: Scenes, config: DetectorConfig, generator: np.random.Generator) -> Sample:
+def draw_sample(source: Source, config: DetectorConfig, generator: np.random.Generator) -> Sample:
     """Cut a random square window of a scene or of four scenes, around one of its faces or away from all of them."""
-    whole = mosaic(scenes, generator) if generator.random() < config.mosaics else one_scene(scenes, generator)
+    draw = mosaic if generator.random() < config.mosaics else one_scene
+    whole = draw(source, config.decoded, generator)
     picture = whole.picture
     hidden = generator.random(len(whole.boxes)) < (1.0 if generator.random() < config.faceless else config.painted_over)
     for box in whole.boxes[hidden]:
@@ -72,20 +89,20 @@ def draw_sample(scenes: Scenes, config: DetectorConfig, generator: np.random.Gen
     )
 
 
-def one_scene(scenes: Scenes, generator: np.random.Generator) -> Sample:
+def one_scene(source: Source, decoded: float, generator: np.random.Generator) -> Sample:
     """Copy a random scene with its faces."""
-    index = int(generator.integers(len(scenes)))
-    count = int(scenes.count[index])
+    picture, index = source.picture(decoded, generator)
+    count = int(source.scenes.count[index])
     return Sample(
-        picture=np.array(scenes.images[index]),
-        boxes=np.array(scenes.box[index, :count]),
-        points=np.array(scenes.kps5[index, :count]),
+        picture=picture,
+        boxes=np.array(source.scenes.box[index, :count]),
+        points=np.array(source.scenes.kps5[index, :count]),
     )
 
 
-def mosaic(scenes: Scenes, generator: np.random.Generator) -> Sample:
+def mosaic(source: Source, decoded: float, generator: np.random.Generator) -> Sample:
     """Lay four random scenes side by side, two by two: windows of small faces are then not mostly empty."""
-    parts = [one_scene(scenes, generator) for _ in range(4)]
+    parts = [one_scene(source, decoded, generator) for _ in range(4)]
     side = len(parts[0].picture)
     shifts = [np.array((x, y), np.float32) for y in (0, side) for x in (0, side)]
     rows = [np.concatenate([part.picture for part in parts[row : row + 2]], 1) for row in (0, 2)]
@@ -202,7 +219,7 @@ def _giou(got: Tensor, wanted: Tensor) -> Tensor:
     return overlap / union - (hull - union) / hull
 
 
-def train_detector(scenes: Scenes, path: Path, schedule: Schedule, config: DetectorConfig | None = None) -> Detector:
+def train_detector(source: Source, path: Path, schedule: Schedule, config: DetectorConfig | None = None) -> Detector:
     """Train on scenes and return the detector in evaluation mode."""
     config = config or DetectorConfig()
     torch.manual_seed(schedule.seed)
@@ -212,7 +229,7 @@ def train_detector(scenes: Scenes, path: Path, schedule: Schedule, config: Detec
         samples = [
             clutter(config.side, generator)
             if generator.random() < config.clutter
-            else draw_sample(scenes, config, generator)
+            else draw_sample(source, config, generator)
             for _ in range(config.batch)
         ]
         targets = [assign(sample.boxes, sample.points, config.side) for sample in samples]

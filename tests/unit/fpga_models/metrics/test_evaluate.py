@@ -28,9 +28,11 @@ def found(pack: FacePack, judge: EvaluationEncoder) -> Found:
         trials = draw_trials(gallery.people, kind, 3, 3, 128)
         mirrored = [np.ascontiguousarray(trial.real.image[:, ::-1]) for trial in trials]
         real = observe_real(instruments, trials)
-        groups[kind[-1]] = Group(masked=real, unmasked=observe(instruments, trials, mirrored), real=real)
+        swapped = observe(instruments, trials, mirrored)
+        groups[kind[-1]] = Group(masked=real, unmasked=swapped, finished=swapped, real=real)
     decoded = [np.full_like(picture, 128) for picture in singles.pictures]
-    return Found(gallery=gallery, singles=singles, real=singles, decoded=decoded, groups=groups)
+    grey = observe(instruments, singles.trials, decoded)
+    return Found(gallery=gallery, singles=singles, finished=grey, real=singles, decoded=decoded, groups=groups)
 
 
 def test_real_pictures_reach_the_ceiling_and_swapped_people_are_wrong(found: Found, reader: TraitReader) -> None:
@@ -51,6 +53,9 @@ def test_real_pictures_reach_the_ceiling_and_swapped_people_are_wrong(found: Fou
     assert figures.legibility is not None
     assert figures.legibility.share == figures.legibility.glasses == 1.0
     assert figures.legibility.traits["glasses"].real > 0.9
+    assert figures.finished.face_sim.mean == figures.finished.top1.generated == 0.0, "no face was left in the grey"
+    assert figures.finished.assignment["2"] == figures.assignment["2"].unmasked
+    assert 0 < figures.finished.position.hit_rate < 1
 
 
 def test_the_report_has_the_published_keys(found: Found, reader: TraitReader) -> None:
@@ -79,7 +84,7 @@ def test_the_sheet_shows_singles_and_every_group_size(found: Found) -> None:
     paper = picture_sheet(found)
 
     assert paper.shape[0] == (2 + 9) * 164 + 4
-    assert paper.shape[1] == 9 * 164 + 4
+    assert paper.shape[1] == 9 * 164 + 4, "three portraits of three pictures each are the widest row"
 
 
 def test_the_products_recogniser_tells_its_own_people_from_others(found: Found) -> None:

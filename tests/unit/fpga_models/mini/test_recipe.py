@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fpga_models import weights
-from fpga_models.mini.__main__ import EARLIER_PLAN, PLAN, Step, recipe, run_step
+from fpga_models.mini.__main__ import PLANS, Step, recipe, run_step
 from fpga_models.mini.ship import ship, story
 from fpga_models.mmf.plan import TrainPlan
 
@@ -25,7 +25,7 @@ def test_the_shipped_folder_is_always_written_again() -> None:
     assert "out" in last.arguments
 
 
-@pytest.mark.parametrize("file", [EARLIER_PLAN, PLAN])
+@pytest.mark.parametrize("file", PLANS)
 def test_the_plans_of_the_recipe_are_such_that_training_reads(file: Path) -> None:
     plan = TrainPlan.from_json(json.loads(file.read_text()))
     assert 0.05 <= plan.clone.steps / plan.steps <= 0.2, "a short last stage"

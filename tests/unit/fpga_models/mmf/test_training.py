@@ -12,7 +12,7 @@ from fpga_models import ddim
 from fpga_models.errors import DivergedError
 from fpga_models.mmf import checkpoint
 from fpga_models.mmf.batch import Disturbance, TrainingBatch, disturb
-from fpga_models.mmf.loop import LoopConfig, Trainee, Trainer
+from fpga_models.mmf.loop import LoopConfig, Losses, Trainee, Trainer
 from fpga_models.mmf.losses import draw_timesteps, region_mse, weighted_mse
 from fpga_models.mmf.modes import ModePlan, draw_modes
 from fpga_models.mmf.optimiser import MuonAdamW, OptimiserConfig, orthogonalise
@@ -211,6 +211,40 @@ def test_a_factor_multiplies_the_rate_of_the_parameters_it_names() -> None:
         optimiser.step(1e-3)
         moved.append(float((layer.weight.detach() - before).norm()))
     assert moved[1] == pytest.approx(10 * moved[0], rel=1e-3)
+
+
+def drafting(weight: float, seen: list[tuple[torch.Tensor, TrainingBatch]]) -> Trainer:
+    plain = trainer()
+
+    def look(clean: torch.Tensor, batch: TrainingBatch) -> torch.Tensor:
+        seen.append((clean, batch))
+        return clean.square().mean()
+
+    config = replace(plain.config, losses=Losses(drafted=weight, drafts=2))
+    return Trainer(plain.trainee, plain.schedule, config, EMPTY, look)
+
+
+def test_drafts_begin_at_noise_and_their_loss_reaches_the_network_through_the_last_step_alone() -> None:
+    seen: list[tuple[torch.Tensor, TrainingBatch]] = []
+    first = drafting(0.5, seen)
+    figures = first.train_step(batch(), first.rng(), 1e-3)
+    clean, shown = seen[0]
+    assert figures["drafted"] == pytest.approx(0.5 * float(clean.detach().square().mean()))
+    assert len(clean) == len(shown) <= 2
+    assert clean.grad_fn is not None
+    assert not any(torch.allclose(one, latents, atol=0.3) for one in clean for latents in batch().latents)
+
+    again = drafting(0.5, seen)
+    again.train_step(replace(batch(), latents=-batch().latents), again.rng(), 1e-3)
+    assert torch.equal(seen[1][0], clean), "a draft knows the condition and the noise, never the photograph"
+
+
+def test_nobody_is_drafted_where_nobody_is_asked_for() -> None:
+    seen: list[tuple[torch.Tensor, TrainingBatch]] = []
+    empty = drafting(0.5, seen)
+    alone = replace(batch(), embeddings=torch.zeros(4, 3, 32))
+    assert "drafted" not in empty.train_step(alone, empty.rng(), 1e-3)
+    assert not seen
 
 
 def test_a_gradient_that_is_not_finite_updates_nothing() -> None:

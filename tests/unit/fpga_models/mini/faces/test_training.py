@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fpga_models.mini.faces.augment import augment
-from fpga_models.mini.faces.detector import DetectorConfig, clutter, draw_sample, mosaic, paint_over
+from fpga_models.mini.faces.detector import DetectorConfig, Source, clutter, draw_sample, mosaic, paint_over
 from fpga_models.mini.faces.encoders import ContrastiveConfig, CosFaceConfig, halve, train_encoder_a, train_encoder_b
 from fpga_models.mini.faces.loop import Schedule, learning_rate, train
 from fpga_models.mini.faces.report import recognition
@@ -30,6 +30,10 @@ def one_scene() -> Scenes:
         kind=empty,
         captions=[""],
     )
+
+
+def rendered_only(scenes: Scenes) -> Source:
+    return Source(scenes=scenes, decoded=scenes.images[:0])
 
 
 def test_the_learning_rate_rises_then_falls_to_zero() -> None:
@@ -101,7 +105,7 @@ def test_a_window_keeps_its_keypoints_on_the_same_pixels() -> None:
     offsets = []
 
     for _ in range(12):
-        sample = draw_sample(marked_scenes, config, generator)
+        sample = draw_sample(rendered_only(marked_scenes), config, generator)
         bright = np.argwhere(sample.picture.mean(2) > 128)
         near = bright[np.abs(bright[:, ::-1] + 0.5 - sample.points[0, 2]).max(1) < 16]
         if len(near) > 20 and len(near) < 300:
@@ -114,12 +118,24 @@ def test_a_window_keeps_its_keypoints_on_the_same_pixels() -> None:
 def test_a_mosaic_keeps_every_face_on_its_own_picture() -> None:
     scenes = one_scene()
 
-    sample = mosaic(scenes, np.random.default_rng(0))
+    sample = mosaic(rendered_only(scenes), 1.0, np.random.default_rng(0))
 
     assert sample.picture.shape == (256, 256, 3)
     assert np.array_equal(sample.picture[128:, 128:], scenes.images[0])
     assert np.allclose(sample.points[6:], scenes.kps5[0, :2] + 128)
     assert np.allclose(sample.boxes[2:4], scenes.box[0, :2] + [128, 0, 128, 0])
+
+
+def test_so_many_scenes_come_out_of_the_autoencoder_with_their_own_truth() -> None:
+    scenes = one_scene()
+    source = Source(scenes=scenes, decoded=255 - scenes.images)
+    generator = np.random.default_rng(0)
+
+    drawn = [source.picture(0.5, generator) for _ in range(200)]
+
+    assert {index for _, index in drawn} == {0}
+    assert 70 < sum(np.array_equal(picture, source.decoded[0]) for picture, _ in drawn) < 130
+    assert all(np.array_equal(source.picture(0.0, generator)[0], scenes.images[0]) for _ in range(9))
 
 
 def test_a_painted_over_face_is_gone() -> None:
