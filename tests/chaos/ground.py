@@ -6,7 +6,7 @@ Three pairs of database and broker, and on request an S3 store behind a proxy th
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import boto3
@@ -39,13 +39,13 @@ class Ground:
 
 @contextlib.contextmanager
 def ground(
-    pair: str, *, seed: int, s3: bool = False, lines: bool = False, rabbitmq: Sequence[str] = ()
+    pair: str, *, seed: int, s3: bool = False, lines: bool = False, rabbitmq: Mapping[str, int] = {}
 ) -> Iterator[Ground]:
     """Start what a pair needs, all of it private to this run.
 
     Args:
         lines: broker and store are behind proxies too.
-        rabbitmq: further lines of its configuration.
+        rabbitmq: limits of its own.
     """
     with contextlib.ExitStack() as stack:
         made = Ground(pair=pair, environment={})
@@ -56,7 +56,7 @@ def ground(
             made.line = stack.enter_context(tcp_proxy(made.postgres.port, seed=seed))
             made.environment["DATABASE_URL"] = url.replace(f":{made.postgres.port}/", f":{made.line.port}/")
         if broker != "filesystem":
-            made.broker = stack.enter_context(Redis() if broker == "redis" else RabbitMQ(*rabbitmq))
+            made.broker = stack.enter_context(Redis() if broker == "redis" else RabbitMQ(**rabbitmq))
             made.environment["CELERY_BROKER_URL"] = made.broker.url
             if lines:
                 way = stack.enter_context(tcp_proxy(made.broker.port, seed=seed + 1))

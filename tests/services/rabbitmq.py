@@ -9,15 +9,15 @@ from tests.services.server import Server, find_program, free_port
 
 
 class RabbitMQ(Server):
-    """One RabbitMQ node on loopback with the guest account; `lines` go into its configuration."""
+    """One RabbitMQ node on loopback with the guest account; `limits` are numbers of its application's environment."""
 
     name = "rabbitmq"
     user = "rabbitmq"
-    start_seconds = 60.0
+    start_seconds = 180.0
 
-    def __init__(self, *lines: str) -> None:
+    def __init__(self, **limits: int) -> None:
         super().__init__()
-        self.lines = lines
+        self.limits = limits
         self.mapper_port = free_port()
         self.node_port = free_port()
 
@@ -30,7 +30,7 @@ class RabbitMQ(Server):
         """Write configuration: no plugins, little logging."""
         (self.folder / "rabbitmq.conf").write_text(
             f"listeners.tcp.1 = 127.0.0.1:{self.port}\nlog.console = true\nlog.console.level = warning\n"
-            "disk_free_limit.absolute = 50MB\n" + "".join(f"{line}\n" for line in self.lines)
+            "disk_free_limit.absolute = 50MB\n"
         )
         (self.folder / "plugins").write_text("[].\n")
 
@@ -45,7 +45,10 @@ class RabbitMQ(Server):
             "RABBITMQ_MNESIA_BASE": str(self.folder / "mnesia"),
             "RABBITMQ_LOG_BASE": str(self.folder),
             "RABBITMQ_LOGS": "-",
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1} +S 2:2 +sbwt none",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": " ".join(
+                ["-kernel inet_dist_use_interface {127,0,0,1} +S 2:2 +sbwt none"]
+                + [f"-rabbit {name} {value}" for name, value in self.limits.items()]
+            ),
             "RUNNING_UNDER_SYSTEMD": "1",  # the script then becomes the node, so that signals reach it
             "ERL_EPMD_PORT": str(self.mapper_port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
