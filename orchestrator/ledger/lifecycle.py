@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.orm import Session
 
-from orchestrator.ledger import outbox, webhooks
+from orchestrator.ledger import audit, outbox, webhooks
 from orchestrator.ledger.rows import Batch, Item, Stage
 from orchestrator.ledger.states import BAD, ENDED, LEASED, STATES, sources
 
@@ -99,7 +99,10 @@ def pause_hopeless(session: Session, batch_id: str, moment: datetime) -> bool:
     if wrong - batch.options.get(FORGIVEN, 0) < bearable:
         return False
     reason = f"{wrong} items went wrong; the batch was to stop after {bearable}. See its errors, then resume or cancel."
-    return move_batch(session, batch_id, "paused", paused_at=moment, reason=reason)
+    if not move_batch(session, batch_id, "paused", paused_at=moment, reason=reason):
+        return False
+    audit.write(session, batch.owner, "batch.pause", batch_id, {"went_wrong": wrong, "stop_after": bearable}, moment)
+    return True
 
 
 def count_wrong(session: Session, batch_id: str) -> int:

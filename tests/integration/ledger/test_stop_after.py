@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.errors import FpgaError
-from orchestrator.ledger import batches, claims, sweeper
+from orchestrator.ledger import audit, batches, claims, sweeper
 from orchestrator.ledger.session import Ledger
 from orchestrator.settings import Settings
 from tests.integration.ledger.helpers import batch, claim, end, expire, submit
@@ -25,6 +25,11 @@ def test_it_pauses_at_so_many_failures_and_a_resume_bears_as_many_again(ledger: 
     assert batch(ledger, made).state == "paused"
     assert "2 items went wrong" in str(batch(ledger, made).reason)
     assert claim(ledger) == []
+    with ledger.read() as session:
+        written = audit.last(session, made, "batch.pause")
+        assert written is not None
+        assert (written.actor, written.detail) == ("ann", {"went_wrong": 2, "stop_after": 2})
+        assert audit.verify(session).broken is None
 
     batches.resume(ledger, "ann", made)
     fail(ledger, 1)
