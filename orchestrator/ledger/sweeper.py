@@ -13,7 +13,7 @@ from sqlalchemy import and_, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from orchestrator.ledger import claims, lifecycle, photos, workers
+from orchestrator.ledger import claims, lifecycle, photos, webhooks, workers
 from orchestrator.ledger.rows import Artifact, Attempt, Batch, Item, Leader, Outbox, Stage
 from orchestrator.ledger.session import Ledger, now, retrying
 from orchestrator.ledger.states import LEASED
@@ -96,6 +96,7 @@ def _follow_the_clock(session: Session, settings: Settings, moment: datetime) ->
     waiting = and_(Stage.queue.in_(set(claims.QUEUES.values())), Stage.state == "queued")  # as the index has it
     session.execute(update(Stage).where(waiting, Stage.next_at > latest).values(next_at=moment, hinted_at=None))
     session.execute(update(Outbox).where(Outbox.sent_at.is_(None), Outbox.next_at > latest).values(next_at=moment))
+    webhooks.follow_the_clock(session, moment)
     lease = timedelta(seconds=settings.lease_seconds)
     out_of_reach = Stage.lease_until > moment + 2 * lease
     session.execute(update(Stage).where(out_of_reach).values(lease_until=moment + lease, progress_at=moment))

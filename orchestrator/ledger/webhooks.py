@@ -117,6 +117,12 @@ def due(session: Session, moment: datetime, limit: int = 50) -> Sequence[tuple[D
     return list(session.execute(query).tuples())
 
 
+def follow_the_clock(session: Session, moment: datetime) -> None:
+    """Make due what a clock, since turned back, had put out of reach."""
+    latest = moment + timedelta(seconds=LONGEST_SECONDS)
+    session.execute(update(Delivery).where(Delivery.state == "due", Delivery.next_at > latest).values(next_at=moment))
+
+
 def deliveries(session: Session, webhook_id: str, limit: int = 50) -> Sequence[Delivery]:
     """Return the newest events of a receiver."""
     query = select(Delivery).where(Delivery.webhook_id == webhook_id)

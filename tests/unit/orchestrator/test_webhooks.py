@@ -16,7 +16,7 @@ from sqlalchemy import update
 
 from orchestrator import webhooks
 from orchestrator.errors import UsageError
-from orchestrator.ledger import claims
+from orchestrator.ledger import claims, sweeper
 from orchestrator.ledger import webhooks as rows
 from orchestrator.ledger.batches import NewBatch, NewItem, submit
 from orchestrator.ledger.rows_api import Delivery
@@ -237,6 +237,17 @@ def test_an_event_that_nobody_takes_is_given_up_after_a_day_and_can_be_sent_agai
     assert rows.replay(ledger, "local", webhook) == 1
     assert webhooks.deliver(ledger, open_settings) == 1
     assert len({headers["webhook-id"] for headers, _ in receiver.got}) == 1
+
+
+def test_events_follow_a_clock_that_is_turned_back(ledger: Ledger, open_settings: Settings, receiver: Receiver) -> None:
+    add(ledger, open_settings, receiver.url)
+    end_a_batch(ledger)
+    for ahead, taken in ((timedelta(hours=5), 0), (timedelta(days=1), 1)):
+        with ledger.write() as session:
+            session.execute(update(Delivery).values(next_at=datetime.now(UTC) + ahead))
+        sweeper.sweep(ledger, open_settings)
+        webhooks.deliver(ledger, open_settings)
+        assert len(receiver.got) == taken
 
 
 def test_a_receiver_that_drips_has_a_moment_and_no_more(
