@@ -123,6 +123,7 @@ def _result(item: Mapping[str, Any], store: ByteStore) -> Result:
         layout=params.get("layout"),
         seconds=sum(stage["seconds"] or 0.0 for stage in item["stages"]),
         redraws=item["redraws"],
+        small_faces=output["small_faces"],
     )
 
 

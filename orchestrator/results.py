@@ -229,8 +229,16 @@ def _output(output: Output, artifact: Artifact) -> dict[str, Any]:
         "round": output.round,
         "seed": output.seed,
         "model_version": output.model_version_id,
+        "small_faces": small_faces(output.record),
         "record": output.record,
     }
+
+
+def small_faces(record: Mapping[str, Any]) -> str | None:
+    """Say how many small faces of a portrait were drawn again; None where it has none, or they were to be kept."""
+    faces = record.get("small_faces") or []
+    again = sum(face["outcome"] == "changed" for face in faces)
+    return f"{again} of {len(faces)} small face{'s' if len(faces) > 1 else ''} drawn again" if faces else None
 
 
 def _stage(stage: Stage, attempts: Sequence[Attempt]) -> dict[str, Any]:

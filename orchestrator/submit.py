@@ -11,6 +11,7 @@ import gc
 import hashlib
 import io
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -209,7 +210,14 @@ def dry_run(
     name = preset or settings.preset
     planned = _plan(ledger, settings, manifest, format, owner=owner, preset=name, defaults=defaults or BatchDefaults())
     with ledger.read() as session:
-        loads = stage_loads(session, name, {stage: len(planned.items) for stage in STAGES})
+        loads = [
+            *stage_loads(session, name, {stage: len(planned.items) for stage in STAGES[1:]}),
+            *(
+                load
+                for choice, count in Counter(item.params["small_faces"] for item in planned.items).items()
+                for load in stage_loads(session, name, {STAGES[0]: count}, small_faces=choice)
+            ),
+        ]
         living = len(workers.living(session, now(session)))
         ahead = history.queued_ahead(session)
     return DryRun(
@@ -242,12 +250,18 @@ def _version(ledger: Ledger, settings: Settings, preset: str, model: str | None)
 
 
 def stage_loads(
-    session: Session, preset: str, left: Mapping[str, int], *, pace: Mapping[str, list[float]] | None = None
+    session: Session,
+    preset: str,
+    left: Mapping[str, int],
+    *,
+    pace: Mapping[str, list[float]] | None = None,
+    small_faces: str | None = None,
 ) -> list[StageLoad]:
     """Return what the estimate needs for so many items left by stage name; where no worker lives, one is assumed.
 
     Args:
         pace: seconds for each item, for stages that were never finished before.
+        small_faces: what the items ask for; drawing them again takes its time, so only the like is compared.
     """
     living = workers.living(session, now(session))
     return [
@@ -255,7 +269,8 @@ def stage_loads(
             name=name,
             queue=QUEUES[name],
             left=count,
-            durations=history.busy_seconds(session, name, preset=preset) or (pace or {}).get(name, []),
+            durations=history.busy_seconds(session, name, preset=preset, small_faces=small_faces)
+            or (pace or {}).get(name, []),
             workers=sum(QUEUES[name] in worker.queues for worker in living) or 1,
         )
         for name, count in left.items()

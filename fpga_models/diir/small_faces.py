@@ -7,6 +7,7 @@ are small is [ours].
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,11 +27,11 @@ the judge, larger ones nothing.
 """
 
 
-def small_references(people: Sequence[PersonSlot], side: int) -> list[Reference]:
-    """People whose requested face is small in a picture of this shorter side in px; nobody without a place."""
+def small_people(people: Sequence[PersonSlot], side: int) -> list[int]:
+    """Indices of people whose requested face is small in a picture of this shorter side, px; nobody without a place."""
     return [
-        Reference(embedding=person.embedding, kps5=person.kps5, crop=person.crop)
-        for person in people
+        index
+        for index, person in enumerate(people)
         if person.kps5 is not None and 2 * face_ellipse(person.kps5).along < SMALL * side
     ]
 
@@ -46,6 +47,8 @@ def restore_small_faces(
 ) -> DiirResult | None:
     """Restore the small faces of a generated picture at the places they were asked for; None if it has none.
 
+    A report's `reference` is the index of the person among `people`.
+
     Args:
         picture: (H, W, 3) RGB, what the people were drawn in.
         people: as in the request that made it.
@@ -54,7 +57,14 @@ def restore_small_faces(
     Raises:
         EmbeddingError, PlacementError, RequestError: as `Restorer.restore`.
     """
-    references = small_references(people, min(picture.shape[:2]))
-    if not references:
+    small = small_people(people, min(picture.shape[:2]))
+    if not small:
         return None
-    return restorer.restore(picture, references, settings=settings, seed=seed, on_step=on_step)
+    references = [
+        Reference(embedding=who.embedding, kps5=who.kps5, crop=who.crop) for who in (people[i] for i in small)
+    ]
+    result = restorer.restore(picture, references, settings=settings, seed=seed, on_step=on_step)
+    faces = [
+        face if face.reference is None else replace(face, reference=small[face.reference]) for face in result.faces
+    ]
+    return replace(result, faces=tuple(faces))

@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 
 from orchestrator.planning.manifest import MAX_ROWS, Format
 from orchestrator.planning.plan import BatchDefaults
+from orchestrator.planning.presets import SmallFaces
 from orchestrator.planning.rows import MAX_SEED
 
 M = TypeVar("M", bound=BaseModel)
@@ -26,6 +27,10 @@ FORMATS: dict[str, Format] = {
     "application/x-jsonlines": "jsonl",
 }
 """Media types of manifests."""
+
+
+DEFAULTS = {"seed", "style", "layout", "steps", "small_faces"}
+"""Options of a batch that rows may say for themselves."""
 
 
 class Strict(BaseModel):
@@ -49,6 +54,7 @@ class BatchOptions(Strict):
     style: Line | None = None
     layout: Line | None = None
     steps: Annotated[int, Field(ge=1, le=1000)] | None = None
+    small_faces: SmallFaces | None = None
     lane: Literal["interactive", "bulk"] = "bulk"
     priority: Annotated[int, Field(ge=-3, le=3)] = 0
     redraws: Annotated[int, Field(ge=0, le=10)] = 0
@@ -61,7 +67,7 @@ class BatchOptions(Strict):
 
     def defaults(self) -> BatchDefaults:
         """Return what rows that say nothing take."""
-        return BatchDefaults(seed=self.seed, style=self.style, layout=self.layout, steps=self.steps)
+        return BatchDefaults(**self.model_dump(include=DEFAULTS))
 
 
 class BatchRequest(BatchOptions):

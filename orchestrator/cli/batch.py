@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -30,6 +30,7 @@ from orchestrator.cli.restore import go_on_reading
 if TYPE_CHECKING:
     from orchestrator.planning.manifest import Format
     from orchestrator.planning.plan import BatchDefaults
+    from orchestrator.planning.presets import SmallFaces
     from orchestrator.submit import DryRun
 
 app = typer.Typer(name="batch", help="Batches of portraits.", no_args_is_help=True)
@@ -44,6 +45,10 @@ SeedOption = Annotated[int, typer.Option(min=0, help="Decides the seeds of rows 
 StyleOption = Annotated[str | None, typer.Option(help="Style of rows that name none.")]
 LayoutOption = Annotated[str | None, typer.Option(help="Layout of rows that name none, where it fits.")]
 StepsOption = Annotated[int | None, typer.Option(help="Denoising steps of rows that name none.")]
+SmallFacesOption = Annotated[
+    Literal["restore", "keep"] | None,
+    typer.Option(help="Of rows that say nothing: draw small faces again, larger, or keep them."),
+]
 SHOWN_ITEMS = 50
 
 
@@ -57,6 +62,7 @@ def submit(
     style: StyleOption = None,
     layout: LayoutOption = None,
     steps: StepsOption = None,
+    small_faces: SmallFacesOption = None,
     lane: Annotated[str, typer.Option(help="interactive goes before bulk.")] = "bulk",
     priority: Annotated[int, typer.Option(help="-3 to 3 within the lane.")] = 0,
     redraws: Annotated[int, typer.Option(help="Draw rejected pictures again with seed+1, so often.")] = 0,
@@ -76,7 +82,7 @@ def submit(
 ) -> None:
     """Submit a manifest; nothing is queued when a row is wrong, unless --skip-invalid."""
     data, form = read_input(manifest), manifest_format(manifest, format)
-    defaults = _defaults(seed, style, layout, steps)
+    defaults = _defaults(seed, style, layout, steps, small_faces)
     if dry_run:
         _dry_run(data, form, preset, defaults, as_json=as_json, skip_invalid=skip_invalid)
         return
@@ -123,11 +129,14 @@ def validate(
     style: StyleOption = None,
     layout: LayoutOption = None,
     steps: StepsOption = None,
+    small_faces: SmallFacesOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check a manifest: wrong rows, missing consents, items and time; exit 1 when a row is wrong."""
     data, form = read_input(manifest), manifest_format(manifest, format)
-    _dry_run(data, form, preset, _defaults(seed, style, layout, steps), as_json=as_json, skip_invalid=False)
+    _dry_run(
+        data, form, preset, _defaults(seed, style, layout, steps, small_faces), as_json=as_json, skip_invalid=False
+    )
 
 
 @app.command("list")
@@ -371,10 +380,12 @@ def _print_dry_run(found: DryRun) -> None:
         typer.echo(f"consent missing: {sentence}")
 
 
-def _defaults(seed: int, style: str | None, layout: str | None, steps: int | None) -> BatchDefaults:
+def _defaults(
+    seed: int, style: str | None, layout: str | None, steps: int | None, small_faces: SmallFaces | None
+) -> BatchDefaults:
     from orchestrator.planning.plan import BatchDefaults
 
-    return BatchDefaults(seed=seed, style=style, layout=layout, steps=steps)
+    return BatchDefaults(seed=seed, style=style, layout=layout, steps=steps, small_faces=small_faces)
 
 
 def _done(batch: dict[str, Any]) -> str:

@@ -15,21 +15,31 @@ from orchestrator.ledger.states import ENDED
 RECENT = 200
 
 
-def busy_seconds(session: Session, name: str, *, preset: str, limit: int = RECENT) -> list[float]:
-    """Return how long one item of this stage kept a worker busy, oldest first; a group shares its time."""
+def busy_seconds(
+    session: Session, name: str, *, preset: str, small_faces: str | None = None, limit: int = RECENT
+) -> list[float]:
+    """Return how long one item of this stage kept a worker busy, oldest first; a group shares its time.
+
+    Members of a group end one by one, so its time is that of the last.
+
+    Args:
+        small_faces: only portraits that asked for this; those from before there was the choice kept theirs.
+    """
     query = (
-        select(Attempt.started_at, Attempt.ended_at, Attempt.group_size)
+        select(Attempt.worker_id, Attempt.started_at, Attempt.ended_at, Attempt.group_size)
         .join(Stage, Stage.id == Attempt.stage_id)
         .join(Batch, Batch.id == Stage.batch_id)
         .where(Stage.name == name, Attempt.outcome == "completed", Batch.preset == preset)
         .order_by(Attempt.stage_id.desc())
         .limit(limit)
     )
-    return [
-        (ended - started).total_seconds() / size
-        for started, ended, size in reversed(session.execute(query).tuples().all())
-        if ended is not None
-    ]
+    if small_faces is not None:
+        asked = Item.params["small_faces"].as_string()
+        query = query.join(Item, Item.id == Stage.item_id).where(func.coalesce(asked, "keep") == small_faces)
+    found = reversed(session.execute(query).tuples().all())
+    tries = [((worker, began), ended, size) for worker, began, ended, size in found if ended is not None]
+    last = {group: ended for group, ended, _ in sorted(tries)}
+    return [(last[group] - group[1]).total_seconds() / size for group, _, size in tries]
 
 
 @dataclass(kw_only=True)

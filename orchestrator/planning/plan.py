@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orchestrator.planning.places import Place, PlaceError, free_slots, overlaps, own_place, slot_place
-from orchestrator.planning.presets import Control, Layout, Preset
+from orchestrator.planning.presets import Control, Layout, Preset, SmallFaces
 from orchestrator.planning.rows import MAX_SEED, ManifestRow, Person, RowError
 
 SCOPE = "generate"
@@ -44,6 +44,7 @@ class BatchDefaults:
     guidance: float | None = None
     id_scale: float | None = None
     control: Control | None = None
+    small_faces: SmallFaces | None = None
     negative_prompt: str | None = None
 
 
@@ -186,6 +187,7 @@ class _Planner:
             "people": [{"identity": id_, **place.json} for id_, place in zip(ids, places, strict=False)],
             "preset": self.preset.name,
             "prompt": prompt,
+            "small_faces": _first(row.small_faces, self.defaults.small_faces, self.preset.defaults.small_faces),
             "style": _first(row.style, self.defaults.style),
             "width": size[0],
             **numbers,

@@ -14,6 +14,8 @@ from orchestrator.errors import ModelError, NotFoundError
 
 Control = Literal["skeleton", "landmark", "both", "none"]
 CONTROLS: tuple[Control, ...] = get_args(Control)
+SmallFaces = Literal["restore", "keep"]
+"""Whether small faces of a finished picture are drawn again, larger (DIIR), or left as they came out."""
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Anywhere = Annotated[float, Field(ge=-100.0, le=100.0)]
 """A hidden joint may lie outside the picture."""
@@ -50,6 +52,7 @@ class Defaults(_Frozen):
     guidance: float
     id_scale: float
     control: Control
+    small_faces: SmallFaces = "restore"
 
 
 class Limits(_Frozen):

@@ -20,7 +20,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from orchestrator.planning.presets import Control
+from orchestrator.planning.presets import Control, SmallFaces
 
 MAX_SEED = 2**32 - 1
 MAX_COUNT = 1000
@@ -164,6 +164,7 @@ class ManifestRow(_Strict):
     guidance: Number | None = None
     id_scale: Number | None = None
     control: Control | None = None
+    small_faces: SmallFaces | None = None
     extra: dict[Name, Extra] = {}
     """Columns whose name starts with `x_`: ours to carry, not to read."""
 

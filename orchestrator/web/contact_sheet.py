@@ -62,6 +62,7 @@ class Result:
     layout: str | None = None
     seconds: float | None = None
     redraws: int = 0
+    small_faces: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,7 +37,7 @@ def item(
         labels = _labels(session, owner) if names else {}
         before, after = gallery.neighbours(session, found, show=show, code=code)
         shown = results.item_object(detail)
-        people = _people(shown["params"], shown["scores"], labels)
+        people = _people(shown, labels)
         photo = batch.kind == photos.KIND
         return {
             **shown,
@@ -95,12 +95,12 @@ def _versions(detail: ItemDetail) -> list[dict[str, Any]]:
     ]
 
 
-def _people(
-    params: Mapping[str, Any], scores: Mapping[str, Any] | None, labels: Mapping[str, str]
-) -> list[dict[str, Any]]:
-    """Return the people asked for, each with what was found at their place."""
-    asked = params.get("people") or []
-    judged = (scores or {}).get("people") or [{} for _ in asked]
+def _people(item: Mapping[str, Any], labels: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return the people asked for, each with what was found at their place and what became of a small face."""
+    asked = item["params"].get("people") or []
+    judged = (item["scores"] or {}).get("people") or [{} for _ in asked]
+    record = item["output"]["record"] if item["output"] else {}
+    small = {face["person"]: face for face in record.get("small_faces") or []}
     shown = [labels.get(one["identity"], one["identity"]) for one in asked]
     return [
         {
@@ -110,6 +110,7 @@ def _people(
             "slot": one.get("slot"),
             "similarity": score.get("similarity"),
             "face": score.get("face"),
+            "small_face": small.get(index),
             "taken_for": shown[score["nearest"]] if score.get("nearest") not in (None, index) else None,
         }
         for index, (one, label, score) in enumerate(zip(asked, shown, judged, strict=True))

@@ -27,6 +27,10 @@ class DrainedError(Exception):
     """The worker must stop now; the claims go back to the queue."""
 
 
+class StoppedError(Exception):
+    """The claim was cancelled, paused or lost in the middle."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Tools:
     """What a stage may use."""

@@ -1,4 +1,8 @@
-"""Stage `generate`: denoises a group of portraits (MMF model with MGMICA) and stores each picture with its record."""
+"""Stage `generate`: the method on a group of portraits; stores each picture with its record.
+
+The pictures are drawn as one batch (MMF model with MGMICA). Then, where a request asks for it, small faces of each
+are drawn again, larger (DIIR), one picture after the other.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy.orm import Session
 
+from fpga_models.diir import DiirResult, Restorer, restore_small_faces
+from fpga_models.diir.restorer import OnStep
+from fpga_models.diir.small_faces import small_people
 from fpga_models.errors import ModelError as NetworkError
 from fpga_models.pipeline import PersonSlot, PortraitRequest
 from orchestrator.errors import ConsentError, ModelError, StageError, TransientError
@@ -23,55 +30,87 @@ from orchestrator.ledger.session import now
 from orchestrator.storage import content_key
 from workers.lease import Lease
 from workers.picture import decode_crop, encode_png
-from workers.stages.base import Done, DrainedError, Ended, Tools, version_of
+from workers.stages.base import Done, DrainedError, Ended, StoppedError, Tools, version_of
 
 Image = NDArray[np.uint8]
+Ready = tuple[Claim, PortraitRequest]
 SOFTWARE = "fpga 0.1.0"
+DRAWN = 0.25
+"""Share of the work on a picture with small faces that is done once it is drawn, about, measured [ours]."""
+DIGITS = 4
 
 
 def generate(tools: Tools, held: Sequence[Claim], lease: Lease) -> Iterator[Ended]:
     """Make the portraits of these claims, those of equal shape as one batch of the networks."""
     version = version_of(tools, held[0])
-    pipeline = tools.engine.portraits(version)
+    restorer = Restorer(tools.engine.portraits(version), tools.engine.faces(version))
     for _, group in groupby(sorted(held, key=_shape), key=_shape):
-        ready: list[tuple[Claim, PortraitRequest]] = []
+        ready: list[Ready] = []
         for c in group:
             try:
                 ready.append((c, _request(tools, c, version)))
             except (ConsentError, ModelError, StageError) as error:
                 yield c, error
         if ready:
-            yield from _make(tools, ready, version, pipeline, lease)
+            yield from _make(tools, ready, version, restorer, lease)
 
 
 def _make(
-    tools: Tools,
-    ready: Sequence[tuple[Claim, PortraitRequest]],
-    version: ModelVersion,
-    pipeline: Any,
-    lease: Lease,
+    tools: Tools, ready: Sequence[Ready], version: ModelVersion, restorer: Restorer, lease: Lease
 ) -> Iterator[Ended]:
+    again = {c.stage_id for c, request in ready if _restores(c, request)}
+
     def on_step(step: int, total: int) -> Collection[int]:
         if tools.draining():
             raise DrainedError
         for c, _ in ready:
-            lease.progress(c, step / (total + 1))
+            lease.progress(c, step / (total + 1) * (DRAWN if c.stage_id in again else 1))
         return [i for i, (c, _) in enumerate(ready) if c.stage_id in lease.stopped]
 
     try:
-        images = pipeline.generate([request for _, request in ready], on_step=on_step)
+        images = restorer.pipeline.generate([request for _, request in ready], on_step=on_step)
     except NetworkError as error:
         # the shape was checked per request, so this is about the group: let each bear its own
         for c, _ in ready:
             yield c, StageError(str(error), code=error.code)
         return
-    for (c, request), image in zip(ready, images, strict=True):
-        if image is None:
-            continue
+    drawn = [(*one, image) for one, image in zip(ready, images, strict=True) if image is not None]
+    drawn.sort(key=lambda one: one[0].stage_id in again)  # what is finished need not wait for the others
+    for place, (c, request, image) in enumerate(drawn):
+        left = [waiting for waiting, *_ in drawn[place:]]
         try:
-            yield c, _store(tools, c, request, image, version, len(ready))
+            restored = None
+            if c.stage_id in again:
+                on_face = _on_face(tools, left, len(again), lease)
+                on_face(0, 1)
+                restored = restore_small_faces(restorer, image, request.people, seed=request.seed, on_step=on_face)
+            yield c, _store(tools, c, request, image, restored, version, len(ready))
+        except StoppedError:
+            continue
+        except NetworkError as error:
+            yield c, StageError(str(error), code=error.code)
         except TransientError as error:
             yield c, error
+
+
+def _restores(c: Claim, request: PortraitRequest) -> bool:
+    """Whether faces of this picture are to be drawn again; requests from before there was the choice keep theirs."""
+    small = small_people(request.people, min(request.width, request.height))
+    return c.params.get("small_faces", "keep") == "restore" and bool(small)
+
+
+def _on_face(tools: Tools, left: Sequence[Claim], pictures: int, lease: Lease) -> OnStep:
+    """Return what watches over the first picture that is left; its steps bring those behind it nearer too."""
+
+    def on_step(done: int, planned: int) -> None:
+        if tools.draining():
+            raise DrainedError
+        if left[0].stage_id in lease.stopped:
+            raise StoppedError
+        for c in left:
+            lease.progress(c, 1 - (1 - DRAWN) * (len(left) - done / (planned + 1)) / pictures)
+
+    return on_step
 
 
 def _shape(c: Claim) -> tuple[int, int, int, float, float, str]:
@@ -122,9 +161,18 @@ def _points(values: Any) -> NDArray[np.float32] | None:
     return None if values is None else np.asarray(values, np.float32)
 
 
-def _store(tools: Tools, c: Claim, request: PortraitRequest, image: Image, version: ModelVersion, group: int) -> Done:
+def _store(
+    tools: Tools,
+    c: Claim,
+    request: PortraitRequest,
+    drawn: Image,
+    restored: DiirResult | None,
+    version: ModelVersion,
+    group: int,
+) -> Done:
     """Encode and upload a picture under its hash; the row that refers to it is written only with the result."""
-    record = _record(tools, c, request, version, group)
+    record = _record(tools, c, request, restored, version, group)
+    image = drawn if restored is None else np.asarray(restored.image, np.uint8)
     data = encode_png(image, record)
     sha256 = hashlib.sha256(data).hexdigest()
     key = content_key(c.owner, sha256, ".png")
@@ -158,7 +206,9 @@ def _store(tools: Tools, c: Claim, request: PortraitRequest, image: Image, versi
     return Done(result={"output": output_id, "sha256": sha256, "artifacts": [artifact_id]}, effect=effect)
 
 
-def _record(tools: Tools, c: Claim, request: PortraitRequest, version: ModelVersion, group: int) -> dict[str, Any]:
+def _record(
+    tools: Tools, c: Claim, request: PortraitRequest, restored: DiirResult | None, version: ModelVersion, group: int
+) -> dict[str, Any]:
     """Everything that is needed to make this picture again."""
     return {
         "schema": "fpga/output/1",
@@ -171,5 +221,20 @@ def _record(tools: Tools, c: Claim, request: PortraitRequest, version: ModelVers
         "model_sha256": version.tensor_sha256,
         "seed": request.seed,
         "params": c.params,
+        "small_faces": _faces(restored),
         "profile": {**tools.engine.profile(), "group": group},
     }
+
+
+def _faces(restored: DiirResult | None) -> list[dict[str, Any]]:
+    """What became of each small face; `person` counts the people of the request."""
+    return [
+        {
+            "person": face.reference,
+            "outcome": face.outcome,
+            "before": None if face.before is None else round(face.before, DIGITS),
+            "after": None if face.after is None else round(face.after, DIGITS),
+        }
+        for face in (restored.faces if restored else ())
+        if face.reference is not None
+    ]

@@ -27,7 +27,7 @@ from orchestrator.ledger.photos import ORDINALS
 from orchestrator.ledger.rows import ModelVersion
 from workers.lease import Lease
 from workers.photo import patches_of
-from workers.stages.base import Done, DrainedError, Ended, Tools, version_of
+from workers.stages.base import Done, DrainedError, Ended, StoppedError, Tools, version_of
 from workers.stages.people import Person, known_people, pair_faces
 from workers.stages.photo_bytes import TENSORS, decoded, ingested, kept_faces, pack_patches, store_bytes
 
@@ -38,10 +38,6 @@ SKIPPED = {
     "good_already": "The face resembles its person well enough; it stays.",
     "no_reference": "No reference belongs to this face.",
 }
-
-
-class StoppedError(Exception):
-    """The claim was cancelled, paused or lost in the middle."""
 
 
 @dataclass(kw_only=True)

@@ -31,6 +31,7 @@ from orchestrator.api.answers import (
 )
 from orchestrator.api.context import Caller, Reader, Writer
 from orchestrator.api.requests import (
+    DEFAULTS,
     FORMATS,
     BatchOptions,
     BatchRequest,
@@ -107,7 +108,7 @@ def _submitted(
                 owner=caller.owner,
                 defaults=chosen.defaults(),
                 idempotency_key=f"http:{key}" if key else None,
-                **chosen.model_dump(exclude={"seed", "style", "layout", "steps", "items"}),
+                **chosen.model_dump(exclude=DEFAULTS | {"items"}),
             )
         except UsageError as error:
             raise _pointed(error) if media_type(request) == "application/json" else error from None

@@ -152,6 +152,7 @@ function newKey() {
 function options() {
   const given = new FormData(form);
   const made = { preset: form.dataset.preset, name: given.get("name"), lane: given.get("lane") };
+  made.small_faces = given.get("small_faces");
   made.seed = Number(given.get("seed"));
   made.redraws = Number(given.get("redraws"));
   made.skip_invalid = given.has("skip_invalid");

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 
 from fpga_models.diir import Restorer, restore_small_faces
-from fpga_models.diir.small_faces import small_references
+from fpga_models.diir.small_faces import small_people
 from fpga_models.pipeline import PersonSlot
 from tests.unit.fpga_models.diir.conftest import OPEN, scene
 
@@ -32,5 +32,12 @@ def test_large_faces_beside_small_ones_and_people_without_a_place_are_not_asked_
     _, near = people_of("portrait")
     _, far = people_of("full_body")
     nowhere = PersonSlot(embedding=np.ones(512, np.float32))
-    found = small_references([*near, nowhere, *far], 128)
-    assert [reference.kps5 is far[0].kps5 for reference in found] == [True]
+    assert small_people([*near, nowhere, *far], 128) == [2]
+
+
+def test_reports_count_the_people_of_the_request_not_only_the_small_ones(restorer: Restorer) -> None:
+    picture, people = people_of("full_body")
+    nowhere = PersonSlot(embedding=np.ones(512, np.float32))
+    result = restore_small_faces(restorer, picture, [nowhere, *people], seed=1, settings=OPEN)
+    assert result is not None
+    assert [face.reference for face in result.faces if face.reference is not None] == [1]
