@@ -62,7 +62,7 @@ def pixels(rig: Rig, batch_id: str) -> dict[str, np.ndarray]:
 def test_portraits_of_one_to_four_people_end_with_a_verdict_and_a_record(rig: Rig) -> None:
     people = ["ada", "bruno", "clara", "dario"]
     layouts = ["portrait", "group_2", "group_3", "group_4"]
-    batch_id = rig.submit([row(n, people[: n + 1], layouts[n]) for n in range(4)])
+    batch_id = rig.submit([row(n, people[: n + 1], layouts[n], small_faces="keep") for n in range(4)])
 
     assert rig.wait_ended(batch_id) == "completed"
 

@@ -85,6 +85,7 @@ def test_an_item_tells_its_output_scores_stages_and_attempts(worker: Played, bat
     assert item["stages"][0]["attempts"][0]["outcome"] == "completed"
     assert item["stages"][0]["seconds"] >= 0
     assert item["error"] is None
+    assert [line["output"]["small_faces"] for line in found] == [None, None, "1 of 2 small faces drawn again"]
 
 
 def test_errors_name_rows_left_out_and_items_that_failed_by_custom_id(worker: Played, batch_id: str) -> None:

@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import func, select
 
 from orchestrator.errors import ConflictError, ConsentError, ManifestError, UsageError
-from orchestrator.ledger import batches, claims, identities, workers
-from orchestrator.ledger.rows import Batch, Item, ItemIdentity, Outbox, Stage
+from orchestrator.ledger import batches, claims, history, identities, workers
+from orchestrator.ledger.rows import Attempt, Batch, Item, ItemIdentity, Outbox, Stage
 from orchestrator.ledger.session import Ledger
 from orchestrator.results import errors_lines
 from orchestrator.settings import Settings
@@ -189,6 +189,39 @@ def test_a_dry_run_estimates_from_what_was_measured(ledger: Ledger, settings: Se
     assert found.eta is not None
     assert 0 < found.eta.p50 <= found.eta.p90
     assert (found.workers, found.ahead) == (1, 0)
+
+
+def test_a_dry_run_estimates_from_portraits_that_asked_for_the_same(
+    ledger: Ledger, settings: Settings, worker: Played
+) -> None:
+    submit(ledger, settings, lines(*(row(f"r{n}", small_faces="keep") for n in range(4))))
+    workers.register(ledger, owner="local", device="cpu", queues=["gpu.generate", "cpu.io"])
+    worker.work()
+
+    def estimated(**values: object) -> bool:
+        manifest = lines(row(count=100, **values))
+        return dry_run(ledger, settings, manifest=manifest, format="jsonl", owner="local").eta is not None
+
+    assert estimated(small_faces="keep")
+    assert not estimated(), "nobody has drawn a small face again here"
+
+
+def test_members_of_a_group_that_end_one_by_one_take_the_time_of_the_last(
+    ledger: Ledger, settings: Settings, worker: Played
+) -> None:
+    submit(ledger, settings, lines(*(row(f"r{n}") for n in range(4))))
+    worker.work()
+    began = datetime(2026, 11, 29, tzinfo=UTC)
+    with ledger.write() as session:
+        drawn = session.scalars(select(Attempt).join(Stage).where(Stage.name == "generate")).all()
+        for place, attempt in enumerate(drawn, start=1):
+            attempt.started_at, attempt.ended_at = began, began + timedelta(seconds=2 * place)
+            attempt.group_size = len(drawn)
+
+    with ledger.read() as session:
+        found = history.busy_seconds(session, "generate", preset=settings.preset, small_faces="restore")
+
+    assert found == [2.0] * 4
 
 
 def test_ten_thousand_rows_are_accepted_in_two_seconds_of_work(ledger: Ledger, settings: Settings) -> None:

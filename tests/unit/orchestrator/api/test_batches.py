@@ -54,6 +54,17 @@ def test_a_manifest_is_taken_with_its_options_in_the_query(client: Client, media
     assert (made.json()["request_counts"]["total"], made.json()["priority"]) == (2, 2)
 
 
+def test_small_faces_are_chosen_for_the_batch_and_for_a_row(client: Client) -> None:
+    rows = [ROW, {**ROW, "custom_id": "b", "small_faces": "restore"}]
+    batch = client().post("/v1/batches", json={"items": rows, "small_faces": "keep"}).json()["id"]
+
+    items = client().get(f"/v1/batches/{batch}/items").json()["data"]
+    shown = [client().get(f"/v1/items/{item['id']}").json()["params"]["small_faces"] for item in items]
+
+    assert shown == ["keep", "restore"]
+    assert client().post("/v1/batches", json={**JSON, "small_faces": "enlarge"}).status_code == 422
+
+
 def test_wrong_rows_are_named_by_number_and_pointer_and_nothing_is_queued(client: Client, ledger: Ledger) -> None:
     wrong = {"custom_id": "b", "people": [{"identity": "nobody"}]}
 

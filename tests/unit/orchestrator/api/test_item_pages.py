@@ -42,6 +42,21 @@ def test_an_item_tells_who_is_who_and_escapes_what_people_wrote(
     assert page.get(re.findall(r'src="(/pictures/[^"]+/full)"', told)[0]).content.startswith(b"\x89PNG")
 
 
+def test_an_item_tells_which_small_faces_were_drawn_again(
+    app: FastAPI, ledger: Ledger, client: Client, person: AddPerson, worker: Played
+) -> None:
+    people = [{"identity": person(handle, "generate")} for handle in ("ada", "bruno")]
+    made = client().post("/v1/batches", json={"items": [{"custom_id": "a", "people": people}]}).json()
+    worker.work()
+    page = browser(app, ledger)
+
+    told = page.get(links(page, f"/batches/{made['id']}")[0]).text
+
+    assert "1 of 2 small faces drawn again" in told
+    assert "small face kept: similarity did not rise" in told
+    assert "small face drawn again, likeness 0.41 before" in told
+
+
 def test_a_failed_item_says_where_and_why(
     app: FastAPI, ledger: Ledger, client: Client, person: AddPerson, worker: Played
 ) -> None:

@@ -184,6 +184,17 @@ def test_a_dry_run_of_a_good_manifest_queues_nothing(fpga: Fpga, manifest: Path)
     assert fpga("batch", "list", "--json").json == []
 
 
+def test_small_faces_are_kept_where_the_batch_says_so(fpga: Fpga, manifest: Path, worker: Played) -> None:
+    batch_id = fpga("batch", "submit", manifest, "--small-faces", "keep").out.strip()
+    worker.work()
+    said = fpga("batch", "results", batch_id).out
+
+    assert {json.loads(line)["params"]["small_faces"] for line in said.splitlines()} == {"keep"}
+    refused = fpga("batch", "submit", manifest, "--small-faces", "enlarge")
+    assert refused.code != 0
+    assert "'restore', 'keep'" in refused.err
+
+
 def test_waiting_for_a_batch_with_failed_items_exits_2(fpga: Fpga, wrong: Path, worker: Played) -> None:
     assert fpga("batch", "submit", wrong, "--skip-invalid").code == 0
     worker.work()

@@ -103,6 +103,7 @@ def test_own_columns_pass_through_untouched() -> None:
         ({"count": 0}, "count", "out_of_range"),
         ({"guidance": "much"}, "guidance", "bad_value"),
         ({"control": "magic"}, "control", "bad_value"),
+        ({"small_faces": "enlarge"}, "small_faces", "bad_value"),
         ({"prompt": "a\x00b"}, "prompt", "bad_text"),
         ({"prompt": "a" * 2001}, "prompt", "out_of_range"),
         ({"prompt": "\ud800"}, "prompt", "bad_value"),

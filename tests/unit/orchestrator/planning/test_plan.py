@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import pytest
 
@@ -57,6 +58,24 @@ def test_row_beats_batch_beats_preset(make: MakePlan) -> None:
     assert first.params["prompt"] == "in red, warm light"
     assert (first.params["height"], first.params["guidance"]) == (192, 3.0)
     assert first.params["negative_prompt"] == "blurry"
+
+
+def test_small_faces_are_drawn_again_unless_row_batch_or_preset_keep_them(
+    make: MakePlan, preset: Preset, identities: Known
+) -> None:
+    kept = preset.defaults.model_copy(update={"small_faces": "keep"})
+    modest = preset.model_copy(update={"defaults": kept})
+
+    def choices(*rows: dict[str, object], **options: Any) -> list[str]:
+        return [item.params["small_faces"] for item in make(*rows, **options).items]
+
+    assert choices({}, {"small_faces": "keep"}) == ["restore", "keep"]
+    assert choices({}, {"small_faces": "restore"}, defaults=BatchDefaults(small_faces="keep")) == ["keep", "restore"]
+    read = read_manifest(b'{"custom_id": "a", "people": "ada"}', "jsonl")
+    (item,) = plan_rows(read.rows, preset=modest, known_identities=identities).items
+    assert item.params["small_faces"] == "keep"
+    first, second = make({"seed": 1}, {"seed": 1, "small_faces": "keep"}).items
+    assert first.params_sha256 != second.params_sha256, "it decides the picture"
 
 
 def test_people_take_named_slots_and_the_others_the_free_ones(make: MakePlan) -> None:

@@ -45,6 +45,7 @@ def result(custom_id: str = "shot-1", verdict: str | None = "accepted") -> Resul
         ],
         matrix=[[0.81, 0.02], [0.4, -0.05]],
         seconds=1.25,
+        small_faces="1 of 2 small faces drawn again",
     )
 
 
@@ -142,6 +143,7 @@ def test_likeness_and_matrix_are_told() -> None:
         assert words in page.text
     cells = [attrs.get("class") for attrs in page.all("td")]
     assert cells == [None, "own", None, None, "own beaten"]
+    assert "1 of 2 small faces drawn again" in page.text
 
 
 def test_a_person_without_a_face_is_named() -> None:
