@@ -1,4 +1,4 @@
-"""Keeps claims alive from a side thread while the main thread computes, and says which of them must stop.
+"""Keeps claims alive from a side thread while others compute and publish, and says which of them must stop.
 
 Leases are renewed only while the work itself makes progress: a hung kernel under a live thread must not hold an item
 for ever, so when nothing has moved for `stall_seconds` the whole process ends itself. A timer of the C runtime does the
@@ -13,7 +13,6 @@ import os
 import threading
 import time
 from collections.abc import Sequence
-from types import TracebackType
 
 from orchestrator.errors import TransientError
 from orchestrator.ledger import claims
@@ -28,49 +27,69 @@ STDERR = 2
 
 
 class Lease:
-    """A context in which claims are kept alive; `stopped` maps stage id to lost, cancelled or paused."""
+    """The claims that a process holds, kept alive; `stopped` maps stage id to lost, cancelled or paused."""
 
-    def __init__(self, ledger: Ledger, held: Sequence[Claim], settings: Settings) -> None:
+    def __init__(self, ledger: Ledger, settings: Settings) -> None:
         self._ledger = ledger
-        self._held = list(held)
         self._settings = settings
-        self._progress: dict[int, float] = dict.fromkeys((c.stage_id for c in held), 0.0)
+        self._held: list[Claim] = []
+        self._progress: dict[int, float] = {}
         self._moved = self._renewed = time.monotonic()
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
+        self._changing = threading.Lock()
+        self._ended = threading.Event()
         self.stopped: dict[int, str] = {}
 
-    def __enter__(self) -> Lease:
-        self._wind_up()
-        self._thread.start()
-        return self
+    def begin(self) -> None:
+        """Start the side thread."""
+        threading.Thread(target=self._keep, name="lease", daemon=True).start()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._done.set()
-        self._thread.join()
-        faulthandler.cancel_dump_traceback_later()
+    def end(self) -> None:
+        """Let the side thread end."""
+        self._ended.set()
+
+    def hold(self, held: Sequence[Claim]) -> None:
+        """Care for these claims, which have just been leased, as well."""
+        with self._changing:
+            self._moved = time.monotonic()
+            if not self._held:
+                self._renewed = self._moved
+            self._progress |= dict.fromkeys((c.stage_id for c in held), 0.0)
+            self._held = [*self._held, *held]
+            self._wind_up()
+
+    def drop(self, ended: Sequence[Claim]) -> None:
+        """Stop caring for claims whose end is recorded, or that are somebody else's now."""
+        with self._changing:
+            self._moved = time.monotonic()
+            self._held = [c for c in self._held if c not in ended]
+            for c in ended:
+                self._progress.pop(c.stage_id, None)
+                self.stopped.pop(c.stage_id, None)
+            self._wind_up()
+
+    @property
+    def held(self) -> bool:
+        """Whether there is anything to care for."""
+        return bool(self._held)
 
     def progress(self, c: Claim, share: float) -> None:
         """Note that the work on a claim has come to `share` in [0, 1]."""
         self._progress[c.stage_id] = share
         self._moved = time.monotonic()
 
-    def settled(self, c: Claim) -> None:
-        """Stop caring for a claim whose end has been recorded."""
-        self._held = [held for held in self._held if held.stage_id != c.stage_id]
-        self._moved = time.monotonic()
-
     def _keep(self) -> None:
         wait = min(LOOK_SECONDS, self._settings.heartbeat_seconds)
-        while not self._done.wait(wait):
-            self._wind_up()
+        while not self._ended.wait(wait):
+            with self._changing:
+                self._wind_up()
             self.look()
 
     def _wind_up(self) -> None:
         """Set the timer that ends the process, with a trace of where it hangs, unless it is set again in time."""
-        faulthandler.dump_traceback_later(self._settings.stall_seconds, exit=True, file=STDERR)
+        if self._held:
+            faulthandler.dump_traceback_later(self._settings.stall_seconds, exit=True, file=STDERR)
+        else:
+            faulthandler.cancel_dump_traceback_later()
 
     def look(self) -> None:
         """Renew what is due, and note what must stop; the side thread does this twice a second."""
@@ -81,11 +100,11 @@ class Lease:
             log.critical("no progress, process gives up", extra={"stages": [c.stage_id for c in held]})
             os._exit(EXIT_STALLED)
         try:
-            self._stop(self._ask(held))
+            self._stop(held, self._ask(held))
         except TransientError as error:
             log.warning("ledger does not answer", extra={"error": error.code})
             if time.monotonic() - self._renewed > self._settings.lease_seconds:
-                self._stop(Beat(lost=frozenset(c.stage_id for c in held)))
+                self._stop(held, Beat(lost=frozenset(c.stage_id for c in held)))
 
     def _ask(self, held: Sequence[Claim]) -> Beat:
         if time.monotonic() - self._renewed < self._settings.heartbeat_seconds:
@@ -96,8 +115,10 @@ class Lease:
         self._renewed = time.monotonic()
         return answer
 
-    def _stop(self, answer: Beat) -> None:
-        holding = {c.stage_id for c in self._held}
-        for reason, ids in (("lost", answer.lost), ("cancelled", answer.cancelled), ("paused", answer.paused)):
-            for stage_id in ids & holding:
-                self.stopped.setdefault(stage_id, reason)
+    def _stop(self, asked: Sequence[Claim], answer: Beat) -> None:
+        with self._changing:
+            # meanwhile some may have ended, and even have been claimed again
+            holding = {c.stage_id for c in self._held if c in asked}
+            for reason, ids in (("lost", answer.lost), ("cancelled", answer.cancelled), ("paused", answer.paused)):
+                for stage_id in ids & holding:
+                    self.stopped.setdefault(stage_id, reason)

@@ -1,4 +1,4 @@
-"""The process that computes: its ledger, store and networks, and the loop that claims and settles work.
+"""The process that computes: its ledger, store and networks, and the loop that claims and works.
 
 One of these lives in each Celery child. A pulse thread reports the worker to the ledger and, when no message came for
 a while, looks for work by itself, so that a dead broker costs latency and nothing else.
@@ -12,15 +12,14 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from types import FrameType
 
 import billiard
 
 from orchestrator import logs, tracing
 from orchestrator.broker import Bell
-from orchestrator.errors import ConflictError, FencedError, FpgaError, ModelError, NotFoundError, TransientError
-from orchestrator.ledger import artifacts, batches, claims, hints, models, workers
+from orchestrator.errors import FpgaError, ModelError, NotFoundError, TransientError
+from orchestrator.ledger import claims, hints, models, workers
 from orchestrator.ledger.claims import Claim
 from orchestrator.ledger.copies import drop_withdrawn
 from orchestrator.ledger.session import Ledger
@@ -29,18 +28,17 @@ from orchestrator.storage import open_store
 from orchestrator.vault import Vault
 from workers import stages, weights
 from workers.celery import DRAIN_SIGNAL
-from workers.engine import Engine, is_out_of_memory
+from workers.engine import Engine
 from workers.figures import Figures
 from workers.lease import Lease
-from workers.stages.base import Done, DrainedError, Ended, Tools
+from workers.publishing import Publisher, typed
+from workers.stages.base import DrainedError, Ended, Tools
 
 log = logging.getLogger(__name__)
 WARM_BOUND = 16
 """So many claims in a row may prefer the warm model before another batch gets its turn."""
 TURN_SECONDS = 600.0
 """After so long in one queue the others get their turn, and Celery's limit on a task stays far away."""
-FULL = ("store_full", "disk_full")
-"""Errors that pause a batch until an operator has made room and resumes it."""
 EXIT_SECONDS = 10.0
 """After the grace time a step may still have to end and its claims to be given back."""
 
@@ -64,12 +62,16 @@ class Process:
         )
         self.figures = Figures()
         self.figures.watch(self.ledger.engine)
+        self.lease = Lease(self.ledger, settings)
+        self.publisher = Publisher(self.ledger, self.tools.store, settings, self.lease, self.figures)
         self._bell = Bell(settings)
         self._busy = threading.Lock()
         self._heard = time.monotonic()
         self._warm_claims = 0
         self._drain_until: float | None = None
         self._ended = threading.Event()
+        self.lease.begin()
+        self.publisher.begin()
 
     def begin(self) -> None:
         """Load the champion's networks, then report ready and start the pulse."""
@@ -88,6 +90,7 @@ class Process:
         self.drain()
         if self._busy.acquire(timeout=self.settings.drain_seconds + EXIT_SECONDS):
             self._busy.release()
+        self.lease.end()
         workers.beat(self.ledger, self.worker_id, state="gone")
         self.ledger.dispose()
 
@@ -104,11 +107,19 @@ class Process:
         """Claim and work until nothing is due in this queue, its turn is over, or the worker drains."""
         until = time.monotonic() + TURN_SECONDS
         with self._busy:
-            while self._drain_until is None and time.monotonic() < until:
-                held = self._claim(queue)
-                if not held:
-                    break
-                self._work(held)
+            try:
+                while self._drain_until is None and time.monotonic() < until:
+                    held = self._claim(queue)
+                    if held:
+                        self._work(held)
+                    elif self.publisher.idle:
+                        break
+                    if len(held) < 2:
+                        # nothing left, or it may be that what waits brings more; and who ran alone, to be cleared or
+                        # convicted, is cleared before anybody else may end this process
+                        self.publisher.flush()
+            finally:
+                self.publisher.flush()
             self._heard = time.monotonic()
             hints.ring(self.ledger, self._bell.send, ttl_seconds=self.settings.hint_ttl_seconds)
 
@@ -129,133 +140,60 @@ class Process:
         return held
 
     def _work(self, held: Sequence[Claim]) -> None:
-        """Run one group of claims to their ends; a fault that cannot be pinned on one of them sends them out alone."""
+        """Run one group of claims and hand each end over; a fault that is nobody's own sends them out alone."""
         began = time.monotonic()
-        settled: set[int] = set()
+        handed: set[int] = set()
         first = held[0]
-        traced = tracing.span(
-            f"stage.{first.name}",
-            parent=first.traceparent,
-            batch=first.batch_id,
-            items=len(held),
-            worker=self.worker_id,
-        )
-        with traced, Lease(self.ledger, held, self.settings) as lease:
-            live = claims.start(self.ledger, held)
-            try:
-                for c, outcome in self._run_stage(live, lease):
-                    self._settle(c, outcome)
-                    settled.add(c.stage_id)
-                    lease.settled(c)
-            except DrainedError:
-                pass
-            except Exception as error:  # noqa: BLE001 the outermost loop: no fault of an item may end the worker
-                self._blame([c for c in live if c.stage_id not in settled | lease.stopped.keys()], error)
-            self._let_go([c for c in held if c.stage_id not in settled], lease)
+        self.lease.hold(held)
+        try:
+            with tracing.span(
+                f"stage.{first.name}",
+                parent=first.traceparent,
+                batch=first.batch_id,
+                items=len(held),
+                worker=self.worker_id,
+            ):
+                live = claims.start(self.ledger, held)
+                try:
+                    for c, outcome in self._run_stage(live):
+                        self.publisher.hand(c, outcome)
+                        handed.add(c.stage_id)
+                except DrainedError:
+                    pass
+                except Exception as error:  # noqa: BLE001 the outermost loop: no fault of an item may end the worker
+                    self._blame([c for c in live if c.stage_id not in handed | self.lease.stopped.keys()], error)
+                self._let_go([c for c in held if c.stage_id not in handed])
+        finally:
+            self.lease.drop([c for c in held if c.stage_id not in handed])
         seconds = time.monotonic() - began
-        self.figures.group_seconds.labels(held[0].name).observe(seconds)
+        self.figures.group_seconds.labels(first.name).observe(seconds)
         self.figures.busy_seconds.inc(seconds)
-        log.info(
-            "group done",
-            extra={
-                "stage": held[0].name,
-                "batch": held[0].batch_id,
-                "items": len(held),
-                "settled": len(settled),
-                "seconds": round(seconds, 3),
-            },
-        )
+        about = {"stage": first.name, "batch": first.batch_id, "items": len(held), "ended": len(handed)}
+        log.info("group done", extra={**about, "seconds": round(seconds, 3)})
 
-    def _run_stage(self, live: Sequence[Claim], lease: Lease) -> Iterator[Ended]:
+    def _run_stage(self, live: Sequence[Claim]) -> Iterator[Ended]:
         if live:
             stage = stages.load(live[0].name)
             self.engine.limit_threads()
-            yield from stage(self.tools, live, lease)
-
-    def _settle(self, c: Claim, outcome: Done | FpgaError) -> None:
-        try:
-            if isinstance(outcome, Done):
-                with tracing.span("item.publish", item=c.item_id, stage=c.name, attempt=c.token):
-                    claims.publish(self.ledger, c, outcome.result, outcome.effect)
-                self.figures.items.labels(c.name, "completed").inc()
-            else:
-                self._fail(c, outcome)
-        except FencedError:
-            self._fenced(c, outcome)
-        except TransientError as error:
-            self._fail(c, error)
-            self._unpublished(outcome)
-
-    def _fenced(self, c: Claim, outcome: Done | FpgaError) -> None:
-        """Leave a claim that is not ours any more; of one that was cancelled meanwhile, nothing is kept."""
-        log.warning("fenced", extra=ids(c))
-        self.figures.items.labels(c.name, "fenced").inc()
-        if isinstance(outcome, Done) and claims.look(self.ledger, [c]).cancelled:
-            with self.ledger.write() as session:
-                artifacts.discard(session, outcome.result.get("artifacts", []))
-        self._unpublished(outcome)
-        claims.confirm_cancel(self.ledger, [c])
-
-    def _unpublished(self, outcome: Done | FpgaError) -> None:
-        """Leave no bytes behind that the cleaner could not know of."""
-        if isinstance(outcome, Done):
-            artifacts.came_late(self.ledger, outcome.result.get("artifacts", []))
-
-    def _fail(self, c: Claim, error: FpgaError) -> None:
-        if error.code in FULL:
-            self._pause(c, error)
-            return
-        try:
-            state = claims.fail(
-                self.ledger,
-                c,
-                error,
-                max_failures=self.settings.max_failures,
-                backoff_seconds=self.settings.backoff_base_seconds,
-            )
-        except FencedError:
-            self._fenced(c, error)
-            return
-        log.warning("attempt failed", extra={**ids(c), "code": error.code, "now": state})
-        self.figures.items.labels(c.name, "failed" if state == "failed" else "again").inc()
-        if state == "failed" and c.name == "ingest":
-            with self.ledger.write() as session:
-                artifacts.discard(session, [ref["artifact_id"] for ref in c.params["references"]])
-
-    def _pause(self, c: Claim, error: FpgaError) -> None:
-        """Stop the whole batch of a claim for want of room: no item is to blame, and each would fail the same way."""
-        log.error("batch paused", extra={**ids(c), "code": error.code})
-        with suppress(ConflictError):  # it has ended, or is being cancelled
-            batches.pause(self.ledger, c.owner, c.batch_id, reason=f"{error.message} [{error.code}]")
-        claims.release(self.ledger, [c])
-        claims.confirm_cancel(self.ledger, [c])
+            yield from stage(self.tools, live, self.lease)
 
     def _blame(self, unsettled: Sequence[Claim], error: Exception) -> None:
         """Decide who bears a fault that ended a whole group."""
-        if isinstance(error, FpgaError):
-            for c in unsettled:
-                self._fail(c, error)
-            return
-        log.error("group failed", exc_info=error, extra={"items": [c.item_id for c in unsettled]})
-        if len(unsettled) > 1:
+        if not isinstance(error, FpgaError) and len(unsettled) > 1:
+            log.error("group failed", exc_info=error, extra={"items": [c.item_id for c in unsettled]})
             claims.release(self.ledger, unsettled, alone=True)
             return
         for c in unsettled:
-            if is_out_of_memory(error):
-                size = f"{c.params.get('width')}x{c.params.get('height')}"
-                typed = FpgaError(f"the device has not enough memory for one item of {size}", code="out_of_memory")
-            else:
-                typed = FpgaError(f"{type(error).__name__} in stage {c.name}; the worker's log has the trace")
-            self._fail(c, typed)
+            self.publisher.hand(c, typed(c, error))
 
-    def _let_go(self, rest: Sequence[Claim], lease: Lease) -> None:
+    def _let_go(self, rest: Sequence[Claim]) -> None:
         """Confirm what was cancelled, give back what was paused or drained, forget what was lost or already ended.
 
         A cancel between claim and start is confirmed here too, though the stage never saw the item.
         """
         by_reason: dict[str, list[Claim]] = {}
         for c in rest:
-            by_reason.setdefault(lease.stopped.get(c.stage_id, "unfinished"), []).append(c)
+            by_reason.setdefault(self.lease.stopped.get(c.stage_id, "unfinished"), []).append(c)
         if cancelled := by_reason.get("cancelled"):
             claims.confirm_cancel(self.ledger, cancelled)
         if back := by_reason.get("paused", []) + by_reason.get("unfinished", []):
@@ -299,11 +237,6 @@ class Process:
 def _listener() -> int:
     """Return the pid of the Celery process that listens to the broker: our parent, or ourselves in the solo pool."""
     return os.getpid() if billiard.current_process().name == "MainProcess" else os.getppid()
-
-
-def ids(c: Claim) -> dict[str, object]:
-    """Return the fields that tell a line of the log what it is about."""
-    return {"batch": c.batch_id, "item": c.item_id, "stage": c.name, "attempt": c.token}
 
 
 _process: Process | None = None

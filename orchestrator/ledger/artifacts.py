@@ -7,9 +7,11 @@ bytes that never arrived cannot exist.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 
-from sqlalchemy import select, update
+from sqlalchemy import case, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from orchestrator.errors import TransientError
@@ -21,53 +23,85 @@ PENDING_SECONDS = 24 * 3600.0
 KEYS_PER_QUERY = 500
 
 
-@retrying
+@dataclass(frozen=True, kw_only=True)
+class NewArtifact:
+    """Bytes that are about to be stored."""
+
+    owner: str
+    sha256: str
+    key: str
+    size: int
+    media_type: str
+
+
 def reserve(ledger: Ledger, *, owner: str, sha256: str, key: str, size: int, media_type: str) -> str:
     """Enter bytes that are about to be stored and return the artifact's id; the same bytes have one row per owner.
 
     Raises:
         TransientError: the same bytes are being deleted right now; try again in a moment.
     """
+    new = NewArtifact(owner=owner, sha256=sha256, key=key, size=size, media_type=media_type)
+    found = reserve_all(ledger, [new]).get((owner, sha256))
+    if found is None:
+        raise being_deleted(sha256)
+    return found
+
+
+@retrying
+def reserve_all(ledger: Ledger, new: Sequence[NewArtifact]) -> dict[tuple[str, str], str]:
+    """Enter bytes that are about to be stored in one transaction and return the artifacts' ids by owner and sha256.
+
+    Those that are being deleted right now are left out.
+    """
     with ledger.write() as session:
         moment = now(session)
-        expires = moment + timedelta(seconds=PENDING_SECONDS)
-        row = session.scalars(
-            select(Artifact).where(Artifact.owner == owner, Artifact.sha256 == sha256).with_for_update()
-        ).first()
-        if row is None:
-            row = Artifact(
-                id=new_id("art"),
-                owner=owner,
-                sha256=sha256,
-                key=key,
-                size=size,
-                media_type=media_type,
-                state="pending",
-                created_at=moment,
-                expires_at=expires,
-            )
-            session.add(row)
-        elif row.state == "deleting":
-            raise TransientError(f"artifact {row.id} is being deleted", code="artifact_deleting")
-        elif row.state in ("deleted", "pending"):
-            row.state, row.expires_at = "pending", expires
-        return row.id
+        rows = {
+            (one.owner, one.sha256): {
+                **asdict(one),
+                "id": new_id("art"),
+                "state": "pending",
+                "created_at": moment,
+                "expires_at": moment + timedelta(seconds=PENDING_SECONDS),
+            }
+            for one in new
+        }
+        statement = (postgresql, sqlite)[ledger.is_sqlite].insert(Artifact)
+        kept = or_(Artifact.state == "live", Artifact.state == "deleting")
+        entered = session.execute(
+            statement.on_conflict_do_update(
+                index_elements=[Artifact.owner, Artifact.sha256],
+                set_={
+                    "state": case((kept, Artifact.state), else_="pending"),
+                    "expires_at": case((kept, Artifact.expires_at), else_=statement.excluded.expires_at),
+                },
+            ).returning(Artifact.id, Artifact.owner, Artifact.sha256, Artifact.state),
+            [rows[which] for which in sorted(rows)],  # in one order, so that two workers do not wait for each other
+        ).all()
+    return {(row.owner, row.sha256): row.id for row in entered if row.state != "deleting"}
 
 
-def confirm(session: Session, artifact_id: str) -> None:
-    """Make a reserved artifact live, inside the transaction that refers to it.
+def being_deleted(sha256: str) -> TransientError:
+    """Return the error of bytes that cannot be stored while the cleaner removes them."""
+    return TransientError(f"the artifact of bytes {sha256} is being deleted", code="artifact_deleting")
+
+
+def confirm(session: Session, *artifact_ids: str) -> None:
+    """Make reserved artifacts live, inside the transaction that refers to them.
 
     Raises:
         TransientError: the cleaner was faster; the bytes must be put again.
     """
-    confirmed = session.execute(
+    wanted = set(artifact_ids)
+    if not wanted:
+        return
+    confirmed = session.scalars(
         update(Artifact)
-        .where(Artifact.id == artifact_id, Artifact.state.in_(("pending", "live")))
+        .where(Artifact.id.in_(wanted), Artifact.state.in_(("pending", "live")))
         .values(state="live", expires_at=None)
         .returning(Artifact.id)
-    ).first()
-    if confirmed is None:
-        raise TransientError(f"artifact {artifact_id} was removed before it was recorded", code="artifact_gone")
+    )
+    if gone := wanted - set(confirmed):
+        raise TransientError(f"artifact {min(gone)} was removed before it was recorded", code="artifact_gone")
 
 
 def discard(session: Session, artifact_ids: list[str]) -> None:

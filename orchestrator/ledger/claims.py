@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Float, and_, case, cast, exists, extract, func, insert, select, tuple_, update
+from sqlalchemy import JSON, Float, and_, case, cast, exists, extract, func, insert, literal, select, tuple_, update
 from sqlalchemy.orm import Session, aliased
 
 from orchestrator.errors import FencedError, FpgaError
-from orchestrator.ledger import lifecycle
+from orchestrator.ledger import artifacts, lifecycle
 from orchestrator.ledger.rows import Attempt, Batch, Item, Output, Stage
 from orchestrator.ledger.session import Ledger, now, retrying
 
@@ -229,8 +229,9 @@ def start(ledger: Ledger, claims: Sequence[Claim]) -> list[Claim]:
     """Say that the work on these claims begins now; return those that are still ours."""
     with ledger.write() as session:
         moment = now(session)
-        ours = tuple_(Stage.id, Stage.token).in_([(c.stage_id, c.token) for c in claims])
-        begun = {stage_id for stage_id, _ in lifecycle.move_stages(session, "running", ours, progress_at=moment)}
+        begun = {
+            stage_id for stage_id, _ in lifecycle.move_stages(session, "running", *_ours(*claims), progress_at=moment)
+        }
         lifecycle.move_items(session, "running", Item.id.in_([c.item_id for c in claims if c.stage_id in begun]))
         session.execute(
             update(Item)
@@ -313,40 +314,74 @@ class Next:
 Effect = Callable[[Session, datetime], Next]
 
 
-@retrying
-def publish(ledger: Ledger, c: Claim, result: dict[str, Any], effect: Effect) -> None:
-    """Record a stage's result in one transaction that is conditional on the token.
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """A finished stage, as it is to be recorded."""
 
-    `effect` writes what the stage made (an output, references, a verdict) in the same transaction and says what
-    follows.
+    claim: Claim
+    result: dict[str, Any]
+    effect: Effect
+    """Writes what the stage made (an output, references, a verdict) in the same transaction and says what follows."""
+    artifacts: Sequence[str] = ()
+    """Reserved bytes to which the effect refers; they are confirmed before it is called."""
+
+
+def publish(ledger: Ledger, c: Claim, result: dict[str, Any], effect: Effect) -> None:
+    """Record one stage's result; see `publish_all`.
 
     Raises:
         FencedError: the lease was lost or the item was cancelled; nothing was written.
+    """
+    if publish_all(ledger, [Finished(claim=c, result=result, effect=effect)]):
+        raise FencedError(f"stage {c.stage_id} is no longer held by attempt {c.token}")
+
+
+@retrying
+def publish_all(ledger: Ledger, finished: Sequence[Finished]) -> list[Claim]:
+    """Record the results of some stages in one transaction, each only if its token is the live one.
+
+    Returns:
+        The claims that are not ours any more: a lease was lost or an item cancelled. Nothing was written of them.
+
+    Raises:
+        TransientError: bytes were removed before they could be recorded.
+
+    An effect that raises undoes the whole transaction; published one by one, it is its own item's fault alone.
     """
     with ledger.write() as session:
         moment = now(session)
         moved = lifecycle.move_stages(
             session,
             "completed",
-            *_ours(c),
+            *_ours(*[f.claim for f in finished]),
             worker_id=None,
             lease_until=None,
             progress=1.0,
-            result=result,
+            result=case({f.claim.stage_id: literal(f.result, JSON) for f in finished}, value=Stage.id),
             finished_at=moment,
         )
-        if not moved:
-            raise FencedError(f"stage {c.stage_id} is no longer held by attempt {c.token}")
-        _end_attempt(session, c, "completed", moment)
-        following = effect(session, moment)
-        if following.wait:
-            lifecycle.move_items(session, "queued", Item.id == c.item_id)
-        elif following.stage is None:
-            lifecycle.move_items(session, "completed", Item.id == c.item_id, finished_at=moment, **NO_STORY)
-            lifecycle.close_batch(session, c.batch_id, moment)
-        else:
+        ended = {stage_id for stage_id, _ in moved}
+        ours = [f for f in finished if f.claim.stage_id in ended]
+        if ours:
+            _end_attempts(session, [f.claim for f in ours], "completed", moment)
+            artifacts.confirm(session, *[artifact_id for f in ours for artifact_id in f.artifacts])
+            _go_on(session, [(f.claim, f.effect(session, moment)) for f in ours], moment)
+    return [f.claim for f in finished if f.claim.stage_id not in ended]
+
+
+def _go_on(session: Session, ended: Sequence[tuple[Claim, Next]], moment: datetime) -> None:
+    """Queue what follows these ended stages, or end their items."""
+    for c, following in ended:
+        if following.stage is not None:
             queue_stage(session, c.item_id, c.batch_id, c.owner, following, moment)
-            lifecycle.move_items(session, "queued", Item.id == c.item_id)
+    over = [c for c, following in ended if following.stage is None and not following.wait]
+    if rest := [c.item_id for c, _ in ended if c not in over]:
+        lifecycle.move_items(session, "queued", Item.id.in_(rest))
+    if over:
+        ids = [c.item_id for c in over]
+        lifecycle.move_items(session, "completed", Item.id.in_(ids), finished_at=moment, **NO_STORY)
+        for batch_id in dict.fromkeys(c.batch_id for c in over):
+            lifecycle.close_batch(session, batch_id, moment)
 
 
 def queue_stage(session: Session, item_id: str, batch_id: str, owner: str, following: Next, moment: datetime) -> None:
@@ -366,7 +401,6 @@ def queue_stage(session: Session, item_id: str, batch_id: str, owner: str, follo
             queued_at=moment,
         )
     )
-    session.flush()
 
 
 @retrying
@@ -394,7 +428,7 @@ def fail(ledger: Ledger, c: Claim, error: FpgaError, *, max_failures: int, backo
         target = "queued" if again else "failed"
         if not lifecycle.move_stages(session, target, *_ours(c), **values):
             raise FencedError(f"stage {c.stage_id} is {stage.state} and cannot become {target}")
-        _end_attempt(session, c, "failed", moment, error)
+        _end_attempts(session, [c], "failed", moment, error)
         story = _story(c.name, c.token, error)
         lifecycle.move_items(
             session, target, Item.id == c.item_id, **story, **({} if again else {"finished_at": moment})
@@ -424,7 +458,7 @@ def release(ledger: Ledger, claims: Sequence[Claim], *, alone: bool = False) -> 
                 **({"alone": True} if alone else {}),
             )
             if moved:
-                _end_attempt(session, c, "released", moment)
+                _end_attempts(session, [c], "released", moment)
                 lifecycle.move_items(session, "queued", Item.id == c.item_id)
 
 
@@ -459,8 +493,10 @@ def end_cancelled(session: Session, *where: Any, moment: datetime) -> None:
         lifecycle.move_items(session, "cancelled", Item.id == item_id, finished_at=moment)
 
 
-def _ours(c: Claim) -> tuple[Any, ...]:
-    return Stage.id == c.stage_id, Stage.token == c.token
+def _ours(*claims: Claim) -> tuple[Any, ...]:
+    # the ids by themselves too: no planner takes the index for pairs
+    held = [(c.stage_id, c.token) for c in claims]
+    return Stage.id.in_([c.stage_id for c in claims]), tuple_(Stage.id, Stage.token).in_(held)
 
 
 NO_STORY = dict.fromkeys(("error_code", "error_message", "error_stage", "error_attempt"))
@@ -475,16 +511,20 @@ def _story(stage: str, attempt: int, error: FpgaError) -> dict[str, Any]:
     }
 
 
-def _end_attempt(session: Session, c: Claim, outcome: str, moment: datetime, error: FpgaError | None = None) -> None:
+def _end_attempts(
+    session: Session, claims: Sequence[Claim], outcome: str, moment: datetime, error: FpgaError | None = None
+) -> None:
+    held = [(c.stage_id, c.token) for c in claims]
     session.execute(
         update(Attempt)
-        .where(Attempt.stage_id == c.stage_id, Attempt.token == c.token)
+        .where(Attempt.stage_id.in_([c.stage_id for c in claims]), tuple_(Attempt.stage_id, Attempt.token).in_(held))
         .values(
             outcome=outcome,
             ended_at=moment,
             error_code=error.code if error else None,
             error_message=error.message if error else None,
         )
+        .execution_options(synchronize_session=False)
     )
 
 

@@ -31,8 +31,8 @@ LIMIT = 100
 _move_stages = lifecycle.move_stages
 
 
-def _claim_by_id_only(c: Claim) -> tuple[Any, ...]:
-    return (Stage.id == c.stage_id,)
+def _claim_by_id_only(*held: Claim) -> tuple[Any, ...]:
+    return (Stage.id.in_([c.stage_id for c in held]),)
 
 
 def _move_without_token(skip: str, session: Session, to: str, *where: Any, **values: Any) -> Any:

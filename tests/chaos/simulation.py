@@ -18,7 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, tzinfo
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -28,14 +28,17 @@ from unittest import mock
 from sqlalchemy import func, select, text
 
 import orchestrator.ledger.base
+import orchestrator.ledger.claims
 import orchestrator.ledger.session
 import orchestrator.ledger.workers
 import orchestrator.sweeping
 import workers.lease
 import workers.process
-from orchestrator.errors import ConflictError, TransientError
+from orchestrator.errors import ConflictError, FpgaError, TransientError
 from orchestrator.ledger import batches, models, schema
+from orchestrator.ledger.claims import Claim, Finished
 from orchestrator.ledger.rows import Artifact, Attempt, Batch, Item, Output, Stage
+from orchestrator.ledger.session import Ledger
 from orchestrator.ledger.states import BATCH_ENDED, ENDED, LEASED
 from orchestrator.sweeping import Sweeper
 from tests.chaos import records
@@ -46,6 +49,7 @@ from tests.chaos.world import (
     SimulatedEngine,
     SimulatedLease,
     SimulatedLedger,
+    SimulatedPublisher,
     SimulatedStore,
     World,
 )
@@ -77,9 +81,10 @@ class BrokenPromise(AssertionError):  # noqa: N818 (a finding, not a fault of th
 
 @dataclass(eq=False)
 class Machine(Actor):
-    """A worker process."""
+    """A worker process: its main thread is the actor, its publishing one is another, and they share their fate."""
 
     process: Process | None = None
+    publishing: Actor = field(default_factory=lambda: Actor("publisher"))
 
 
 class Simulation:
@@ -104,14 +109,22 @@ class Simulation:
                 return world.now()
 
         ticks = SimpleNamespace(monotonic=lambda: world.seconds, sleep=lambda _: world.point("waits"))
-        lease = type("LeaseHere", (SimulatedLease,), {"world": world})
+        publisher = type("PublisherHere", (SimulatedPublisher,), {"world": world})
+        publish_all = orchestrator.ledger.claims.publish_all
+
+        def publish_some(ledger: Ledger, finished: Sequence[Finished]) -> list[Claim]:
+            if len(finished) > 1 and world.fault(0.1):
+                raise TransientError("one of them cannot be recorded", code="artifact_gone")
+            return publish_all(ledger, finished)
+
         made: dict[ModuleType, dict[str, Any]] = {
             workers.process: {
                 "Ledger": lambda _: self.ledger,
                 "Engine": lambda _: SimulatedEngine(world),
                 "open_store": lambda _: SimulatedStore(world),
                 "Bell": lambda _: SimulatedBell(world),
-                "Lease": lease,
+                "Lease": SimulatedLease,
+                "Publisher": publisher,
                 "time": ticks,
             },
             orchestrator.sweeping: {
@@ -120,6 +133,7 @@ class Simulation:
                 "Bell": lambda _: SimulatedBell(world),
                 "time": ticks,
             },
+            orchestrator.ledger.claims: {"publish_all": publish_some},
             workers.lease: {"time": ticks, "os": SimpleNamespace(_exit=lambda _: self._gives_up())},
             orchestrator.ledger.session: {"datetime": Clock, "time": ticks},
             orchestrator.ledger.base: {
@@ -149,7 +163,8 @@ class Simulation:
             BrokenPromise: something did not hold; the world's trace tells the story.
         """
         self._register_model()
-        self.world.actors = [self._boot(f"worker {i}") for i in range(WORKERS)]
+        machines = [self._boot(f"worker {i}") for i in range(WORKERS)]
+        self.world.actors = [*machines, *[machine.publishing for machine in machines]]
         self.sweepers = {f"sweeper {i}": Sweeper(self.world.settings, holder=f"sweeper {i}") for i in range(SWEEPERS)}
         self.world.actors += [Actor(name) for name in self.sweepers]
         self._submit()
@@ -171,7 +186,7 @@ class Simulation:
 
     def _boot(self, name: str) -> Machine:
         self.pids += 1
-        machine = Machine(name)
+        machine = Machine(name, publishing=Actor(f"{name}'s publisher"))
         self.alive[self.pids] = machine
         with mock.patch.object(self.world, "faults", new=False):
             machine.process = Process(self.world.settings.model_copy(update={"worker_queues": ",".join(QUEUES)}))
@@ -180,9 +195,10 @@ class Simulation:
     def _choose(self) -> Act:
         """One of the things that may happen now."""
         chance, world = self.world.chance, self.world
+        self._let_publish()
         moving = [actor for actor in world.actors if actor.running is not None and not actor.frozen]
-        idle = [actor for actor in world.actors if actor.running is None and not actor.frozen and not actor.dead]
-        machines = [actor for actor in world.actors if isinstance(actor, Machine)]
+        machines = self._machines()
+        idle = [actor for actor in self._employable() if not actor.frozen and not actor.dead]
         choices: list[tuple[float, Act]] = [
             (6, self._time_passes),
             (1.5, self._client),
@@ -192,7 +208,7 @@ class Simulation:
             choices.append((60, lambda: self._step(chance.choice(moving))))
         if idle:
             choices.append((12, lambda: self._wake(chance.choice(idle))))
-        if leases := [actor for actor in machines if actor.lease and not actor.frozen]:
+        if leases := [actor for actor in machines if self._holds(actor) and not actor.frozen]:
             choices.append((8, lambda: self._look(chance.choice(leases))))
         if alive := [actor for actor in machines if not actor.dead]:
             choices.append((0.8, lambda: self._kill(chance.choice(alive))))
@@ -206,6 +222,25 @@ class Simulation:
         weights, acts = zip(*choices, strict=True)
         act: Act = chance.choices(acts, weights)[0]
         return act
+
+    def _machines(self) -> list[Machine]:
+        return [actor for actor in self.world.actors if isinstance(actor, Machine)]
+
+    def _employable(self) -> list[Actor]:
+        """Actors with nothing to do, but publishers, who work when there is something to publish."""
+        publishers = [machine.publishing for machine in self._machines()]
+        return [actor for actor in self.world.actors if actor.running is None and actor not in publishers]
+
+    def _holds(self, machine: Machine) -> bool:
+        return not machine.dead and machine.process is not None and machine.process.lease.held
+
+    def _let_publish(self) -> None:
+        """Set publishers to work; what else is handed over before their first step goes into the same round."""
+        for machine in self._machines():
+            publisher = machine.process.publisher if machine.process else None
+            assert isinstance(publisher, SimulatedPublisher)
+            if publisher.waiting and machine.publishing.running is None and not machine.dead:
+                self.world.spawn(machine.publishing, publisher.round)
 
     def _step(self, actor: Actor) -> None:
         self.world.seconds += self.world.chance.random() * 0.2
@@ -226,14 +261,17 @@ class Simulation:
 
     def _look(self, machine: Machine) -> None:
         """The lease's side thread looks; it is not interrupted in the middle of its one transaction."""
-        assert machine.lease is not None
+        assert machine.process is not None
         with suppress(TransientError, Killed):
-            machine.lease.look()
+            machine.process.lease.look()
         self._bury(machine)
 
     def _gives_up(self) -> None:
         """A stalled worker ends itself."""
-        machine = next(m for m in self.alive.values() if m.lease and m.lease._moved < self.world.seconds - 300)
+        stalled = self.world.seconds - self.world.settings.stall_seconds
+        machine = next(
+            m for m in self.alive.values() if m.process and self._holds(m) and m.process.lease._moved < stalled
+        )
         self.world.kill(machine)
         raise Killed
 
@@ -243,26 +281,30 @@ class Simulation:
 
     def _bury(self, actor: Actor) -> None:
         if actor.dead and isinstance(actor, Machine):
+            if not actor.publishing.dead:
+                self.world.kill(actor.publishing)
             self.alive = {pid: machine for pid, machine in self.alive.items() if machine is not actor}
 
     def _replace(self, machine: Machine) -> None:
-        self.world.actors[self.world.actors.index(machine)] = self._boot(machine.name)
+        other = self._boot(machine.name)
+        for old, new in ((machine, other), (machine.publishing, other.publishing)):
+            self.world.actors[self.world.actors.index(old)] = new
 
     def _freeze(self, machine: Machine) -> None:
         self.world.note(f"{machine.name}: SIGSTOP")
-        machine.frozen = True
+        machine.frozen = machine.publishing.frozen = True
 
     def _outlast(self, machine: Machine) -> None:
         """A process is paused for longer than its lease; whether others have its work by the time it wakes, is open."""
         self._freeze(machine)
         self.world.seconds += self.world.settings.lease_seconds + 1
-        for actor in self.world.actors:
-            if actor.running is None and not actor.frozen and not actor.dead:
+        for actor in self._employable():
+            if not actor.frozen and not actor.dead:
                 self._wake(actor)
 
     def _thaw(self, machine: Machine) -> None:
         self.world.note(f"{machine.name}: SIGCONT")
-        machine.frozen = False
+        machine.frozen = machine.publishing.frozen = False
 
     def _time_passes(self) -> None:
         self.world.seconds += self.world.chance.choice((0.5, 2, 6, 20, 45))
@@ -358,11 +400,11 @@ class Simulation:
                 paused = session.scalars(select(Batch.id).where(Batch.state == "paused")).all()
             for batch_id in paused:
                 batches.resume(self.ledger, OWNER, batch_id)
-            for actor in list(world.actors):
+            for actor in self._employable():
                 if actor.dead:
                     assert isinstance(actor, Machine)
                     self._replace(actor)
-                elif actor.running is None:
+                else:
                     self._wake(actor)
         else:
             raise BrokenPromise(f"not at rest after {CALM_ROUNDS} rounds without faults")
@@ -374,12 +416,14 @@ class Simulation:
 
     def _finish_what_runs(self) -> None:
         for _ in range(100_000):
+            self._let_publish()
             moving = [actor for actor in self.world.actors if actor.running is not None]
             if not moving:
                 return
             for actor in moving:
-                self._step(actor)
-                if isinstance(actor, Machine) and actor.lease:
+                if actor.running is not None:  # its process may have been killed a moment ago
+                    self._step(actor)
+                if isinstance(actor, Machine) and self._holds(actor):
                     self._look(actor)
         raise BrokenPromise("an actor never comes to an end")
 
@@ -413,6 +457,7 @@ class Simulation:
         self._promise(all(count == 1 for count in made.values()), f"one submit, one batch: {made}")
         for item in items:
             self._promise(item.state in ENDED, f"item {item.custom_id} is {item.state} at rest")
+            self._promise(item.error_code != FpgaError.code, f"item {item.custom_id}: {item.error_message}")
             if item.custom_id in self.poison:
                 self._promise(item.state in ("held", "cancelled"), f"poison {item.custom_id} is {item.state}")
         for stage in stages:

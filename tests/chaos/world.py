@@ -28,6 +28,7 @@ from orchestrator.ledger.session import Ledger
 from orchestrator.settings import Settings
 from orchestrator.storage.base import Data, Listed, Stored
 from workers.lease import Lease
+from workers.publishing import Publisher
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 Image = NDArray[np.uint8]
@@ -45,7 +46,6 @@ class Actor:
     running: greenlet | None = None
     frozen: bool = False
     dead: bool = False
-    lease: SimulatedLease | None = None
 
 
 @dataclass(eq=False)
@@ -118,7 +118,7 @@ class World:
     def kill(self, actor: Actor) -> None:
         """SIGKILL: the actor does nothing any more."""
         self.note(f"{actor.name}: killed")
-        actor.dead, actor.lease = True, None
+        actor.dead = True
         if actor.running is not None:
             actor.running.switch()  # unwinds through its context managers without touching anything
 
@@ -228,18 +228,29 @@ class SimulatedBell:
 class SimulatedLease(Lease):
     """A lease whose side thread is the scheduler."""
 
+    def begin(self) -> None:
+        """No thread."""
+
+    def _wind_up(self) -> None:
+        """No timer either."""
+
+
+class SimulatedPublisher(Publisher):
+    """A publisher whose thread is an actor: while somebody waits for it, others may go on."""
+
     world: World
 
-    def __enter__(self) -> SimulatedLease:
-        actor = self.world.me()
-        assert actor is not None, "only workers hold leases"
-        actor.lease = self
-        return self
+    def begin(self) -> None:
+        """No thread."""
 
-    def __exit__(self, *_: object) -> None:
-        actor = self.world.me()
-        if actor is not None:
-            actor.lease = None
+    @property
+    def waiting(self) -> bool:
+        """Whether there is something to record and nobody does."""
+        return bool(self._waiting) and not self._under_way
+
+    def _until(self, holds: Callable[[], bool]) -> None:
+        while not holds():
+            self.world.point("waits for its publisher")
 
 
 class SimulatedEngine:
@@ -289,5 +300,5 @@ class SimulatedEngine:
         actor = self._world.me()
         assert actor is not None, "networks run in workers"
         self._world.note(f"{actor.name}: killed by poison")
-        actor.dead, actor.lease = True, None
+        actor.dead = True
         raise Killed

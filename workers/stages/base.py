@@ -6,6 +6,7 @@ Claims that it is told to stop for, it leaves out.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ from orchestrator.ledger.claims import Claim, Effect
 from orchestrator.ledger.rows import ModelVersion
 from orchestrator.ledger.session import Ledger
 from orchestrator.settings import Settings
-from orchestrator.storage import ByteStore
+from orchestrator.storage import ByteStore, content_key
 from orchestrator.vault import Vault
 from workers import weights
 from workers.engine import Engine
@@ -44,12 +45,31 @@ class Tools:
     """Whether the grace time of a drain is over."""
 
 
+@dataclass(kw_only=True)
+class Upload:
+    """Bytes that a stage made; whoever publishes its result stores them first, and then knows their artifact."""
+
+    key: str
+    data: bytes
+    sha256: str
+    media_type: str
+    artifact_id: str | None = None
+
+    @classmethod
+    def of(cls, c: Claim, data: bytes, suffix: str, media_type: str) -> Upload:
+        """Return bytes that a claim made, under the key of their content."""
+        sha256 = hashlib.sha256(data).hexdigest()
+        return cls(key=content_key(c.owner, sha256, suffix), data=data, sha256=sha256, media_type=media_type)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Done:
     """A stage's result (small JSON), and what to write with it in the publishing transaction."""
 
     result: dict[str, Any]
     effect: Effect
+    uploads: Sequence[Upload] = ()
+    """Bytes to be stored before; by the time the effect is called, each has its artifact, already confirmed."""
 
 
 Ended = tuple[Claim, Done | FpgaError]

@@ -6,7 +6,6 @@ are drawn again, larger (DIIR), one picture after the other.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 from itertools import groupby
@@ -21,16 +20,15 @@ from fpga_models.diir.restorer import OnStep
 from fpga_models.diir.small_faces import small_people
 from fpga_models.errors import ModelError as NetworkError
 from fpga_models.pipeline import PersonSlot, PortraitRequest
-from orchestrator.errors import ConsentError, ModelError, StageError, TransientError
-from orchestrator.ledger import artifacts, identities
+from orchestrator.errors import ConsentError, ModelError, StageError
+from orchestrator.ledger import identities
 from orchestrator.ledger.base import new_id
 from orchestrator.ledger.claims import Claim, Next
 from orchestrator.ledger.rows import ModelVersion, Output
 from orchestrator.ledger.session import now
-from orchestrator.storage import content_key
 from workers.lease import Lease
 from workers.picture import decode_crop, encode_png
-from workers.stages.base import Done, DrainedError, Ended, StoppedError, Tools, version_of
+from workers.stages.base import Done, DrainedError, Ended, StoppedError, Tools, Upload, version_of
 
 Image = NDArray[np.uint8]
 Ready = tuple[Claim, PortraitRequest]
@@ -84,13 +82,11 @@ def _make(
                 on_face = _on_face(tools, left, len(again), lease)
                 on_face(0, 1)
                 restored = restore_small_faces(restorer, image, request.people, seed=request.seed, on_step=on_face)
-            yield c, _store(tools, c, request, image, restored, version, len(ready))
+            yield c, _done(tools, c, request, image, restored, version, len(ready))
         except StoppedError:
             continue
         except NetworkError as error:
             yield c, StageError(str(error), code=error.code)
-        except TransientError as error:
-            yield c, error
 
 
 def _restores(c: Claim, request: PortraitRequest) -> bool:
@@ -161,7 +157,7 @@ def _points(values: Any) -> NDArray[np.float32] | None:
     return None if values is None else np.asarray(values, np.float32)
 
 
-def _store(
+def _done(
     tools: Tools,
     c: Claim,
     request: PortraitRequest,
@@ -170,20 +166,13 @@ def _store(
     version: ModelVersion,
     group: int,
 ) -> Done:
-    """Encode and upload a picture under its hash; the row that refers to it is written only with the result."""
+    """Encode a picture; the row that refers to it is written only with the result."""
     record = _record(tools, c, request, restored, version, group)
     image = drawn if restored is None else np.asarray(restored.image, np.uint8)
-    data = encode_png(image, record)
-    sha256 = hashlib.sha256(data).hexdigest()
-    key = content_key(c.owner, sha256, ".png")
-    artifact_id = artifacts.reserve(
-        tools.ledger, owner=c.owner, sha256=sha256, key=key, size=len(data), media_type="image/png"
-    )
-    tools.store.put(key, data, media_type="image/png", sha256=sha256)
+    made = Upload.of(c, encode_png(image, record), ".png", "image/png")
     output_id = new_id("out")
 
     def effect(session: Session, moment: datetime) -> Next:
-        artifacts.confirm(session, artifact_id)
         session.add(
             Output(
                 id=output_id,
@@ -191,7 +180,7 @@ def _store(
                 batch_id=c.batch_id,
                 owner=c.owner,
                 round=c.round,
-                artifact_id=artifact_id,
+                artifact_id=made.artifact_id,
                 token=c.token,
                 width=image.shape[1],
                 height=image.shape[0],
@@ -203,7 +192,7 @@ def _store(
         )
         return Next(stage="score", round=c.round, ordinal=2 * c.round + 1)
 
-    return Done(result={"output": output_id, "sha256": sha256, "artifacts": [artifact_id]}, effect=effect)
+    return Done(result={"output": output_id, "sha256": made.sha256}, effect=effect, uploads=[made])
 
 
 def _record(

@@ -7,7 +7,6 @@ result made twice would show. A worker refuses it unless `FPGA_PROBES` is set.
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import hmac
 import os
 import signal
@@ -18,13 +17,11 @@ from datetime import datetime
 from sqlalchemy.orm import Session
 
 from orchestrator.errors import FpgaError, StageError
-from orchestrator.ledger import artifacts
 from orchestrator.ledger.base import new_id
 from orchestrator.ledger.claims import Claim, Next
 from orchestrator.ledger.rows import Output
-from orchestrator.storage import content_key
 from workers.lease import Lease
-from workers.stages.base import Done, DrainedError, Ended, Tools
+from workers.stages.base import Done, DrainedError, Ended, Tools, Upload
 
 STEP_SECONDS = 0.1
 """So often it reports progress and looks whether it must stop."""
@@ -36,7 +33,7 @@ def probe(tools: Tools, held: Sequence[Claim], lease: Lease) -> Iterator[Ended]:
     for c in held:
         try:
             if _wait(tools, c, lease):
-                yield c, _store(tools, c)
+                yield c, _done(c)
         except FpgaError as error:
             yield c, error
 
@@ -65,18 +62,12 @@ def _wait(tools: Tools, c: Claim, lease: Lease) -> bool:
     return False
 
 
-def _store(tools: Tools, c: Claim) -> Done:
+def _done(c: Claim) -> Done:
     assert c.model_version_id is not None, "probes are submitted with the preset's version"
     data = mark(c.batch_id, c.item_id) + os.urandom(ATTEMPT_BYTES)
-    sha256 = hashlib.sha256(data).hexdigest()
-    key = content_key(c.owner, sha256, ".bin")
-    artifact_id = artifacts.reserve(
-        tools.ledger, owner=c.owner, sha256=sha256, key=key, size=len(data), media_type="application/octet-stream"
-    )
-    tools.store.put(key, data, media_type="application/octet-stream", sha256=sha256)
+    made = Upload.of(c, data, ".bin", "application/octet-stream")
 
     def effect(session: Session, moment: datetime) -> Next:
-        artifacts.confirm(session, artifact_id)
         session.add(
             Output(
                 id=new_id("out"),
@@ -84,7 +75,7 @@ def _store(tools: Tools, c: Claim) -> Done:
                 batch_id=c.batch_id,
                 owner=c.owner,
                 round=c.round,
-                artifact_id=artifact_id,
+                artifact_id=made.artifact_id,
                 token=c.token,
                 width=0,
                 height=0,
@@ -96,7 +87,7 @@ def _store(tools: Tools, c: Claim) -> Done:
         )
         return Next()
 
-    return Done(result={"sha256": sha256, "artifacts": [artifact_id]}, effect=effect)
+    return Done(result={"sha256": made.sha256}, effect=effect, uploads=[made])
 
 
 def _die() -> None:

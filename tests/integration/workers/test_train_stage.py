@@ -90,7 +90,7 @@ class House:
             engine=Engine(self.settings),
             draining=lambda: self.draining,
         )
-        lease = Lease(self.ledger, [c], self.settings)
+        lease = Lease(self.ledger, self.settings)
         lease.progress = self._pausing(lease, c, stop_at)  # type: ignore[method-assign]  # a pause, at a known step
         ended = list(stage.train(tools, [c], lease))
         if not ended:
