@@ -17,13 +17,15 @@ from orchestrator import dispatch, logs, retention, thumbnails, uploads, webhook
 from orchestrator.broker import Bell
 from orchestrator.errors import FpgaError, StoreUnavailableError, TransientError
 from orchestrator.flows import zombies
-from orchestrator.ledger import sweeper
+from orchestrator.ledger import hints, sweeper
 from orchestrator.ledger.session import Ledger
 from orchestrator.prefect_api import connect, locate
 from orchestrator.settings import Settings, get_settings
 from orchestrator.storage import ByteStore, open_store
 
 log = logging.getLogger(__name__)
+GLANCE_SECONDS = 0.01
+"""So often the bell's thread asks whether anything was requested."""
 STALE_SECONDS = 3600.0
 """Every so often pieces of this age that killed writers left in the byte store go, and what was kept long enough."""
 
@@ -54,12 +56,18 @@ class Sweeper:
         self._ledger.dispose()
 
     def _ring(self, stop: threading.Event) -> None:
-        """Announce what was queued since the last look, in a thread of its own: nobody should wait for a sweep."""
+        """Announce what was queued since the last look, in a thread of its own: nobody should wait for a sweep.
+
+        It looks when something was asked of the system, and every `ring_seconds`.
+        """
         ledger, bell = Ledger(self._settings.database_url), Bell(self._settings)
-        while not stop.wait(self._settings.ring_seconds):
+        requests, looked = hints.Requests(ledger), 0.0
+        while not stop.wait(min(GLANCE_SECONDS, self._settings.ring_seconds)):
             try:
-                if self._leads:
+                due = requests.came() or time.monotonic() - looked >= self._settings.ring_seconds
+                if due and self._leads:
                     dispatch.ring(ledger, self._settings, bell)
+                    looked = time.monotonic()
             except TransientError as error:
                 log.warning("bell put off", extra={"error": error.code})
                 stop.wait(self._settings.sweep_seconds)
