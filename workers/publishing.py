@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
@@ -28,6 +29,8 @@ from workers.stages.base import Done, Upload
 log = logging.getLogger(__name__)
 FULL = ("store_full", "disk_full")
 """Errors that pause a batch until an operator has made room and resumes it."""
+PUTS = 4
+"""So many results are sent to the byte store at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +67,7 @@ class Publisher:
         self._waiting: list[Made | Failed] = []
         self._under_way = 0
         self._changed = threading.Condition()
+        self._putters = ThreadPoolExecutor(PUTS, thread_name_prefix="store")
 
     def begin(self) -> None:
         """Start the thread."""
@@ -134,17 +138,27 @@ class Publisher:
                 self._fail(m.claim, error)
             return []
         stored = []
-        for m in made:
-            try:
-                for upload in m.done.uploads:
-                    upload.artifact_id = ids.get((m.claim.owner, upload.sha256))
-                    if upload.artifact_id is None:
-                        raise artifacts.being_deleted(upload.sha256)
-                    self._store.put(upload.key, upload.data, media_type=upload.media_type, sha256=upload.sha256)
+        for m, fault in zip(made, self._each(lambda m: self._put(m, ids), made), strict=True):
+            if fault is None:
                 stored.append(m)
-            except FpgaError as error:
-                self._fail(m.claim, error)
+            else:
+                self._fail(m.claim, fault)
         return stored
+
+    def _each(self, put: Callable[[Made], FpgaError | None], made: Sequence[Made]) -> list[FpgaError | None]:
+        """Put the bytes of several results at a time: a store is waited for, not computed with."""
+        return list(self._putters.map(put, made))
+
+    def _put(self, made: Made, ids: Mapping[tuple[str, str], str]) -> FpgaError | None:
+        try:
+            for upload in made.done.uploads:
+                upload.artifact_id = ids.get((made.claim.owner, upload.sha256))
+                if upload.artifact_id is None:
+                    raise artifacts.being_deleted(upload.sha256)
+                self._store.put(upload.key, upload.data, media_type=upload.media_type, sha256=upload.sha256)
+        except FpgaError as error:
+            return error
+        return None
 
     def _reserve(self, uploads: Sequence[tuple[str, Upload]]) -> dict[tuple[str, str], str]:
         new = [

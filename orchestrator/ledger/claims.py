@@ -93,9 +93,10 @@ def claim(
         for batch_id in _batches_in_order(session, queue, moment, warm):
             stages = _lease(session, batch_id, queue, limit, worker_id, moment, lease_seconds)
             if stages:
-                session.execute(update(Batch).where(Batch.id == batch_id).values(served_at=moment))
+                first = func.coalesce(Batch.started_at, moment)
                 session.execute(
-                    update(Batch).where(Batch.id == batch_id, Batch.started_at.is_(None)).values(started_at=moment)
+                    update(Batch).where(Batch.id == batch_id).values(served_at=moment, started_at=first),
+                    execution_options={"synchronize_session": False},
                 )
                 return _claims(session, stages, worker_id, moment)
     return []
@@ -232,12 +233,8 @@ def start(ledger: Ledger, claims: Sequence[Claim]) -> list[Claim]:
         begun = {
             stage_id for stage_id, _ in lifecycle.move_stages(session, "running", *_ours(*claims), progress_at=moment)
         }
-        lifecycle.move_items(session, "running", Item.id.in_([c.item_id for c in claims if c.stage_id in begun]))
-        session.execute(
-            update(Item)
-            .where(Item.id.in_([c.item_id for c in claims]), Item.started_at.is_(None))
-            .values(started_at=moment)
-        )
+        items = Item.id.in_([c.item_id for c in claims if c.stage_id in begun])
+        lifecycle.move_items(session, "running", items, started_at=func.coalesce(Item.started_at, moment))
     return [c for c in claims if c.stage_id in begun]
 
 

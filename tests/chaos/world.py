@@ -22,13 +22,13 @@ from greenlet import getcurrent, greenlet  # type: ignore[import-untyped]  # it 
 from numpy.typing import NDArray
 from sqlalchemy.orm import Session
 
-from orchestrator.errors import NotFoundError, StoreUnavailableError, TransientError
+from orchestrator.errors import FpgaError, NotFoundError, StoreUnavailableError, TransientError
 from orchestrator.ledger.rows import ModelVersion
 from orchestrator.ledger.session import Ledger
 from orchestrator.settings import Settings
 from orchestrator.storage.base import Data, Listed, Stored
 from workers.lease import Lease
-from workers.publishing import Publisher
+from workers.publishing import Made, Publisher
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 Image = NDArray[np.uint8]
@@ -251,6 +251,9 @@ class SimulatedPublisher(Publisher):
     def _until(self, holds: Callable[[], bool]) -> None:
         while not holds():
             self.world.point("waits for its publisher")
+
+    def _each(self, put: Callable[[Made], FpgaError | None], made: Sequence[Made]) -> list[FpgaError | None]:
+        return [put(m) for m in made]
 
 
 class SimulatedEngine:

@@ -13,9 +13,9 @@ import pytest
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from orchestrator.errors import FencedError, InputError, StoreUnavailableError
-from orchestrator.ledger import batches, claims, sweeper
-from orchestrator.ledger.claims import Claim, Next
+from orchestrator.errors import FencedError, InputError, StoreUnavailableError, TransientError
+from orchestrator.ledger import batches, claims, lifecycle, sweeper
+from orchestrator.ledger.claims import Claim, Finished, Next
 from orchestrator.ledger.rows import Attempt, Batch, Item, Stage
 from orchestrator.ledger.session import Ledger
 from orchestrator.settings import Settings
@@ -24,6 +24,7 @@ from tests.integration.ledger.helpers import (
     batch,
     claim,
     end,
+    expire,
     item_of,
     let_time_pass,
     stage_of,
@@ -287,3 +288,35 @@ def test_a_claim_carries_what_its_stage_needs(ledger: Ledger) -> None:
         options={"redraws": 2},
     )
     assert c == expected
+
+
+def test_of_results_published_together_those_that_are_lost_or_cancelled_are_left_out(ledger: Ledger) -> None:
+    batch_id = submit(ledger, 3)
+    fine, lost, cancelled = claim(ledger, limit=3)
+    expire(ledger, lost)
+    sweeper.sweep(ledger, Settings())
+    with ledger.write() as session:
+        lifecycle.move_stages(session, "cancelling", Stage.id == cancelled.stage_id)
+
+    finished = [Finished(claim=c, result={"of": c.stage_id}, effect=end) for c in (lost, fine, cancelled)]
+    assert claims.publish_all(ledger, finished) == [lost, cancelled]
+
+    assert stage_of(ledger, fine).result == {"of": fine.stage_id}
+    assert [stage_of(ledger, c).state for c in (fine, lost, cancelled)] == ["completed", "queued", "cancelling"]
+    assert item_of(ledger, fine).state == "completed"
+    assert batch(ledger, batch_id).state == "in_progress"
+
+
+def test_a_result_whose_bytes_are_gone_undoes_the_transaction_it_is_in(ledger: Ledger) -> None:
+    submit(ledger, 2)
+    one, other = claim(ledger, limit=2)
+    finished = [
+        Finished(claim=one, result={}, effect=end),
+        Finished(claim=other, result={}, effect=end, artifacts=["art_of_nobody"]),
+    ]
+
+    with pytest.raises(TransientError, match="art_of_nobody"):
+        claims.publish_all(ledger, finished)
+
+    assert [stage_of(ledger, c).state for c in (one, other)] == ["running", "running"]
+    assert claims.publish_all(ledger, finished[:1]) == []
