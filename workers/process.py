@@ -133,6 +133,7 @@ class Process:
                 limit=self.settings.group_size,
                 lease_seconds=self.settings.lease_seconds,
                 warm=warm,
+                begin=True,
             )
         if held:
             same = held[0].model_version_id in (None, self.engine.warm)
@@ -153,15 +154,14 @@ class Process:
                 items=len(held),
                 worker=self.worker_id,
             ):
-                live = claims.start(self.ledger, held)
                 try:
-                    for c, outcome in self._run_stage(live):
+                    for c, outcome in self._run_stage(held):
                         self.publisher.hand(c, outcome)
                         handed.add(c.stage_id)
                 except DrainedError:
                     pass
                 except Exception as error:  # noqa: BLE001 the outermost loop: no fault of an item may end the worker
-                    self._blame([c for c in live if c.stage_id not in handed | self.lease.stopped.keys()], error)
+                    self._blame([c for c in held if c.stage_id not in handed | self.lease.stopped.keys()], error)
                 self._let_go([c for c in held if c.stage_id not in handed])
         finally:
             self.lease.drop([c for c in held if c.stage_id not in handed])
@@ -171,11 +171,10 @@ class Process:
         about = {"stage": first.name, "batch": first.batch_id, "items": len(held), "ended": len(handed)}
         log.info("group done", extra={**about, "seconds": round(seconds, 3)})
 
-    def _run_stage(self, live: Sequence[Claim]) -> Iterator[Ended]:
-        if live:
-            stage = stages.load(live[0].name)
-            self.engine.limit_threads()
-            yield from stage(self.tools, live, self.lease)
+    def _run_stage(self, held: Sequence[Claim]) -> Iterator[Ended]:
+        stage = stages.load(held[0].name)
+        self.engine.limit_threads()
+        yield from stage(self.tools, held, self.lease)
 
     def _blame(self, unsettled: Sequence[Claim], error: Exception) -> None:
         """Decide who bears a fault that ended a whole group."""
@@ -189,7 +188,7 @@ class Process:
     def _let_go(self, rest: Sequence[Claim]) -> None:
         """Confirm what was cancelled, give back what was paused or drained, forget what was lost or already ended.
 
-        A cancel between claim and start is confirmed here too, though the stage never saw the item.
+        A cancel before the stage began is confirmed here too, though it never saw the item.
         """
         by_reason: dict[str, list[Claim]] = {}
         for c in rest:

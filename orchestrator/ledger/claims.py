@@ -79,6 +79,7 @@ def claim(
     limit: int,
     lease_seconds: float,
     warm: str | None = None,
+    begin: bool = False,
 ) -> list[Claim]:
     """Lease up to `limit` due stages of one batch in `queue` to a worker; an empty list means nothing is due.
 
@@ -87,6 +88,7 @@ def claim(
 
     Args:
         warm: model version that the worker has loaded; its batches are preferred among equals.
+        begin: whether the work begins at once; else `start` says so later.
     """
     with ledger.write() as session:
         moment = now(session)
@@ -98,7 +100,8 @@ def claim(
                     update(Batch).where(Batch.id == batch_id).values(served_at=moment, started_at=first),
                     execution_options={"synchronize_session": False},
                 )
-                return _claims(session, stages, worker_id, moment)
+                held = _claims(session, stages, worker_id, moment)
+                return _start(session, held, moment) if begin else held
     return []
 
 
@@ -182,59 +185,47 @@ def _claims(session: Session, stages: Sequence[tuple[int, str]], worker_id: str,
     ids = [stage_id for stage_id, _ in stages]
     lifecycle.move_items(session, "leased", Item.id.in_([item_id for _, item_id in stages]))
     rows = session.execute(
-        select(Stage, Item, Batch)
+        select(
+            Stage.id.label("stage_id"),
+            Stage.token,
+            Item.id.label("item_id"),
+            Item.batch_id,
+            Item.owner,
+            Stage.name,
+            Stage.round,
+            Stage.token.label("attempt"),
+            Item.custom_id,
+            Item.params,
+            Item.seed,
+            Batch.preset,
+            Batch.model_version_id,
+            Batch.options,
+            Batch.traceparent,
+        )
         .join(Item, Item.id == Stage.item_id)
         .join(Batch, Batch.id == Stage.batch_id)
         .where(Stage.id.in_(ids))
         .order_by(Item.position)
-        .execution_options(populate_existing=True)
     ).all()
+    held = [Claim(**row._mapping) for row in rows]
+    tried = {"worker_id": worker_id, "group_size": len(held), "started_at": moment}
     session.execute(
-        insert(Attempt),
-        [
-            {
-                "stage_id": stage.id,
-                "token": stage.token,
-                "owner": stage.owner,
-                "worker_id": worker_id,
-                "group_size": len(rows),
-                "started_at": moment,
-            }
-            for stage, _, _ in rows
-        ],
+        insert(Attempt), [{"stage_id": c.stage_id, "token": c.token, "owner": c.owner, **tried} for c in held]
     )
-    return [
-        Claim(
-            stage_id=stage.id,
-            token=stage.token,
-            item_id=item.id,
-            batch_id=batch.id,
-            owner=item.owner,
-            name=stage.name,
-            round=stage.round,
-            attempt=stage.token,
-            custom_id=item.custom_id,
-            params=item.params,
-            seed=item.seed,
-            preset=batch.preset,
-            model_version_id=batch.model_version_id,
-            options=batch.options,
-            traceparent=batch.traceparent,
-        )
-        for stage, item, batch in rows
-    ]
+    return held
 
 
 @retrying
 def start(ledger: Ledger, claims: Sequence[Claim]) -> list[Claim]:
     """Say that the work on these claims begins now; return those that are still ours."""
     with ledger.write() as session:
-        moment = now(session)
-        begun = {
-            stage_id for stage_id, _ in lifecycle.move_stages(session, "running", *_ours(*claims), progress_at=moment)
-        }
-        items = Item.id.in_([c.item_id for c in claims if c.stage_id in begun])
-        lifecycle.move_items(session, "running", items, started_at=func.coalesce(Item.started_at, moment))
+        return _start(session, claims, now(session))
+
+
+def _start(session: Session, claims: Sequence[Claim], moment: datetime) -> list[Claim]:
+    begun = {stage_id for stage_id, _ in lifecycle.move_stages(session, "running", *_ours(*claims), progress_at=moment)}
+    items = Item.id.in_([c.item_id for c in claims if c.stage_id in begun])
+    lifecycle.move_items(session, "running", items, started_at=func.coalesce(Item.started_at, moment))
     return [c for c in claims if c.stage_id in begun]
 
 

@@ -42,7 +42,8 @@ class Requests:
         """
         try:
             if self._connection is None:
-                self._connection = self._engine.connect()
+                # no transaction: on PostgreSQL its begin and end would cost more than the statement
+                self._connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
             newest = self._connection.scalar(NEWEST)
             self._connection.rollback()
         except DBAPIError as error:

@@ -11,7 +11,7 @@ from orchestrator.ledger import artifacts, claims
 from orchestrator.ledger.artifacts import NewArtifact
 from orchestrator.ledger.claims import Claim, Finished
 from orchestrator.ledger.session import Ledger
-from tests.integration.ledger.helpers import LEASE, claim, end, submit
+from tests.integration.ledger.helpers import LEASE, claim, end, stage_of, submit
 
 GROUP = 8
 
@@ -40,15 +40,20 @@ def counted(ledger: Ledger) -> Iterator[Counted]:
     event.remove(ledger.engine, "commit", commit)
 
 
-def test_a_group_is_claimed_and_begun_in_two_transactions_whatever_its_size(ledger: Ledger) -> None:
+def test_a_group_is_claimed_and_begun_in_one_transaction_whatever_its_size(ledger: Ledger) -> None:
     submit(ledger, 4 * GROUP)
-    with counted(ledger) as one:
-        assert len(claim(ledger, limit=1)) == 1
-    with counted(ledger) as many:
-        assert len(claim(ledger, limit=GROUP)) == GROUP
+    costs = []
+    for size in (1, GROUP):
+        with counted(ledger) as cost:
+            held = claims.claim(
+                ledger, worker_id="w", queue="gpu.generate", limit=size, lease_seconds=LEASE, begin=True
+            )
+        assert len(held) == size
+        assert {stage_of(ledger, c).state for c in held} == {"running"}
+        costs.append(cost)
 
-    assert one.commits == many.commits == 2
-    assert many.statements <= one.statements <= 14
+    assert [cost.commits for cost in costs] == [1, 1]
+    assert costs[1].statements <= costs[0].statements <= 12
 
 
 def test_a_group_is_reserved_and_published_in_two_transactions_whatever_its_size(ledger: Ledger) -> None:
