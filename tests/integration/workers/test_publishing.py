@@ -59,6 +59,7 @@ def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
     made = Rig(tmp_path, monkeypatch)
     yield made
     made.go.set()
+    made.publisher.round()  # what is still held would end this process as stalled
     made.ledger.dispose()
 
 
