@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +31,7 @@ from fpga_models.mmf.train import train
 from fpga_models.presets import SHIPPED
 
 WHOLE = "alternated, C4"
-LOSSES = Losses(localisation=0.01, identity=0.1)
+LOSSES = Losses(localisation=0.01, drafted=0.4, drafts=6)
 
 
 def plans(start: Path, *, steps: int, clone_steps: int, batch_size: int, seed: int) -> dict[str, TrainPlan]:
@@ -56,7 +57,8 @@ def plans(start: Path, *, steps: int, clone_steps: int, batch_size: int, seed: i
         "C3": replace(whole, recipe="C3"),
         "strict order": replace(whole, modes=ModePlan(order="strict")),
         "stage-wise order": replace(whole, modes=ModePlan(order="stagewise", period=steps)),
-        "no identity loss": replace(whole, losses=replace(LOSSES, identity=0.0)),
+        "no identity loss": replace(whole, losses=replace(LOSSES, drafted=0.0)),
+        "identity loss on photographs, not drafts": replace(whole, losses=replace(LOSSES, drafted=0.0, identity=0.1)),
         "no localisation loss": replace(whole, losses=replace(LOSSES, localisation=0.0)),
         "C2": replace(whole, recipe="C2", clones=64),
     }
@@ -98,9 +100,11 @@ def main() -> None:
         if options.only and name not in (WHOLE, *options.only):
             continue
         out = options.out / name.replace(" ", "-").replace(",", "")
+        began = time.monotonic()
         if not (out / "preset" / "weights.json").exists():
             sys.stderr.write(f"training: {name}\n")
             train(plan, options.data, out)
+            sys.stderr.write(f"  {time.monotonic() - began:.0f} s\n")
         folders[name] = out / "preset"
     json.dump(measure(folders, seed=options.seed, count=options.count), sys.stdout, indent=1)
 

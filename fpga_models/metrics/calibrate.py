@@ -44,7 +44,8 @@ class ErrorRates:
 
     Attributes:
         false_accept: share of faces that would be accepted as a given other person.
-        false_reject: share of faces placed and conditioned rightly that would be rejected outright.
+        false_reject: share of faces placed and conditioned rightly that would be rejected outright as they are drawn;
+            a restored one that is hardly better is for a person to look at.
     """
 
     false_accept: float = 0.01
@@ -55,7 +56,7 @@ class ErrorRates:
 class Thresholds:
     """Cosine of a generated face to its identity: accepted from `accept`, for review from `review`, else rejected.
 
-    The rates and means are those measured on `faces` generated faces; `review_rate` is the share between the two.
+    The rates and means are those measured on `faces` finished faces; `review_rate` is the share between the two.
     """
 
     accept: float
@@ -69,15 +70,15 @@ class Thresholds:
     seed: int
 
 
-def thresholds(own: Floats, other: Floats, *, seed: int, wanted: ErrorRates | None = None) -> Thresholds:
-    """Set thresholds from cosines to the own person (N,) and to other people (M,).
+def thresholds(own: Floats, other: Floats, drawn: Floats, *, seed: int, wanted: ErrorRates | None = None) -> Thresholds:
+    """Set thresholds from cosines of finished faces to the own person (N,), to others (M,), and of drawn ones (K,).
 
     `accept` is the least value that at most `false_accept` of the others reach; `review` the greatest that at most
-    `false_reject` of the own miss, but never above `accept`.
+    `false_reject` of the drawn ones miss, but never above `accept`.
     """
     wanted = wanted or ErrorRates()
     accept = float(np.quantile(other, 1 - wanted.false_accept, method="higher")) + 1e-3
-    review = min(float(np.quantile(own, wanted.false_reject, method="lower")), accept)
+    review = min(float(np.quantile(drawn, wanted.false_reject, method="lower")), accept)
     return Thresholds(
         accept=round(accept, 4),
         review=round(review, 4),
@@ -120,14 +121,16 @@ def calibrate(
     sets += [draw_trials(gallery.people, kind, max(count // 4, 1), seed, side) for kind in GROUP_KINDS]
     pictures = progress.add_task("pictures", total=sum(map(len, sets)))
     restorer = Restorer(pipeline, instruments.pack)
-    outcomes = []
+    before, after = [], []
     for trials in sets:
         drawn = generate(pipeline, trials, seed=seed)
+        before.append(observe(instruments, trials, drawn))
         finished = finish(restorer, trials, drawn, seed=seed, advance=partial(progress.advance, pictures))
-        outcomes.append(observe(instruments, trials, finished))
+        after.append(observe(instruments, trials, finished))
     identities = np.stack([person.face.embedding for person in gallery.people])
-    own, other = product_similarities(outcomes, identities)
-    return asdict(thresholds(own, other, seed=seed))
+    own, other = product_similarities(after, identities)
+    as_drawn, _ = product_similarities(before, identities)
+    return asdict(thresholds(own, other, as_drawn, seed=seed))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -2,7 +2,7 @@
 
     python -m fpga_models.mini --data var/mini --out fpga_models/weights/mini
 
-About eight and a half hours on two cores, by the sum of its steps; it was never yet run in one go. A step whose product
+About nine hours on two cores, by the sum of its steps; it was never yet run in one go. A step whose product
 exists is skipped, and the long ones continue from their own checkpoints, so a stopped run is simply started again.
 Delete a product to make it anew.
 """
@@ -15,8 +15,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-PLANS = tuple(Path(__file__).with_name(name) for name in ("plan-2.json", "plan-3.json", "plan.json"))
-"""Of the three MMF runs, each from where the one before it came to."""
+PLANS = tuple(Path(__file__).with_name(name) for name in ("plan-2.json", "plan-3.json", "plan-4.json", "plan.json"))
+"""Of the four MMF runs, each from where the one before it came to."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +103,7 @@ def generator(data: Path, seed: int, workers: int) -> list[Step]:
     """The generator in the runs that made the shipped one, each beginning from the one before.
 
     Everything learns together twice, then MMF with clone tuning; then both once more, now with local tokens throughout;
-    then MMF on the faces that the network drafts.
+    then MMF twice on the faces that the network drafts.
     """
 
     def base(name: str, run_seed: int, minutes: str, *arguments: str) -> list[Step]:
@@ -134,7 +134,8 @@ def generator(data: Path, seed: int, workers: int) -> list[Step]:
         mmf("-2", PLANS[0], data / "base-2"),
         *base("-3", seed + 3, "56", *third, *local),
         mmf("-3", PLANS[1], data / "base-3"),
-        mmf("", PLANS[2], data / "mmf-3" / "preset"),
+        mmf("-4", PLANS[2], data / "mmf-3" / "preset"),
+        mmf("", PLANS[3], data / "mmf-4" / "preset"),
     ]
 
 

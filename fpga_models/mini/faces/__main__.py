@@ -27,7 +27,7 @@ from fpga_models.mini.faces.report import recognition
 from fpga_models.mini.faces.teach import open_encoder_a, teach_traits
 from fpga_models.synthetic.dataset import open_crops, open_scenes
 
-DET_SIZE, DET_THRESH = 256, 0.6
+DET_SIZE, DET_THRESH = 256, 0.55
 PARTS = ("encoder_a", "teach", "embeddings", "detector", "encoder_b", "traits")
 
 
