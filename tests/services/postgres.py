@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import signal
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import psycopg
 
-from tests.services.server import Server, find_program
+from tests.services.server import Server, ServiceFailedError, find_program
+
+TRIES = 30
 
 
 class Postgres(Server):
@@ -34,6 +37,17 @@ class Postgres(Server):
         """Create the cluster."""
         initdb = find_program("initdb", "/usr/lib/postgresql/*/bin/initdb")
         self.run([initdb, "-D", "data", "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"])
+
+    def start(self) -> None:
+        """Start the server; after a kill its sessions, in groups of their own, may need a moment to let go."""
+        for left in reversed(range(TRIES)):
+            try:
+                super().start()
+                return
+            except ServiceFailedError as error:
+                if not left or "shared memory block" not in str(error):
+                    raise
+                time.sleep(0.1)
 
     def commands(self) -> list[list[str]]:
         """Run in the foreground with small memory."""
