@@ -115,7 +115,7 @@ class Publisher:
             self._until(lambda: bool(self._waiting))
             try:
                 self.round()
-            except Exception:
+            except Exception:  # the outermost loop of the thread: whose ends it held are left to their leases
                 log.exception("ends not recorded")
 
     def _until(self, holds: Callable[[], bool]) -> None:

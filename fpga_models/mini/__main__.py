@@ -2,7 +2,7 @@
 
     python -m fpga_models.mini --data var/mini --out fpga_models/weights/mini
 
-About nine hours on two cores, by the sum of its steps; it was never yet run in one go. A step whose product
+About eight and a half hours on two cores, by the sum of its steps; it was never yet run in one go. A step whose product
 exists is skipped, and the long ones continue from their own checkpoints, so a stopped run is simply started again.
 Delete a product to make it anew.
 """
