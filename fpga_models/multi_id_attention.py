@@ -65,13 +65,14 @@ class IdentityCondition:
         return self._share(cells) * (self.scales if self.local_scales is None else self.local_scales)[:, None]
 
     def key_value(self, layer: IdKeyValue, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values (B, K*n, C) of this condition in one layer: computed once, as no timestep enters them."""
+        """Keys and values (B, K*n, C) of this condition in one layer.
+
+        Computed once, as no timestep enters them; but with gradients always anew, since those kept have none.
+        """
+        if torch.is_grad_enabled():
+            return _project(layer, tokens)
         if layer not in self._projected:
-            flat = tokens.flatten(1, 2)
-            pair = layer.to_k_ip(flat), layer.to_v_ip(flat)
-            if torch.is_grad_enabled():
-                return pair
-            self._projected[layer] = pair
+            self._projected[layer] = _project(layer, tokens)
         return self._projected[layer]
 
     def select(self, rows: Tensor) -> IdentityCondition:
@@ -106,6 +107,12 @@ class IdentityCondition:
             height, width = _grid(self.masks.shape[-2], self.masks.shape[-1], cells)
             self._shares[cells] = rearrange(mask_shares(self.masks, height, width), "b k h w -> b (h w) k")
         return self._shares[cells]
+
+
+def _project(layer: IdKeyValue, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Keys and values of the tokens (B, K, n, D) of all people."""
+    flat = tokens.flatten(1, 2)
+    return layer.to_k_ip(flat), layer.to_v_ip(flat)
 
 
 def mask_shares(masks: Tensor, height: int, width: int) -> Tensor:

@@ -84,6 +84,18 @@ def test_the_unet_equals_stock_ip_adapter_attention_for_one_person() -> None:
     assert torch.allclose(ours, theirs, atol=1e-5)
 
 
+def test_what_was_kept_without_gradients_never_stands_in_for_what_is_learned() -> None:
+    layer = tiny_adapter(tiny_unet()).layers()[0]
+    identity = condition(1, torch.ones(1, 1, SIDE, SIDE))
+    with torch.no_grad():
+        kept = identity.key_value(layer, identity.tokens)
+        assert identity.key_value(layer, identity.tokens)[0] is kept[0]
+    key, value = identity.key_value(layer, identity.tokens)
+    assert torch.equal(key, kept[0])
+    assert key.requires_grad
+    assert value.requires_grad
+
+
 def test_under_disjoint_masks_another_person_changes_nothing_inside_mine() -> None:
     before = condition(2, halves())
     changed = before.tokens.clone()

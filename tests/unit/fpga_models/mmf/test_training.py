@@ -239,6 +239,24 @@ def test_drafts_begin_at_noise_and_their_loss_reaches_the_network_through_the_la
     assert torch.equal(seen[1][0], clean), "a draft knows the condition and the noise, never the photograph"
 
 
+def test_the_loss_of_drafts_teaches_every_part_that_brings_the_person_in() -> None:
+    plain = trainer()
+    adapter = plain.trainee.denoiser.id_adapter
+    reached: dict[str, float] = {}
+
+    def look(clean: torch.Tensor, batch: TrainingBatch) -> torch.Tensor:
+        loss = clean.square().mean()
+        gradients = torch.autograd.grad(loss, list(adapter.parameters()), retain_graph=True)
+        reached.update((name, float(g.abs().max())) for (name, _), g in zip(adapter.named_parameters(), gradients))
+        return loss
+
+    config = replace(plain.config, losses=Losses(drafted=0.5, drafts=2))
+    run = Trainer(plain.trainee, plain.schedule, config, EMPTY, look)
+    run.train_step(batch(), run.rng(), 1e-3)
+    assert any("to_k_ip" in name for name in reached)
+    assert min(reached.values()) > 0, reached
+
+
 def test_nobody_is_drafted_where_nobody_is_asked_for() -> None:
     seen: list[tuple[torch.Tensor, TrainingBatch]] = []
     empty = drafting(0.5, seen)
