@@ -1,7 +1,7 @@
-"""Faces of pictures as embeddings that gradients flow through: for the identity loss and for picking clones.
+"""Faces of decoded pictures, with gradients: for the identity loss, the loss of the eyes, and for picking clones.
 
 `L_id = 1 - cos(F(face of the decoded x0 estimate), e)` [field: PuLID], F the recogniser that conditions the generator,
-never the one that judges it.
+never the one that judges it. `L_eyes` compares the band of eyes and brows with the true one [field: GHOST's eye loss].
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from fpga_models.mmf.batch import TrainingBatch
 from fpga_models.mmf.losses import cosine_loss
 from fpga_models.vae import MiniVAE
 
+EYE_BAND = slice(32, 64), slice(22, 90)
+"""Rows and columns of ArcFace's frame with both eyes and brows, glasses too [ours]."""
 FaceEncoder = Callable[[Tensor], Tensor]
 """Embeddings (N, E) of aligned crops (N, 3, 112, 112), RGB in [-1, 1]."""
 
@@ -47,27 +49,60 @@ def sampling_grid(points: NDArray[np.float64], size: tuple[int, ...]) -> NDArray
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class DecodedIdentity:
-    """The identity loss of estimated clean latents, on all faces of at most `pictures` of them.
+class SeenFaces:
+    """Which faces of a batch are looked at in decoded pictures: all of at most `pictures` samples.
 
     Attributes:
         smallest_eyes: faces with a smaller distance of the eyes, in px, do not count.
     """
 
     vae: MiniVAE | AutoencoderKL
-    encoder: FaceEncoder
     pictures: int = 12
     smallest_eyes: float = 6.5
 
-    def __call__(self, clean: Tensor, batch: TrainingBatch) -> Tensor:
-        """Mean of 1 - cosine over the faces looked at; 0 if there is none."""
+    def of(self, batch: TrainingBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows (B',) to decode, and for each face its row among them (N,) and its person (N,)."""
         known = (batch.embeddings.abs().amax(dim=-1) > 0) & (batch.regions.amax(dim=(-1, -2)) > 0)
         eyes = (batch.kps5[:, :, 1] - batch.kps5[:, :, 0]).norm(dim=-1)  # (B, K)
         counted = known & (eyes >= self.smallest_eyes)
         rows = torch.nonzero(counted.any(dim=1))[: self.pictures, 0]
+        where, who = torch.nonzero(counted[rows], as_tuple=True)
+        return rows, where, who
+
+    def cut(self, latents: Tensor, kps5: Tensor, where: Tensor, who: Tensor) -> Tensor:
+        """Decode latents (B', C, h, w) and align their faces, (N, 3, 112, 112); kps5 (B', K, 5, 2) px."""
+        pictures = self.vae.decode(latents / self.vae.config.scaling_factor).sample
+        return aligned_faces(pictures[where], kps5[where, who])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DecodedIdentity(SeenFaces):
+    """The identity loss of estimated clean latents."""
+
+    encoder: FaceEncoder
+
+    def __call__(self, clean: Tensor, batch: TrainingBatch) -> Tensor:
+        """Mean of 1 - cosine over the faces looked at; 0 if there is none."""
+        rows, where, who = self.of(batch)
         if not len(rows):
             return clean.sum() * 0
-        pictures = self.vae.decode(clean[rows] / self.vae.config.scaling_factor).sample
-        where, who = torch.nonzero(counted[rows], as_tuple=True)
-        faces = aligned_faces(pictures[where], batch.kps5[rows[where], who])
+        faces = self.cut(clean[rows], batch.kps5[rows], where, who)
         return cosine_loss(self.encoder(faces), batch.embeddings[rows[where], who])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DecodedEyes(SeenFaces):
+    """The loss of eyes and brows of estimated clean latents, beside the batch's own latents decoded likewise."""
+
+    pictures: int = 8
+
+    def __call__(self, clean: Tensor, batch: TrainingBatch) -> Tensor:
+        """Mean squared difference inside the band, pixels in [-1, 1]; 0 if no face is looked at."""
+        rows, where, who = self.of(batch)
+        if not len(rows):
+            return clean.sum() * 0
+        kps5 = batch.kps5[rows]
+        with torch.no_grad():
+            true = self.cut(batch.latents[rows], kps5, where, who)
+        made = self.cut(clean[rows], kps5, where, who)
+        return F.mse_loss(made[..., *EYE_BAND], true[..., *EYE_BAND])

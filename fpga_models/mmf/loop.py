@@ -30,7 +30,7 @@ from fpga_models.mmf.losses import clean_estimate, draw_timesteps, weighted_mse
 from fpga_models.mmf.optimiser import MuonAdamW, OptimiserConfig
 from fpga_models.rep_controlnet import RepControlNet
 
-IdentityLoss = Callable[[Tensor, TrainingBatch], Tensor]
+CleanLoss = Callable[[Tensor, TrainingBatch], Tensor]
 """Loss of clean latents (B, C, h, w) estimated for these samples."""
 DRAFT_STEPS = 8
 """Of a whole draft; the last, from which the clean estimate is taken, is drawn from the second half."""
@@ -87,6 +87,8 @@ class Losses:
         drafted: of the same loss on pictures that the network itself drafts from noise, `drafts` of each batch: what an
             estimate from a noised photograph shows of a person was in the photograph, what a draft shows came from the
             embedding [field: PuLID's few-step branch, with ReFL's one step of gradient].
+        eyes: of the difference in the band of eyes and brows on clean estimates below timestep `eyes_below` * T: a pupil
+            is a trifle in latents, and the first thing people look at [field: GHOST's eye loss].
     """
 
     face_weight: float = 2.0
@@ -95,6 +97,8 @@ class Losses:
     identity_below: float = 0.3
     drafted: float = 0.0
     drafts: Annotated[int, Field(ge=1)] = 12
+    eyes: float = 0.0
+    eyes_below: float = 0.7
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,13 +130,15 @@ class Trainer:
         schedule: ddim.Schedule,
         config: LoopConfig,
         empty_text: Tensor,
-        identity_loss: IdentityLoss | None = None,
+        identity_loss: CleanLoss | None = None,
+        eye_loss: CleanLoss | None = None,
     ) -> None:
         self.trainee = trainee
         self.schedule = schedule
         self.config = config
         self.empty_text = empty_text
         self.identity_loss = identity_loss
+        self.eye_loss = eye_loss
         self.step = 0
         self.optimiser = MuonAdamW(trainee.named_parameters(), config.optimiser, config.rate_factors)
         self.average = {name: p.detach().clone() for name, p in self.optimiser.parameters.items()}
@@ -185,10 +191,15 @@ class Trainer:
         if weights.localisation:
             known = (batch.embeddings.abs().amax(dim=-1) > 0) & (batch.regions.amax(dim=(-1, -2)) > 0)
             losses["localisation"] = weights.localisation * self._probe.loss(batch.regions, known)
-        late = torch.nonzero(at < weights.identity_below * self.schedule.length)[:, 0]
-        if weights.identity and self.identity_loss and len(late):
-            clean = clean_estimate(self.schedule, noised[late], prediction[late].float(), at[late])
-            losses["identity"] = weights.identity * self.identity_loss(clean, batch.rows(late))
+        seen = (
+            ("identity", weights.identity, weights.identity_below, self.identity_loss),
+            ("eyes", weights.eyes, weights.eyes_below, self.eye_loss),
+        )
+        for name, weight, below, loss in seen:
+            late = torch.nonzero(at < below * self.schedule.length)[:, 0]
+            if weight and loss and len(late):
+                clean = clean_estimate(self.schedule, noised[late], prediction[late].float(), at[late])
+                losses[name] = weight * loss(clean, batch.rows(late))
         few = torch.nonzero(batch.embeddings.abs().amax(dim=(1, 2)) > 0)[: weights.drafts, 0]
         if weights.drafted and self.identity_loss and len(few):
             drafted = self._drafted(batch.rows(few), noise[few], int(rng.integers(DRAFT_STEPS // 2, DRAFT_STEPS)))

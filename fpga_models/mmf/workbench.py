@@ -21,7 +21,7 @@ from fpga_models.mmf.batch import TrainingBatch
 from fpga_models.mmf.clone import RECIPES, CloneSource, appearances
 from fpga_models.mmf.clone_making import CloneMaker, load_clones, save_clones
 from fpga_models.mmf.data import TrainingData, draw_batch, open_training_data, token_ids
-from fpga_models.mmf.face_encoding import DecodedIdentity, FaceEncoder
+from fpga_models.mmf.face_encoding import DecodedEyes, DecodedIdentity, FaceEncoder
 from fpga_models.mmf.loop import LoopConfig, Trainee, Trainer
 from fpga_models.mmf.modes import draw_modes
 from fpga_models.mmf.plan import StagePlan, TrainPlan
@@ -126,7 +126,14 @@ class Workbench:
         if state.get("stage") != stage.name and int(state.get("step", 0)) > stage.last:
             return None
         self.trainee.learn(LEARNING[stage.name])
-        trainer = Trainer(self.trainee, self.pipeline.schedule, self._config(), self.empty_text, self._identity_loss())
+        trainer = Trainer(
+            self.trainee,
+            self.pipeline.schedule,
+            self._config(),
+            self.empty_text,
+            self._identity_loss(),
+            self._eye_loss(),
+        )
         trainer.step = stage.first
         if newest and state["stage"] == stage.name:
             trainer.resume(newest)
@@ -174,6 +181,9 @@ class Workbench:
         if not (self.plan.losses.identity or self.plan.losses.drafted):
             return None
         return DecodedIdentity(vae=self.pipeline.vae.requires_grad_(False), encoder=self._face_encoder())
+
+    def _eye_loss(self) -> DecodedEyes | None:
+        return DecodedEyes(vae=self.pipeline.vae.requires_grad_(False)) if self.plan.losses.eyes else None
 
     def _face_encoder(self) -> FaceEncoder:
         path = Path(self.plan.start) / "faces" / "recogniser.onnx"

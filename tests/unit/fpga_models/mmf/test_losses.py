@@ -15,7 +15,7 @@ from fpga_models.faces.alignment import align
 from fpga_models.faces.recogniser import OnnxRecogniser
 from fpga_models.mini.faces.export import export_encoder
 from fpga_models.mmf.data import TrainingData, draw_embeddings, gather
-from fpga_models.mmf.face_encoding import DecodedIdentity, aligned_faces
+from fpga_models.mmf.face_encoding import DecodedEyes, DecodedIdentity, aligned_faces
 from fpga_models.mmf.localisation import AttentionProbe, attention_shares
 from fpga_models.mmf.loop import Trainee
 from fpga_models.mmf.losses import clean_estimate, cosine_loss, localisation_loss
@@ -156,6 +156,36 @@ def test_the_identity_loss_is_lower_for_the_right_person_and_reaches_the_latents
     assert latents.grad is not None
     assert (latents.grad.abs().amax(dim=(1, 2, 3)) > 0).all()
     assert loss(latents, replace(batch, embeddings=torch.zeros_like(own))) == 0
+
+
+def test_the_loss_of_the_eyes_sees_eyes_and_nothing_else(mini: PortraitPipeline, data: TrainingData) -> None:
+    large = np.argsort(data.scenes.kps5[:, 0, 0, 0] - data.scenes.kps5[:, 0, 1, 0])[:3]
+    embeddings = torch.zeros(3, 4, 512)
+    embeddings[:, 0, 0] = 1
+    batch = gather(data, large, ["none"] * 3, embeddings)
+    pixels = torch.from_numpy(data.scenes.images[large].astype(np.float32) / 127.5 - 1).permute(0, 3, 1, 2)
+    batch = replace(
+        batch, latents=mini.vae.encode(pixels).latent_dist.mode().detach(), regions=torch.ones(3, 4, 16, 16)
+    )
+    loss, clean = DecodedEyes(vae=mini.vae), batch.latents.clone().requires_grad_(True)
+    assert loss(clean, batch) < 1e-8
+
+    other = (
+        clean.detach() + 0.3 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
+    ).requires_grad_()
+    disturbed = loss(other, batch)
+    torch.autograd.backward(disturbed)
+    assert disturbed > 1e-3
+    assert other.grad is not None
+    for row, points in enumerate(batch.kps5[:, 0]):
+        strength = other.grad[row].abs().amax(0)
+        cells = strength > 0.2 * strength.max()
+        rows, columns = torch.nonzero(cells, as_tuple=True)
+        eyes = points[:2].mean(dim=0) / 8
+        reach = float((points[1] - points[0]).norm()) / 8 + 1.5
+        assert (rows + 0.5 - eyes[1]).abs().max() < reach
+        assert (columns + 0.5 - eyes[0]).abs().max() < reach
+    assert loss(other, replace(batch, embeddings=torch.zeros_like(embeddings))) == 0
 
 
 def test_no_face_costs_nothing() -> None:
