@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -60,9 +60,17 @@ def export_preset(trainee: Trainee, start: Path, out: Path, made: Mapping[str, A
     assert denoiser.hint is not None, "a preset of ours has a hint adapter"
     denoiser.hint.save(partial / "hint.safetensors", dtype=half, metadata=licence)
     merged_unet(denoiser.unet, trainee.rep).half().save_pretrained(partial / "unet", safe_serialization=True)
+    return finish_preset(partial, out, CHANGED, made)
+
+
+def finish_preset(partial: Path, out: Path, changed: Collection[str], made: Mapping[str, Any]) -> dict[str, Any]:
+    """Note the checksums of the files that were changed in a folder and put it where it belongs; returns its manifest.
+
+    The folder `out` appears complete, or is replaced as a whole.
+    """
     facts = json.loads((partial / FILE).read_text())
     for component in facts["components"]:
-        if component["file"] in CHANGED:
+        if component["file"] in changed:
             component["sha256"] = weights.file_sha256(partial / component["file"])
     (partial / FILE).write_text(json.dumps(facts, indent=1) + "\n")
     for path in partial.rglob("*.safetensors"):
