@@ -31,7 +31,7 @@ from fpga_models.mmf.train import train
 from fpga_models.presets import SHIPPED
 
 WHOLE = "alternated, C4"
-LOSSES = Losses(localisation=0.01, drafted=0.4, drafts=6)
+LOSSES = Losses(localisation=0.01, drafted=0.2, drafts=4, eyes=1.5)
 
 
 def plans(start: Path, *, steps: int, clone_steps: int, batch_size: int, seed: int) -> dict[str, TrainPlan]:
@@ -57,6 +57,7 @@ def plans(start: Path, *, steps: int, clone_steps: int, batch_size: int, seed: i
         "C3": replace(whole, recipe="C3"),
         "strict order": replace(whole, modes=ModePlan(order="strict")),
         "stage-wise order": replace(whole, modes=ModePlan(order="stagewise", period=steps)),
+        "no eye loss": replace(whole, losses=replace(LOSSES, eyes=0.0)),
         "no identity loss": replace(whole, losses=replace(LOSSES, drafted=0.0)),
         "identity loss on photographs, not drafts": replace(whole, losses=replace(LOSSES, drafted=0.0, identity=0.1)),
         "no localisation loss": replace(whole, losses=replace(LOSSES, localisation=0.0)),

@@ -8,16 +8,14 @@ from fpga_models.diir.settings import DiirSettings
 from fpga_models.errors import RequestError
 
 MIDDLE = 0.5
-GRID = 15
-"""Steps from end to end of the schedule: every position inverts along the same grid, so one path serves them all."""
 LEVELS = ((0.5, 0.8), (0.8, 0.6), (1.0, 0.4))
 """Up to this fidelity, so far is inverted."""
 
 
 def at_fidelity(base: DiirSettings, fidelity: float) -> DiirSettings:
-    """Settings for a position of the dial: 0 trusts the references, 1 the photo, 0.5 is `base` on the dial's grid.
+    """Settings for a position of the dial: 0 trusts the references, 1 the photo, 0.5 is `base`.
 
-        t*        0.8 up to 0.5, 0.6 up to 0.8, then 0.4; 12, 9 or 6 steps
+        t*        0.8 up to 0.5, 0.6 up to 0.8, then 0.4; on the grid of base, so one path serves all positions
         guidance  of base x (1.5 - fidelity), never below 1
         id_scale  of base x (1.2 - 0.4 fidelity)
         gamma     of base + 0.8 (0.5 - fidelity), in [0, 1]
@@ -32,7 +30,7 @@ def at_fidelity(base: DiirSettings, fidelity: float) -> DiirSettings:
     return replace(
         base,
         t_star=t_star,
-        steps=round(GRID * t_star),
+        steps=base.steps_at(t_star),
         guidance=max(1.0, base.guidance * (1 - off)),
         id_scale=base.id_scale * (1 - 0.4 * off),
         gamma=min(1.0, max(0.0, base.gamma - 0.8 * off)),

@@ -77,6 +77,8 @@ class FinishedReport:
 
     face_sim: FaceSim
     top1: Top1
+    legibility: Legibility | None
+    sharpness: Sharpness
     assignment: dict[str, Assignment]
     position: Position
 
@@ -177,7 +179,7 @@ def report(found: Found, reader: TraitReader | None) -> IdentityReport:
         },
         detection_rate=float(np.mean([faces.present[0] for faces in found.singles.faces])),
         top1=top1(generated, real, found.gallery.judged, rows),
-        legibility=_legibility(found, reader) if reader else None,
+        legibility=_legibility(found, found.singles, reader),
         sharpness=_sharpness(found),
         assignment={
             people: GroupAssignment(
@@ -190,7 +192,7 @@ def report(found: Found, reader: TraitReader | None) -> IdentityReport:
         },
         leakage={people: leakage(yes, similarity.floor) for people, (yes, _, _) in scores.items()},
         position=_position(found),
-        finished=_finished(found, rows),
+        finished=_finished(found, rows, reader),
     )
 
 
@@ -208,12 +210,12 @@ def read_traits(reader: TraitReader, outcome: Outcome) -> Labels:
     return answers
 
 
-def _legibility(found: Found, reader: TraitReader) -> Legibility | None:
-    large = face_sizes(found.singles.trials) >= LEGIBLE
-    if not large.any():
+def _legibility(found: Found, made_of: Outcome, reader: TraitReader | None) -> Legibility | None:
+    large = face_sizes(made_of.trials) >= LEGIBLE
+    if reader is None or not large.any():
         return None
-    truth = labels([trial.references[0].identity for trial in found.singles.trials])
-    made, real = (read_traits(reader, outcome) for outcome in (found.singles, found.real))
+    truth = labels([trial.references[0].identity for trial in made_of.trials])
+    made, real = (read_traits(reader, outcome) for outcome in (made_of, found.real))
     return legibility(made[large], real[large], truth[large])
 
 
@@ -245,11 +247,15 @@ def _places(outcomes: Sequence[Outcome]) -> Position:
     return position([faces for outcome in outcomes for faces in outcome.faces])
 
 
-def _finished(found: Found, rows: NDArray[np.int64]) -> FinishedReport:
+def _finished(found: Found, rows: NDArray[np.int64], reader: TraitReader | None) -> FinishedReport:
     made, real = (np.concatenate([f.judged for f in o.faces]) for o in (found.finished, found.real))
     return FinishedReport(
         face_sim=face_sim(made, real, found.gallery.judged[rows]),
         top1=top1(made, real, found.gallery.judged, rows),
+        legibility=_legibility(found, found.finished, reader),
+        sharpness=sharpness(
+            found.finished.pictures, found.real.pictures, [trial.real.people[0] for trial in found.finished.trials]
+        ),
         assignment={
             people: assignment(place_scores(found.gallery, group.finished)) for people, group in found.groups.items()
         },
@@ -301,7 +307,8 @@ def render_table(figures: IdentityReport) -> str:
     done = figures.finished
     lines.append(
         f"after DIIR: face similarity {done.face_sim.mean:.3f}, share of the way {done.face_sim.share:.3f}, top-1 "
-        f"{done.top1.generated:.3f}, places met {done.position.hit_rate:.3f}"
+        f"{done.top1.generated:.3f}, places met {done.position.hit_rate:.3f}, sharpness of faces "
+        f"{done.sharpness.face:.2f}" + (f", legibility {done.legibility.share:.2f}" if done.legibility else "")
     )
     for people, group in figures.assignment.items():
         parts = {"masked": group.masked, "unmasked": group.unmasked, "real": group.real}

@@ -28,10 +28,11 @@ def test_the_middle_is_what_was_measured() -> None:
     assert (middle.guidance, middle.id_scale, middle.gamma) == (RESTORE.guidance, RESTORE.id_scale, RESTORE.gamma)
 
 
-def test_every_position_and_every_retry_lies_on_one_grid() -> None:
+@pytest.mark.parametrize("base", [RESTORE, SWAP])
+def test_every_position_and_every_retry_lies_on_one_grid(base: DiirSettings) -> None:
     for value in np.linspace(0, 1, 11):
-        settings = at_fidelity(RESTORE, float(value))
-        assert {round(settings.steps_at(t) / t) for t in settings.attempts()} == {15}
+        settings = at_fidelity(base, float(value))
+        assert {round(settings.steps_at(t) / t) for t in settings.attempts()} == {round(base.steps / base.t_star)}
 
 
 def test_a_position_outside_is_refused() -> None:

@@ -247,7 +247,9 @@ def test_the_loss_of_drafts_teaches_every_part_that_brings_the_person_in() -> No
     def look(clean: torch.Tensor, batch: TrainingBatch) -> torch.Tensor:
         loss = clean.square().mean()
         gradients = torch.autograd.grad(loss, list(adapter.parameters()), retain_graph=True)
-        reached.update((name, float(g.abs().max())) for (name, _), g in zip(adapter.named_parameters(), gradients))
+        reached.update(
+            (name, float(g.abs().max())) for (name, _), g in zip(adapter.named_parameters(), gradients, strict=True)
+        )
         return loss
 
     config = replace(plain.config, losses=Losses(drafted=0.5, drafts=2))
