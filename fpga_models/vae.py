@@ -1,7 +1,7 @@
 """A small autoencoder with AutoencoderKL's calling convention: sides 8x smaller, 16 channels, unit variance.
 
-It knows pixels and latents, nothing of faces or of its training (fpga_models/mini/vae.py). All operations are
-local (channel norm, no attention), so a crop of a picture and the picture itself agree away from the borders.
+It knows pixels and latents, nothing of faces or of its training (fpga_models/mini/vae.py, decoder.py). All operations
+are local (channel norm, no attention), but what lies beyond a border is felt several latent cells inside.
 """
 
 import math
