@@ -16,7 +16,8 @@ from tests.chaos.deployment import Deployment
 from tests.chaos.ground import ground
 from tests.chaos.oracle import audit
 from tests.chaos.records import Record, commit
-from tests.chaos.scenarios import SCENARIOS, Run, Scenario, Size
+from tests.chaos.run import Run, Size
+from tests.chaos.scenarios import SCENARIOS, Scenario
 
 
 def run(name: str, pair: str, *, seed: int, size: Size | None = None) -> Record:
