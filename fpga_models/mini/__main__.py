@@ -2,7 +2,7 @@
 
     python -m fpga_models.mini --data var/mini --out fpga_models/weights/mini
 
-About ten and a half hours on two cores, by the sum of its steps; it was never yet run in one go. A step whose product
+About ten hours on two cores, by the sum of its steps; it was never yet run in one go. A step whose product
 exists is skipped, and the long ones continue from their own checkpoints, so a stopped run is simply started again.
 Delete a product to make it anew.
 """
@@ -15,7 +15,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-PLAN_FILES = ("plan-2.json", "plan-3.json", "plan-4.json", "plan-5.json", "plan-6.json", "plan.json")
+PLAN_FILES = ("plan-2.json", "plan-3.json", "plan-4.json", "plan-5.json", "plan.json")
 PLANS = tuple(Path(__file__).with_name(name) for name in PLAN_FILES)
 """Of the MMF runs, each from where the one before it came to."""
 
@@ -32,7 +32,7 @@ class Step:
 
 def recipe(data: Path, out: Path, *, workers: int, seed: int) -> list[Step]:
     """The steps in order: world, face networks, autoencoder, detector, base and MMF in turn, thresholds, figures."""
-    final = data / "mmf" / "preset"
+    final = data / "decoder" / "preset"
     return [
         Step(
             module="fpga_models.synthetic.dataset",
@@ -104,7 +104,7 @@ def generator(data: Path, seed: int, workers: int) -> list[Step]:
     """The generator in the runs that made the shipped one, each beginning from the one before.
 
     Everything learns together twice, then MMF with clone tuning; then both once more, now with local tokens throughout;
-    then MMF on the faces that the network drafts, and on their eyes; last the decoder, and MMF once more with it.
+    then MMF on the faces that the network drafts, and once more on their eyes too; last the decoder.
     """
 
     def base(name: str, run_seed: int, minutes: str, *arguments: str) -> list[Step]:
@@ -137,15 +137,14 @@ def generator(data: Path, seed: int, workers: int) -> list[Step]:
         mmf("-3", PLANS[1], data / "base-3"),
         mmf("-4", PLANS[2], data / "mmf-3" / "preset"),
         mmf("-5", PLANS[3], data / "mmf-4" / "preset"),
-        mmf("-6", PLANS[4], data / "mmf-5" / "preset"),
+        mmf("", PLANS[4], data / "mmf-5" / "preset"),
         decoder(data, seed),
-        mmf("", PLANS[5], data / "decoder" / "preset"),
     ]
 
 
 def decoder(data: Path, seed: int) -> Step:
     """The decoder once more, beside a generator whose latents it gets to know."""
-    out, preset = data / "decoder", data / "mmf-6" / "preset"
+    out, preset = data / "decoder", data / "mmf" / "preset"
     arguments = ("--data", str(data), "--preset", str(preset), "--out", str(out), "--seed", str(seed))
     return Step(module="fpga_models.mini.decoder", arguments=arguments, product=out / "preset" / "weights.json")
 

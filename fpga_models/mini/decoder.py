@@ -1,6 +1,6 @@
 """Trains the autoencoder's decoder on: sharper small faces, and used to what the generator makes. The latents stay.
 
-    python -m fpga_models.mini.decoder --data var/mini --preset var/mini/mmf-5/preset --out var/mini/decoder
+    python -m fpga_models.mini.decoder --data var/mini --preset var/mini/mmf/preset --out var/mini/decoder
 
 An enlarged decoder begins as the given one and learns to make rendered scenes of their latents and of the generator's
 estimates of them. What pixels cannot tell it draws blurred, so the strength of edges counts besides, wherever they lie
