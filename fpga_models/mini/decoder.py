@@ -243,7 +243,8 @@ def with_autoencoder(preset: Path, vae: MiniVAE, out: Path, recipe: Recipe) -> N
     partial = out.with_name(f".partial-{out.name}")
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(preset, partial)
-    vae.half().save_pretrained(partial / "vae", safe_serialization=True)
+    copied = enlarged(vae, tuple(vae.config.decoder_blocks))  # its configuration knows no folder
+    copied.half().save_pretrained(partial / "vae", safe_serialization=True)
     made = {"command": "python -m fpga_models.mini.decoder", "recipe": asdict(recipe)}
     manifest = read_manifest(preset)
     start = {"model_sha256": manifest["model_sha256"], "made": manifest.get("made", {})}
