@@ -5,7 +5,7 @@
 An enlarged decoder begins as the given one and learns to make rendered scenes of their latents and of the generator's
 estimates of them. What pixels cannot tell it draws blurred, so the strength of edges counts besides, wherever they lie
 [field: gradient variance loss, Abrahamyan et al. 2022]. Scenes are decoded whole: what lies beyond the border of a crop
-is felt up to six cells inside.
+is felt several cells inside.
 The encoder is left alone, so cached latents and trained generators fit as before. Stopped and started again, it
 continues from its checkpoint. OUT/preset is the given preset with the new autoencoder.
 """
