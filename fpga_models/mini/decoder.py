@@ -16,8 +16,10 @@ import argparse
 import json
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -36,6 +38,7 @@ from fpga_models.mmf.loop import Trainee
 from fpga_models.mmf.losses import clean_estimate
 from fpga_models.mmf.optimiser import MuonAdamW, OptimiserConfig
 from fpga_models.mmf.start import finish_preset, open_start
+from fpga_models.mmf.workbench import read_source
 from fpga_models.synthetic.dataset import Scenes, open_scenes
 from fpga_models.vae import LATENT_NOISE, Decoder, MiniVAE, ResBlock
 from fpga_models.weights import read_manifest
@@ -238,17 +241,22 @@ def train(vae: MiniVAE, data: TrainingData, estimates: Path, out: Path, recipe: 
     return larger
 
 
-def with_autoencoder(preset: Path, vae: MiniVAE, out: Path, recipe: Recipe) -> None:
-    """Write the preset folder `out`: the given preset with this autoencoder in half precision."""
+def with_autoencoder(preset: Path, vae: MiniVAE, out: Path, made: Mapping[str, Any]) -> None:
+    """Write the preset folder `out`: the given preset with this autoencoder in half precision, and how it was made."""
     partial = out.with_name(f".partial-{out.name}")
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(preset, partial)
     copied = enlarged(vae, tuple(vae.config.decoder_blocks))  # its configuration knows no folder
     copied.half().save_pretrained(partial / "vae", safe_serialization=True)
-    made = {"command": "python -m fpga_models.mini.decoder", "recipe": asdict(recipe)}
     manifest = read_manifest(preset)
     start = {"model_sha256": manifest["model_sha256"], "made": manifest.get("made", {})}
-    finish_preset(partial, out, (FILE_NAME,), made | {"start": start})
+    finish_preset(partial, out, (FILE_NAME,), dict(made) | {"start": start})
+
+
+def told(recipe: Recipe, data: Path) -> dict[str, Any]:
+    """How a decoder came about, for the manifest of its preset."""
+    command = "python -m fpga_models.mini.decoder"
+    return {"command": command, "config": asdict(recipe), "steps": recipe.steps, "data": read_source(data)}
 
 
 def main() -> None:
@@ -275,7 +283,7 @@ def main() -> None:
     vae = train(pipeline.vae, data, estimates, options.out, recipe, console)
     report = {"recipe": asdict(recipe), "held_out": evaluate(vae, open_scenes(options.data / "scenes_test"))}
     (options.out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
-    with_autoencoder(options.preset, vae, options.out / "preset", recipe)
+    with_autoencoder(options.preset, vae, options.out / "preset", told(recipe, options.data))
     console.print_json(data=report)
 
 
