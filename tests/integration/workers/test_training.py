@@ -127,7 +127,7 @@ RULES = {
     "evaluation": [{"suite": "identity", "seed": 1, "count": 16}],
     "rule": [{"metric": "identity.face_sim.mean", "minimum": 0.2, "interval": "identity.face_sim.ci95"}],
 }
-RATES = {"rate": 1e-3, "warmup": 5}
+RATES = {"rate": 7e-4, "warmup": 5}
 RETRAINING = {
     "seed": 7,
     "steps": 60,
