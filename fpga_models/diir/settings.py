@@ -84,7 +84,7 @@ class DiirSettings:
 
 RESTORE = DiirSettings()
 """Measured on the mini preset: t_star 0.6 with gamma 0.6 won back half as much, 12 steps no more than 8, and a min_gain
-of 0.1 refused half of what another encoder found better."""
+of 0.1 half as much after the autoencoder alone."""
 SWAP = DiirSettings(t_star=0.8, steps=12, guidance=4.0, id_scale=1.0, gamma=0.45, min_gain=0.0, pairing="map")
 STYLIZED = DiirSettings(t_star=0.5, steps=12, guidance=3.0, id_scale=0.6, gamma=0.0, min_gain=0.0)
 PRESETS = {"restore": RESTORE, "swap": SWAP, "stylized": STYLIZED}
