@@ -80,7 +80,8 @@ class Stack:
         self._open.callback(status_path(settings).unlink, missing_ok=True)
         # from here to the end SIGTERM is what Ctrl-C is: KeyboardInterrupt wherever we are, and `__exit__` drains
         self._open.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, signal.default_int_handler))
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(self.kill)
             announce(settings)
             if self._prefect:
                 self._start_prefect()
@@ -96,9 +97,7 @@ class Stack:
             holder = f"{socket.gethostname()}:{settings.state_dir.absolute()}"
             self._run("sweeper", lambda: Sweeper(settings, holder=holder).run(self._ending))
             self._run("supervisor", self._supervise)
-        except BaseException:
-            self.kill()
-            raise
+            undo.pop_all()  # all of it runs: nothing to undo
 
     def wait_ready(
         self, timeout_seconds: float = 120.0, on_event: OnEvent | None = None, *, prefect: bool = False

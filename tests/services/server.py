@@ -187,11 +187,10 @@ class Server(ABC):
 
     def __enter__(self) -> Self:
         """Start."""
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(self.close)
             self.start()
-        except BaseException:
-            self.close()
-            raise
+            undo.pop_all()  # it runs: nothing to undo
         return self
 
     def __exit__(
