@@ -2,7 +2,7 @@
 
 `h_0 = conv_in(z_t) + Adapter(C)`, the last convolution zero at the start [paper: RepControlNet's entry point]. Two flag
 channels tell the modality, so that one adapter serves skeleton and landmark [ours]. Identity channels
-(sum_k share_k * perceptron(e_k) on the latent grid, `identity_hidden` wide) are ours, switched by `identity_channels`.
+(sum_k share_k * perceptron(e_k) on the latent grid) are ours, switched by `identity_channels`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ class HintConfig:
     width: int = 96
     latent_factor: int = 8
     identity_channels: int = 96
-    identity_hidden: int = 256
     embedding_dim: int = 512
 
 
@@ -42,9 +41,7 @@ class HintAdapter(nn.Module):
         inputs = 3 * config.latent_factor**2 + 2 + config.identity_channels
         if config.identity_channels:
             self.identity = nn.Sequential(
-                nn.Linear(config.embedding_dim, config.identity_hidden),
-                nn.SiLU(),
-                nn.Linear(config.identity_hidden, config.identity_channels),
+                nn.Linear(config.embedding_dim, 256), nn.SiLU(), nn.Linear(256, config.identity_channels)
             )
         self.body = nn.Sequential(
             nn.Conv2d(inputs, config.width, 3, padding=1),

@@ -1,13 +1,13 @@
 """Faces of decoded pictures, with gradients: for the identity loss, the loss of the eyes, and for picking clones.
 
 `L_id = 1 - cos(F(face of the decoded x0 estimate), e)` [field: PuLID], F the recogniser that conditions the generator,
-never the one that judges it. `L_eyes` compares eyes with the true ones [field: GHOST's eye loss, ours where it looks].
+never the one that judges it. `L_eyes` compares the band of eyes and brows with the true one [field: GHOST's eye loss].
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -22,18 +22,10 @@ from fpga_models.mmf.batch import TrainingBatch
 from fpga_models.mmf.losses import cosine_loss
 from fpga_models.vae import MiniVAE
 
-EYE_SPREAD = 4.5
-"""Standard deviation in px of ArcFace's frame, 35 px between the eyes, of what counts around an eye's centre [ours]."""
+EYE_BAND = slice(32, 64), slice(22, 90)
+"""Rows and columns of ArcFace's frame with both eyes and brows, glasses too [ours]."""
 FaceEncoder = Callable[[Tensor], Tensor]
 """Embeddings (N, E) of aligned crops (N, 3, 112, 112), RGB in [-1, 1]."""
-
-
-def eye_weights() -> Tensor:
-    """Weight of each pixel (112, 112) of ArcFace's frame in the loss of the eyes: two Gaussians, their sum 1."""
-    down, across = torch.meshgrid(torch.arange(CROP_SIDE), torch.arange(CROP_SIDE), indexing="ij")
-    distances = [(across - x).square() + (down - y).square() for x, y in arcface_dst[:2].tolist()]
-    weights = torch.stack([(-distance / (2 * EYE_SPREAD**2)).exp() for distance in distances]).sum(dim=0)
-    return weights / weights.sum()
 
 
 def aligned_faces(pictures: Tensor, kps5: Tensor) -> Tensor:
@@ -100,16 +92,12 @@ class DecodedIdentity(SeenFaces):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DecodedEyes(SeenFaces):
-    """The loss of the eyes of estimated clean latents, beside the batch's own latents decoded likewise.
+    """The loss of eyes and brows of estimated clean latents, beside the batch's own latents decoded likewise."""
 
-    An iris that is smaller than a few pixels has no colour to learn: faces must be larger than for their identity.
-    """
-
-    smallest_eyes: float = 13.0
-    weights: Tensor = field(default_factory=eye_weights)
+    pictures: int = 8
 
     def __call__(self, clean: Tensor, batch: TrainingBatch) -> Tensor:
-        """Mean squared difference around the eyes, pixels in [-1, 1]; 0 if no face is looked at."""
+        """Mean squared difference inside the band, pixels in [-1, 1]; 0 if no face is looked at."""
         rows, where, who = self.of(batch)
         if not len(rows):
             return clean.sum() * 0
@@ -117,5 +105,4 @@ class DecodedEyes(SeenFaces):
         with torch.no_grad():
             true = self.cut(batch.latents[rows], kps5, where, who)
         made = self.cut(clean[rows], kps5, where, who)
-        squared = (made - true).square().mean(dim=(0, 1))
-        return (squared * self.weights.to(squared)).sum()
+        return F.mse_loss(made[..., *EYE_BAND], true[..., *EYE_BAND])

@@ -87,8 +87,8 @@ class Losses:
         drafted: of the same loss on pictures that the network itself drafts from noise, `drafts` of each batch: what an
             estimate from a noised photograph shows of a person was in the photograph, what a draft shows came from the
             embedding [field: PuLID's few-step branch, with ReFL's one step of gradient].
-        eyes: of the difference around the centres of the eyes on clean estimates below timestep `eyes_below` * T: an
-            iris is a trifle in latents, and the first thing people look at [field: GHOST's eye loss].
+        eyes: of the difference in the band of eyes and brows on clean estimates below timestep `eyes_below` * T: a
+            pupil is a trifle in latents, and the first thing people look at [field: GHOST's eye loss].
     """
 
     face_weight: float = 2.0
@@ -98,7 +98,7 @@ class Losses:
     drafted: float = 0.0
     drafts: Annotated[int, Field(ge=1)] = 12
     eyes: float = 0.0
-    eyes_below: float = 0.95
+    eyes_below: float = 0.7
 
 
 @dataclass(frozen=True, kw_only=True)
