@@ -58,20 +58,20 @@ class Recipe:
         edge_weight: of the difference in strength of edges, over `edge_window` px [ours].
     """
 
-    steps: int = 2200
+    steps: int = 3600
     batch: int = 4
-    estimated: float = 0.4
+    estimated: float = 0.6
     estimates: int = 6144
-    latest: float = 0.35
+    latest: float = 0.5
     face_weight: float = 2.0
     largest_weight: float = 8.0
     plain_face: float = 64.0
-    eye_weight: float = 3.0
+    eye_weight: float = 5.0
     gradient_weight: float = 0.5
-    edge_weight: float = 1.0
+    edge_weight: float = 1.5
     edge_window: int = 4
     rate: float = 1e-3
-    flat_share: float = 0.4
+    flat_share: float = 0.35
     average_decay: float = 0.998
     blocks: tuple[int, int, int] = (2, 3, 5)
     seed: int = 0
@@ -253,10 +253,11 @@ def with_autoencoder(preset: Path, vae: MiniVAE, out: Path, made: Mapping[str, A
     finish_preset(partial, out, (FILE_NAME,), dict(made) | {"start": start})
 
 
-def told(recipe: Recipe, data: Path) -> dict[str, Any]:
+def told(recipe: Recipe, folder: Path, data: TrainingData) -> dict[str, Any]:
     """How a decoder came about, for the manifest of its preset."""
+    source = read_source(folder) | {"pictures": len(data.latents), "people": len(data.embeddings)}
     command = "python -m fpga_models.mini.decoder"
-    return {"command": command, "config": asdict(recipe), "steps": recipe.steps, "data": read_source(data)}
+    return {"command": command, "config": asdict(recipe), "steps": recipe.steps, "data": source}
 
 
 def main() -> None:
@@ -283,7 +284,7 @@ def main() -> None:
     vae = train(pipeline.vae, data, estimates, options.out, recipe, console)
     report = {"recipe": asdict(recipe), "held_out": evaluate(vae, open_scenes(options.data / "scenes_test"))}
     (options.out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
-    with_autoencoder(options.preset, vae, options.out / "preset", told(recipe, options.data))
+    with_autoencoder(options.preset, vae, options.out / "preset", told(recipe, options.data, data))
     console.print_json(data=report)
 
 

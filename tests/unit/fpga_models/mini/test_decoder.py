@@ -163,12 +163,16 @@ def test_training_makes_decoded_scenes_more_like_the_rendered_ones(
     assert all(torch.equal(a, b) for a, b in zip(after.parameters(), again.parameters(), strict=True))
 
 
-def test_the_preset_with_the_new_autoencoder_is_sound(mini: PortraitPipeline, tmp_path: Path) -> None:
-    put(preset_directory("mini"), enlarged(autoencoder(mini), (3, 3, 5)), tmp_path / "preset", told(QUICK, tmp_path))
+def test_the_preset_with_the_new_autoencoder_is_sound(
+    mini: PortraitPipeline, data: TrainingData, tmp_path: Path
+) -> None:
+    made = told(QUICK, tmp_path, data)
+    put(preset_directory("mini"), enlarged(autoencoder(mini), (3, 3, 5)), tmp_path / "preset", made)
     opened = PortraitPipeline.from_pretrained(tmp_path / "preset")  # checks the manifest
     assert opened.model_sha256 != mini.model_sha256
     assert tuple(opened.vae.config.decoder_blocks) == (3, 3, 5)
     made = read_manifest(tmp_path / "preset")["made"]
     assert (made["config"]["steps"], made["steps"]) == (QUICK.steps, QUICK.steps)
+    assert made["data"] == {"pictures": len(data.latents), "people": len(data.embeddings)}
     assert made["start"]["model_sha256"] == mini.model_sha256
     assert "_name_or_path" not in (tmp_path / "preset" / "vae" / "config.json").read_text()
