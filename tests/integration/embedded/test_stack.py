@@ -14,12 +14,12 @@ import pytest
 
 from orchestrator.embedded import programs
 from orchestrator.embedded.stack import Stack
-from orchestrator.errors import ConflictError, SettingsError
+from orchestrator.errors import ConflictError, NotFoundError, SettingsError
 from orchestrator.ledger import batches
 from orchestrator.ledger.batches import NewBatch, NewItem
 from orchestrator.ledger.session import Ledger
 from orchestrator.prefect_api import connect
-from orchestrator.running import announce, find_running, only_one, open_state_dir
+from orchestrator.running import announce, find_running, only_one, open_state_dir, status_path
 from orchestrator.settings import Settings
 
 ROOT = Path(__file__).parents[3]
@@ -146,6 +146,17 @@ def test_a_lock_that_a_killed_process_left_behind_is_free(settings: Settings) ->
     (settings.state_dir / "lock").write_text("999999")
     with only_one(settings):
         assert (settings.state_dir / "lock").read_text() == str(os.getpid())
+
+
+def test_a_start_that_fails_half_way_leaves_nothing_behind(settings: Settings, tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    stack = Stack(settings.model_copy(update={"models_dir": tmp_path / "empty"}), prefect=False)
+    with pytest.raises(NotFoundError):
+        stack.start()
+    assert not status_path(settings).exists()
+    assert signal.getsignal(signal.SIGTERM) is before
+    with only_one(settings):
+        pass  # the lock is free
 
 
 def test_a_state_directory_that_others_may_enter_is_refused(settings: Settings) -> None:
