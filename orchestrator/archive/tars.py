@@ -69,7 +69,7 @@ class Tar:
             return self._header()
         except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # typeshed leaves these out
             return None
-        except tarfile.EmptyHeaderError:  # type: ignore[attr-defined]
+        except tarfile.EmptyHeaderError:  # type: ignore[attr-defined]  # typeshed lacks it
             raise tarfile.ReadError("it ends without an end mark, as if it were cut off") from None
 
     def _header(self) -> tarfile.TarInfo:
@@ -79,7 +79,7 @@ class Tar:
         self._stream.seek(before)
         info = tarfile.TarInfo.fromtarfile(self._tar)
         if self._tar.offset <= before or info.size < 0:  # it would be read again for ever
-            raise tarfile.InvalidHeaderError("negative size")  # type: ignore[attr-defined]
+            raise tarfile.InvalidHeaderError("negative size")  # type: ignore[attr-defined]  # typeshed lacks it
         return info
 
     def _resumed(self) -> tarfile.TarInfo | None:
@@ -88,7 +88,7 @@ class Tar:
             self._tar.offset = -(-self._stream.tell() // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
             try:
                 return self._header()
-            except (tarfile.EmptyHeaderError, tarfile.TruncatedHeaderError):  # type: ignore[attr-defined]
+            except (tarfile.EmptyHeaderError, tarfile.TruncatedHeaderError):  # type: ignore[attr-defined]  # typeshed lacks it
                 return None
             except tarfile.HeaderError:
                 continue

@@ -274,7 +274,7 @@ class S3Store:
             ContentType=media_type,
             Metadata={"sha256": stored.sha256},
             **checksum,  # type: ignore[arg-type]  # names and values are right, the stub wants literals
-            **condition,  # type: ignore[arg-type]
+            **condition,  # type: ignore[arg-type]  # likewise
         )
 
     def _put_in_parts(self, stored: Stored, name: str, body: IO[bytes], media_type: str) -> None:

@@ -175,7 +175,7 @@ class Deployment(Rig):
 
     def probe(self, items: int, milliseconds: float, **more: object) -> str:
         """Submit probes and return the batch's id."""
-        return probes.submit(self.ledger, self.settings, items=items, milliseconds=milliseconds, **more)  # type: ignore[arg-type]
+        return probes.submit(self.ledger, self.settings, items=items, milliseconds=milliseconds, **more)  # type: ignore[arg-type]  # fields by name
 
     def done(self, batch_id: str) -> int:
         """Return how many items of a batch have ended well."""

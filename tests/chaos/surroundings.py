@@ -53,7 +53,7 @@ def store_faults(run: Run) -> None:
     proxy = run.ground.store
     assert proxy is not None, "the store is behind a proxy"
     kinds = (500, 503, "cut", "flip", "lose")
-    proxy.rule = lambda _: run.dice.choice(kinds) if run.dice.random() < 0.2 else "pass"  # type: ignore[return-value,arg-type]
+    proxy.rule = lambda _: run.dice.choice(kinds) if run.dice.random() < 0.2 else "pass"  # type: ignore[return-value,arg-type]  # one of the rule's words
     run.deployment.wait_ended(run.submit(), 600)
     proxy.rule = lambda _: "pass"
     run.deployment.story.store_faults = len(proxy.seen)

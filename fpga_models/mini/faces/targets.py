@@ -36,7 +36,7 @@ def anchors(side: int) -> tuple[Floats, Floats, Floats]:
         corners.append(grid)
         strides.append(np.full(len(grid), stride))
         sides.append(np.tile(ANCHOR_SIDES[stride], cells * cells))
-    return tuple(np.concatenate(x).astype(np.float32) for x in (corners, strides, sides))  # type: ignore[return-value]
+    return tuple(np.concatenate(x).astype(np.float32) for x in (corners, strides, sides))  # type: ignore[return-value]  # as many as are unpacked
 
 
 def assign(boxes: Floats, points: Floats, side: int) -> Targets:

@@ -75,7 +75,7 @@ def test_a_whole_chain_is_found_whole(filled: Ledger) -> None:
 @pytest.mark.parametrize("change", [update(Audit).values(actor="somebody"), delete(Audit)])
 def test_the_database_refuses_to_change_or_delete_a_row(filled: Ledger, change: object) -> None:
     with pytest.raises((DBAPIError, TransientError), match="append-only"), filled.write() as session:
-        session.execute(change)  # type: ignore[call-overload]
+        session.execute(change)  # type: ignore[call-overload]  # any statement
 
     with filled.read() as session:
         assert audit.verify(session).broken is None

@@ -93,7 +93,7 @@ def test_a_claim_reads_no_more_when_a_thousand_items_wait(ledger: Ledger) -> Non
     assert len(picks) == 2
     with ledger.engine.connect() as connection:
         for sql, values in picks:
-            plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", values).all()  # type: ignore[arg-type]
+            plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", values).all()  # type: ignore[arg-type]  # values as the driver got them
             said = " ".join(str(row[3]) for row in plan)
             assert "ix_stage_claim" in said, said
             assert "TEMP B-TREE" not in said, said

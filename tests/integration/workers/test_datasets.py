@@ -46,7 +46,7 @@ def write_person(folder: Path, person: int, pictures: int) -> None:
 
 def request(source: Path | str, name: str, **changes: object) -> BuildRequest:
     values = {"people": "folder", "licence": "CC0-1.0", "attestation": "signed forms", "chunk_pictures": 4}
-    return BuildRequest(source=str(source), name=name, preset="mini", **{**values, **changes})  # type: ignore[arg-type]
+    return BuildRequest(source=str(source), name=name, preset="mini", **{**values, **changes})  # type: ignore[arg-type]  # fields by name
 
 
 def run(rig: Rig, wanted: BuildRequest) -> tuple[datasets.Build, str]:

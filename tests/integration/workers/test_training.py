@@ -209,7 +209,7 @@ def test_shuffled_people_are_refused_right_ones_take_over_and_a_rollback_brings_
     compared = evaluations.compare(rig.ledger, [live, worse["model_version_id"], better["model_version_id"]])
     own, bad, good = (cell.value or 0.0 for cell in compared.rows["face_sim.mean"])
     print(f"likeness: live {own:.3f}, shuffled {bad:.3f}, right {good:.3f}")  # noqa: T201 the figures of the docs
-    print(*worse["gate"]["reasons"], sep="\n")  # noqa: T201
+    print(*worse["gate"]["reasons"], sep="\n")  # noqa: T201 the figures are what it is run for
     assert bad < good
     assert not worse["gate"]["passed"]
     assert "identity.face_sim.mean" in worse["gate"]["reasons"][0]

@@ -80,7 +80,7 @@ def pair(pipeline: PortraitPipeline, control: str | None = None) -> PortraitRequ
     )
     mode = control or pipeline.preset.controls[0]
     return PortraitRequest(
-        prompt="two people", people=people, width=SIDE, height=SIDE, seed=3, steps=2, control=mode  # type: ignore[arg-type]
+        prompt="two people", people=people, width=SIDE, height=SIDE, seed=3, steps=2, control=mode  # type: ignore[arg-type]  # a mode of the parameters
     )  # fmt: skip
 
 

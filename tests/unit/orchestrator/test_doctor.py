@@ -90,7 +90,7 @@ def test_a_database_that_is_behind_fails_and_later_checks_are_left_out(settings:
     ],
 )
 def test_what_cannot_be_reached_fails_without_telling_the_password(settings: Settings, changes: dict[str, str]) -> None:
-    given = Settings(state_dir=settings.state_dir, models_dir=settings.models_dir, **changes)  # type: ignore[arg-type]
+    given = Settings(state_dir=settings.state_dir, models_dir=settings.models_dir, **changes)  # type: ignore[arg-type]  # fields by name
     checks = doctor.examine(given, device=False)
 
     assert any(check.status == "fail" for check in checks)

@@ -192,7 +192,7 @@ def test_the_raw_files_hold_nothing_of_an_erased_person(worker: Played) -> None:
     enrol(worker, new("zenobia", picture((1, 1, 1)), name="Zenobia Quillfeather"))
     identities.erase(worker.ledger, worker.store, worker.settings, "local", "zenobia")
     with worker.ledger.engine.connect() as connection:
-        dump = "\n".join(connection.connection.driver_connection.iterdump())  # type: ignore[union-attr]
+        dump = "\n".join(connection.connection.driver_connection.iterdump())  # type: ignore[union-attr]  # SQLAlchemy types the driver's connection as object
 
     assert "Quillfeather" not in dump
     assert "zenobia" not in dump

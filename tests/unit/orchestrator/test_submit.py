@@ -21,7 +21,7 @@ from tests.unit.orchestrator.played import AddPerson, Played, lines
 
 def submit(ledger: Ledger, settings: Settings, manifest: bytes, **changes: object) -> Submission:
     options = {"manifest": manifest, "format": "jsonl", "name": "test", "owner": "local"} | changes
-    return submit_portraits(ledger, settings, **options)  # type: ignore[arg-type]
+    return submit_portraits(ledger, settings, **options)  # type: ignore[arg-type]  # fields by name
 
 
 def count(ledger: Ledger, kind: type) -> int:

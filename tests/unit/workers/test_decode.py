@@ -27,7 +27,7 @@ def half_red_half_blue(mode: str = "RGB") -> Image.Image:
 
 def code_of(data: bytes, **options: float) -> str:
     with pytest.raises(InputError) as caught:
-        decode(data, **options)  # type: ignore[arg-type]
+        decode(data, **options)  # type: ignore[arg-type]  # fields by name
     return caught.value.code
 
 

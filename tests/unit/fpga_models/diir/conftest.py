@@ -87,7 +87,7 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> PortraitPipeline:
     return PortraitPipeline(
         preset=read_preset(folder),
         denoiser=Denoiser(unet, adapter, hint),
-        vae=FoldingVAE(),  # type: ignore[arg-type]
+        vae=FoldingVAE(),  # type: ignore[arg-type]  # what is used of an autoencoder
         text_encoder=build_text_encoder(len(tokenizer), tokenizer.eos_token_id),
         tokenizer=tokenizer,
         schedule=ddim.Schedule.of(build_scheduler()),

@@ -237,7 +237,7 @@ def test_an_embedding_that_says_nothing_is_refused_before_anything_runs(
 
 def test_a_float_picture_is_refused(restorer: Restorer) -> None:
     with pytest.raises(PictureError, match="float32"):
-        restorer.restore(np.zeros((64, 64, 3), np.float32), [])  # type: ignore[arg-type]
+        restorer.restore(np.zeros((64, 64, 3), np.float32), [])  # type: ignore[arg-type]  # the wrong type is what is tested
 
 
 def test_faces_far_apart_go_through_the_networks_as_one_batch(restorer: Restorer) -> None:

@@ -47,7 +47,7 @@ def decide(pictures: Sequence[tuple[str, Faces]], **options: object) -> Arrangem
     half = len(made) // 2
     while half < len(made) and made["place"][half].as_py():
         half += 1
-    return arrange(lambda: [made[:half], made[half:]], ArrangeOptions(**options))  # type: ignore[arg-type]
+    return arrange(lambda: [made[:half], made[half:]], ArrangeOptions(**options))  # type: ignore[arg-type]  # fields by name
 
 
 def people(count: int, each: int) -> list[tuple[str, Faces]]:

@@ -58,7 +58,7 @@ def test_the_last_counts_come_before_the_end_of_the_batch(client: Client, batch:
 
     ended = [name for _, name, _ in told].index("batch.ended")
     (*_, last) = [data for _, name, data in told[:ended] if name == "batch.progress"]
-    assert (last["state"], last["counts"]["completed"]) == ("completed", 20)  # type: ignore[index]
+    assert (last["state"], last["counts"]["completed"]) == ("completed", 20)  # type: ignore[index]  # the last event has a body
 
 
 def test_a_reader_who_comes_back_hears_only_what_it_missed(client: Client, batch: str, worker: Played) -> None:

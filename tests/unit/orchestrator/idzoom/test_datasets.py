@@ -51,7 +51,7 @@ def publish(ledger: Ledger, content: str, identities: dict[str, int] | None = No
 
 def request(source: str, **changes: object) -> BuildRequest:
     values = {"name": "people", "preset": "mini", "licence": "CC0-1.0", "people": "folder", **changes}
-    return BuildRequest(source=source, **values)  # type: ignore[arg-type]
+    return BuildRequest(source=source, **values)  # type: ignore[arg-type]  # fields by name
 
 
 def test_the_same_content_is_the_same_version_and_other_content_the_next_number(ledger: Ledger) -> None:
@@ -104,7 +104,7 @@ def test_the_shipped_data_set_is_registered_once_and_is_a_recipe(ledger: Ledger,
     }
     assert shown["encoder_sha256"] == "e" * 64
     with ledger.read() as session, pytest.raises(UsageError, match="recipe"):
-        datasets.read_index(session, None, rows.resolve(session, OWNER, version))  # type: ignore[arg-type]
+        datasets.read_index(session, None, rows.resolve(session, OWNER, version))  # type: ignore[arg-type]  # the store is not asked here
 
 
 def test_a_build_is_submitted_once_and_its_items_carry_no_names(

@@ -120,7 +120,7 @@ def written(data: bytes, patches: list[Patch], **options: str) -> tuple[bytes, d
     job = {
         "max_pixels": 10_000_000,
         "record": RECORD,
-        "options": asdict(OutputOptions(**options)),  # type: ignore[arg-type]
+        "options": asdict(OutputOptions(**options)),  # type: ignore[arg-type]  # fields by name
         "patches": [{"left": p.left, "top": p.top, "shape": p.rgba.shape} for p in patches],
     }
     parts = [memoryview(data), *(memoryview(p.rgba.tobytes()) for p in patches)]
