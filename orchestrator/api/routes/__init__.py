@@ -1,1 +1,0 @@
-"""Routes by noun; each is a few lines over a service function."""
