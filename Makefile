@@ -59,7 +59,7 @@ services-up: setup services-all ## start PostgreSQL, Redis and Swift for a scale
 	$(BIN)/python -m tests.services up
 
 weights: setup ## train the mini preset again, from rendering to export (hours)
-	$(BIN)/python -m fpga_models.mini
+	$(BIN)/python -m fpga_models.lab.mini
 
 clean: ## remove the virtual environment and all caches; var/ is left alone
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

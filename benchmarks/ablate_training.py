@@ -1,6 +1,6 @@
 """What each part of training contributes: the same start, steps and samples with one thing changed, measured in pairs.
 
-    python scripts/ablate_training.py --data var/mini --out var/ablations --steps 120 --clone-steps 40
+    python benchmarks/ablate_training.py --data var/mini --out var/ablations --steps 120 --clone-steps 40
 
 Trains one preset folder after another (what is finished is kept, so a stopped run is started again) and then lets all
 draw the same held-out scenes. Prints JSON: for each change the paired differences with their 95 % intervals.
@@ -19,16 +19,16 @@ from pathlib import Path
 import cv2
 import torch
 
-from fpga_models.metrics.bench import Bench
+from fpga_models.core.presets import SHIPPED
+from fpga_models.lab.evaluations.ablations import ablate_training
+from fpga_models.lab.measures.bench import Bench
+from fpga_models.lab.measures.restorations import mixed_trials
+from fpga_models.lab.measures.trials import GROUP_KINDS, SINGLE_KINDS
 from fpga_models.metrics.contrasts import Contrast
-from fpga_models.metrics.evaluations.ablations import ablate_training
-from fpga_models.metrics.restorations import mixed_trials
-from fpga_models.metrics.trials import GROUP_KINDS, SINGLE_KINDS
 from fpga_models.mmf.loop import Losses
 from fpga_models.mmf.modes import ModePlan
 from fpga_models.mmf.plan import StagePlan, TrainPlan
 from fpga_models.mmf.train import train
-from fpga_models.presets import SHIPPED
 
 WHOLE = "alternated, C4"
 LOSSES = Losses(localisation=0.01, drafted=0.2, drafts=4, eyes=1.5)

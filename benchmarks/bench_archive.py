@@ -1,6 +1,6 @@
 """Measures the restoration of an archive: speed against its slowest stage, a redo's gain, what every file came to.
 
-    python scripts/bench_archive.py --count 500 --damaged 0.1 --json
+    python benchmarks/bench_archive.py --count 500 --damaged 0.1 --json
 
 Starts a deployment of its own in a temporary folder with two workers, one for the CPU stages and one for the networks,
 as a host with a device has them. The slowest stage alone is the one whose attempts kept a worker busy longest; its
@@ -27,15 +27,16 @@ import numpy as np
 from PIL import Image
 from sqlalchemy import select
 
-from fpga_models.synthetic import reference_crop
-from fpga_models.synthetic.archive import PEOPLE, Truth, write_archive
-from orchestrator import identities
-from orchestrator.identities import ConsentGiven, NewPerson, Picture
-from orchestrator.ledger import batches, schema, workers
-from orchestrator.ledger.rows import Artifact, Attempt, Batch, Item, Output, Stage
-from orchestrator.ledger.session import Ledger, now
-from orchestrator.ledger.states import BATCH_ENDED
+from fpga_models.lab.synthetic import reference_crop
+from fpga_models.lab.synthetic.archive import PEOPLE, Truth, write_archive
+from orchestrator.ledger.engine import schema
+from orchestrator.ledger.engine.session import Ledger, now
+from orchestrator.ledger.engine.states import BATCH_ENDED
+from orchestrator.ledger.queue import batches, workers
+from orchestrator.ledger.tables.rows import Artifact, Attempt, Batch, Item, Output, Stage
 from orchestrator.models import registry
+from orchestrator.people import identities
+from orchestrator.people.identities import ConsentGiven, NewPerson, Picture
 from orchestrator.photos import feeding, restore
 from orchestrator.photos.restore import RestoreOptions
 from orchestrator.settings import Settings, load_settings
@@ -81,7 +82,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     with ExitStack() as stack:
         for number, queues in enumerate(("cpu.io", "gpu.restore")):
             stack.enter_context(worker(folder, number, queues))
-        stack.enter_context(process([sys.executable, "-m", "orchestrator.sweeping"], folder / "sweeper.log"))
+        stack.enter_context(process([sys.executable, "-m", "orchestrator.runtime.sweeping"], folder / "sweeper.log"))
         wait(lambda: _ready(ledger) == 2, 300)
         enrol(ledger, settings)
         batch_id, seconds = run(ledger, settings, source)

@@ -1,9 +1,9 @@
 """Cost per picture and peak memory of the data set builder on rendered pictures, and cached against uncached training.
 
-    python scripts/bench_datasets.py 1000 10000 100000
-    python scripts/bench_datasets.py 1000 10000 100000 --arrange     # only the last step, on tables of invented faces
-    python scripts/bench_datasets.py 100000 --stand-in               # the whole builder without the cost of networks
-    python scripts/bench_datasets.py 1000 --training
+    python benchmarks/bench_datasets.py 1000 10000 100000
+    python benchmarks/bench_datasets.py 1000 10000 100000 --arrange   # only the last step, on invented faces
+    python benchmarks/bench_datasets.py 100000 --stand-in               # the whole builder without the cost of networks
+    python benchmarks/bench_datasets.py 1000 --training
 
 Each size is built and published in a process of its own, by the code of planner, ledger, store, worker and sweeper.
 Prints one JSON line for each size. All but `wall` are milliseconds of CPU, so that a busy machine changes them little.
@@ -30,6 +30,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from fpga_models.core.presets import SHIPPED
+from fpga_models.core.vae import MiniVAE
+from fpga_models.core.weights import bytes_sha256, file_sha256
 from fpga_models.faces.pack import Face, FacePack
 from fpga_models.faces.pose import PoseNetwork
 from fpga_models.idzoom.annotate import AnnotateOptions, Label, RawPicture, stored
@@ -37,21 +40,18 @@ from fpga_models.idzoom.arrange import INDEX_SCHEMA, ArrangeOptions, arrange, in
 from fpga_models.idzoom.chunk import build_chunk, rendered
 from fpga_models.idzoom.facts import SCHEMA
 from fpga_models.idzoom.materialise import ShardFile, latents_of, materialise
-from fpga_models.mini.generator import build_trainer
+from fpga_models.lab.mini.generator import build_trainer
 from fpga_models.mmf.data import draw_batch, open_training_data
 from fpga_models.mmf.loop import LoopConfig
 from fpga_models.mmf.modes import ModePlan
-from fpga_models.presets import SHIPPED
-from fpga_models.vae import MiniVAE
-from fpga_models.weights import bytes_sha256, file_sha256
-from orchestrator.idzoom import datasets
-from orchestrator.idzoom.datasets import BuildRequest
-from orchestrator.ledger import schema
+from orchestrator.datasets import datasets
+from orchestrator.datasets.datasets import BuildRequest
 from orchestrator.ledger.datasets import resolve
-from orchestrator.ledger.sweeper import sweep
+from orchestrator.ledger.engine import schema
+from orchestrator.ledger.queue.sweeper import sweep
 from orchestrator.models import registry
 from orchestrator.settings import Settings
-from workers.process import Process
+from workers.runtime.process import Process
 
 CHUNK = 256
 PRESET = SHIPPED / "mini"
@@ -70,7 +70,7 @@ def invented(number: int, rng: np.random.Generator) -> pa.Table:
         "label": [f"per_{person}" for person in people],
         "width": np.full(CHUNK, 128, np.int32),
         "height": np.full(CHUNK, 128, np.int32),
-        "box": list(np.tile(np.float32([0, 0, 40, 50]), (CHUNK, 1))),
+        "box": list(np.tile(np.array([0, 0, 40, 50], np.float32), (CHUNK, 1))),
         "quality": np.full(CHUNK, 0.5, np.float32),
         "side_px": np.full(CHUNK, 50, np.float32),
         "share": np.full(CHUNK, 0.4, np.float32),
@@ -124,7 +124,9 @@ class Clock:
         self.seconds = {"draw": 0.0, "networks": 0.0}
         self._shown: tuple[Label, ...] = ()
         self._by_face, self._stand_in = by_face, stand_in
-        stage: Any = importlib.import_module("workers.stages.annotate")  # the package exports a function of this name
+        stage: Any = importlib.import_module(
+            "workers.stages.datasets.annotate"
+        )  # the package exports a function of this name
         stage.rendered = self._drawn
         networks: list[tuple[Any, str, Callable[..., Any]]] = [
             (FacePack, "detect", lambda _, image: [invented_face(label) for label in self._shown]),
@@ -256,7 +258,8 @@ def training(count: int, folder: Path, rounds: int = 20) -> dict[str, Any]:
             files = [stored(image)[1] for image in data.scenes.images[rng.integers(0, len(data.scenes), 32)]]
             began = time.process_time()
             if name == "uncached":
-                latents_of(np.stack([cv2.imdecode(np.frombuffer(f, np.uint8), cv2.IMREAD_COLOR) for f in files]), vae)
+                decoded = [cv2.imdecode(np.frombuffer(f, np.uint8), cv2.IMREAD_COLOR) for f in files]
+                latents_of(np.stack([np.asarray(image) for image in decoded]), vae)
             batch = draw_batch(data, by_kind, shares, plan=ModePlan(), count=32, step=max(turn, 0), rng=rng)
             trainer.train_step(batch, rng, 1e-4)
             if turn >= 0:  # the first round warms up

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fpga_models.synthetic import reference_crop
+from fpga_models.lab.synthetic import reference_crop
 
 PEOPLE = {
     "ada": 200_027,

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from fpga_models.core.pipeline import PersonSlot, PortraitPipeline, PortraitRequest
+from fpga_models.core.presets import preset_directory
 from fpga_models.diir import Restorer, restore_small_faces
 from fpga_models.faces import FacePack, align
-from fpga_models.pipeline import PersonSlot, PortraitPipeline, PortraitRequest
-from fpga_models.presets import preset_directory
 
 PEOPLE = Path(__file__).parent / "people"
 

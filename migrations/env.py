@@ -8,9 +8,9 @@ from alembic import context
 from alembic.autogenerate.api import AutogenContext
 from sqlalchemy import Connection
 
-from orchestrator.ledger import rows, rows_api, rows_datasets, rows_photos, rows_training
-from orchestrator.ledger.base import Row, UtcDateTime
-from orchestrator.ledger.session import Ledger
+from orchestrator.ledger.engine.base import Row, UtcDateTime
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.tables import rows, rows_api, rows_datasets, rows_photos, rows_training
 from orchestrator.settings import get_settings
 
 TIMEOUTS = ("SET lock_timeout = '5s'", "SET statement_timeout = '10min'")

@@ -16,7 +16,7 @@ import billiard
 from celery import Celery, signals
 
 from orchestrator import logs
-from orchestrator.broker import celery_config
+from orchestrator.runtime.broker import celery_config
 from orchestrator.settings import get_settings
 
 log = logging.getLogger(__name__)
@@ -45,13 +45,13 @@ def begin(**_: Any) -> None:
     """Load the networks once, in the process that will use them."""
     get_settings.cache_clear()
     # imported here and not above, because the parent process must never touch torch or a device
-    importlib.import_module("workers.process").begin()
+    importlib.import_module("workers.runtime.process").begin()
 
 
 @signals.worker_process_shutdown.connect
 def end(**_: Any) -> None:
     """Say goodbye in the ledger."""
-    importlib.import_module("workers.process").end()
+    importlib.import_module("workers.runtime.process").end()
 
 
 @signals.worker_shutting_down.connect
@@ -61,4 +61,4 @@ def drain(**_: Any) -> None:
     for child in children:
         os.kill(child.pid, DRAIN_SIGNAL)
     if not children:  # the solo pool computes in this very process
-        importlib.import_module("workers.process").drain()
+        importlib.import_module("workers.runtime.process").drain()

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.errors import InputError
-from workers.guard import run_guarded
+from workers.runtime.guard import run_guarded
 
 WALL_SECONDS = 20.0
 

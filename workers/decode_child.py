@@ -15,7 +15,7 @@ from PIL import Image, ImageCms, ImageOps
 
 from orchestrator.errors import InputError
 from orchestrator.pictures import BROKEN, check_picture, open_picture
-from workers.guard import bound_this_process
+from workers.runtime.guard import bound_this_process
 
 BASE_MEMORY = 512 * 2**20
 BYTES_PER_PIXEL = 20

@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 import logging
 
-from orchestrator.broker import RUN_STAGE
-from orchestrator.ledger.hints import MESSAGE_VERSION
+from orchestrator.ledger.queue.wakeups import MESSAGE_VERSION
+from orchestrator.runtime.broker import RUN_STAGE
 from workers.celery import app
 
 log = logging.getLogger(__name__)
@@ -19,4 +19,4 @@ def run_stage(v: int, queue: str, stage_id: int) -> None:
         log.warning("message of another version left to newer workers", extra={"version": v})
         return
     # this module is also imported by the parent, which must never touch torch
-    importlib.import_module("workers.process").current().run(queue)
+    importlib.import_module("workers.runtime.process").current().run(queue)

@@ -12,8 +12,8 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
-from orchestrator.bench import rivals
-from orchestrator.bench.systems import Mark, Ours, Rival, System, cpu_seconds, stop
+from benchmarks.queue import rivals
+from benchmarks.queue.systems import Mark, Ours, Rival, System, cpu_seconds, stop
 
 PAUSE_SECONDS = 0.05
 STILL_SECONDS = 90.0

@@ -1,6 +1,6 @@
 """Other task queues, each reduced to two things: serve with one process, send one job. A job sleeps and notes its time.
 
-    python -m orchestrator.bench.rivals celery redis://127.0.0.1/1 marks.txt      # serves until it is killed
+    python -m benchmarks.queue.rivals celery redis://127.0.0.1/1 marks.txt      # serves until it is killed
 
 Each is set up to lose no job when its worker dies, as far as it can, and otherwise left at its defaults.
 """
@@ -84,7 +84,7 @@ def _rq(url: str) -> tuple[Send, Callable[[], None]]:
     queue = rq.Queue("bench", connection=redis.Redis.from_url(url))
 
     def send(number: int, milliseconds: float) -> None:
-        queue.enqueue("orchestrator.bench.rivals.work", number, milliseconds, result_ttl=0)
+        queue.enqueue("benchmarks.queue.rivals.work", number, milliseconds, result_ttl=0)
 
     # its usual worker forks for every job; the simple one is the faster
     return send, lambda: rq.SimpleWorker([queue], connection=queue.connection).work(logging_level="ERROR")
@@ -139,7 +139,7 @@ def main(arguments: list[str]) -> Any:
     marks.append(Path(path))
     logging.basicConfig(level=logging.ERROR)
     # the module that jobs are found in is this one, by the name that a sender knows
-    module = importlib.import_module("orchestrator.bench.rivals")
+    module = importlib.import_module("benchmarks.queue.rivals")
     module.marks.append(Path(path))
     module.SYSTEMS[name](url)[1]()
 

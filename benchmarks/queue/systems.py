@@ -20,13 +20,15 @@ from cryptography.fernet import Fernet
 from pydantic import SecretStr
 from sqlalchemy import func, select
 
-from orchestrator import probes
-from orchestrator.bench import rivals
+from benchmarks import probes
+from benchmarks.queue import rivals
 from orchestrator.embedded.programs import environment
 from orchestrator.errors import TransientError
-from orchestrator.ledger import batches, history, schema, workers
-from orchestrator.ledger.rows import Output
-from orchestrator.ledger.session import Ledger, now
+from orchestrator.ledger.engine import schema
+from orchestrator.ledger.engine.session import Ledger, now
+from orchestrator.ledger.queue import batches, workers
+from orchestrator.ledger.tables.rows import Output
+from orchestrator.ledger.views import history
 from orchestrator.settings import Settings
 
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -82,7 +84,7 @@ class Rival:
         self._marks = folder / f"{name}.marks"
         self._send = rivals.sender(name, url)
         self._sent = 0
-        self._program = [sys.executable, "-m", "orchestrator.bench.rivals", name, url, str(self._marks)]
+        self._program = [sys.executable, "-m", "benchmarks.queue.rivals", name, url, str(self._marks)]
         self.processes = [self._start()]
 
     def _start(self) -> subprocess.Popen[bytes]:
@@ -184,7 +186,7 @@ class Ours:
             subprocess.Popen(
                 [sys.executable, "-m", *program], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
             )
-            for program in (worker, ["orchestrator.sweeping"])
+            for program in (worker, ["orchestrator.runtime.sweeping"])
         ]
 
     def ready(self, seconds: float) -> None:

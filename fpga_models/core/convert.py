@@ -1,7 +1,7 @@
 """Published files into a preset folder, in a process of its own: the only place where a pickle is ever opened.
 
-    python -m fpga_models.convert pickle ip-adapter.bin id_adapter.safetensors --sha256 ...
-    python -m fpga_models.convert seal DIR --made made.json
+    python -m fpga_models.core.convert pickle ip-adapter.bin id_adapter.safetensors --sha256 ...
+    python -m fpga_models.core.convert seal DIR --made made.json
 
 `pickle` reads with torch's restricted loader (weights_only), and only a file whose sha256 is the one asked for. `seal`
 writes the manifest of a finished folder.
@@ -21,8 +21,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from fpga_models.core.weights import file_sha256, write_manifest
 from fpga_models.errors import ModelError, WeightsError
-from fpga_models.weights import file_sha256, write_manifest
 
 
 def convert_pickle(source: Path, target: Path, sha256: str) -> None:
@@ -64,7 +64,9 @@ def flat(found: Any, prefix: str = "") -> dict[str, Tensor]:
 
 def main() -> None:
     """Run the command line; exit 1 with one sentence on standard error."""
-    parser = argparse.ArgumentParser(prog="python -m fpga_models.convert", description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m fpga_models.core.convert", description=(__doc__ or "").split("\n")[0]
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     one = commands.add_parser("pickle", help="a pickled checkpoint to safetensors")
     one.add_argument("source", type=Path)

@@ -13,10 +13,10 @@ import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
 from torch import Tensor, nn
 
-from fpga_models.hint import HintAdapter
-from fpga_models.id_adapter import IdAdapter
-from fpga_models.local_tokens import LocalConfig
-from fpga_models.multi_id_attention import IdentityCondition, eject, inject, mask_shares
+from fpga_models.core.hint import HintAdapter
+from fpga_models.core.id_adapter import IdAdapter
+from fpga_models.core.local_tokens import LocalConfig
+from fpga_models.core.multi_id_attention import IdentityCondition, eject, inject, mask_shares
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -17,8 +17,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fpga_models.core.weights import read_safetensors
 from fpga_models.errors import WeightsError
-from fpga_models.weights import read_safetensors
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,12 +20,12 @@ from einops import rearrange
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from fpga_models.core.id_layers import IdKeyValue, IdLayers, cross_attention_sizes
+from fpga_models.core.local_tokens import HEAD_WIDTH as LOCAL_HEAD_WIDTH
+from fpga_models.core.local_tokens import LocalConfig, LocalTokens
+from fpga_models.core.resampler import HEAD_WIDTH, Resampler, ResamplerConfig, resampler_config_of
+from fpga_models.core.weights import read_safetensors
 from fpga_models.errors import WeightsError
-from fpga_models.id_layers import IdKeyValue, IdLayers, cross_attention_sizes
-from fpga_models.local_tokens import HEAD_WIDTH as LOCAL_HEAD_WIDTH
-from fpga_models.local_tokens import LocalConfig, LocalTokens
-from fpga_models.resampler import HEAD_WIDTH, Resampler, ResamplerConfig, resampler_config_of
-from fpga_models.weights import read_safetensors
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,9 +21,9 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
+from fpga_models.core.id_adapter import IdAdapter
+from fpga_models.core.id_layers import IdKeyValue, cross_attention_sizes
 from fpga_models.errors import PlacementError
-from fpga_models.id_adapter import IdAdapter
-from fpga_models.id_layers import IdKeyValue, cross_attention_sizes
 
 EXPLICIT_SCORES = 256 * 1024
 """Up to this many scores per head, two matrix products beat the fused kernel on a CPU (head width 32, measured)."""

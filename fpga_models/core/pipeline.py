@@ -22,16 +22,16 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from fpga_models import ddim, weights
-from fpga_models.control import ControlMode, Marks, control_flags, control_image, region_mask
-from fpga_models.denoiser import Added, Condition, Denoiser, People
+from fpga_models.core import ddim, weights
+from fpga_models.core.control import ControlMode, Marks, control_flags, control_image, region_mask
+from fpga_models.core.denoiser import Added, Condition, Denoiser, People
+from fpga_models.core.hint import HintAdapter
+from fpga_models.core.id_adapter import IdAdapter
+from fpga_models.core.presets import Preset, read_preset
+from fpga_models.core.text import SecondEncoder, encode
+from fpga_models.core.vae import MiniVAE
 from fpga_models.errors import EmbeddingError, PlacementError, RequestError
 from fpga_models.faces.alignment import CROP_SIDE
-from fpga_models.hint import HintAdapter
-from fpga_models.id_adapter import IdAdapter
-from fpga_models.presets import Preset, read_preset
-from fpga_models.text import SecondEncoder, encode
-from fpga_models.vae import MiniVAE
 
 PARTS = ("unet/", "vae/", "text_encoder", "tokenizer", "scheduler/", "controlnet/", "id_adapter", "hint", "preset.json")
 """What this pipeline reads of a preset folder, and therefore checks against its manifest."""

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from fpga_models.control import CONTROL_MODES, ControlMode
+from fpga_models.core.control import CONTROL_MODES, ControlMode
 from fpga_models.errors import PresetError
 
-SHIPPED = Path(__file__).parent / "weights"
+SHIPPED = Path(__file__).parents[1] / "weights"
 FILE = "preset.json"
 
 

@@ -23,8 +23,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from fpga_models.core.weights import read_safetensors
 from fpga_models.errors import WeightsError
-from fpga_models.weights import read_safetensors
 
 NOT_COPIED = (".processor.", "encoder_hid_proj.")
 """Parts of a module name that belong to an identity adapter put on the UNet by diffusers itself."""

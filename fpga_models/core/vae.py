@@ -1,6 +1,6 @@
 """A small autoencoder with AutoencoderKL's calling convention: sides 8x smaller, 16 channels, unit variance.
 
-It knows pixels and latents, nothing of faces or of its training (fpga_models/mini/vae.py, decoder.py). All operations
+It knows pixels and latents, nothing of faces or of its training (fpga_models/lab/mini). All operations
 are local (channel norm, no attention), but what lies beyond a border is felt several latent cells inside.
 """
 

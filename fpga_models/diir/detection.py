@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from fpga_models.control import face_ellipse
+from fpga_models.core.control import face_ellipse
 from fpga_models.diir.picture import Floats, Image
 from fpga_models.faces import Face, FacePack
 

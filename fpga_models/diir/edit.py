@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from fpga_models import ddim
-from fpga_models.control import ControlMode, Marks, control_flags
-from fpga_models.denoiser import Condition
+from fpga_models.core import ddim
+from fpga_models.core.control import ControlMode, Marks, control_flags
+from fpga_models.core.denoiser import Condition
+from fpga_models.core.pipeline import PersonSlot, PortraitPipeline, PortraitRequest
 from fpga_models.diir.inversions import Inversions, crop_key
 from fpga_models.diir.picture import Floats, Image
 from fpga_models.diir.settings import DiirSettings
 from fpga_models.errors import RequestError
-from fpga_models.pipeline import PersonSlot, PortraitPipeline, PortraitRequest
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from fpga_models.control import region_mask
+from fpga_models.core.control import region_mask
 from fpga_models.diir.picture import Floats, Image
 
 RAMP = 1 / 16  # of the crop's side

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fpga_models.core.pipeline import PortraitPipeline, crop_planes, unit_embedding
 from fpga_models.diir.crops import Crop, plan_crop, resize, waves
 from fpga_models.diir.detection import face_at, find_faces
 from fpga_models.diir.edit import CropEdit, edit_crops
@@ -28,7 +29,6 @@ from fpga_models.diir.settings import RESTORE, DiirSettings
 from fpga_models.diir.wrap import RestoringPipeline
 from fpga_models.errors import RequestError
 from fpga_models.faces import Face, FacePack
-from fpga_models.pipeline import PortraitPipeline, crop_planes, unit_embedding
 
 OnStep = Callable[[int, int], None]
 SEED_STRIDE = 1_000_003

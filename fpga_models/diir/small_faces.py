@@ -12,12 +12,12 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from fpga_models.control import face_ellipse
+from fpga_models.core.control import face_ellipse
+from fpga_models.core.pipeline import PersonSlot
 from fpga_models.diir.pairing import Reference
 from fpga_models.diir.report import DiirResult
 from fpga_models.diir.restorer import OnStep, Restorer
 from fpga_models.diir.settings import RESTORE, DiirSettings
-from fpga_models.pipeline import PersonSlot
 
 SMALL = 0.5
 """Face from hairline to chin over the picture's shorter side, below which it is drawn again [ours].

@@ -15,9 +15,9 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from fpga_models.core.weights import file_sha256
 from fpga_models.faces.errors import FacePackError
 from fpga_models.faces.pack import providers
-from fpga_models.weights import file_sha256
 
 Image = NDArray[np.uint8]
 Floats = NDArray[np.float32]

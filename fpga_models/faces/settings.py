@@ -4,8 +4,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from fpga_models.core.weights import file_sha256
 from fpga_models.faces.errors import FacePackError
-from fpga_models.weights import file_sha256
 
 FILE_NAME = "pack.json"
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fpga_models.control import region_mask
+from fpga_models.core.control import region_mask
 from fpga_models.faces.alignment import align
 from fpga_models.faces.pack import Face, FacePack
 from fpga_models.faces.pose import PoseNetwork

@@ -10,14 +10,14 @@ from typing import Any
 import cv2
 import pyarrow.parquet as pq
 
+from fpga_models.core.weights import bytes_sha256
 from fpga_models.faces.pack import FacePack
 from fpga_models.faces.pose import PoseNetwork
 from fpga_models.idzoom.annotate import AnnotateOptions, Captioner, Label, RawPicture, Refused, annotate, stored
 from fpga_models.idzoom.facts import FactsTable
 from fpga_models.idzoom.shards import ShardWriter
-from fpga_models.synthetic.dataset import TRAIN_IDENTITIES, scene_of
-from fpga_models.synthetic.render import render
-from fpga_models.weights import bytes_sha256
+from fpga_models.lab.synthetic.dataset import TRAIN_IDENTITIES, scene_of
+from fpga_models.lab.synthetic.render import render
 
 SHARD, FACTS = "shard.tar", "facts.parquet"
 
@@ -72,7 +72,7 @@ def build_chunk(
 
 
 def rendered(seed: int, indices: range) -> Iterator[RawPicture]:
-    """Pictures of the mini world with the people in them, the same as fpga_models.synthetic.dataset draws."""
+    """Pictures of the mini world with the people in them, the same as fpga_models.lab.synthetic.dataset draws."""
     cv2.setNumThreads(1)
     for index in indices:
         picture = render(scene_of(seed, index, TRAIN_IDENTITIES))

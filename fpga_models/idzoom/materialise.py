@@ -27,16 +27,16 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 
-from fpga_models.control import region_mask
+from fpga_models.core.control import region_mask
+from fpga_models.core.vae import MiniVAE
+from fpga_models.core.weights import file_sha256
 from fpga_models.faces.alignment import align
 from fpga_models.idzoom.arrange import INDEX_SCHEMA, SPLITS
 from fpga_models.idzoom.errors import NoRecordsError, ShardError
 from fpga_models.idzoom.records import Record, View
 from fpga_models.idzoom.shards import Sample, content_sha256, read_samples
-from fpga_models.synthetic.dataset import CROP_SIDE, MASK_SIDE, MAX_PEOPLE, SCENE_ARRAYS, SIZE
-from fpga_models.synthetic.scene import KINDS
-from fpga_models.vae import MiniVAE
-from fpga_models.weights import file_sha256
+from fpga_models.lab.synthetic.dataset import CROP_SIDE, MASK_SIDE, MAX_PEOPLE, SCENE_ARRAYS, SIZE
+from fpga_models.lab.synthetic.scene import KINDS
 
 Arrays = dict[str, NDArray[Any]]
 FORMAT = 2

@@ -1,6 +1,6 @@
 """A version that is a recipe of the renderer, as the folder that training reads: drawn, embedded and encoded anew.
 
-The same arrays as the steps of `python -m fpga_models.mini` leave, without the pictures of the crops in between.
+The same arrays as the steps of `python -m fpga_models.lab.mini` leave, without the pictures of the crops in between.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fpga_models.core.vae import MiniVAE
 from fpga_models.faces.pack import FacePack
 from fpga_models.idzoom.materialise import FORMAT, REFERENCES, latents_of
-from fpga_models.synthetic.dataset import (
+from fpga_models.lab.synthetic.dataset import (
     CROP_SIDE,
     SCENE_ARRAYS,
     TRAIN_IDENTITIES,
@@ -23,7 +24,6 @@ from fpga_models.synthetic.dataset import (
     create_arrays,
     write_scenes,
 )
-from fpga_models.vae import MiniVAE
 
 AT_ONCE = 64
 Report = Callable[[float], None]

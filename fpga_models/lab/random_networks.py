@@ -1,6 +1,6 @@
 """Complete pipelines of published bases at their published sizes, with random weights: for shapes, memory and speed.
 
-    python -m fpga_models.random_networks sd15 --size 256 --steps 2
+    python -m fpga_models.lab.random_networks sd15 --size 256 --steps 2
 
 draws a picture of two people and restores both faces, and prints what it took. Speed does not depend on weight values;
 pictures of random networks show nothing.
@@ -23,16 +23,16 @@ from diffusers import AutoencoderKL, ControlNetModel, DDIMScheduler, UNet2DCondi
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from fpga_models import ddim
-from fpga_models.denoiser import Denoiser
+from fpga_models.core import ddim
+from fpga_models.core.denoiser import Denoiser
+from fpga_models.core.id_adapter import IdAdapter, IdAdapterConfig
+from fpga_models.core.pipeline import PersonSlot, PortraitPipeline, PortraitRequest
+from fpga_models.core.presets import Preset, preset_directory, read_preset
+from fpga_models.core.rep_controlnet import RepControlNet, merge_states
+from fpga_models.core.resampler import ResamplerConfig
+from fpga_models.core.text import SecondEncoder
 from fpga_models.diir.edit import CropEdit, edit_crops
 from fpga_models.diir.settings import RESTORE
-from fpga_models.id_adapter import IdAdapter, IdAdapterConfig
-from fpga_models.pipeline import PersonSlot, PortraitPipeline, PortraitRequest
-from fpga_models.presets import Preset, preset_directory, read_preset
-from fpga_models.rep_controlnet import RepControlNet, merge_states
-from fpga_models.resampler import ResamplerConfig
-from fpga_models.text import SecondEncoder
 
 BLOCK = 1 << 20
 
@@ -242,7 +242,7 @@ def generate_and_restore(pipeline: PortraitPipeline, *, size: int, steps: int) -
 
 def main() -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(prog="python -m fpga_models.random_networks")
+    parser = argparse.ArgumentParser(prog="python -m fpga_models.lab.random_networks")
     parser.add_argument("base", choices=sorted(BASES))
     parser.add_argument("--size", type=int, default=256, help="side of the picture in px")
     parser.add_argument("--steps", type=int, default=2)

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fpga_models.control import ControlMode, Marks, control_flags, control_image
+from fpga_models.core.control import ControlMode, Marks, control_flags, control_image
 from fpga_models.mmf.batch import TrainingBatch
 from fpga_models.mmf.data import TrainingData, draw_crops, draw_embeddings, gather, latent_mask
 

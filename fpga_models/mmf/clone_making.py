@@ -14,13 +14,13 @@ from diffusers import AutoencoderKL
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fpga_models import ddim
+from fpga_models.core import ddim
+from fpga_models.core.vae import MiniVAE
 from fpga_models.errors import DataError
 from fpga_models.mmf.batch import TrainingBatch
 from fpga_models.mmf.clone import Clones, CloneSource, clone_batch
 from fpga_models.mmf.face_encoding import FaceEncoder, aligned_faces
 from fpga_models.mmf.loop import Trainee
-from fpga_models.vae import MiniVAE
 
 SAMPLING_STEPS = 12
 BATCH = 16

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from fpga_models.core.vae import MiniVAE
 from fpga_models.faces.alignment import CROP_SIDE, similarity
 from fpga_models.mmf.batch import TrainingBatch
 from fpga_models.mmf.losses import cosine_loss
-from fpga_models.vae import MiniVAE
 
 EYE_BAND = slice(32, 64), slice(22, 90)
 """Rows and columns of ArcFace's frame with both eyes and brows, glasses too [ours]."""

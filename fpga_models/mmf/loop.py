@@ -20,15 +20,15 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from transformers import CLIPTextModel
 
-from fpga_models import ddim
-from fpga_models.denoiser import Condition, Denoiser, People
+from fpga_models.core import ddim
+from fpga_models.core.denoiser import Condition, Denoiser, People
+from fpga_models.core.rep_controlnet import RepControlNet
 from fpga_models.errors import DivergedError
 from fpga_models.mmf import checkpoint, parallel
 from fpga_models.mmf.batch import Disturbance, TrainingBatch, disturb
 from fpga_models.mmf.localisation import AttentionProbe
 from fpga_models.mmf.losses import clean_estimate, draw_timesteps, weighted_mse
 from fpga_models.mmf.optimiser import MuonAdamW, OptimiserConfig
-from fpga_models.rep_controlnet import RepControlNet
 
 CleanLoss = Callable[[Tensor, TrainingBatch], Tensor]
 """Loss of clean latents (B, C, h, w) estimated for these samples."""

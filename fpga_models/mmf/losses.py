@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fpga_models import ddim
+from fpga_models.core import ddim
 
 
 def draw_timesteps(count: int, length: int, rng: np.random.Generator, logit_normal: float = 0.8) -> Tensor:

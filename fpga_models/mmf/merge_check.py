@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from fpga_models import ddim
+from fpga_models.core import ddim
 from fpga_models.mmf.batch import TrainingBatch
 from fpga_models.mmf.loop import Trainee
 

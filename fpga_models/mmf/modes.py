@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from fpga_models.control import CONTROL_MODES, ControlMode
+from fpga_models.core.control import CONTROL_MODES, ControlMode
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,12 +8,12 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
+from fpga_models.core.rep_controlnet import RepRatio
 from fpga_models.errors import PlanError
+from fpga_models.lab.synthetic.scene import KINDS
 from fpga_models.mmf.batch import Disturbance
 from fpga_models.mmf.loop import Losses
 from fpga_models.mmf.modes import ModePlan
-from fpga_models.rep_controlnet import RepRatio
-from fpga_models.synthetic.scene import KINDS
 
 CloneRecipe = Literal["C1", "C2", "C3", "C4"]
 Count = Annotated[int, Field(ge=1)]

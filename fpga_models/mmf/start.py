@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from diffusers import UNet2DConditionModel
 
-from fpga_models import weights
-from fpga_models.id_adapter import IdAdapter, IdProjector
+from fpga_models.core import weights
+from fpga_models.core.id_adapter import IdAdapter, IdProjector
+from fpga_models.core.pipeline import PortraitPipeline
+from fpga_models.core.presets import FILE
+from fpga_models.core.rep_controlnet import RepControlNet
 from fpga_models.mmf.loop import Trainee
-from fpga_models.pipeline import PortraitPipeline
-from fpga_models.presets import FILE
-from fpga_models.rep_controlnet import RepControlNet
 
 CHANGED = ("unet/diffusion_pytorch_model.safetensors", "id_adapter.safetensors", "hint.safetensors")
 """Files of a preset that training writes anew; all others are taken over."""

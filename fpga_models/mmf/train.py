@@ -22,6 +22,7 @@ from typing import Any, Literal
 import cv2
 import torch
 
+from fpga_models.core.weights import read_manifest
 from fpga_models.errors import ModelError, PlanError
 from fpga_models.mmf import checkpoint
 from fpga_models.mmf.loop import Trainer
@@ -30,7 +31,6 @@ from fpga_models.mmf.plan import TrainPlan
 from fpga_models.mmf.start import export_preset
 from fpga_models.mmf.validation import face_errors, sample_sheet
 from fpga_models.mmf.workbench import Stage, Workbench
-from fpga_models.weights import read_manifest
 
 ProgressKind = Literal["step", "clones", "checkpoint", "validation", "sample", "preset"]
 

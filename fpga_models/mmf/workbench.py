@@ -13,9 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fpga_models.core.local_tokens import LocalConfig
+from fpga_models.core.pipeline import PortraitPipeline
+from fpga_models.core.rep_controlnet import RepControlNet
 from fpga_models.errors import DataError, PlanError
 from fpga_models.faces.recogniser import OnnxRecogniser
-from fpga_models.local_tokens import LocalConfig
 from fpga_models.mmf import checkpoint
 from fpga_models.mmf.batch import TrainingBatch
 from fpga_models.mmf.clone import RECIPES, CloneSource, appearances
@@ -28,8 +30,6 @@ from fpga_models.mmf.plan import StagePlan, TrainPlan
 from fpga_models.mmf.start import open_start
 from fpga_models.mmf.text_cache import cache_text_states
 from fpga_models.mmf.validation import validation_batch
-from fpga_models.pipeline import PortraitPipeline
-from fpga_models.rep_controlnet import RepControlNet
 
 VALIDATION_SCENES = 256
 ADAPTERS = ("denoiser.id_adapter.", "denoiser.hint.")

@@ -16,9 +16,9 @@ from sqlalchemy.orm import Session
 
 from orchestrator.errors import AccessError, UsageError
 from orchestrator.ledger import keys
-from orchestrator.ledger.rows_api import ApiKey
-from orchestrator.ledger.session import Ledger, now
-from orchestrator.running import write_private
+from orchestrator.ledger.engine.session import Ledger, now
+from orchestrator.ledger.tables.rows_api import ApiKey
+from orchestrator.runtime.running import write_private
 from orchestrator.settings import Settings
 
 SCOPES = ("read", "write", "people", "models", "admin")

@@ -14,32 +14,34 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from orchestrator.api import problems
 from orchestrator.api.context import Context
 from orchestrator.api.events import Feeds
-from orchestrator.api.figures import Metrics
 from orchestrator.api.limits import Limits, Rate
-from orchestrator.api.routes import (
+from orchestrator.api.metrics import Metrics
+from orchestrator.api.pages import (
     batch_pages,
-    batches,
-    events,
     home_pages,
-    identities,
     item_pages,
-    items,
     model_pages,
-    models,
-    operations,
     pages,
     people_pages,
     picture_pages,
-    restorations,
     schedule_pages,
-    schedules,
-    training,
     training_pages,
-    uploads,
-    webhooks,
     work_pages,
 )
-from orchestrator.ledger.session import Ledger
+from orchestrator.api.v1 import (
+    batches,
+    events,
+    identities,
+    items,
+    models,
+    operations,
+    restorations,
+    schedules,
+    training,
+    uploads,
+    webhooks,
+)
+from orchestrator.ledger.engine.session import Ledger
 from orchestrator.settings import Settings
 from orchestrator.storage import open_store
 

@@ -9,14 +9,14 @@ from typing import Annotated
 from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
 
-from orchestrator import keys
+from orchestrator.access import keys
+from orchestrator.access.keys import Bearer
 from orchestrator.api.limits import Rate
 from orchestrator.errors import AccessError, ForbiddenError
-from orchestrator.keys import Bearer
-from orchestrator.ledger.session import Ledger
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.secrets.vault import Vault
 from orchestrator.settings import Settings
 from orchestrator.storage import ByteStore
-from orchestrator.vault import Vault
 
 COOKIE = "fpga_session"
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}

@@ -15,14 +15,17 @@ from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 
-from orchestrator import keys, results
+from orchestrator.access import keys
 from orchestrator.api.context import Caller
 from orchestrator.errors import AccessError, FpgaError, TransientError
-from orchestrator.ledger import batches, happenings, listings
-from orchestrator.ledger.happenings import Happening, Place
-from orchestrator.ledger.rows import Item
-from orchestrator.ledger.session import Ledger
-from orchestrator.ledger.states import BATCH_ENDED
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.engine.states import BATCH_ENDED
+from orchestrator.ledger.queue import batches
+from orchestrator.ledger.tables.rows import Item
+from orchestrator.ledger.views import events as happenings
+from orchestrator.ledger.views import listings
+from orchestrator.ledger.views.events import Happening, Place
+from orchestrator.results import results
 
 LOOK_SECONDS = 0.5
 PING_SECONDS = 15.0

@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 
-from orchestrator.ledger import health, listings, workers
-from orchestrator.ledger.session import Ledger, now
+from orchestrator.ledger.engine.session import Ledger, now
+from orchestrator.ledger.queue import workers
+from orchestrator.ledger.views import health, listings
 from orchestrator.settings import Settings
 
 GRACE_SECONDS = 60.0

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 
 from orchestrator.api.context import Caller
 from orchestrator.errors import FpgaError, UsageError
-from orchestrator.ledger import answers
+from orchestrator.ledger import idempotency as answers
 
 IdempotencyKey = Annotated[
     str | None,

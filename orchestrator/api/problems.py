@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
-from orchestrator.api.rendering import error_page
+from orchestrator.api.pages.rendering import error_page
 from orchestrator.errors import FpgaError
 
 MEDIA_TYPE = "application/problem+json"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from orchestrator.archive.base import Photo
 from orchestrator.ledger import artifacts
-from orchestrator.ledger.session import Ledger
+from orchestrator.ledger.engine.session import Ledger
 from orchestrator.storage import ByteStore, content_key
 from orchestrator.storage.streams import spooled
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from orchestrator.cli.answers import answer, describe_batch, manifest_format, print_batch, print_items
 from orchestrator.cli.common import (
     MANIFEST_HELP,
     FinishError,
@@ -25,13 +24,14 @@ from orchestrator.cli.common import (
     say,
     services,
 )
+from orchestrator.cli.printing import answer, describe_batch, manifest_format, print_batch, print_items
 from orchestrator.cli.restore import go_on_reading
 
 if TYPE_CHECKING:
     from orchestrator.planning.manifest import Format
     from orchestrator.planning.plan import BatchDefaults
     from orchestrator.planning.presets import SmallFaces
-    from orchestrator.submit import DryRun
+    from orchestrator.portraits.submit import DryRun
 
 app = typer.Typer(name="batch", help="Batches of portraits.", no_args_is_help=True)
 
@@ -86,7 +86,7 @@ def submit(
     if dry_run:
         _dry_run(data, form, preset, defaults, as_json=as_json, skip_invalid=skip_invalid)
         return
-    from orchestrator.submit import submit_portraits
+    from orchestrator.portraits.submit import submit_portraits
 
     with services() as s:
         made = submit_portraits(
@@ -147,8 +147,8 @@ def list_(
     as_json: JsonOption = False,
 ) -> None:
     """List the newest batches."""
-    from orchestrator.ledger import batches
-    from orchestrator.results import batch_line
+    from orchestrator.ledger.queue import batches
+    from orchestrator.results.results import batch_line
 
     with services() as s, s.ledger.read() as session:
         found = batches.listing(session, s.owner, states=state or (), kind=None if kind == "all" else kind, limit=limit)
@@ -200,8 +200,8 @@ def results(
     as_json: JsonOption = False,
 ) -> None:
     """Print what is finished so far, one JSON object in each line, or write it to files; nothing is overwritten."""
-    from orchestrator import export, results
-    from orchestrator.ledger import batches
+    from orchestrator.ledger.queue import batches
+    from orchestrator.results import export, results
 
     with services() as s:
         found = _resolve(s, batch_id)
@@ -226,8 +226,8 @@ def compare(
     html: Annotated[Path, typer.Option(metavar="FILE", help="Write both sides to this new HTML file.")],
 ) -> None:
     """Show what champion and candidate made of the same items, side by side."""
-    from orchestrator.retrain import candidate
-    from orchestrator.web.side_by_side import write_side_by_side
+    from orchestrator.portraits import candidate
+    from orchestrator.results.side_by_side import write_side_by_side
 
     with services() as s:
         found = _resolve(s, batch_id)
@@ -243,7 +243,7 @@ def retry(
     as_json: JsonOption = False,
 ) -> None:
     """Make a new batch of the items that failed or were held."""
-    from orchestrator.ledger import batches
+    from orchestrator.ledger.queue import batches
 
     with services() as s:
         made = batches.retry(s.ledger, s.owner, batch_id, codes=code or ())
@@ -254,7 +254,7 @@ def retry(
 @app.command()
 def cancel(batch_id: BatchId, yes: YesOption = False, as_json: JsonOption = False) -> None:
     """Cancel a batch; what is finished stays, what runs stops within one denoising step."""
-    from orchestrator.ledger import batches
+    from orchestrator.ledger.queue import batches
 
     with services() as s:
         found = _resolve(s, batch_id)
@@ -270,7 +270,7 @@ def pause(
     as_json: JsonOption = False,
 ) -> None:
     """Stop working on a batch until it is resumed; workers give back what they hold."""
-    from orchestrator.ledger import batches
+    from orchestrator.ledger.queue import batches
 
     with services() as s:
         found = _resolve(s, batch_id)
@@ -281,7 +281,7 @@ def pause(
 @app.command()
 def resume(batch_id: BatchId, as_json: JsonOption = False) -> None:
     """Go on with a paused batch, and read on in the source of one whose reader was killed."""
-    from orchestrator.ledger import batches
+    from orchestrator.ledger.queue import batches
 
     with services() as s:
         found = _resolve(s, batch_id)
@@ -296,7 +296,7 @@ def resume(batch_id: BatchId, as_json: JsonOption = False) -> None:
 @app.command()
 def release(batch_id: BatchId, reason: WhyOption, item: ItemOption = None, as_json: JsonOption = False) -> None:
     """Try held items again, each by itself; a batch that had ended goes on."""
-    from orchestrator.ledger import held
+    from orchestrator.ledger.queue import quarantine as held
 
     with services() as s:
         found = _resolve(s, batch_id)
@@ -307,7 +307,7 @@ def release(batch_id: BatchId, reason: WhyOption, item: ItemOption = None, as_js
 @app.command()
 def reject(batch_id: BatchId, reason: WhyOption, item: ItemOption = None, as_json: JsonOption = False) -> None:
     """Give held items up: they are cancelled."""
-    from orchestrator.ledger import held
+    from orchestrator.ledger.queue import quarantine as held
 
     with services() as s:
         found = _resolve(s, batch_id)
@@ -317,7 +317,7 @@ def reject(batch_id: BatchId, reason: WhyOption, item: ItemOption = None, as_jso
 
 def _resolve(s: Services, batch_id: str) -> str:
     """Return the full id that this beginning stands for."""
-    from orchestrator.ledger import batches
+    from orchestrator.ledger.queue import batches
 
     with s.ledger.read() as session:
         return batches.get(session, s.owner, batch_id).id
@@ -325,7 +325,7 @@ def _resolve(s: Services, batch_id: str) -> str:
 
 def _follow(s: Services, batch_id: str, *, as_json: bool) -> None:
     from orchestrator.cli.watch import follow
-    from orchestrator.results import exit_code
+    from orchestrator.results.results import exit_code
 
     follow(s, batch_id, as_json=as_json)
     batch = describe_batch(s, batch_id)
@@ -345,7 +345,7 @@ def _tell(s: Services, batch_id: str, sentence: str, *, as_json: bool) -> None:
 def _dry_run(
     data: bytes, form: Format, preset: str | None, defaults: BatchDefaults, *, as_json: bool, skip_invalid: bool
 ) -> None:
-    from orchestrator import submit
+    from orchestrator.portraits import submit
 
     with services() as s:
         found = submit.dry_run(

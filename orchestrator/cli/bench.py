@@ -7,12 +7,11 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.bench.rivals import NAMES
 from orchestrator.cli.common import JsonOption, print_json, read_input, say
 from orchestrator.cli.evaluate import PresetOption, measure_in_process
 
 app = typer.Typer(name="bench", help="Measure what things cost.", no_args_is_help=True)
-PROGRAM = "fpga_models.metrics.speed"
+PROGRAM = "fpga_models.lab.measures.speed"
 
 
 @app.callback()
@@ -46,7 +45,7 @@ def queue(
     singles: Annotated[int, typer.Option(min=2, help="Jobs of a round that are sent one at a time.")] = 20,
     backlog: Annotated[int, typer.Option(min=0, help="Jobs of the long backlog; 0 leaves it out.")] = 10_000,
     kills: Annotated[int, typer.Option(min=0, help="SIGKILLs of what computes; 0 leaves them out.")] = 10,
-    against: Annotated[str, typer.Option(help="Rivals, comma-separated.")] = ",".join(NAMES),
+    against: Annotated[str | None, typer.Option(help="Rivals, comma-separated (default: all there are).")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """What an item costs beside its own work, against other queues on the same Redis (its databases from 0 on).
@@ -55,10 +54,12 @@ def queue(
     """
     import tempfile
 
-    from orchestrator.bench.measure import Plan, run, table
+    _needs_a_checkout()
+    from benchmarks.queue.measure import Plan, run, table
+    from benchmarks.queue.rivals import NAMES
 
     plan = Plan(rounds=rounds, jobs=jobs, singles=singles, backlog=backlog, kills=kills)
-    names = [name for name in against.split(",") if name]
+    names = list(NAMES) if against is None else [name for name in against.split(",") if name]
     with tempfile.TemporaryDirectory(prefix="fpga-bench-") as folder:
         report = run(redis_url.rstrip("/"), Path(folder), plan, names=names, database_url=database, say=say)
     print_json(report) if as_json else typer.echo(table(report))
@@ -71,6 +72,16 @@ def page(
     """Print the table of docs/performance.md from a report."""
     import json
 
-    from orchestrator.bench.measure import table
+    _needs_a_checkout()
+    from benchmarks.queue.measure import table
 
     typer.echo(table(json.loads(read_input(report))))
+
+
+def _needs_a_checkout() -> None:
+    from importlib.util import find_spec
+
+    from orchestrator.errors import UsageError
+
+    if find_spec("benchmarks") is None:
+        raise UsageError("rival queues are measured from a checkout of the project, this is an installed package")

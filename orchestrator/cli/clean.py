@@ -15,7 +15,7 @@ def clean(
     as_json: JsonOption = False,
 ) -> None:
     """Erase people nobody uses and remove old outputs and originals, after FPGA_KEEP_..._DAYS. Cannot be undone."""
-    from orchestrator.retention import clean as let_go
+    from orchestrator.people.retention import clean as let_go
 
     with services() as s:
         found = let_go(s.ledger, s.store, s.settings, dry_run=True)

@@ -15,10 +15,10 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from orchestrator.ledger.session import Ledger
+    from orchestrator.ledger.engine.session import Ledger
+    from orchestrator.secrets.vault import Vault
     from orchestrator.settings import Settings
     from orchestrator.storage import ByteStore
-    from orchestrator.vault import Vault
 
 MANIFEST_HELP = "JSONL or CSV file, or - for standard input."
 WIDE = 180
@@ -56,7 +56,7 @@ class Services:
     @property
     def vault(self) -> Vault:
         """What opens reference pictures."""
-        from orchestrator.vault import Vault
+        from orchestrator.secrets.vault import Vault
 
         return Vault.of(self.settings)
 
@@ -77,7 +77,7 @@ def services() -> Iterator[Services]:
         SettingsError: the environment is wrong, or the database is not at the newest revision.
     """
     from orchestrator import tracing
-    from orchestrator.ledger.session import Ledger
+    from orchestrator.ledger.engine.session import Ledger
     from orchestrator.settings import get_settings
     from orchestrator.storage import open_store
 
@@ -93,7 +93,7 @@ def services() -> Iterator[Services]:
 
 
 def _prepare(settings: Settings) -> None:
-    from orchestrator.running import open_state_dir
+    from orchestrator.runtime.running import open_state_dir
 
     if settings.database_url_ is None or settings.store_url_ is None:
         open_state_dir(settings)
@@ -101,7 +101,7 @@ def _prepare(settings: Settings) -> None:
 
 def _check_schema(settings: Settings, ledger: Ledger) -> None:
     from orchestrator.errors import SettingsError
-    from orchestrator.ledger import schema
+    from orchestrator.ledger.engine import schema
 
     current, newest = schema.revisions(ledger)
     if current == newest:

@@ -22,7 +22,7 @@ from orchestrator.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from orchestrator.idzoom.datasets import Build, Progress
+    from orchestrator.datasets.datasets import Build, Progress
 
 app = typer.Typer(name="dataset", help="Data sets for training: build, show, compare, export.", no_args_is_help=True)
 Wanted = Annotated[str, typer.Argument(help="Id of a version, NAME for its newest, or NAME@NUMBER.")]
@@ -57,7 +57,7 @@ def build(
     as_json: JsonOption = False,
 ) -> None:
     """Build a version; the same build again answers at once, a similar one does only what is new."""
-    from orchestrator.idzoom import datasets
+    from orchestrator.datasets import datasets
 
     with services() as s:
         request = datasets.BuildRequest(
@@ -105,7 +105,8 @@ def _wait(s: Services, begun: Build, *, as_json: bool) -> None:
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
 
-    from orchestrator.idzoom import datasets, views
+    from orchestrator.datasets import dataset_views as views
+    from orchestrator.datasets import datasets
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Bars(*columns, console=screen()) as bars:
@@ -133,7 +134,7 @@ def list_(
     name: Annotated[str | None, typer.Argument(help="Only versions of this name.")] = None, as_json: JsonOption = False
 ) -> None:
     """List the versions, newest first within a name."""
-    from orchestrator.idzoom import views
+    from orchestrator.datasets import dataset_views as views
 
     with services() as s:
         versions = views.list_versions(s.ledger, s.owner, name)
@@ -162,7 +163,7 @@ def list_(
 @app.command()
 def show(wanted: Wanted, as_json: JsonOption = False) -> None:
     """Show a version: counts by side and face size, what was left out and why, who of the library is in it."""
-    from orchestrator.idzoom import views
+    from orchestrator.datasets import dataset_views as views
 
     with services() as s:
         version = views.show(s.ledger, s.owner, wanted)
@@ -210,7 +211,7 @@ def diff(
     as_json: JsonOption = False,
 ) -> None:
     """Say what the second version has that the first has not, and the other way round."""
-    from orchestrator.idzoom import views
+    from orchestrator.datasets import dataset_views as views
 
     with services() as s:
         found = views.diff(s.ledger, s.store, s.owner, one, other)
@@ -235,7 +236,7 @@ def export(
     as_json: JsonOption = False,
 ) -> None:
     """Write WebDataset shards of each side, the parquet index, and version.json."""
-    from orchestrator.idzoom.export import export as write
+    from orchestrator.datasets.export_dataset import export as write
 
     with services() as s, screen().status("writing") as status:
         version = write(
@@ -258,7 +259,8 @@ def register(
     preset: Annotated[Literal["mini"], typer.Argument(help="A shipped preset.")] = "mini", as_json: JsonOption = False
 ) -> None:
     """Enter the data set that a shipped preset was trained on: a recipe of the renderer, nothing is stored."""
-    from orchestrator.idzoom import datasets, views
+    from orchestrator.datasets import dataset_views as views
+    from orchestrator.datasets import datasets
 
     with services() as s:
         version = views.show(s.ledger, s.owner, datasets.ensure_mini(s.ledger, s.settings, s.owner))

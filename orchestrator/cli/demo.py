@@ -22,7 +22,7 @@ from orchestrator.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from orchestrator.identities import NewPerson
+    from orchestrator.people.identities import NewPerson
     from orchestrator.settings import Settings
 
 MANIFEST = "portraits.jsonl"
@@ -41,7 +41,7 @@ def demo(
     from orchestrator.cli.stack import hear_ctrl_c, ready
     from orchestrator.embedded.stack import Stack
     from orchestrator.errors import UsageError
-    from orchestrator.running import open_state_dir
+    from orchestrator.runtime.running import open_state_dir
     from orchestrator.settings import PACKAGE_ROOT, get_settings
 
     examples = PACKAGE_ROOT / "examples"
@@ -91,8 +91,8 @@ def _add_people(s: Services, folder: Path) -> None:
         InputError: a picture was refused.
         TransientError: the worker did not look at the pictures in time.
     """
-    from orchestrator import identities
     from orchestrator.errors import InputError, TransientError
+    from orchestrator.people import identities
 
     known = {person["handle"] for person in identities.list_people(s.ledger, s.owner)}
     new = [_person(path) for path in sorted(folder.iterdir()) if path.is_dir() and path.name not in known]
@@ -110,7 +110,7 @@ def _add_people(s: Services, folder: Path) -> None:
 
 
 def _person(folder: Path) -> NewPerson:
-    from orchestrator.identities import ConsentGiven, NewPerson, Picture
+    from orchestrator.people.identities import ConsentGiven, NewPerson, Picture
 
     pictures = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in (".png", ".jpg", ".webp")]
     return NewPerson(
@@ -122,9 +122,9 @@ def _person(folder: Path) -> NewPerson:
 
 def _make_portraits(s: Services, manifest: Path) -> dict[str, Any]:
     """Submit the manifest, show it until it has ended, and return the batch with its items."""
-    from orchestrator.cli.answers import describe_batch
+    from orchestrator.cli.printing import describe_batch
     from orchestrator.cli.watch import follow
-    from orchestrator.submit import submit_portraits
+    from orchestrator.portraits.submit import submit_portraits
 
     made = submit_portraits(
         s.ledger, s.settings, manifest=manifest.read_bytes(), format="jsonl", name="demo", owner=s.owner
@@ -134,7 +134,7 @@ def _make_portraits(s: Services, manifest: Path) -> dict[str, Any]:
 
 
 def _write(s: Services, batch_id: str, folder: Path) -> Path:
-    from orchestrator import export
+    from orchestrator.results import export
 
     export.download(s.ledger, s.store, s.owner, batch_id, folder / "portraits")
     return export.write_contact_sheet(s.ledger, s.store, s.vault, s.owner, batch_id, folder / "index.html")
@@ -143,8 +143,8 @@ def _write(s: Services, batch_id: str, folder: Path) -> Path:
 def _flow_state(s: Services, batch_id: str) -> str:
     """Give the flow run that watches the batch a moment to notice its end, and say what it is."""
     from orchestrator.errors import NotFoundError, TransientError
-    from orchestrator.ledger import batches
-    from orchestrator.prefect_api import connect
+    from orchestrator.ledger.queue import batches
+    from orchestrator.runtime.prefect.client import connect
 
     deadline = time.monotonic() + FLOW_SECONDS
     state = "not started"
@@ -162,7 +162,7 @@ def _flow_state(s: Services, batch_id: str) -> str:
 
 
 def _report(batch: dict[str, Any], page: Path, flow: str, seconds: float, *, as_json: bool) -> None:
-    from orchestrator.cli.answers import print_batch, print_items
+    from orchestrator.cli.printing import print_batch, print_items
 
     if as_json:
         print_json({**batch, "contact_sheet": str(page), "folder": str(page.parent), "demo_seconds": round(seconds, 1)})

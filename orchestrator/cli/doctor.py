@@ -19,9 +19,9 @@ def doctor(
     as_json: JsonOption = False,
 ) -> None:
     """Check everything a deployment stands on; exit 1 when a check fails."""
-    from orchestrator.doctor import examine
-    from orchestrator.repair import repair
+    from orchestrator.runtime.repair import repair
     from orchestrator.settings import get_settings
+    from orchestrator.status.doctor import examine
 
     done = repair(get_settings()) if repairing else []
     checks = examine(get_settings())

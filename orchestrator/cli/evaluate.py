@@ -11,8 +11,8 @@ import typer
 from orchestrator.cli.common import FinishError, JsonOption
 
 app = typer.Typer(name="evaluate", help="Measure a preset on people no training has seen.", no_args_is_help=True)
-PROGRAM = "fpga_models.metrics.evaluate"
-PAGE = "fpga_models.metrics.page"
+PROGRAM = "fpga_models.lab.measures.evaluate"
+PAGE = "fpga_models.lab.measures.page"
 
 PresetOption = Annotated[str, typer.Option("--preset", help="Which preset.")]
 SeedOption = Annotated[int, typer.Option("--seed", help="Chooses the held-out people, their scenes and the noise.")]

@@ -25,7 +25,7 @@ def run(
     """Queue a measurement of a version; a worker makes it and the figures are kept."""
     from orchestrator.cli.watch import follow
     from orchestrator.ledger import evaluations as rows
-    from orchestrator.retrain import evaluations
+    from orchestrator.models import evaluations
 
     with services() as s:
         batch_id = evaluations.submit(
@@ -58,7 +58,7 @@ def list_(
     as_json: JsonOption = False,
 ) -> None:
     """List the measurements that were kept, newest first."""
-    from orchestrator.retrain import evaluations
+    from orchestrator.models import evaluations
 
     with services() as s:
         found = evaluations.list_evaluations(s.ledger, model, limit=limit)
@@ -89,8 +89,8 @@ def compare(
     as_json: JsonOption = False,
 ) -> None:
     """Put versions side by side on the newest measurement made of all of them alike."""
-    from orchestrator.retrain import evaluations
-    from orchestrator.web.comparison import write_comparison
+    from orchestrator.models import evaluations
+    from orchestrator.results.comparison import write_comparison
 
     with services() as s:
         found = evaluations.compare(s.ledger, models, suite=suite)

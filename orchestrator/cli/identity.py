@@ -26,7 +26,7 @@ from orchestrator.cli.common import (
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from orchestrator.identities import ConsentGiven, Enrolled, Picture
+    from orchestrator.people.identities import ConsentGiven, Enrolled, Picture
 
 app = typer.Typer(name="identity", help="People: reference pictures and consent.", no_args_is_help=True)
 app.add_typer(receipt.app)
@@ -74,8 +74,8 @@ def add(
     as_json: JsonOption = False,
 ) -> None:
     """Add a person: each picture must show exactly one face. Nothing is kept of a picture that does not."""
-    from orchestrator.identities import NewPerson
-    from orchestrator.identities import add as add_people
+    from orchestrator.people.identities import NewPerson
+    from orchestrator.people.identities import add as add_people
 
     with services() as s:
         given = _consent(s, consent or [], granted_by, consent_text, expires)
@@ -96,7 +96,7 @@ def add(
 @app.command("list")
 def list_(as_json: JsonOption = False) -> None:
     """List the people of the library."""
-    from orchestrator.identities import list_people
+    from orchestrator.people.identities import list_people
 
     with services() as s:
         people = list_people(s.ledger, s.owner)
@@ -110,7 +110,7 @@ def list_(as_json: JsonOption = False) -> None:
 @app.command()
 def show(who: Who, as_json: JsonOption = False) -> None:
     """Show a person with references and every consent ever given."""
-    from orchestrator import identities
+    from orchestrator.people import identities
 
     with services() as s:
         _print_person(identities.show(s.ledger, s.owner, who), as_json=as_json)
@@ -127,7 +127,7 @@ def consent(
     as_json: JsonOption = False,
 ) -> None:
     """Write down what a person allows, or ends; without either, show it."""
-    from orchestrator import identities
+    from orchestrator.people import identities
 
     with services() as s:
         if revoke:
@@ -149,7 +149,7 @@ def erase(
     as_json: JsonOption = False,
 ) -> None:
     """Take a person away with everything that shows them, and prove it with a receipt. Cannot be undone."""
-    from orchestrator import identities
+    from orchestrator.people import identities
 
     with services() as s:
         person = identities.show(s.ledger, s.owner, who)
@@ -173,9 +173,9 @@ def _wait(s: Services, batch_id: str, timeout: float) -> Enrolled:
         TransientError: the time was over first.
     """
     from orchestrator.errors import InputError, TransientError
-    from orchestrator.identities import wait_enrolled
-    from orchestrator.ledger import workers
-    from orchestrator.ledger.session import now
+    from orchestrator.ledger.engine.session import now
+    from orchestrator.ledger.queue import workers
+    from orchestrator.people.identities import wait_enrolled
 
     with s.ledger.read() as session:
         if not workers.living(session, now(session)):
@@ -193,7 +193,7 @@ def _wait(s: Services, batch_id: str, timeout: float) -> Enrolled:
 
 
 def _pictures(paths: list[Path]) -> list[Picture]:
-    from orchestrator.identities import Picture
+    from orchestrator.people.identities import Picture
 
     files: list[Path] = []
     for path in paths:
@@ -205,7 +205,7 @@ def _pictures(paths: list[Path]) -> list[Picture]:
 def _consent(
     s: Services, scopes: list[str], granted_by: str | None, text: Path | None, expires: str | None
 ) -> ConsentGiven:
-    from orchestrator.identities import ConsentGiven
+    from orchestrator.people.identities import ConsentGiven
 
     return ConsentGiven(
         scopes=tuple(_scopes(scopes)),

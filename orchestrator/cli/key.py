@@ -22,7 +22,7 @@ def create(
     as_json: JsonOption = False,
 ) -> None:
     """Make a key and print it. It is shown once; only its sha256 is kept."""
-    from orchestrator import keys
+    from orchestrator.access import keys
 
     with services() as s:
         secret, made = keys.create(s.ledger, owner or s.owner, name=name, scopes=scope or keys.SCOPES, days=days)
@@ -36,7 +36,7 @@ def create(
 @app.command("list")
 def list_(as_json: JsonOption = False) -> None:
     """List the keys of this owner, without their secrets."""
-    from orchestrator import keys
+    from orchestrator.access import keys
 
     with services() as s:
         found = keys.list_keys(s.ledger, s.owner)
@@ -53,7 +53,7 @@ def revoke(
     key_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the key.")], as_json: JsonOption = False
 ) -> None:
     """End a key at once."""
-    from orchestrator import keys
+    from orchestrator.access import keys
 
     with services() as s:
         ended = keys.revoke(s.ledger, s.owner, key_id)
@@ -66,8 +66,8 @@ def revoke(
 @app.command()
 def login() -> None:
     """Print a link that logs a browser in, once, within a quarter of an hour."""
-    from orchestrator import keys
-    from orchestrator.running import find_running
+    from orchestrator.access import keys
+    from orchestrator.runtime.running import find_running
 
     with services() as s:
         running = find_running(s.settings)

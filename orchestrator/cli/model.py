@@ -226,7 +226,7 @@ def taint_report(as_json: JsonOption = False) -> None:
 
 
 def _register_installed(s: Services) -> None:
-    from orchestrator.models import shipped
+    from orchestrator.datasets import shipped
     from orchestrator.planning.presets import preset_names
 
     for name in preset_names(s.settings.models_dir):

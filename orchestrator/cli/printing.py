@@ -34,7 +34,7 @@ def manifest_format(path: Path, chosen: str | None) -> Format:
 def answer(s: Services, batch_id: str, *, wait: bool, as_json: bool) -> None:
     """End a submit: wait if asked to, and print the batch on standard output."""
     from orchestrator.cli.watch import follow
-    from orchestrator.results import exit_code
+    from orchestrator.results.results import exit_code
 
     if wait:
         follow(s, batch_id)
@@ -51,8 +51,8 @@ def answer(s: Services, batch_id: str, *, wait: bool, as_json: bool) -> None:
 
 def describe_batch(s: Services, batch_id: str, *, with_items: bool = False) -> dict[str, Any]:
     """Return the object of a batch, with light objects of its items if asked for."""
-    from orchestrator.ledger import batches
-    from orchestrator.results import batch_object, item_lines
+    from orchestrator.ledger.queue import batches
+    from orchestrator.results.results import batch_object, item_lines
 
     with s.ledger.read() as session:
         batch = batches.get(session, s.owner, batch_id)

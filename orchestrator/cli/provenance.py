@@ -15,8 +15,8 @@ def reproduce(
     as_json: JsonOption = False,
 ) -> None:
     """Make a portrait a second time and compare: bit_equal, within_tolerance or different (exit code 2)."""
-    from orchestrator import provenance
     from orchestrator.cli.watch import follow
+    from orchestrator.results import provenance
 
     with services() as s:
         batch_id = provenance.reproduce(s.ledger, s.owner, item)
@@ -45,7 +45,7 @@ def verify(
     as_json: JsonOption = False,
 ) -> None:
     """Say how a picture claims to be made, what of that can be proved, and what cannot; needs no database."""
-    from orchestrator import provenance
+    from orchestrator.results import provenance
     from orchestrator.settings import get_settings
 
     data = read_input(file)

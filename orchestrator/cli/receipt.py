@@ -25,7 +25,7 @@ def verify(
     as_json: JsonOption = False,
 ) -> None:
     """Check signature, audit row and that nothing of the person is left; exit 1 and a sentence where one is wrong."""
-    from orchestrator import receipts
+    from orchestrator.people import receipts
 
     receipt = read_receipt(file)
     if public_key:
@@ -43,7 +43,7 @@ def verify(
 @app.command()
 def key(as_json: JsonOption = False) -> None:
     """Print the public keys of this library, the one that signs first; give them to whoever shall check receipts."""
-    from orchestrator.receipts import Signer
+    from orchestrator.people.receipts import Signer
     from orchestrator.settings import get_settings
 
     keys = Signer.of(get_settings()).public_keys
@@ -53,7 +53,7 @@ def key(as_json: JsonOption = False) -> None:
 @app.command()
 def newkey() -> None:
     """Print a new private key for FPGA_SIGNING_KEYS. It is shown once."""
-    from orchestrator import receipts
+    from orchestrator.people import receipts
 
     typer.echo(receipts.new_key())
 
@@ -81,9 +81,9 @@ def _verify_here(s: Services, receipt: dict[str, Any]) -> dict[str, Any]:
     Raises:
         InputError: the signature is wrong, the audit chain does not hold the row, or rows of the person are left.
     """
-    from orchestrator import receipts
     from orchestrator.errors import InputError
     from orchestrator.ledger import audit, erasure
+    from orchestrator.people import receipts
 
     signed_by = receipts.verify(receipt, receipts.Signer.of(s.settings).public_keys)
     row = (int(receipt["audit"]["id"]), str(receipt["audit"]["hash"]))

@@ -121,8 +121,8 @@ def swap(
     as_json: JsonOption = False,
 ) -> None:
     """Put people of the library into photos, by a map or by pairs; all of them must allow `swap`."""
-    from orchestrator.cli.answers import manifest_format
     from orchestrator.cli.common import read_input
+    from orchestrator.cli.printing import manifest_format
     from orchestrator.photos.restore import RestoreOptions
     from orchestrator.planning.swaps import read_map
 
@@ -154,7 +154,7 @@ def redo(
     as_json: JsonOption = False,
 ) -> None:
     """Make one photo again with another setting; its faces and inversions are used again."""
-    from orchestrator.cli.answers import answer
+    from orchestrator.cli.printing import answer
     from orchestrator.photos import restore as service
 
     with services() as s:
@@ -176,7 +176,8 @@ def redo(
 def go_on_reading(s: Services, batch_id: str) -> None:
     """Read on in the source of an open batch that no other process reads; used by `fpga batch resume`."""
     from orchestrator.errors import ConflictError
-    from orchestrator.ledger import batches, photos
+    from orchestrator.ledger import photos
+    from orchestrator.ledger.queue import batches
 
     with s.ledger.read() as session:
         batch = batches.get(session, s.owner, batch_id)
@@ -202,7 +203,7 @@ def _run(
     wait: bool,
     as_json: bool,
 ) -> None:
-    from orchestrator.cli.answers import answer
+    from orchestrator.cli.printing import answer
     from orchestrator.photos import restore as service
 
     with services() as s:
@@ -232,8 +233,8 @@ def _run(
 
 def _flow_reads(s: Services, source: str) -> bool:
     """Whether a flow of this deployment can read the source: it runs on this machine, or the source is a bucket."""
-    from orchestrator.prefect_api import locate
-    from orchestrator.running import find_running
+    from orchestrator.runtime.prefect.client import locate
+    from orchestrator.runtime.running import find_running
 
     return locate(s.settings) is not None and (source.startswith("s3://") or find_running(s.settings) is not None)
 
@@ -256,15 +257,15 @@ def _feed(s: Services, batch_id: str, *, deliver: Any) -> None:
 
 
 def _delivery(s: Services, batch_id: str, out: str | None) -> Any:
-    from orchestrator.photos.delivery import Delivery
     from orchestrator.photos.restore import absolute
+    from orchestrator.results.delivery import Delivery
 
     return Delivery(s.ledger, s.store, s.owner, batch_id, absolute(out)) if out else None
 
 
 def _deliver_until_ended(s: Services, batch_id: str, delivery: Any) -> None:
     """Write results as they come; Ctrl-C leaves the batch running."""
-    from orchestrator.progress import look
+    from orchestrator.status.progress import look
 
     with screen().status("restoring") as status:
         try:

@@ -38,10 +38,10 @@ def add(
     as_json: JsonOption = False,
 ) -> None:
     """Keep a manifest and make a batch of it whenever the clock says; two runs for one moment make one batch."""
-    from orchestrator import submit
-    from orchestrator.cli.answers import manifest_format
+    from orchestrator.cli.printing import manifest_format
     from orchestrator.errors import ManifestError
-    from orchestrator.flows import deployments
+    from orchestrator.portraits import submit
+    from orchestrator.runtime.prefect import deployments
 
     data, form = read_input(manifest), manifest_format(manifest, format)
     options: dict[str, Any] = {"lane": lane, "priority": priority, "redraws": redraws, "skip_invalid": skip_invalid}
@@ -72,7 +72,7 @@ def add(
 @app.command("list")
 def list_(as_json: JsonOption = False) -> None:
     """List the schedules."""
-    from orchestrator.flows import deployments
+    from orchestrator.runtime.prefect import deployments
 
     with services() as s:
         found = [schedule.as_json() for schedule in deployments.list_schedules(s.settings, s.owner)]
@@ -86,7 +86,7 @@ def list_(as_json: JsonOption = False) -> None:
 @app.command()
 def remove(name: Name, as_json: JsonOption = False) -> None:
     """Remove a schedule; batches that it made stay."""
-    from orchestrator.flows import deployments
+    from orchestrator.runtime.prefect import deployments
 
     with services() as s:
         deployments.remove_schedule(s.settings, s.store, s.owner, name)
@@ -99,7 +99,7 @@ def remove(name: Name, as_json: JsonOption = False) -> None:
 @app.command()
 def run(name: Name, as_json: JsonOption = False) -> None:
     """Run a schedule once, now."""
-    from orchestrator.flows import deployments
+    from orchestrator.runtime.prefect import deployments
 
     with services() as s:
         flow_run_id = deployments.run_now(s.settings, s.owner, name)

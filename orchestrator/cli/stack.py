@@ -81,7 +81,7 @@ def _welcome(settings: Settings) -> None:
 def _wait_for_flows(stack: Stack, settings: Settings) -> None:
     """Wait for Prefect, whose absence stops nothing."""
     from orchestrator.errors import TransientError
-    from orchestrator.running import find_running
+    from orchestrator.runtime.running import find_running
 
     try:
         stack.wait_ready(2 * READY_SECONDS, prefect=True)

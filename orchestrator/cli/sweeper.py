@@ -19,7 +19,7 @@ def sweeper() -> None:
 @app.command()
 def run() -> None:
     """Sweep until SIGTERM or Ctrl-C; any number may run, one leads."""
-    from orchestrator import sweeping
+    from orchestrator.runtime import sweeping
 
     with services():
         pass  # the database must be there and up to date

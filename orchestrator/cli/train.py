@@ -27,7 +27,7 @@ from orchestrator.cli.common import (
 from orchestrator.cli.model import say_decision
 
 if TYPE_CHECKING:
-    from orchestrator.retrain.training import Recipe
+    from orchestrator.models.training import Recipe
 
 app = typer.Typer(name="train", help="Retrain a preset on a data set, tracked to the gate.", no_args_is_help=True)
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="Id of a run; a unique beginning is enough.")]
@@ -71,7 +71,7 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Queue a run: train, measure, gate, promote; a worker on the queue gpu.train does it."""
-    from orchestrator.retrain import training
+    from orchestrator.models import training
 
     recipe = _recipe(
         dataset, steps, preset, name, seed, start, batch_size, save_every, validate_every, gate, promote, settings
@@ -106,7 +106,7 @@ def schedule(
     as_json: JsonOption = False,
 ) -> None:
     """Retrain by the clock on whatever is the newest version of the data set then."""
-    from orchestrator.flows import training_schedules
+    from orchestrator.runtime.prefect import training_schedules
 
     recipe = _recipe(
         dataset, steps, preset, name, seed, start, batch_size, save_every, validate_every, gate, promote, settings
@@ -122,7 +122,7 @@ def schedule(
 @app.command()
 def schedules(as_json: JsonOption = False) -> None:
     """List what retrains by the clock."""
-    from orchestrator.flows import training_schedules
+    from orchestrator.runtime.prefect import training_schedules
 
     with services() as s:
         found = [one.as_json() for one in training_schedules.list_schedules(s.settings)]
@@ -138,7 +138,7 @@ def schedules(as_json: JsonOption = False) -> None:
 @app.command()
 def unschedule(name: Annotated[str, typer.Argument(help="Name of the schedule.")], yes: YesOption = False) -> None:
     """Remove a schedule; runs it began stay."""
-    from orchestrator.flows import training_schedules
+    from orchestrator.runtime.prefect import training_schedules
 
     confirm(f"Remove the training schedule {name}?", yes=yes)
     with services() as s:
@@ -152,7 +152,7 @@ def list_(
     as_json: JsonOption = False,
 ) -> None:
     """List the newest runs."""
-    from orchestrator.retrain import training
+    from orchestrator.models import training
 
     with services() as s:
         found = training.list_runs(s.ledger, s.owner, limit=limit)
@@ -179,7 +179,7 @@ def list_(
 @app.command()
 def show(run_id: RunId, as_json: JsonOption = False) -> None:
     """Show a run: plan, every attempt with how it ended, checkpoints, figures, and what the gate decided."""
-    from orchestrator.retrain import training
+    from orchestrator.models import training
 
     with services() as s:
         found = training.show(s.ledger, s.owner, run_id)
@@ -196,7 +196,7 @@ def watch(run_id: RunId, as_json: JsonOption = False) -> None:
 @app.command()
 def pause(run_id: RunId, as_json: JsonOption = False) -> None:
     """Stop a run at its next step, which it saves."""
-    from orchestrator.retrain import training
+    from orchestrator.models import training
 
     with services() as s:
         _tell(training.pause(s.ledger, s.owner, run_id), as_json=as_json)
@@ -205,7 +205,7 @@ def pause(run_id: RunId, as_json: JsonOption = False) -> None:
 @app.command()
 def resume(run_id: RunId, as_json: JsonOption = False) -> None:
     """Let a paused, failed or cancelled run go on from its last checkpoint."""
-    from orchestrator.retrain import training
+    from orchestrator.models import training
 
     with services() as s:
         _tell(training.resume(s.ledger, s.owner, run_id), as_json=as_json)
@@ -214,7 +214,7 @@ def resume(run_id: RunId, as_json: JsonOption = False) -> None:
 @app.command()
 def cancel(run_id: RunId, yes: YesOption = False, as_json: JsonOption = False) -> None:
     """Cancel a run; its last checkpoint stays."""
-    from orchestrator.retrain import training
+    from orchestrator.models import training
 
     confirm(f"Cancel {run_id}?", yes=yes)
     with services() as s:
@@ -235,8 +235,8 @@ def _recipe(
     promote: bool,
     settings: list[str] | None,
 ) -> Recipe:
-    from orchestrator.retrain.gate import read_rules
-    from orchestrator.retrain.training import read_recipe
+    from orchestrator.models.gate import read_rules
+    from orchestrator.models.training import read_recipe
 
     rules = read_rules(gate).model_dump(mode="json") if gate else {}
     return read_recipe(
@@ -281,7 +281,7 @@ def _follow(s: Services, run_id: str, *, as_json: bool) -> None:
     Raises:
         FinishError: 2 where it failed or was refused, 130 where interrupted.
     """
-    from orchestrator.retrain import training
+    from orchestrator.models import training
 
     seen, told = -1, ""
     try:
@@ -310,7 +310,7 @@ def _follow(s: Services, run_id: str, *, as_json: bool) -> None:
 
 def _decided(s: Services, run_id: str) -> dict[str, Any]:
     """Return the run with the gate's decision, which is made here if the sweeper has not been there yet."""
-    from orchestrator.retrain import retraining, training
+    from orchestrator.models import retraining, training
 
     found = training.show(s.ledger, s.owner, run_id)
     if found["state"] == "completed" and found["gate"] is None:

@@ -12,7 +12,7 @@ from orchestrator.cli.common import FinishError, Services, print_lines, say, scr
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from orchestrator.progress import Progress
+    from orchestrator.status.progress import Progress
 
 LIVE_SECONDS = 0.5
 LINE_SECONDS = 5.0
@@ -43,7 +43,7 @@ def follow(s: Services, batch_id: str, *, as_json: bool = False, title: str = ""
 def _live(s: Services, batch_id: str, title: str) -> Progress:
     from rich.live import Live
 
-    from orchestrator.progress import look
+    from orchestrator.status.progress import look
 
     with Live(console=screen(), refresh_per_second=4) as live:
         while True:
@@ -80,7 +80,7 @@ def _each_change(s: Services, batch_id: str, tell: Callable[[Progress], None]) -
 
 
 def _each_look(s: Services, batch_id: str, tell: Callable[[Progress], None]) -> Progress:
-    from orchestrator.progress import look
+    from orchestrator.status.progress import look
 
     while True:
         found = look(s.ledger, s.owner, batch_id)

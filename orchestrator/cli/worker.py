@@ -22,7 +22,7 @@ def run(
     import sys
 
     from orchestrator.errors import UsageError
-    from orchestrator.ledger.claims import QUEUES
+    from orchestrator.ledger.queue.claims import QUEUES
 
     wanted = [queue.strip() for queue in queues.split(",")]
     known = sorted(set(QUEUES.values()))
@@ -37,8 +37,8 @@ def run(
 @app.command("list")
 def list_(as_json: JsonOption = False) -> None:
     """List the workers that reported lately."""
-    from orchestrator.ledger import workers
-    from orchestrator.ledger.session import now
+    from orchestrator.ledger.engine.session import now
+    from orchestrator.ledger.queue import workers
 
     with services() as s, s.ledger.read() as session:
         time = now(session)
@@ -84,8 +84,8 @@ def drain(
 ) -> None:
     """Ask workers to finish or give back what they hold, and to stop."""
     from orchestrator.errors import NotFoundError, UsageError
-    from orchestrator.ledger import workers
-    from orchestrator.ledger.session import now
+    from orchestrator.ledger.engine.session import now
+    from orchestrator.ledger.queue import workers
 
     if bool(ids) == everyone:
         raise UsageError("name workers, or say --all", code="bad_workers")

@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO, Any
 
+from orchestrator.datasets.source import SourcePicture
 from orchestrator.errors import InputError, UsageError
-from orchestrator.idzoom.source import SourcePicture
 from orchestrator.ledger import artifacts
-from orchestrator.ledger.session import Ledger
+from orchestrator.ledger.engine.session import Ledger
 from orchestrator.pictures import check_picture
 from orchestrator.storage import ByteStore, content_key
 

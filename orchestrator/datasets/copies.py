@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 
 from orchestrator.ledger import datasets
-from orchestrator.ledger.session import Ledger
+from orchestrator.ledger.engine.session import Ledger
 from orchestrator.settings import Settings
 
 

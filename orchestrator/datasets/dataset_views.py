@@ -9,10 +9,10 @@ from typing import Any
 import pyarrow.parquet as pq
 from sqlalchemy.orm import Session
 
-from orchestrator.idzoom import datasets
+from orchestrator.datasets import datasets
 from orchestrator.ledger import datasets as rows
-from orchestrator.ledger.rows_datasets import DataSetVersion
-from orchestrator.ledger.session import Ledger
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.tables.rows_datasets import DataSetVersion
 from orchestrator.storage import ByteStore
 
 LISTED = 20

@@ -17,8 +17,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from orchestrator.errors import ConsentError, InputError, StageError, UsageError
-from orchestrator.idzoom.chunks import (
+from orchestrator.datasets.chunks import (
     MEAN_PICTURES,
     Chunk,
     Recipe,
@@ -27,14 +26,16 @@ from orchestrator.idzoom.chunks import (
     rendered_chunks,
     stored_chunks,
 )
-from orchestrator.idzoom.source import PeopleFrom, read_pictures
-from orchestrator.ledger import artifacts, batches, datasets, identities
-from orchestrator.ledger.batches import NewBatch, NewItem
+from orchestrator.datasets.source import PeopleFrom, read_pictures
+from orchestrator.errors import ConsentError, InputError, StageError, UsageError
+from orchestrator.ledger import artifacts, datasets, identities
 from orchestrator.ledger.datasets import NewVersion
-from orchestrator.ledger.rows import Artifact, Batch
-from orchestrator.ledger.rows_datasets import DataSetVersion
-from orchestrator.ledger.session import Ledger, now
-from orchestrator.ledger.states import BATCH_ENDED
+from orchestrator.ledger.engine.session import Ledger, now
+from orchestrator.ledger.engine.states import BATCH_ENDED
+from orchestrator.ledger.queue import batches
+from orchestrator.ledger.queue.batches import NewBatch, NewItem
+from orchestrator.ledger.tables.rows import Artifact, Batch
+from orchestrator.ledger.tables.rows_datasets import DataSetVersion
 from orchestrator.models import registry
 from orchestrator.planning.presets import Preset, load_preset
 from orchestrator.settings import Settings
@@ -55,7 +56,7 @@ class BuildRequest:
 
     Attributes:
         source: folder, zip, tar, `s3://` prefix, or `render:SEED:COUNT`.
-        people: where people come from; see `orchestrator.idzoom.source.PeopleFrom`.
+        people: where people come from; see `orchestrator.datasets.source.PeopleFrom`.
         attestation: what somebody answers for about the people who are not in the library.
         arrange: fields of `fpga_models.idzoom.arrange.ArrangeOptions`.
         captioner: `module:function` that writes missing captions; workers run only the one of their own settings.
@@ -415,7 +416,7 @@ def ensure_mini(ledger: Ledger, settings: Settings, owner: str) -> str:
     depends_on = _depends_on(settings, preset, request, rendered=True)
     recipe = read_recipe(MINI_SOURCE)
     assert recipe is not None, "the source of the mini world is a recipe"
-    facts = {"recipe": {"command": "python -m fpga_models.synthetic.dataset", **asdict(recipe)}, **depends_on}
+    facts = {"recipe": {"command": "python -m fpga_models.lab.synthetic.dataset", **asdict(recipe)}, **depends_on}
     with ledger.write() as session:
         return datasets.publish(
             session,

@@ -19,11 +19,11 @@ from typing import Any, BinaryIO
 
 import pyarrow.parquet as pq
 
+from orchestrator.datasets import datasets
+from orchestrator.datasets.dataset_views import show
 from orchestrator.errors import ConflictError, InputError, UsageError
-from orchestrator.idzoom import datasets
-from orchestrator.idzoom.views import show
 from orchestrator.ledger import datasets as rows
-from orchestrator.ledger.session import Ledger
+from orchestrator.ledger.engine.session import Ledger
 from orchestrator.storage import ByteStore
 
 SIDES = ("train", "val")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from orchestrator.idzoom import datasets
+from orchestrator.datasets import datasets
 from orchestrator.ledger import models
-from orchestrator.ledger.session import Ledger
+from orchestrator.ledger.engine.session import Ledger
 from orchestrator.models import registry
 from orchestrator.settings import Settings
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from orchestrator.broker import QUEUES
 from orchestrator.embedded.supervisor import Program
-from orchestrator.flows.deployments import POOL
-from orchestrator.prefect_api import Address
-from orchestrator.running import write_private
+from orchestrator.runtime.broker import QUEUES
+from orchestrator.runtime.prefect.client import Address
+from orchestrator.runtime.prefect.deployments import POOL
+from orchestrator.runtime.running import write_private
 from orchestrator.settings import PACKAGE_ROOT, Settings
 
 SERVER, FLOW_WORKER, WORKER, API = "prefect-server", "prefect-worker", "worker", "api"

@@ -19,18 +19,19 @@ from typing import Self
 
 import httpx
 
-from orchestrator import keys
+from orchestrator.access import keys
 from orchestrator.embedded import programs
 from orchestrator.embedded.supervisor import Supervisor
 from orchestrator.errors import FpgaError, TransientError
-from orchestrator.flows import deployments
-from orchestrator.ledger import schema, workers
-from orchestrator.ledger.session import Ledger, now
+from orchestrator.ledger.engine import schema
+from orchestrator.ledger.engine.session import Ledger, now
+from orchestrator.ledger.queue import workers
 from orchestrator.models import registry
-from orchestrator.prefect_api import Address, PrefectApi, locate
-from orchestrator.running import announce, only_one, open_state_dir, status_path
+from orchestrator.runtime.prefect import deployments
+from orchestrator.runtime.prefect.client import Address, PrefectApi, locate
+from orchestrator.runtime.running import announce, only_one, open_state_dir, status_path
+from orchestrator.runtime.sweeping import Sweeper
 from orchestrator.settings import Settings
-from orchestrator.sweeping import Sweeper
 
 log = logging.getLogger(__name__)
 CHECK_SECONDS = 0.2

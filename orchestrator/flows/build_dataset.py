@@ -15,12 +15,13 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
+from orchestrator.datasets import dataset_views as views
+from orchestrator.datasets import datasets
+from orchestrator.datasets.datasets import BuildRequest, Progress
 from orchestrator.errors import TransientError, UsageError
 from orchestrator.flows.generate_batch import FIRST_LOOK_SECONDS, LONGEST_PAUSE_SECONDS
-from orchestrator.idzoom import datasets, views
-from orchestrator.idzoom.datasets import BuildRequest, Progress
-from orchestrator.ledger.rows import Batch
-from orchestrator.ledger.session import Ledger
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.tables.rows import Batch
 from orchestrator.settings import Settings, get_settings
 from orchestrator.storage import open_store
 
@@ -31,7 +32,7 @@ def build_dataset(batch_id: str | None = None, request: dict[str, Any] | None = 
 
     Args:
         batch_id: the build's batch, from `fpga dataset build`.
-        request: fields of `orchestrator.idzoom.datasets.BuildRequest`, from a schedule; the source is readable here.
+        request: fields of `orchestrator.datasets.datasets.BuildRequest`, from a schedule; the source is readable here.
 
     Returns:
         Completed with the version's id, Failed when nothing was published; the message says why.

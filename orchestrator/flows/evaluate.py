@@ -12,9 +12,9 @@ from prefect.states import Cancelled, Completed, Failed
 from orchestrator.errors import UsageError
 from orchestrator.flows.generate_batch import watch_batch
 from orchestrator.ledger import evaluations as rows
-from orchestrator.ledger.session import Ledger
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.models import evaluations
 from orchestrator.models.lineage import flatten
-from orchestrator.retrain import evaluations
 from orchestrator.settings import get_settings
 
 
@@ -24,7 +24,7 @@ def evaluate(batch_id: str | None = None, recipe: dict[str, Any] | None = None) 
 
     Args:
         batch_id: from `fpga evaluate run`.
-        recipe: arguments of `orchestrator.retrain.evaluations.submit`: model, suites, seed, count, dataset.
+        recipe: arguments of `orchestrator.models.evaluations.submit`: model, suites, seed, count, dataset.
     """
     settings = get_settings()
     ledger = Ledger(settings.database_url)

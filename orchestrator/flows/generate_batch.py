@@ -16,13 +16,13 @@ from prefect.states import Cancelled, Completed, Failed
 
 from orchestrator import tracing
 from orchestrator.errors import TransientError, UsageError
-from orchestrator.ledger import batches
-from orchestrator.ledger.rows import Batch
-from orchestrator.ledger.session import Ledger
-from orchestrator.ledger.states import BATCH_ENDED
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.engine.states import BATCH_ENDED
+from orchestrator.ledger.queue import batches
+from orchestrator.ledger.tables.rows import Batch
+from orchestrator.portraits.submit import submit_portraits
 from orchestrator.settings import Settings, get_settings
 from orchestrator.storage import open_store
-from orchestrator.submit import submit_portraits
 
 FIRST_LOOK_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 10.0
@@ -34,7 +34,7 @@ def generate_batch(batch_id: str | None = None, manifest: dict[str, Any] | None 
 
     Args:
         batch_id: the batch to watch, from `fpga batch submit`.
-        manifest: the fields of `orchestrator.flows.deployments.StoredManifest`, from a schedule.
+        manifest: the fields of `orchestrator.runtime.prefect.deployments.StoredManifest`, from a schedule.
 
     Returns:
         Completed when every item has ended, be it well or not (the message says so), Cancelled when the batch was

@@ -22,14 +22,14 @@ from orchestrator.flows.generate_batch import (
     scheduled_key,
     sentence,
 )
-from orchestrator.ledger import batches
-from orchestrator.ledger.rows import Batch
-from orchestrator.ledger.session import Ledger
-from orchestrator.ledger.states import BATCH_ENDED
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.engine.states import BATCH_ENDED
+from orchestrator.ledger.queue import batches
+from orchestrator.ledger.tables.rows import Batch
 from orchestrator.photos import feeding, restore
-from orchestrator.photos.delivery import Delivery
 from orchestrator.photos.feeding import Fed
 from orchestrator.photos.restore import RestoreOptions
+from orchestrator.results.delivery import Delivery
 from orchestrator.settings import Settings, get_settings
 from orchestrator.storage import ByteStore, open_store
 

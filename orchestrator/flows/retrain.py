@@ -19,10 +19,10 @@ from prefect.states import Cancelled, Completed, Failed
 
 from orchestrator.errors import TransientError, UsageError
 from orchestrator.flows.generate_batch import FIRST_LOOK_SECONDS, LONGEST_PAUSE_SECONDS, scheduled_key
-from orchestrator.ledger.rows import Batch
-from orchestrator.ledger.session import Ledger
-from orchestrator.ledger.states import BATCH_ENDED
-from orchestrator.retrain import retraining, training
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.engine.states import BATCH_ENDED
+from orchestrator.ledger.tables.rows import Batch
+from orchestrator.models import retraining, training
 from orchestrator.settings import Settings, get_settings
 
 Run = dict[str, Any]
@@ -34,7 +34,7 @@ def retrain(batch_id: str | None = None, recipe: dict[str, Any] | None = None) -
 
     Args:
         batch_id: batch of a run, from `fpga train run`.
-        recipe: fields of `orchestrator.retrain.training.Recipe`, from a schedule; its data set is resolved now.
+        recipe: fields of `orchestrator.models.training.Recipe`, from a schedule; its data set is resolved now.
 
     Returns:
         Completed when the gate has decided, be it for or against the version (the message says so), Cancelled when the

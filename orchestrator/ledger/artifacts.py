@@ -15,9 +15,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from orchestrator.errors import TransientError
-from orchestrator.ledger.base import new_id
-from orchestrator.ledger.rows import Artifact
-from orchestrator.ledger.session import Ledger, now, retrying
+from orchestrator.ledger.engine.base import new_id
+from orchestrator.ledger.engine.session import Ledger, now, retrying
+from orchestrator.ledger.tables.rows import Artifact
 
 PENDING_SECONDS = 24 * 3600.0
 KEYS_PER_QUERY = 500

@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from orchestrator.ledger.rows import Audit, AuditHead
+from orchestrator.ledger.tables.rows import Audit, AuditHead
 
 GENESIS = "0" * 64
 HEAD = "audit"

@@ -12,9 +12,15 @@ from sqlalchemy.orm import Session
 
 from orchestrator.errors import ConsentError, NotFoundError
 from orchestrator.ledger import artifacts, audit
-from orchestrator.ledger.base import new_id
-from orchestrator.ledger.rows import Artifact, Consent, Identity, Stage
-from orchestrator.ledger.rows_datasets import DataSet, DataSetChunk, DataSetIdentity, DataSetShard, DataSetVersion
+from orchestrator.ledger.engine.base import new_id
+from orchestrator.ledger.tables.rows import Artifact, Consent, Identity, Stage
+from orchestrator.ledger.tables.rows_datasets import (
+    DataSet,
+    DataSetChunk,
+    DataSetIdentity,
+    DataSetShard,
+    DataSetVersion,
+)
 
 SCOPE = "train"
 AT_ONCE = 500

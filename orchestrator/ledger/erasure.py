@@ -13,11 +13,23 @@ from datetime import datetime
 from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from orchestrator.ledger import audit, cache, datasets, identities, lifecycle, photos, training
-from orchestrator.ledger.rows import Artifact, Batch, Consent, Identity, Item, ItemIdentity, Output, Reference, Stage
-from orchestrator.ledger.rows_api import KeptAnswer
-from orchestrator.ledger.rows_photos import ArchivePerson, StageResultIdentity
-from orchestrator.ledger.session import Ledger, now, retrying
+from orchestrator.ledger import audit, datasets, identities, photos, training
+from orchestrator.ledger import stage_results as cache
+from orchestrator.ledger.engine.session import Ledger, now, retrying
+from orchestrator.ledger.queue import lifecycle
+from orchestrator.ledger.tables.rows import (
+    Artifact,
+    Batch,
+    Consent,
+    Identity,
+    Item,
+    ItemIdentity,
+    Output,
+    Reference,
+    Stage,
+)
+from orchestrator.ledger.tables.rows_api import KeptAnswer
+from orchestrator.ledger.tables.rows_photos import ArchivePerson, StageResultIdentity
 
 ERASED = "erased"
 """Stands where a name stood that a row cannot do without."""

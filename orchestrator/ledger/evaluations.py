@@ -9,8 +9,8 @@ from typing import Any, Protocol
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from orchestrator.ledger.base import new_id
-from orchestrator.ledger.rows_training import Evaluation, GateDecision
+from orchestrator.ledger.engine.base import new_id
+from orchestrator.ledger.tables.rows_training import Evaluation, GateDecision
 
 ON_DATA_SET = "held_out"
 """The suite that looks at the held-out people of a data set; all others look at people that the renderer draws."""

@@ -8,8 +8,8 @@ from typing import Any
 from sqlalchemy import delete, update
 
 from orchestrator.errors import ConflictError
-from orchestrator.ledger.rows_api import KeptAnswer
-from orchestrator.ledger.session import Ledger, now, retrying
+from orchestrator.ledger.engine.session import Ledger, now, retrying
+from orchestrator.ledger.tables.rows_api import KeptAnswer
 
 KEPT = timedelta(hours=24)
 GIVEN_UP = timedelta(minutes=5)

@@ -17,9 +17,9 @@ from sqlalchemy.orm import Session
 
 from orchestrator.errors import ConflictError, ConsentError, ModelError, NotFoundError
 from orchestrator.ledger import artifacts, audit, datasets, training
-from orchestrator.ledger.base import new_id
-from orchestrator.ledger.rows import Artifact, Consent, Identity, Reference
-from orchestrator.ledger.session import Ledger, now, retrying
+from orchestrator.ledger.engine.base import new_id
+from orchestrator.ledger.engine.session import Ledger, now, retrying
+from orchestrator.ledger.tables.rows import Artifact, Consent, Identity, Reference
 
 SCOPES = ("generate", "restore", "swap", "train")
 

@@ -1,4 +1,4 @@
-"""Rows of keys, sessions and login links. Knows hashes only; secrets are made and checked in orchestrator/keys.py."""
+"""Rows of keys, sessions and login links. Knows hashes only; access/keys.py makes and checks secrets."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from sqlalchemy.orm import Session
 
 from orchestrator.errors import NotFoundError
 from orchestrator.ledger import audit
-from orchestrator.ledger.base import new_id
-from orchestrator.ledger.rows_api import ApiKey
-from orchestrator.ledger.session import Ledger, now, retrying
+from orchestrator.ledger.engine.base import new_id
+from orchestrator.ledger.engine.session import Ledger, now, retrying
+from orchestrator.ledger.tables.rows_api import ApiKey
 
 USED_EVERY = timedelta(minutes=1)
 """`used_at` is renewed at most so often: a request that only reads shall not wait for the writer's lock."""

@@ -16,12 +16,12 @@ from sqlalchemy.orm import Session
 
 from orchestrator.errors import ConflictError, NotFoundError
 from orchestrator.ledger import artifacts, audit
-from orchestrator.ledger.base import new_id
-from orchestrator.ledger.rows import Artifact, Batch, ModelAlias, ModelAliasMove, ModelVersion
-from orchestrator.ledger.rows_datasets import DataSetVersion
-from orchestrator.ledger.rows_training import GateDecision, ModelFile
-from orchestrator.ledger.session import Ledger, now, retrying
-from orchestrator.ledger.states import BATCH_ENDED
+from orchestrator.ledger.engine.base import new_id
+from orchestrator.ledger.engine.session import Ledger, now, retrying
+from orchestrator.ledger.engine.states import BATCH_ENDED
+from orchestrator.ledger.tables.rows import Artifact, Batch, ModelAlias, ModelAliasMove, ModelVersion
+from orchestrator.ledger.tables.rows_datasets import DataSetVersion
+from orchestrator.ledger.tables.rows_training import GateDecision, ModelFile
 
 CHAMPION = "champion"
 CANDIDATE = "candidate"

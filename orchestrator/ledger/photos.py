@@ -14,11 +14,12 @@ from sqlalchemy import Select, delete, exists, literal, select
 from sqlalchemy.orm import Session, aliased
 
 from orchestrator.errors import ConsentError
-from orchestrator.ledger import cache, claims
-from orchestrator.ledger.claims import Claim, Next
-from orchestrator.ledger.rows import Batch, Identity, Item, ItemIdentity, Leader, Stage
-from orchestrator.ledger.rows_photos import ArchivePerson
-from orchestrator.ledger.session import Ledger, retrying
+from orchestrator.ledger import stage_results as cache
+from orchestrator.ledger.engine.session import Ledger, retrying
+from orchestrator.ledger.queue import claims
+from orchestrator.ledger.queue.claims import Claim, Next
+from orchestrator.ledger.tables.rows import Batch, Identity, Item, ItemIdentity, Leader, Stage
+from orchestrator.ledger.tables.rows_photos import ArchivePerson
 
 KIND = "restore"
 STAGES = ("ingest_photo", "restore", "score_photo", "publish_photo")

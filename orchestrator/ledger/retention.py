@@ -13,8 +13,8 @@ from sqlalchemy import exists, func, select, update
 from sqlalchemy.orm import Session
 
 from orchestrator.ledger import photos
-from orchestrator.ledger.rows import Artifact, Consent, Identity, Item, ItemIdentity, Output, Reference
-from orchestrator.ledger.session import Ledger, now, retrying
+from orchestrator.ledger.engine.session import Ledger, now, retrying
+from orchestrator.ledger.tables.rows import Artifact, Consent, Identity, Item, ItemIdentity, Output, Reference
 
 AT_ONCE = 500
 """So much of each class one look takes; the next look finds the rest."""

@@ -13,8 +13,8 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from orchestrator.ledger import artifacts
-from orchestrator.ledger.rows import Artifact, Item
-from orchestrator.ledger.rows_photos import StageResult, StageResultIdentity
+from orchestrator.ledger.tables.rows import Artifact, Item
+from orchestrator.ledger.tables.rows_photos import StageResult, StageResultIdentity
 
 KEPT = timedelta(days=30)
 """So long the bytes of a result are kept after they were made."""

@@ -11,15 +11,22 @@ from sqlalchemy import Select, delete, select, tuple_, union_all, update
 from sqlalchemy.orm import Session
 
 from orchestrator.errors import ConflictError, FencedError, NotFoundError
-from orchestrator.ledger import artifacts, batches, lifecycle, models
-from orchestrator.ledger.base import new_id
-from orchestrator.ledger.batches import NewBatch, NewItem, Submitted
-from orchestrator.ledger.claims import Claim
-from orchestrator.ledger.rows import Artifact, Attempt, Batch, Consent, Item, Stage
-from orchestrator.ledger.rows_datasets import DataSetIdentity
-from orchestrator.ledger.rows_training import ModelFile, TrainCheckpoint, TrainCheckpointFile, TrainingRun, TrainRecord
-from orchestrator.ledger.session import Ledger, now, retrying
-from orchestrator.ledger.states import BATCH_ENDED, LEASED
+from orchestrator.ledger import artifacts, models
+from orchestrator.ledger.engine.base import new_id
+from orchestrator.ledger.engine.session import Ledger, now, retrying
+from orchestrator.ledger.engine.states import BATCH_ENDED, LEASED
+from orchestrator.ledger.queue import batches, lifecycle
+from orchestrator.ledger.queue.batches import NewBatch, NewItem, Submitted
+from orchestrator.ledger.queue.claims import Claim
+from orchestrator.ledger.tables.rows import Artifact, Attempt, Batch, Consent, Item, Stage
+from orchestrator.ledger.tables.rows_datasets import DataSetIdentity
+from orchestrator.ledger.tables.rows_training import (
+    ModelFile,
+    TrainCheckpoint,
+    TrainCheckpointFile,
+    TrainingRun,
+    TrainRecord,
+)
 
 KIND = "train"
 STAGES = ("train", "evaluate")

@@ -9,10 +9,10 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from orchestrator.errors import ConflictError, NotFoundError
-from orchestrator.ledger.base import new_id
-from orchestrator.ledger.rows import Artifact
-from orchestrator.ledger.rows_api import Upload
-from orchestrator.ledger.session import Ledger, now, retrying
+from orchestrator.ledger.engine.base import new_id
+from orchestrator.ledger.engine.session import Ledger, now, retrying
+from orchestrator.ledger.tables.rows import Artifact
+from orchestrator.ledger.tables.rows_api import Upload
 
 KEPT = timedelta(hours=24)
 """An upload that is not finished, or whose bytes nobody uses, is gone after so long."""

@@ -11,9 +11,9 @@ from sqlalchemy.orm import Session
 
 from orchestrator.errors import NotFoundError
 from orchestrator.ledger import audit
-from orchestrator.ledger.base import new_id
-from orchestrator.ledger.rows_api import Delivery, Webhook
-from orchestrator.ledger.session import Ledger, now, retrying
+from orchestrator.ledger.engine.base import new_id
+from orchestrator.ledger.engine.session import Ledger, now, retrying
+from orchestrator.ledger.tables.rows_api import Delivery, Webhook
 
 MOST_TRIES = 16
 LONGEST_SECONDS = 6 * 3600

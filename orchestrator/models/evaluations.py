@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.errors import NotFoundError, UsageError
-from orchestrator.ledger import batches, datasets, evaluations
-from orchestrator.ledger.batches import NewBatch, NewItem
-from orchestrator.ledger.rows_training import Evaluation
-from orchestrator.ledger.session import Ledger
+from orchestrator.ledger import datasets, evaluations
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.queue import batches
+from orchestrator.ledger.queue.batches import NewBatch, NewItem
+from orchestrator.ledger.tables.rows_training import Evaluation
+from orchestrator.models.gate import EvaluationRule
 from orchestrator.models.lineage import flatten
 from orchestrator.models.registry import find_version
-from orchestrator.retrain.gate import EvaluationRule
 
 KIND = "evaluate"
 SUITES = ("identity", "restore", "swap", "stylized", "control", "ablate", "held_out")

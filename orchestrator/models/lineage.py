@@ -9,9 +9,9 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from orchestrator.ledger import models
-from orchestrator.ledger.rows import ModelVersion
-from orchestrator.ledger.rows_datasets import DataSetVersion
-from orchestrator.ledger.session import Ledger
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.tables.rows import ModelVersion
+from orchestrator.ledger.tables.rows_datasets import DataSetVersion
 from orchestrator.models.registry import find_version, show_version, version_object
 
 

@@ -15,9 +15,9 @@ from sqlalchemy.orm import Session
 
 from orchestrator.errors import TransientError
 from orchestrator.ledger import evaluations, training
-from orchestrator.ledger.rows import Batch
-from orchestrator.ledger.rows_training import TrainingRun
-from orchestrator.ledger.session import Ledger
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.tables.rows import Batch
+from orchestrator.ledger.tables.rows_training import TrainingRun
 from orchestrator.models.lineage import flatten
 from orchestrator.settings import Settings
 

@@ -3,7 +3,7 @@
 `catalog/NAME.json` names repositories, revisions, files, sha256 and licences. A file is taken from the hub's own cache,
 or downloaded, going on where an earlier try was cut. A sha256 that was not known when the catalog was written is null
 there: it is recorded on the first pull. HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE mean what they always mean.
-Never opens a weight file: a pickled one is converted by `fpga_models.convert` in a process of its own.
+Never opens a weight file: a pickled one is converted by `fpga_models.core.convert` in a process of its own.
 """
 
 from __future__ import annotations
@@ -273,12 +273,12 @@ def _made(catalog: Catalog, fetched: list[Fetched]) -> list[dict[str, Any]]:
 
 
 def _run(*arguments: str) -> None:
-    """Run `fpga_models.convert` in a process of its own.
+    """Run `fpga_models.core.convert` in a process of its own.
 
     Raises:
         ModelError: with its sentence.
     """
-    command = [sys.executable, "-m", "fpga_models.convert", *arguments]
+    command = [sys.executable, "-m", "fpga_models.core.convert", *arguments]
     ended = subprocess.run(command, check=False, capture_output=True, text=True)
     if ended.returncode:
         raise ModelError(ended.stderr.strip().splitlines()[-1], code="conversion_failed")

@@ -13,11 +13,11 @@ from sqlalchemy.orm import Session
 
 from orchestrator.errors import ModelError, NotFoundError, UsageError
 from orchestrator.ledger import evaluations, models
-from orchestrator.ledger.rows import ModelAliasMove, ModelVersion
-from orchestrator.ledger.rows_datasets import DataSetIdentity
-from orchestrator.ledger.session import Ledger
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.tables.rows import ModelAliasMove, ModelVersion
+from orchestrator.ledger.tables.rows_datasets import DataSetIdentity
+from orchestrator.models.retraining import decision_object
 from orchestrator.planning.presets import load_preset
-from orchestrator.retrain.retraining import decision_object
 from orchestrator.settings import Settings
 
 MANIFEST = "weights.json"

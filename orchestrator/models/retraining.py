@@ -14,12 +14,12 @@ from sqlalchemy.orm import Session
 
 from orchestrator.errors import NotFoundError
 from orchestrator.ledger import evaluations, models, training
-from orchestrator.ledger.base import new_id
-from orchestrator.ledger.rows import Batch, ModelVersion
-from orchestrator.ledger.rows_datasets import DataSetVersion
-from orchestrator.ledger.rows_training import GateDecision, TrainingRun
-from orchestrator.ledger.session import Ledger, now, retrying
-from orchestrator.retrain.gate import Check, GateRules, check_facts, check_figures, parse_rules
+from orchestrator.ledger.engine.base import new_id
+from orchestrator.ledger.engine.session import Ledger, now, retrying
+from orchestrator.ledger.tables.rows import Batch, ModelVersion
+from orchestrator.ledger.tables.rows_datasets import DataSetVersion
+from orchestrator.ledger.tables.rows_training import GateDecision, TrainingRun
+from orchestrator.models.gate import Check, GateRules, check_facts, check_figures, parse_rules
 
 log = logging.getLogger(__name__)
 

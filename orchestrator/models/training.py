@@ -15,16 +15,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sqlalchemy.orm import Session
 
 from orchestrator.errors import ConflictError, ConsentError, UsageError
-from orchestrator.ledger import batches, datasets, evaluations, models, training
-from orchestrator.ledger.rows import Artifact, Batch
-from orchestrator.ledger.rows_datasets import DataSetVersion
-from orchestrator.ledger.rows_training import TrainingRun, TrainRecord
-from orchestrator.ledger.session import Ledger, now
-from orchestrator.ledger.states import BATCH_ENDED
+from orchestrator.ledger import datasets, evaluations, models, training
+from orchestrator.ledger.engine.session import Ledger, now
+from orchestrator.ledger.engine.states import BATCH_ENDED
+from orchestrator.ledger.queue import batches
+from orchestrator.ledger.tables.rows import Artifact, Batch
+from orchestrator.ledger.tables.rows_datasets import DataSetVersion
+from orchestrator.ledger.tables.rows_training import TrainingRun, TrainRecord
 from orchestrator.models import registry
+from orchestrator.models.gate import GateRules, read_rules
+from orchestrator.models.retraining import decision_object
 from orchestrator.planning.presets import load_preset
-from orchestrator.retrain.gate import GateRules, read_rules
-from orchestrator.retrain.retraining import decision_object
 from orchestrator.settings import Settings
 from orchestrator.storage import ByteStore
 

@@ -16,21 +16,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from orchestrator import thumbnails
+from orchestrator.datasets.copies import drop_withdrawn
 from orchestrator.errors import ConflictError, InputError, StoreUnavailableError, UsageError
-from orchestrator.ledger import artifacts, audit, batches, erasure, identities, sweeper
-from orchestrator.ledger.batches import NewBatch, NewItem
-from orchestrator.ledger.copies import drop_withdrawn
-from orchestrator.ledger.rows import Artifact, Consent, Identity, Reference
-from orchestrator.ledger.session import Ledger, now
-from orchestrator.ledger.states import ENDED
+from orchestrator.ledger import artifacts, audit, erasure, identities
+from orchestrator.ledger.engine.session import Ledger, now
+from orchestrator.ledger.engine.states import ENDED
+from orchestrator.ledger.queue import batches, sweeper
+from orchestrator.ledger.queue.batches import NewBatch, NewItem
+from orchestrator.ledger.tables.rows import Artifact, Consent, Identity, Reference
 from orchestrator.models import registry
+from orchestrator.people.receipts import Signer
 from orchestrator.pictures import check_picture
 from orchestrator.planning.rows import NAME
-from orchestrator.receipts import Signer
+from orchestrator.results import thumbnails
+from orchestrator.secrets.vault import Vault
 from orchestrator.settings import Settings
 from orchestrator.storage import ByteStore, content_key
-from orchestrator.vault import Vault
 
 HANDLE = re.compile(NAME)
 SEALED = "application/octet-stream"

@@ -16,7 +16,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from orchestrator.errors import InputError, SettingsError
-from orchestrator.keyfile import secrets
+from orchestrator.secrets.keyfile import secrets
 from orchestrator.settings import Settings
 
 ALGORITHM = "Ed25519"

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from orchestrator import identities
 from orchestrator.errors import NotFoundError
 from orchestrator.ledger import retention
+from orchestrator.ledger.engine.session import Ledger, now
 from orchestrator.ledger.retention import Due
-from orchestrator.ledger.session import Ledger, now
+from orchestrator.people import identities
 from orchestrator.settings import Settings
 from orchestrator.storage import ByteStore
 

@@ -21,10 +21,11 @@ from sqlalchemy import select
 from orchestrator.archive import Member, Photo, Refused, open_source
 from orchestrator.archive.originals import keep_original
 from orchestrator.errors import ConflictError, InputError, StoreUnavailableError, TransientError, UsageError
-from orchestrator.ledger import batches, photos, sweeper
-from orchestrator.ledger.batches import NewItem
-from orchestrator.ledger.rows import Batch, Item
-from orchestrator.ledger.session import Ledger
+from orchestrator.ledger import photos
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.queue import batches, sweeper
+from orchestrator.ledger.queue.batches import NewItem
+from orchestrator.ledger.tables.rows import Batch, Item
 from orchestrator.photos.restore import limits_of
 from orchestrator.planning.swaps import Made, paired, rules_for
 from orchestrator.settings import Settings

@@ -15,14 +15,15 @@ from typing import Any, Literal
 
 from orchestrator.archive import Limits, Photo, Refused, open_source
 from orchestrator.errors import ConflictError, ConsentError, NotFoundError, UsageError
-from orchestrator.ledger import audit, batches, photos
-from orchestrator.ledger.batches import NewBatch, NewItem, Submitted
-from orchestrator.ledger.rows import Batch, Item
-from orchestrator.ledger.session import Ledger, now
+from orchestrator.ledger import audit, photos
+from orchestrator.ledger.engine.session import Ledger, now
+from orchestrator.ledger.queue import batches
+from orchestrator.ledger.queue.batches import NewBatch, NewItem, Submitted
+from orchestrator.ledger.tables.rows import Batch, Item
 from orchestrator.models import registry
 from orchestrator.planning.swaps import Pairs, Rule
+from orchestrator.portraits.submit import check_options, known_identities
 from orchestrator.settings import Settings
-from orchestrator.submit import check_options, known_identities
 
 MOST_CANDIDATES = 8
 MOST_RULES = 20_000

@@ -15,9 +15,9 @@ from orchestrator.archive.kinds import HEAD
 from orchestrator.archive.originals import SUFFIXES
 from orchestrator.errors import ConflictError, InputError, TransientError, UsageError
 from orchestrator.ledger import artifacts, uploads
-from orchestrator.ledger.rows import Artifact
-from orchestrator.ledger.rows_api import Upload
-from orchestrator.ledger.session import Ledger
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.tables.rows import Artifact
+from orchestrator.ledger.tables.rows_api import Upload
 from orchestrator.pictures import PHOTO_MEDIA_TYPES, photo_format
 from orchestrator.storage import ByteStore, PartStore, content_key
 from orchestrator.storage.base import MAX_URL_SECONDS

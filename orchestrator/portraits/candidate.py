@@ -15,10 +15,11 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from orchestrator.errors import NotFoundError, UsageError
-from orchestrator.ledger import batches, models
-from orchestrator.ledger.batches import NewBatch, NewItem, Submitted
-from orchestrator.ledger.rows import Artifact, Batch, Item, Output
-from orchestrator.ledger.session import Ledger, retrying
+from orchestrator.ledger import models
+from orchestrator.ledger.engine.session import Ledger, retrying
+from orchestrator.ledger.queue import batches
+from orchestrator.ledger.queue.batches import NewBatch, NewItem, Submitted
+from orchestrator.ledger.tables.rows import Artifact, Batch, Item, Output
 from orchestrator.storage import ByteStore
 
 

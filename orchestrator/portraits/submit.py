@@ -20,18 +20,20 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from orchestrator.errors import ConflictError, ConsentError, ManifestError, UsageError
-from orchestrator.ledger import batches, history, identities, workers
-from orchestrator.ledger.batches import NewBatch, NewItem
-from orchestrator.ledger.claims import LANES, QUEUES
-from orchestrator.ledger.lifecycle import STOP_AFTER
-from orchestrator.ledger.session import Ledger, now
+from orchestrator.ledger import identities
+from orchestrator.ledger.engine.session import Ledger, now
+from orchestrator.ledger.queue import batches, workers
+from orchestrator.ledger.queue.batches import NewBatch, NewItem
+from orchestrator.ledger.queue.claims import LANES, QUEUES
+from orchestrator.ledger.queue.lifecycle import STOP_AFTER
+from orchestrator.ledger.views import history
 from orchestrator.models import registry
 from orchestrator.planning.estimate import Eta, StageLoad, estimate
 from orchestrator.planning.manifest import Format, read_manifest
 from orchestrator.planning.plan import BatchDefaults, IdentityFacts, Plan, PlannedItem, plan
 from orchestrator.planning.presets import load_preset
 from orchestrator.planning.rows import RowError
-from orchestrator.retrain import candidate
+from orchestrator.portraits import candidate
 from orchestrator.settings import Settings
 
 STAGES = ("generate", "score")

@@ -14,7 +14,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from orchestrator.web.results_folder import write_new
+from orchestrator.results.results_folder import write_new
 
 SCRIPT = """for (const one of document.querySelectorAll(".pair")) {
   one.querySelector("input").addEventListener("input", (event) => {

@@ -11,12 +11,13 @@ from datetime import datetime
 from sqlalchemy.orm import Session
 
 from orchestrator.errors import NotFoundError
-from orchestrator.ledger import listings, photos
-from orchestrator.ledger.rows import Batch
-from orchestrator.ledger.session import Ledger
-from orchestrator.photos import delivery
+from orchestrator.ledger import photos
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.tables.rows import Batch
+from orchestrator.ledger.views import listings
 from orchestrator.planning.naming import DEFAULT_TEMPLATE, NameFacts, output_names
-from orchestrator.results import errors_lines, json_line, results_lines
+from orchestrator.results import delivery
+from orchestrator.results.results import errors_lines, json_line, results_lines
 from orchestrator.storage import ByteStore
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from orchestrator.retrain.evaluations import Cell, Comparison
-from orchestrator.web.contact_sheet import environment
-from orchestrator.web.results_folder import write_new
+from orchestrator.models.evaluations import Cell, Comparison
+from orchestrator.results.contact_sheet import environment
+from orchestrator.results.results_folder import write_new
 
 WIDTH = 260.0
 """Of a plot, in CSS pixels."""

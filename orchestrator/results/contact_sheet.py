@@ -18,7 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from orchestrator.pictures import BROKEN, check_picture, open_picture
-from orchestrator.web.results_folder import write_new
+from orchestrator.results.results_folder import write_new
 
 VERDICTS = {"accepted": "accepted", "needs_review": "needs review", "rejected": "rejected"}
 THUMBNAIL_PX = 160

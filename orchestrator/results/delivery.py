@@ -16,13 +16,13 @@ from typing import Any, Protocol
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from orchestrator import results
 from orchestrator.errors import ConflictError
-from orchestrator.ledger import batches
-from orchestrator.ledger.rows import Artifact, Batch, Item, Output
-from orchestrator.ledger.session import Ledger
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.queue import batches
+from orchestrator.ledger.tables.rows import Artifact, Batch, Item, Output
+from orchestrator.results import results
+from orchestrator.results.results_folder import write_new
 from orchestrator.storage import ByteStore
-from orchestrator.web.results_folder import write_new
 
 LISTS = ("results.jsonl", "errors.jsonl")
 PAGE = 200

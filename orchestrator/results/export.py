@@ -8,18 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import UsageError
-from orchestrator.ledger import batches, identities, models, photos, rows
-from orchestrator.ledger.rows import Artifact, Batch, ModelVersion
-from orchestrator.ledger.session import Ledger, now
-from orchestrator.photos.delivery import Delivery
-from orchestrator.photos.sheet import write_photo_sheet
+from orchestrator.ledger import identities, models, photos
+from orchestrator.ledger.engine.session import Ledger, now
+from orchestrator.ledger.queue import batches
+from orchestrator.ledger.tables import rows
+from orchestrator.ledger.tables.rows import Artifact, Batch, ModelVersion
 from orchestrator.planning.naming import DEFAULT_TEMPLATE, NameFacts
-from orchestrator.results import errors_lines, results_lines
+from orchestrator.results import contact_sheet
+from orchestrator.results.contact_sheet import ContactSheet, Failure, PersonScore, Reference, Result
+from orchestrator.results.delivery import Delivery
+from orchestrator.results.photo_sheet import write_photo_sheet
+from orchestrator.results.results import errors_lines, results_lines
+from orchestrator.results.results_folder import FolderItem, write_results_folder
+from orchestrator.secrets.vault import Vault
 from orchestrator.storage import ByteStore
-from orchestrator.vault import Vault
-from orchestrator.web import contact_sheet
-from orchestrator.web.contact_sheet import ContactSheet, Failure, PersonScore, Reference, Result
-from orchestrator.web.results_folder import FolderItem, write_results_folder
 
 SHEET_PICTURES = 1000
 

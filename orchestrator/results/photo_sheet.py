@@ -11,11 +11,12 @@ from sqlalchemy.orm import Session
 
 from orchestrator.archive.duplicates import Album, Look
 from orchestrator.errors import UsageError
-from orchestrator.ledger import batches, identities, photos
-from orchestrator.ledger.rows import Batch
-from orchestrator.results import errors_lines, results_lines
+from orchestrator.ledger import identities, photos
+from orchestrator.ledger.queue import batches
+from orchestrator.ledger.tables.rows import Batch
+from orchestrator.results.before_after import BeforeAfter, Photo, write_before_after
+from orchestrator.results.results import errors_lines, results_lines
 from orchestrator.storage import ByteStore
-from orchestrator.web.before_after import BeforeAfter, Photo, write_before_after
 
 MOST_PHOTOS = 5000
 

@@ -16,10 +16,11 @@ from PIL import Image, ImageChops
 from sqlalchemy import select
 
 from orchestrator.errors import ConflictError, ModelError
-from orchestrator.ledger import batches, listings
-from orchestrator.ledger.batches import NewBatch, NewItem
-from orchestrator.ledger.rows import Artifact, Batch, Item, ItemIdentity, Output
-from orchestrator.ledger.session import Ledger
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.queue import batches
+from orchestrator.ledger.queue.batches import NewBatch, NewItem
+from orchestrator.ledger.tables.rows import Artifact, Batch, Item, ItemIdentity, Output
+from orchestrator.ledger.views import listings
 from orchestrator.models.registry import weights_manifest
 from orchestrator.pictures import check_picture, read_record
 from orchestrator.settings import Settings

@@ -16,10 +16,11 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from orchestrator.ledger import batches, history
-from orchestrator.ledger.batches import ItemDetail
-from orchestrator.ledger.rows import Artifact, Attempt, Batch, Item, Output, Stage
-from orchestrator.ledger.states import BATCH_ENDED, ENDED
+from orchestrator.ledger.engine.states import BATCH_ENDED, ENDED
+from orchestrator.ledger.queue import batches
+from orchestrator.ledger.queue.batches import ItemDetail
+from orchestrator.ledger.tables.rows import Artifact, Attempt, Batch, Item, Output, Stage
+from orchestrator.ledger.views import history
 
 STATUS_WORDS = {"completed_with_errors": "completed", "paused": "in_progress"}
 """Our batch states that the usual `status` has no word for; `state` has the exact one."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from orchestrator.retrain.candidate import Pair, Side
-from orchestrator.web.contact_sheet import VERDICTS, environment
-from orchestrator.web.results_folder import write_new
+from orchestrator.portraits.candidate import Pair, Side
+from orchestrator.results.contact_sheet import VERDICTS, environment
+from orchestrator.results.results_folder import write_new
 
 
 def write_side_by_side(path: Path, title: str, pairs: Sequence[Pair]) -> Path:

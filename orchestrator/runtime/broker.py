@@ -11,8 +11,8 @@ from celery import Celery
 from kombu import Exchange, Queue
 from kombu.exceptions import OperationalError
 
-from orchestrator import folder_broker
 from orchestrator.errors import SettingsError, TransientError
+from orchestrator.runtime import folder_broker
 from orchestrator.settings import Settings
 
 RUN_STAGE = "fpga.stage.run"

@@ -8,15 +8,17 @@ from __future__ import annotations
 import logging
 from datetime import datetime, timedelta
 
-from orchestrator.broker import Bell
+from orchestrator.datasets import datasets
 from orchestrator.errors import FpgaError, TransientError
-from orchestrator.idzoom import datasets
-from orchestrator.ledger import batches, hints, outbox, photos, training
-from orchestrator.ledger.rows import Batch, Outbox
-from orchestrator.ledger.session import Ledger, now, retrying
-from orchestrator.ledger.states import BATCH_ENDED
-from orchestrator.prefect_api import connect, locate
-from orchestrator.retrain import evaluations, mlflow_export, retraining
+from orchestrator.ledger import photos, training
+from orchestrator.ledger.engine.session import Ledger, now, retrying
+from orchestrator.ledger.engine.states import BATCH_ENDED
+from orchestrator.ledger.queue import batches, outbox
+from orchestrator.ledger.queue import wakeups as hints
+from orchestrator.ledger.tables.rows import Batch, Outbox
+from orchestrator.models import evaluations, mlflow_export, retraining
+from orchestrator.runtime.broker import Bell
+from orchestrator.runtime.prefect.client import connect, locate
 from orchestrator.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -6,12 +6,12 @@ here can harm a deployment that is well: every step is conditional on the rows b
 
 from __future__ import annotations
 
-from orchestrator import dispatch
-from orchestrator.ledger import sweeper
-from orchestrator.ledger.session import Ledger
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.queue import sweeper
+from orchestrator.runtime import dispatch
+from orchestrator.runtime.sweeping import remove_expired
 from orchestrator.settings import Settings
 from orchestrator.storage import open_store
-from orchestrator.sweeping import remove_expired
 
 
 def repair(settings: Settings) -> list[str]:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from orchestrator.errors import ConflictError, SettingsError
-from orchestrator.ledger.workers import boot_id, process_started
+from orchestrator.ledger.queue.workers import boot_id, process_started
 from orchestrator.settings import Settings
 
 

@@ -1,6 +1,6 @@
 """The sweeper's loop: lead, repair, remove expired bytes, deliver, ring. Any number may run; one leads.
 
-`python -m orchestrator.sweeping` runs it by itself, next to a scaled-out deployment; `fpga up` runs it in its parent.
+`python -m orchestrator.runtime.sweeping` runs it by itself beside a scaled-out deployment; `fpga up` in its parent.
 """
 
 from __future__ import annotations
@@ -13,13 +13,18 @@ import threading
 import time
 from types import FrameType
 
-from orchestrator import dispatch, logs, retention, thumbnails, uploads, webhooks
-from orchestrator.broker import Bell
+from orchestrator import logs
 from orchestrator.errors import FpgaError, StoreUnavailableError, TransientError
-from orchestrator.flows import zombies
-from orchestrator.ledger import hints, sweeper
-from orchestrator.ledger.session import Ledger
-from orchestrator.prefect_api import connect, locate
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.queue import sweeper
+from orchestrator.ledger.queue import wakeups as hints
+from orchestrator.people import retention
+from orchestrator.photos import uploads
+from orchestrator.results import thumbnails
+from orchestrator.runtime import dispatch, webhooks
+from orchestrator.runtime.broker import Bell
+from orchestrator.runtime.prefect import zombies
+from orchestrator.runtime.prefect.client import connect, locate
 from orchestrator.settings import Settings, get_settings
 from orchestrator.storage import ByteStore, open_store
 

@@ -26,10 +26,10 @@ import httpx
 
 from orchestrator.errors import ConflictError, FpgaError, UsageError
 from orchestrator.ledger import webhooks
-from orchestrator.ledger.rows_api import Delivery, Webhook
-from orchestrator.ledger.session import Ledger, now
+from orchestrator.ledger.engine.session import Ledger, now
+from orchestrator.ledger.tables.rows_api import Delivery, Webhook
+from orchestrator.secrets.vault import Vault
 from orchestrator.settings import Settings
-from orchestrator.vault import Vault
 
 log = logging.getLogger(__name__)
 EVENTS = ("batch.ended", "ping")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
 from orchestrator.errors import SettingsError
-from orchestrator.keyfile import secrets
+from orchestrator.secrets.keyfile import secrets
 from orchestrator.settings import Settings
 
 

@@ -24,14 +24,17 @@ from kombu.exceptions import OperationalError
 from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from orchestrator.broker import HARD_LIMIT_SECONDS, QUEUES, celery_config
 from orchestrator.errors import FpgaError, NotFoundError
-from orchestrator.ledger import artifacts, audit, health, models, schema, workers
-from orchestrator.ledger.session import Ledger, now
+from orchestrator.ledger import artifacts, audit, models
+from orchestrator.ledger.engine import schema
+from orchestrator.ledger.engine.session import Ledger, now
+from orchestrator.ledger.queue import workers
+from orchestrator.ledger.views import health
 from orchestrator.models import registry
 from orchestrator.planning.presets import preset_names
-from orchestrator.prefect_api import connect, locate
-from orchestrator.running import find_running, open_state_dir
+from orchestrator.runtime.broker import HARD_LIMIT_SECONDS, QUEUES, celery_config
+from orchestrator.runtime.prefect.client import connect, locate
+from orchestrator.runtime.running import find_running, open_state_dir
 from orchestrator.settings import Settings
 from orchestrator.storage import open_store
 
@@ -350,7 +353,7 @@ def _sha256(settings: Settings, preset: str, path: str) -> str | None:
 
 def _device(settings: Settings) -> Check:
     """Let a process of its own multiply two matrices on the device: torch is not loaded here."""
-    command = [sys.executable, "-m", "workers.selftest", settings.device]
+    command = [sys.executable, "-m", "workers.runtime.selftest", settings.device]
     try:
         ran = subprocess.run(command, capture_output=True, text=True, timeout=DEVICE_SECONDS, check=False)
         said = (ran.stdout or ran.stderr).strip().splitlines()[-1:]

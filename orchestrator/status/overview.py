@@ -12,14 +12,16 @@ from datetime import datetime
 
 from sqlalchemy.orm import Session
 
-from orchestrator.ledger import gallery, listings, overview, photos, workers
-from orchestrator.ledger.gallery import Tile
-from orchestrator.ledger.overview import Attention, Held, Line
-from orchestrator.ledger.rows import Batch, Worker
-from orchestrator.ledger.session import Ledger, now
-from orchestrator.ledger.states import BAD, BATCH_ENDED, BATCH_STATES, ENDED
-from orchestrator.progress import Remaining, remaining
+from orchestrator.ledger import photos
+from orchestrator.ledger.engine.session import Ledger, now
+from orchestrator.ledger.engine.states import BAD, BATCH_ENDED, BATCH_STATES, ENDED
+from orchestrator.ledger.queue import workers
+from orchestrator.ledger.tables.rows import Batch, Worker
+from orchestrator.ledger.views import gallery, listings, overview
+from orchestrator.ledger.views.gallery import Tile
+from orchestrator.ledger.views.overview import Attention, Held, Line
 from orchestrator.settings import Settings
+from orchestrator.status.progress import Remaining, remaining
 
 OPEN = tuple(state for state in BATCH_STATES if state not in BATCH_ENDED)
 MOST = 12

@@ -8,12 +8,14 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from orchestrator.ledger import batches, history, photos, workers
-from orchestrator.ledger.rows import Batch, Worker
-from orchestrator.ledger.session import Ledger, now
-from orchestrator.ledger.states import BATCH_ENDED, ENDED
+from orchestrator.ledger import photos
+from orchestrator.ledger.engine.session import Ledger, now
+from orchestrator.ledger.engine.states import BATCH_ENDED, ENDED
+from orchestrator.ledger.queue import batches, workers
+from orchestrator.ledger.tables.rows import Batch, Worker
+from orchestrator.ledger.views import history
 from orchestrator.planning.estimate import MIN_HISTORY, Eta, estimate
-from orchestrator.submit import STAGES, stage_loads
+from orchestrator.portraits.submit import STAGES, stage_loads
 
 PIPELINES = {
     "generate": STAGES,

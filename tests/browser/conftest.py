@@ -19,7 +19,7 @@ from axe_core_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Page, Request, expect, sync_playwright
 
-from orchestrator.ledger import schema
+from orchestrator.ledger.engine import schema
 from orchestrator.settings import Settings
 from tests.browser.site import Site, serving
 from tests.services.server import ServiceMissingError, find_program

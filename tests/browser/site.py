@@ -13,8 +13,8 @@ from pathlib import Path
 
 import httpx
 
-from orchestrator import keys
-from orchestrator.ledger.session import Ledger
+from orchestrator.access import keys
+from orchestrator.ledger.engine.session import Ledger
 from orchestrator.settings import Settings
 from orchestrator.storage import ByteStore, open_store
 from tests.services.server import free_port

@@ -9,10 +9,10 @@ import pytest
 from playwright.sync_api import Page, expect
 from sqlalchemy import select, update
 
-from orchestrator import submit
-from orchestrator.ledger import claims, workers
-from orchestrator.ledger.rows import Item, Output
-from orchestrator.ledger.session import Ledger
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.queue import claims, workers
+from orchestrator.ledger.tables.rows import Item, Output
+from orchestrator.portraits import submit
 from tests.browser.conftest import Check, Shoot, loaded, tab_to
 from tests.browser.site import Site
 from tests.unit.orchestrator.played import Played, add_person, lines

@@ -10,9 +10,10 @@ import pytest
 from PIL import Image, ImageFilter
 from playwright.sync_api import Page, expect
 
-from orchestrator import identities, submit
-from orchestrator.identities import ConsentGiven, NewPerson, Picture
-from orchestrator.ledger import claims
+from orchestrator.ledger.queue import claims
+from orchestrator.people import identities
+from orchestrator.people.identities import ConsentGiven, NewPerson, Picture
+from orchestrator.portraits import submit
 from tests.browser.conftest import Check, Shoot, loaded, tab_to
 from tests.browser.site import Site
 from tests.unit.orchestrator.played import Played, lines, restored_photo

@@ -10,10 +10,9 @@ from datetime import UTC, datetime
 import pytest
 from playwright.sync_api import FilePayload, Page, Route, expect
 
-from orchestrator.ledger import batches
-from orchestrator.ledger.rows_training import TrainRecord
-from orchestrator.models import registry
-from orchestrator.retrain import retraining
+from orchestrator.ledger.queue import batches
+from orchestrator.ledger.tables.rows_training import TrainRecord
+from orchestrator.models import registry, retraining
 from tests.browser.conftest import Check, Shoot, loaded, tab_to
 from tests.browser.site import Site
 from tests.browser.tutorials.people import EXAMPLES

@@ -17,9 +17,9 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from orchestrator import probes
-from orchestrator.ledger.session import Ledger
-from orchestrator.sweeping import remove_expired
+from benchmarks import probes
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.runtime.sweeping import remove_expired
 from tests.integration.workers.rig import ROOT, Rig
 
 QUICK = {
@@ -96,7 +96,7 @@ class Deployment(Rig):
 
     def add_sweeper(self, number: int, *, folder: Path = ROOT) -> None:
         """Start a sweeper and keep it running."""
-        self.add(f"sweeper-{number}", [sys.executable, "-m", "orchestrator.sweeping"], folder=folder)
+        self.add(f"sweeper-{number}", [sys.executable, "-m", "orchestrator.runtime.sweeping"], folder=folder)
 
     def __enter__(self) -> Deployment:
         self._keeper.start()

@@ -12,8 +12,8 @@ from tests.integration.workers.rig import ROOT
 
 SUBMIT = """
 import sys
-from orchestrator import probes
-from orchestrator.ledger.session import Ledger
+from benchmarks import probes
+from orchestrator.ledger.engine.session import Ledger
 from orchestrator.settings import load_settings
 settings = load_settings()
 items, milliseconds = map(int, sys.argv[1:])

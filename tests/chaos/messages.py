@@ -6,8 +6,8 @@ import time
 
 from sqlalchemy import func, select
 
-from orchestrator.broker import Bell
-from orchestrator.ledger.rows import Attempt, Stage
+from orchestrator.ledger.tables.rows import Attempt, Stage
+from orchestrator.runtime.broker import Bell
 from tests.chaos.run import Run
 
 

@@ -20,9 +20,10 @@ from unittest import mock
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from orchestrator.ledger import artifacts, batches, claims, lifecycle, sweeper
-from orchestrator.ledger.claims import Claim
-from orchestrator.ledger.rows import Stage
+from orchestrator.ledger import artifacts
+from orchestrator.ledger.queue import batches, claims, lifecycle, sweeper
+from orchestrator.ledger.queue.claims import Claim
+from orchestrator.ledger.tables.rows import Stage
 from tests.chaos import records
 from tests.chaos.simulation import BrokenPromise, empty_ledger, simulate
 

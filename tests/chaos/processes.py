@@ -9,8 +9,8 @@ import time
 from alembic import command
 from sqlalchemy import func, select, update
 
-from orchestrator.ledger import schema
-from orchestrator.ledger.rows import Attempt, Item, Stage, Worker
+from orchestrator.ledger.engine import schema
+from orchestrator.ledger.tables.rows import Attempt, Item, Stage, Worker
 from tests.chaos import earlier
 from tests.chaos.deployment import children
 from tests.chaos.run import Run
@@ -132,7 +132,7 @@ def rolling_update(run: Run) -> None:
     run.submit(items)
     codes = set()
     for number, leaving in enumerate([*d.named("worker"), *d.named("sweeper")]):
-        if "orchestrator.sweeping" in leaving.command:
+        if "orchestrator.runtime.sweeping" in leaving.command:
             d.add_sweeper(10)
         else:
             d.add(f"worker-{10 + number}", d.worker_command(10 + number))

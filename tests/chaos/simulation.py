@@ -27,20 +27,22 @@ from unittest import mock
 
 from sqlalchemy import func, select, text
 
-import orchestrator.ledger.base
-import orchestrator.ledger.claims
-import orchestrator.ledger.session
-import orchestrator.ledger.workers
-import orchestrator.sweeping
-import workers.lease
-import workers.process
+import orchestrator.ledger.engine.base
+import orchestrator.ledger.engine.session
+import orchestrator.ledger.queue.claims
+import orchestrator.ledger.queue.workers
+import orchestrator.runtime.sweeping
+import workers.runtime.lease
+import workers.runtime.process
 from orchestrator.errors import ConflictError, FpgaError, TransientError
-from orchestrator.ledger import batches, models, schema
-from orchestrator.ledger.claims import Claim, Finished
-from orchestrator.ledger.rows import Artifact, Attempt, Batch, Item, Output, Stage
-from orchestrator.ledger.session import Ledger
-from orchestrator.ledger.states import BATCH_ENDED, ENDED, LEASED
-from orchestrator.sweeping import Sweeper
+from orchestrator.ledger import models
+from orchestrator.ledger.engine import schema
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.engine.states import BATCH_ENDED, ENDED, LEASED
+from orchestrator.ledger.queue import batches
+from orchestrator.ledger.queue.claims import Claim, Finished
+from orchestrator.ledger.tables.rows import Artifact, Attempt, Batch, Item, Output, Stage
+from orchestrator.runtime.sweeping import Sweeper
 from tests.chaos import records
 from tests.chaos.world import (
     Actor,
@@ -53,7 +55,7 @@ from tests.chaos.world import (
     SimulatedStore,
     World,
 )
-from workers.process import Process
+from workers.runtime.process import Process
 
 OWNER = "studio"
 WORKERS, SWEEPERS = 3, 2
@@ -110,7 +112,7 @@ class Simulation:
 
         ticks = SimpleNamespace(monotonic=lambda: world.seconds, sleep=lambda _: world.point("waits"))
         publisher = type("PublisherHere", (SimulatedPublisher,), {"world": world})
-        publish_all = orchestrator.ledger.claims.publish_all
+        publish_all = orchestrator.ledger.queue.claims.publish_all
 
         def publish_some(ledger: Ledger, finished: Sequence[Finished]) -> list[Claim]:
             if len(finished) > 1 and world.fault(0.1):
@@ -118,7 +120,7 @@ class Simulation:
             return publish_all(ledger, finished)
 
         made: dict[ModuleType, dict[str, Any]] = {
-            workers.process: {
+            workers.runtime.process: {
                 "Ledger": lambda _: self.ledger,
                 "Engine": lambda _: SimulatedEngine(world),
                 "open_store": lambda _: SimulatedStore(world),
@@ -127,20 +129,20 @@ class Simulation:
                 "Publisher": publisher,
                 "time": ticks,
             },
-            orchestrator.sweeping: {
+            orchestrator.runtime.sweeping: {
                 "Ledger": lambda _: self.ledger,
                 "open_store": lambda _: SimulatedStore(world),
                 "Bell": lambda _: SimulatedBell(world),
                 "time": ticks,
             },
-            orchestrator.ledger.claims: {"publish_all": publish_some},
-            workers.lease: {"time": ticks, "os": SimpleNamespace(_exit=lambda _: self._gives_up())},
-            orchestrator.ledger.session: {"datetime": Clock, "time": ticks},
-            orchestrator.ledger.base: {
+            orchestrator.ledger.queue.claims: {"publish_all": publish_some},
+            workers.runtime.lease: {"time": ticks, "os": SimpleNamespace(_exit=lambda _: self._gives_up())},
+            orchestrator.ledger.engine.session: {"datetime": Clock, "time": ticks},
+            orchestrator.ledger.engine.base: {
                 "time": SimpleNamespace(time_ns=lambda: int(world.seconds * 1e9)),
                 "secrets": SimpleNamespace(randbits=random.Random(world.seed).getrandbits),
             },
-            orchestrator.ledger.workers: {
+            orchestrator.ledger.queue.workers: {
                 "os": SimpleNamespace(getpid=lambda: self.pids),
                 "process_started": lambda pid: "then" if pid in self.alive else None,
             },

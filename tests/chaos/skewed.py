@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from datetime import datetime, timedelta, tzinfo
 
-import orchestrator.ledger.session
-from orchestrator import sweeping
+import orchestrator.ledger.engine.session
+from orchestrator.runtime import sweeping
 
 SKEW = timedelta(seconds=float(sys.argv[1]))
 
@@ -19,5 +19,5 @@ class Wrong(datetime):
         return datetime.now(tz) + SKEW
 
 
-orchestrator.ledger.session.datetime = Wrong  # type: ignore[misc]  # on purpose
+orchestrator.ledger.engine.session.datetime = Wrong  # type: ignore[misc]  # on purpose
 sweeping.main()

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from sqlalchemy import select
 
-from orchestrator.ledger import batches
-from orchestrator.ledger.rows import Batch, Stage, Worker
-from orchestrator.ledger.session import now
+from orchestrator.ledger.engine.session import now
+from orchestrator.ledger.queue import batches
+from orchestrator.ledger.tables.rows import Batch, Stage, Worker
 from tests.chaos.deployment import Deployment
 from tests.chaos.run import Run
 from tests.integration.workers.rig import OWNER

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from orchestrator.ledger import claims
+from orchestrator.ledger.queue import claims
 from workers import stages
 from workers.celery import app
 

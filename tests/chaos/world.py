@@ -23,12 +23,12 @@ from numpy.typing import NDArray
 from sqlalchemy.orm import Session
 
 from orchestrator.errors import FpgaError, NotFoundError, StoreUnavailableError, TransientError
-from orchestrator.ledger.rows import ModelVersion
-from orchestrator.ledger.session import Ledger
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.tables.rows import ModelVersion
 from orchestrator.settings import Settings
 from orchestrator.storage.base import Data, Listed, Stored
-from workers.lease import Lease
-from workers.publishing import Made, Publisher
+from workers.runtime.lease import Lease
+from workers.runtime.publishing import Made, Publisher
 
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
 Image = NDArray[np.uint8]

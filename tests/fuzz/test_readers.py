@@ -13,13 +13,13 @@ import torch
 from diffusers import UNet2DConditionModel
 from safetensors.torch import save_file
 
-from fpga_models import weights
+from fpga_models.core import weights
+from fpga_models.core.hint import HintAdapter
+from fpga_models.core.id_adapter import IdAdapter
+from fpga_models.core.presets import preset_directory, read_preset
+from fpga_models.core.rep_controlnet import RepControlNet
 from fpga_models.errors import ModelError
 from fpga_models.faces.pack import FacePack
-from fpga_models.hint import HintAdapter
-from fpga_models.id_adapter import IdAdapter
-from fpga_models.presets import preset_directory, read_preset
-from fpga_models.rep_controlnet import RepControlNet
 from orchestrator.errors import FpgaError
 from orchestrator.planning.manifest import Format, read_manifest
 from orchestrator.planning.presets import load_preset

@@ -13,8 +13,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from orchestrator.errors import FpgaError, SettingsError
-from orchestrator.identities import ConsentGiven, NewPerson, add
-from orchestrator.ledger.session import Ledger
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.people.identities import ConsentGiven, NewPerson, add
 from orchestrator.pictures import RECORD_KEY, check_picture, read_record
 from orchestrator.settings import Settings, load_settings
 from orchestrator.storage import open_store

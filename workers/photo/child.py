@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.errors import FpgaError, InputError, StageError
-from workers.guard import bound_this_process
 from workers.photo import exif, xmp
 from workers.photo.apply import apply_patches, outside_change
 from workers.photo.colour import working
@@ -22,6 +21,7 @@ from workers.photo.frames import pack, unpack
 from workers.photo.native import GPS_IFD, Native, raw_exif, read_native, upright
 from workers.photo.patch import Patch
 from workers.photo.write import OutputOptions, is_lossless, write, written_form
+from workers.runtime.guard import bound_this_process
 
 CPU_SECONDS = 240
 

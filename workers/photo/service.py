@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from orchestrator.errors import FpgaError, InputError, StageError
 from orchestrator.pictures import PHOTO_MEDIA_TYPES, photo_format
-from workers.guard import run_guarded
 from workers.photo.containers import join_png, png_chunks, replaced, text_key
 from workers.photo.frames import pack, unpack
 from workers.photo.patch import Patch, is_changed
+from workers.photo.picture import XMP_KEY
 from workers.photo.write import OutputOptions
-from workers.picture import XMP_KEY
+from workers.runtime.guard import run_guarded
 
 T = TypeVar("T")
 BASE_MEMORY = 1 << 30

@@ -40,8 +40,8 @@ from workers.photo.containers import (
 )
 from workers.photo.exif import without_gps, without_preview
 from workers.photo.native import Native, Pixels
+from workers.photo.picture import MINIMAL, XMP_KEY, Level
 from workers.photo.tiff import exif_block, exif_ifds, write_tiff
-from workers.picture import MINIMAL, XMP_KEY, Level
 
 JFIF = b"\xff\xe0"
 QUALITY = 90

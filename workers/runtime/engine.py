@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 
 from fpga_models.errors import ModelError as NetworkError
 from orchestrator.errors import ModelError
-from orchestrator.ledger.rows import ModelVersion
+from orchestrator.ledger.tables.rows import ModelVersion
 from orchestrator.settings import Settings
 
 if TYPE_CHECKING:
+    from fpga_models.core.pipeline import PortraitPipeline
     from fpga_models.faces.pack import FacePack
     from fpga_models.faces.pose import PoseNetwork
-    from fpga_models.pipeline import PortraitPipeline
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class Engine:
         Raises:
             ModelError: the files are missing or are not those that were registered.
         """
-        from fpga_models.pipeline import PortraitPipeline
+        from fpga_models.core.pipeline import PortraitPipeline
 
         if self._portraits is None or self.warm != version.id:
             self._portraits, self.warm = None, None

@@ -14,8 +14,8 @@ from safetensors import SafetensorError
 
 from orchestrator.errors import TransientError
 from orchestrator.ledger import artifacts
-from orchestrator.ledger.rows import Artifact
-from orchestrator.ledger.session import Ledger
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.tables.rows import Artifact
 from orchestrator.storage import ByteStore, content_key
 
 MEDIA_TYPES = {".json": "application/json", ".png": "image/png"}

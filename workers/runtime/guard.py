@@ -13,7 +13,7 @@ from pathlib import Path
 
 from orchestrator.errors import InputError
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def run_guarded(module: str, arguments: list[str], given: bytes, *, wall_seconds: float) -> bytes:

@@ -15,9 +15,9 @@ import time
 from collections.abc import Sequence
 
 from orchestrator.errors import TransientError
-from orchestrator.ledger import claims
-from orchestrator.ledger.claims import Beat, Claim
-from orchestrator.ledger.session import Ledger
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.queue import claims
+from orchestrator.ledger.queue.claims import Beat, Claim
 from orchestrator.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -17,21 +17,24 @@ from types import FrameType
 import billiard
 
 from orchestrator import logs, tracing
-from orchestrator.broker import Bell
+from orchestrator.datasets.copies import drop_withdrawn
 from orchestrator.errors import FpgaError, ModelError, NotFoundError, TransientError
-from orchestrator.ledger import claims, hints, models, workers
-from orchestrator.ledger.claims import Claim
-from orchestrator.ledger.copies import drop_withdrawn
-from orchestrator.ledger.session import Ledger
+from orchestrator.ledger import models
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.queue import claims, workers
+from orchestrator.ledger.queue import wakeups as hints
+from orchestrator.ledger.queue.claims import Claim
+from orchestrator.runtime.broker import Bell
+from orchestrator.secrets.vault import Vault
 from orchestrator.settings import Settings, get_settings
 from orchestrator.storage import open_store
-from orchestrator.vault import Vault
-from workers import stages, weights
+from workers import stages
 from workers.celery import DRAIN_SIGNAL
-from workers.engine import Engine
-from workers.figures import Figures
-from workers.lease import Lease
-from workers.publishing import Publisher, typed
+from workers.runtime import weights
+from workers.runtime.engine import Engine
+from workers.runtime.lease import Lease
+from workers.runtime.metrics import Figures
+from workers.runtime.publishing import Publisher, typed
 from workers.stages.base import DrainedError, Ended, Tools
 
 log = logging.getLogger(__name__)

@@ -15,15 +15,16 @@ from dataclasses import dataclass
 
 from orchestrator import tracing
 from orchestrator.errors import ConflictError, FencedError, FpgaError, TransientError
-from orchestrator.ledger import artifacts, batches, claims
+from orchestrator.ledger import artifacts
 from orchestrator.ledger.artifacts import NewArtifact
-from orchestrator.ledger.claims import Claim, Finished
-from orchestrator.ledger.session import Ledger
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.queue import batches, claims
+from orchestrator.ledger.queue.claims import Claim, Finished
 from orchestrator.settings import Settings
 from orchestrator.storage import ByteStore
-from workers.engine import is_out_of_memory
-from workers.figures import Figures
-from workers.lease import Lease
+from workers.runtime.engine import is_out_of_memory
+from workers.runtime.lease import Lease
+from workers.runtime.metrics import Figures
 from workers.stages.base import Done, Upload
 
 log = logging.getLogger(__name__)

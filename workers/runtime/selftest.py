@@ -1,4 +1,4 @@
-"""Multiplies two matrices on a device and compares with the known answer: `python -m workers.selftest cuda:1`.
+"""Multiplies two matrices on a device and compares with the known answer: `python -m workers.runtime.selftest cuda:1`.
 
 Prints one sentence; exit code 1 where the device is not there or computes wrongly.
 """

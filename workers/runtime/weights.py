@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from orchestrator.ledger import models
-from orchestrator.ledger.rows import Artifact, ModelVersion
-from orchestrator.ledger.session import Ledger
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.tables.rows import Artifact, ModelVersion
 from orchestrator.settings import Settings
 from orchestrator.storage import ByteStore
-from workers.files import fetch_folder
+from workers.runtime.files import fetch_folder
 
 
 def here(ledger: Ledger, store: ByteStore, settings: Settings, version: ModelVersion) -> ModelVersion:

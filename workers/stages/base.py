@@ -13,15 +13,15 @@ from typing import Any
 
 from orchestrator.errors import FpgaError
 from orchestrator.ledger import models
-from orchestrator.ledger.claims import Claim, Effect
-from orchestrator.ledger.rows import ModelVersion
-from orchestrator.ledger.session import Ledger
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.queue.claims import Claim, Effect
+from orchestrator.ledger.tables.rows import ModelVersion
+from orchestrator.secrets.vault import Vault
 from orchestrator.settings import Settings
 from orchestrator.storage import ByteStore, content_key
-from orchestrator.vault import Vault
-from workers import weights
-from workers.engine import Engine
-from workers.lease import Lease
+from workers.runtime import weights
+from workers.runtime.engine import Engine
+from workers.runtime.lease import Lease
 
 
 class DrainedError(Exception):

@@ -17,10 +17,10 @@ from datetime import datetime
 from sqlalchemy.orm import Session
 
 from orchestrator.errors import FpgaError, StageError
-from orchestrator.ledger.base import new_id
-from orchestrator.ledger.claims import Claim, Next
-from orchestrator.ledger.rows import Output
-from workers.lease import Lease
+from orchestrator.ledger.engine.base import new_id
+from orchestrator.ledger.queue.claims import Claim, Next
+from orchestrator.ledger.tables.rows import Output
+from workers.runtime.lease import Lease
 from workers.stages.base import Done, DrainedError, Ended, Tools, Upload
 
 STEP_SECONDS = 0.1

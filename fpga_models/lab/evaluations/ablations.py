@@ -15,17 +15,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fpga_models.control import region_mask
+from fpga_models.core.control import region_mask
+from fpga_models.core.pipeline import PortraitPipeline, PortraitRequest
 from fpga_models.diir import RESTORE, DiirSettings
-from fpga_models.metrics.bench import Bench
-from fpga_models.metrics.contrasts import Contrast, contrast
-from fpga_models.metrics.evaluations.control import with_control
-from fpga_models.metrics.evaluations.identity import place_scores
-from fpga_models.metrics.evaluations.restore import Source
-from fpga_models.metrics.generation import generate
-from fpga_models.metrics.held_out import Trial
-from fpga_models.metrics.restoration import border_gradient_ratio
-from fpga_models.metrics.restorations import (
+from fpga_models.lab.evaluations.control import with_control
+from fpga_models.lab.evaluations.identity import place_scores
+from fpga_models.lab.evaluations.restore import Source
+from fpga_models.lab.measures.bench import Bench
+from fpga_models.lab.measures.generation import generate
+from fpga_models.lab.measures.held_out import Trial
+from fpga_models.lab.measures.restorations import (
     SMALL_KINDS,
     images,
     mixed_trials,
@@ -34,8 +33,8 @@ from fpga_models.metrics.restorations import (
     restore_all,
     ungated,
 )
-from fpga_models.metrics.sheet import Image, sheet
-from fpga_models.metrics.trials import (
+from fpga_models.lab.measures.sheet import Image, sheet
+from fpga_models.lab.measures.trials import (
     GROUP_KINDS,
     SINGLE_KINDS,
     Gallery,
@@ -44,7 +43,8 @@ from fpga_models.metrics.trials import (
     observe_generated,
     through_autoencoder,
 )
-from fpga_models.pipeline import PortraitPipeline, PortraitRequest
+from fpga_models.metrics.contrasts import Contrast, contrast
+from fpga_models.metrics.restoration import border_gradient_ratio
 
 Values = dict[str, NDArray[np.floating[Any]]]
 Contrasts = dict[str, Contrast]

@@ -13,17 +13,17 @@ from pathlib import Path
 import numpy as np
 from diffusers import UNet2DConditionModel
 
-from fpga_models.control import CONTROL_MODES, ControlMode
+from fpga_models.core.control import CONTROL_MODES, ControlMode
+from fpga_models.core.pipeline import PortraitPipeline, PortraitRequest
+from fpga_models.core.rep_controlnet import RepControlNet
 from fpga_models.errors import RequestError
-from fpga_models.metrics.bench import Bench
-from fpga_models.metrics.held_out import Trial
+from fpga_models.lab.measures.bench import Bench
+from fpga_models.lab.measures.held_out import Trial
+from fpga_models.lab.measures.restorations import mixed_trials, own_cosines, picture_of_each_face
+from fpga_models.lab.measures.sheet import Image, sheet
+from fpga_models.lab.measures.trials import GROUP_KINDS, SINGLE_KINDS, Gallery, Outcome, observe_generated, observe_real
 from fpga_models.metrics.placed_faces import position
-from fpga_models.metrics.restorations import mixed_trials, own_cosines, picture_of_each_face
-from fpga_models.metrics.sheet import Image, sheet
 from fpga_models.metrics.statistics import bootstrap_ci95
-from fpga_models.metrics.trials import GROUP_KINDS, SINGLE_KINDS, Gallery, Outcome, observe_generated, observe_real
-from fpga_models.pipeline import PortraitPipeline, PortraitRequest
-from fpga_models.rep_controlnet import RepControlNet
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Shares of the modal network's weight in training; 0 is the base, 1 the merged form."""

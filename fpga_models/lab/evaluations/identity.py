@@ -13,19 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fpga_models.faces import align
-from fpga_models.metrics.assignment import Assignment, Leakage, PlaceScores, Position, assignment, leakage, score_places
-from fpga_models.metrics.bench import Bench
-from fpga_models.metrics.contrasts import Contrast, contrast
-from fpga_models.metrics.generation import finish
-from fpga_models.metrics.held_out import draw_trials
-from fpga_models.metrics.identity import FaceSim, Top1, face_sim, top1
-from fpga_models.metrics.legibility import LEGIBLE, Legibility, legibility
-from fpga_models.metrics.placed_faces import position
-from fpga_models.metrics.restoration import size_bins
-from fpga_models.metrics.sharpness import Sharpness, sharpness
-from fpga_models.metrics.sheet import Image, sheet
-from fpga_models.metrics.traits import TRAITS, Labels, TraitReader, labels
-from fpga_models.metrics.trials import (
+from fpga_models.lab.measures.bench import Bench
+from fpga_models.lab.measures.generation import finish
+from fpga_models.lab.measures.held_out import draw_trials
+from fpga_models.lab.measures.legibility import LEGIBLE, Legibility, legibility
+from fpga_models.lab.measures.sharpness import Sharpness, sharpness
+from fpga_models.lab.measures.sheet import Image, sheet
+from fpga_models.lab.measures.traits import TRAITS, Labels, TraitReader, labels
+from fpga_models.lab.measures.trials import (
     GROUP_KINDS,
     Gallery,
     Outcome,
@@ -36,6 +31,11 @@ from fpga_models.metrics.trials import (
     single_trials,
     through_autoencoder,
 )
+from fpga_models.metrics.assignment import Assignment, Leakage, PlaceScores, Position, assignment, leakage, score_places
+from fpga_models.metrics.contrasts import Contrast, contrast
+from fpga_models.metrics.identity import FaceSim, Top1, face_sim, top1
+from fpga_models.metrics.placed_faces import position
+from fpga_models.metrics.restoration import size_bins
 
 GROUP_SHARE = 4
 SHEET_SINGLES, SHEET_COLUMNS, SHEET_GROUPS = 18, 3, 6

@@ -10,10 +10,9 @@ from typing import Literal
 import numpy as np
 
 from fpga_models.diir import RESTORE, DiirResult, DiirSettings
-from fpga_models.metrics.bench import Bench
-from fpga_models.metrics.generation import generate
-from fpga_models.metrics.restoration import Background, WonBack, border_gradient_ratio, by_size, small, won_back
-from fpga_models.metrics.restorations import (
+from fpga_models.lab.measures.bench import Bench
+from fpga_models.lab.measures.generation import generate
+from fpga_models.lab.measures.restorations import (
     PEOPLE_PER_SCENE,
     SMALL_KINDS,
     backgrounds,
@@ -25,8 +24,9 @@ from fpga_models.metrics.restorations import (
     own_cosines,
     restore_all,
 )
-from fpga_models.metrics.sheet import Image, sheet
-from fpga_models.metrics.trials import Gallery, Outcome, face_sizes, observe, observe_real, through_autoencoder
+from fpga_models.lab.measures.sheet import Image, sheet
+from fpga_models.lab.measures.trials import Gallery, Outcome, face_sizes, observe, observe_real, through_autoencoder
+from fpga_models.metrics.restoration import Background, WonBack, border_gradient_ratio, by_size, small, won_back
 
 SHEET_ROWS = 12
 LOST = 0.02

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from fpga_models.diir import STYLIZED, DiirResult, DiirSettings
-from fpga_models.metrics.bench import Bench
-from fpga_models.metrics.held_out import Trial
-from fpga_models.metrics.restoration import Background, WonBack, by_size, won_back
-from fpga_models.metrics.restorations import (
+from fpga_models.lab.measures.bench import Bench
+from fpga_models.lab.measures.held_out import Trial
+from fpga_models.lab.measures.restorations import (
     PEOPLE_PER_SCENE,
     SMALL_KINDS,
     backgrounds,
@@ -25,10 +24,11 @@ from fpga_models.metrics.restorations import (
     picture_of_each_face,
     restore_all,
 )
-from fpga_models.metrics.sheet import Image, sheet
+from fpga_models.lab.measures.sheet import Image, sheet
+from fpga_models.lab.measures.styles import STYLES
+from fpga_models.lab.measures.trials import Advance, Gallery, Outcome, face_sizes, observe, through_autoencoder
+from fpga_models.metrics.restoration import Background, WonBack, by_size, won_back
 from fpga_models.metrics.statistics import bootstrap_ci95
-from fpga_models.metrics.styles import STYLES
-from fpga_models.metrics.trials import Advance, Gallery, Outcome, face_sizes, observe, through_autoencoder
 
 SHEET_ROWS = 4
 

@@ -11,12 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fpga_models.diir import SWAP, DiirResult, DiirSettings, Reference
-from fpga_models.metrics.assignment import ABSENT, match_places
-from fpga_models.metrics.bench import Bench
-from fpga_models.metrics.held_out import Trial
-from fpga_models.metrics.identity import Top1, similarities, top1
-from fpga_models.metrics.restoration import Background, size_bins
-from fpga_models.metrics.restorations import (
+from fpga_models.lab.measures.bench import Bench
+from fpga_models.lab.measures.held_out import Trial
+from fpga_models.lab.measures.restorations import (
     backgrounds,
     images,
     mask_picture,
@@ -25,9 +22,12 @@ from fpga_models.metrics.restorations import (
     outcome_counts,
     picture_of_each_face,
 )
-from fpga_models.metrics.sheet import Image, sheet
+from fpga_models.lab.measures.sheet import Image, sheet
+from fpga_models.lab.measures.trials import Gallery, Outcome, face_sizes, observe, observe_real
+from fpga_models.metrics.assignment import ABSENT, match_places
+from fpga_models.metrics.identity import Top1, similarities, top1
+from fpga_models.metrics.restoration import Background, size_bins
 from fpga_models.metrics.statistics import bootstrap_ci95
-from fpga_models.metrics.trials import Gallery, Outcome, face_sizes, observe, observe_real
 
 KINDS = ("portrait", "half_body", "full_body", "group_2")
 SHEET_ROWS = 12

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from fpga_models.core.pipeline import PortraitPipeline
 from fpga_models.diir import Restorer
-from fpga_models.metrics.trials import GALLERY, Advance, Gallery, Instruments, draw_gallery
-from fpga_models.pipeline import PortraitPipeline
+from fpga_models.lab.measures.trials import GALLERY, Advance, Gallery, Instruments, draw_gallery
 
 Track = Callable[[str, int], Advance]
 """Begins a part of the work, by title and number of units, and returns what is told how many were finished."""

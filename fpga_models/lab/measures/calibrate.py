@@ -1,6 +1,6 @@
 """Measures the verdict thresholds of a preset: how alike the product's own recogniser finds generated faces.
 
-    python -m fpga_models.metrics.calibrate --preset-dir DIR --seed 3 --count 120
+    python -m fpga_models.lab.measures.calibrate --preset-dir DIR --seed 3 --count 120
 
 Prints the `verdict` object of preset.json, for portraits as they are delivered, their small faces restored. Uses the
 face pack of the product, as the score stage does, never the judge.
@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 
+from fpga_models.core.pipeline import PortraitPipeline
 from fpga_models.diir import Restorer
-from fpga_models.metrics.generation import finish, generate
-from fpga_models.metrics.held_out import draw_trials
-from fpga_models.metrics.trials import (
+from fpga_models.lab.measures.generation import finish, generate
+from fpga_models.lab.measures.held_out import draw_trials
+from fpga_models.lab.measures.trials import (
     GALLERY,
     GROUP_KINDS,
     Instruments,
@@ -33,7 +34,6 @@ from fpga_models.metrics.trials import (
     observe,
     single_trials,
 )
-from fpga_models.pipeline import PortraitPipeline
 
 Floats = NDArray[np.float32]
 
@@ -135,7 +135,7 @@ def calibrate(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line, measure, print JSON."""
-    parser = argparse.ArgumentParser(prog="python -m fpga_models.metrics.calibrate", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m fpga_models.lab.measures.calibrate", description=__doc__)
     parser.add_argument("--preset-dir", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=3)
     parser.add_argument("--count", type=int, default=120)

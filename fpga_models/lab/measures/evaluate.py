@@ -1,6 +1,6 @@
 """Measures a preset on held-out people, with an encoder that training never used.
 
-    python -m fpga_models.metrics.evaluate identity --preset-dir DIR --seed 7 --count 200 --json --sheet sheet.png
+    python -m fpga_models.lab.measures.evaluate identity --preset-dir DIR --seed 7 --count 200 --json --sheet sheet.png
     ... restore --source generated --set lock=false      any knob of DIIR
     ... swap | stylized | control | ablate
     ... page --out DIR --html page.html                   all of them, then one page of figures and pictures
@@ -25,10 +25,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from fpga_models.diir import PRESETS, RESTORE, DiirSettings
 from fpga_models.errors import ModelError, RequestError
-from fpga_models.metrics.bench import Bench, Track, untracked
-from fpga_models.metrics.evaluations import ablations, control, identity, restore, stylized, swap
-from fpga_models.metrics.sheet import Image, write_picture
-from fpga_models.metrics.trials import Advance
+from fpga_models.lab.evaluations import ablations, control, identity, restore, stylized, swap
+from fpga_models.lab.measures.bench import Bench, Track, untracked
+from fpga_models.lab.measures.sheet import Image, write_picture
+from fpga_models.lab.measures.trials import Advance
 
 EVALUATIONS: Mapping[str, Callable[..., tuple[Any, Image]]] = {
     "identity": identity.measure,
@@ -146,7 +146,7 @@ def bars() -> Progress:
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line; options of the evaluation itself end up in `options`."""
     parser = argparse.ArgumentParser(
-        prog="python -m fpga_models.metrics.evaluate",
+        prog="python -m fpga_models.lab.measures.evaluate",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from fpga_models.core.pipeline import PersonSlot, PortraitPipeline, PortraitRequest
+from fpga_models.core.presets import Preset
 from fpga_models.diir import Restorer, restore_small_faces
-from fpga_models.metrics.held_out import Trial
-from fpga_models.pipeline import PersonSlot, PortraitPipeline, PortraitRequest
-from fpga_models.presets import Preset
+from fpga_models.lab.measures.held_out import Trial
 
 Image = NDArray[np.uint8]
 Adapt = Callable[[PortraitRequest], PortraitRequest]

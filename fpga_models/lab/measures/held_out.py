@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fpga_models.faces import Face, FacePack, align
+from fpga_models.lab.synthetic import KINDS, Rendered, random_scene, reference_crop, render
+from fpga_models.lab.synthetic.dataset import TEST_IDENTITIES
 from fpga_models.metrics.errors import HeldOutError
-from fpga_models.synthetic import KINDS, Rendered, random_scene, reference_crop, render
-from fpga_models.synthetic.dataset import TEST_IDENTITIES
 
 Image = NDArray[np.uint8]
 Floats = NDArray[np.float32]

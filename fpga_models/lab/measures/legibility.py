@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fpga_models.lab.measures.traits import TRAITS, Labels
 from fpga_models.metrics.statistics import bootstrap_ratio_ci95
-from fpga_models.metrics.traits import TRAITS, Labels
 
 LEGIBLE = 48.0
 """Faces whose box is at least this many px on its longer side are read; smaller ones do not show their traits."""

@@ -1,6 +1,6 @@
 """One page of everything measured: figures beside targets, plots and pictures in a single HTML file.
 
-    python -m fpga_models.metrics.page --preset-dir DIR --seed 7 --out var/evaluation --html docs/evaluation.html
+    python -m fpga_models.lab.measures.page --preset-dir DIR --seed 7 --out var/evaluation --html docs/evaluation.html
 
 Runs every evaluation that `--out` does not hold yet for these weights, seed and count, each saved as soon as it is
 done, so a stopped run goes on where it was. `--scale 0.1` takes a tenth of the scenes.
@@ -22,13 +22,13 @@ import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-from fpga_models import weights
+from fpga_models.core import weights
 from fpga_models.errors import ModelError
-from fpga_models.metrics.evaluate import COUNTS, bars, begin, measure, named_folders
-from fpga_models.metrics.plots import Bar
-from fpga_models.metrics.plots import bars as plot
-from fpga_models.metrics.sheet import write_picture
-from fpga_models.metrics.targets import compare
+from fpga_models.lab.measures.evaluate import COUNTS, bars, begin, measure, named_folders
+from fpga_models.lab.measures.plots import Bar
+from fpga_models.lab.measures.plots import bars as plot
+from fpga_models.lab.measures.sheet import write_picture
+from fpga_models.lab.measures.targets import compare
 
 SHEET_WIDTH = 900
 
@@ -173,7 +173,7 @@ def page(folder: Path) -> str:
     """The page of all reports in a folder."""
     reports = {file.stem: json.loads(file.read_text()) for file in sorted(folder.glob("*.json"))}
     environment = Environment(
-        loader=PackageLoader("fpga_models.metrics"),
+        loader=PackageLoader("fpga_models.lab.measures"),
         autoescape=select_autoescape(),
         undefined=StrictUndefined,
         trim_blocks=True,

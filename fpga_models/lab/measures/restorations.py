@@ -7,10 +7,10 @@ from typing import cast
 import numpy as np
 
 from fpga_models.diir import DiirResult, DiirSettings, Reference, Restorer
-from fpga_models.metrics.held_out import Trial, draw_trials
+from fpga_models.lab.measures.held_out import Trial, draw_trials
+from fpga_models.lab.measures.trials import Advance, Gallery, Image, Outcome
 from fpga_models.metrics.identity import similarities
 from fpga_models.metrics.restoration import Background, Floats, background
-from fpga_models.metrics.trials import Advance, Gallery, Image, Outcome
 
 SMALL_KINDS = ("full_body", "group_2", "group_3", "group_4")
 PEOPLE_PER_SCENE = 4

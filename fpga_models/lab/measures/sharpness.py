@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fpga_models.lab.synthetic import PersonTruth
 from fpga_models.metrics.statistics import bootstrap_ratio_ci95
-from fpga_models.synthetic import PersonTruth
 
 Image = NDArray[np.uint8]
 Floats = NDArray[np.floating]

@@ -1,6 +1,6 @@
 """Measures what the parts of the method cost, as ratios of times taken in turns within one run.
 
-    python -m fpga_models.metrics.speed --preset-dir DIR --rounds 20 --json
+    python -m fpga_models.lab.measures.speed --preset-dir DIR --rounds 20 --json
 
 Ratios survive a busy or throttled machine where times do not: both sides of each are run in turns, and a null test runs
 one side against itself; if that is off by more than 3 %, the run is void and says so. Latency does not depend on weight
@@ -28,13 +28,13 @@ from rich.table import Table
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from fpga_models.core.multi_id_attention import IdentityCondition
+from fpga_models.core.pipeline import PortraitPipeline
+from fpga_models.core.rep_controlnet import RepControlNet
 from fpga_models.diir import RESTORE
 from fpga_models.diir.edit import CropEdit, edit_crops
 from fpga_models.errors import ModelError
-from fpga_models.multi_id_attention import IdentityCondition
-from fpga_models.pipeline import PortraitPipeline
-from fpga_models.random_networks import BASES, random_pipeline
-from fpga_models.rep_controlnet import RepControlNet
+from fpga_models.lab.random_networks import BASES, random_pipeline
 
 Work = Callable[[], object]
 LEAST_SECONDS = 0.05

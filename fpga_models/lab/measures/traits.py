@@ -11,8 +11,8 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from fpga_models.lab.synthetic.identity import BEARDS, EYE_COLOURS, GLASSES, HAIR_COLOURS, HAIR_STYLES, Identity
 from fpga_models.metrics.errors import EvaluatorError
-from fpga_models.synthetic.identity import BEARDS, EYE_COLOURS, GLASSES, HAIR_COLOURS, HAIR_STYLES, Identity
 
 Image = NDArray[np.uint8]
 Labels = NDArray[np.int64]

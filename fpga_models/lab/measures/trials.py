@@ -8,15 +8,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fpga_models.core.pipeline import PortraitPipeline
 from fpga_models.diir.edit import encode
 from fpga_models.faces import FacePack
+from fpga_models.lab.measures.generation import Adapt, generate
+from fpga_models.lab.measures.held_out import Reference, Trial, draw_people, draw_trials, reference
+from fpga_models.lab.measures.traits import FILE_NAME as TRAITS_FILE
+from fpga_models.lab.measures.traits import TraitReader
 from fpga_models.metrics.evaluator import EvaluationEncoder
-from fpga_models.metrics.generation import Adapt, generate
-from fpga_models.metrics.held_out import Reference, Trial, draw_people, draw_trials, reference
 from fpga_models.metrics.placed_faces import PlacedFaces, place_faces
-from fpga_models.metrics.traits import FILE_NAME as TRAITS_FILE
-from fpga_models.metrics.traits import TraitReader
-from fpga_models.pipeline import PortraitPipeline
 
 Image = NDArray[np.uint8]
 Floats = NDArray[np.float32]

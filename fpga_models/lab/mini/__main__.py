@@ -1,6 +1,6 @@
 """Makes the weights of the mini preset from nothing: every step of the recipe in order (`make weights`).
 
-    python -m fpga_models.mini --data var/mini --out fpga_models/weights/mini
+    python -m fpga_models.lab.mini --data var/mini --out fpga_models/weights/mini
 
 About ten hours on two cores, by the sum of its steps; it was never yet run in one go. A step whose product
 exists is skipped, and the long ones continue from their own checkpoints, so a stopped run is simply started again.
@@ -35,7 +35,7 @@ def recipe(data: Path, out: Path, *, workers: int, seed: int) -> list[Step]:
     final = data / "decoder" / "preset"
     return [
         Step(
-            module="fpga_models.synthetic.dataset",
+            module="fpga_models.lab.synthetic.dataset",
             arguments=("--out", str(data), "--seed", str(seed), "--workers", str(workers)),
             product=data / "crops_test" / "crops.npy",
         ),
@@ -57,7 +57,7 @@ def face_networks(data: Path, seed: int) -> list[Step]:
         face_network(data, seed, "encoder_b", 13, faces / "eval" / "evaluator.onnx"),
         face_network(data, seed, "traits", 6, faces / "eval" / "traits.onnx"),
         Step(
-            module="fpga_models.mini.faces.pose",
+            module="fpga_models.lab.mini.faces.pose",
             arguments=("--data", str(data), "--seed", str(seed), "--out", str(faces), "--minutes", "9"),
             product=faces / "pose" / "pose.onnx",
         ),
@@ -65,9 +65,11 @@ def face_networks(data: Path, seed: int) -> list[Step]:
 
 
 def face_network(data: Path, seed: int, part: str, minutes: float, product: Path) -> Step:
-    """One part of `fpga_models.mini.faces`."""
+    """One part of `fpga_models.lab.mini.faces`."""
     where = ("--data", str(data), "--seed", str(seed), "--out", str(data / "faces"))
-    return Step(module="fpga_models.mini.faces", arguments=(part, *where, "--minutes", str(minutes)), product=product)
+    return Step(
+        module="fpga_models.lab.mini.faces", arguments=(part, *where, "--minutes", str(minutes)), product=product
+    )
 
 
 def autoencoder(data: Path, seed: int) -> list[Step]:
@@ -75,12 +77,12 @@ def autoencoder(data: Path, seed: int) -> list[Step]:
     vae = data / "vae"
     return [
         Step(
-            module="fpga_models.mini.vae",
+            module="fpga_models.lab.mini.vae",
             arguments=("--data", str(data), "--seed", str(seed), "--out", str(vae)),
             product=vae / "report.json",
         ),
         Step(
-            module="fpga_models.mini.cache_latents",
+            module="fpga_models.lab.mini.cache_latents",
             arguments=("--data", str(data), "--vae", str(vae), "--out", str(data / "latents")),
             product=data / "latents" / "scenes.npy",
         ),
@@ -92,7 +94,7 @@ def detector(data: Path, seed: int) -> list[Step]:
     decoded, pack = data / "decoded.npy", data / "faces" / "pack"
     return [
         Step(
-            module="fpga_models.mini.decoded",
+            module="fpga_models.lab.mini.decoded",
             arguments=("--data", str(data), "--vae", str(data / "vae"), "--seed", str(seed), "--out", str(decoded)),
             product=decoded,
         ),
@@ -112,8 +114,8 @@ def generator(data: Path, seed: int, workers: int) -> list[Step]:
         common = ("--data", str(data), "--out", str(run), "--seed", str(run_seed), "--minutes", minutes)
         sources = ("--run", str(run), "--vae", str(data / "vae"), "--faces", str(data / "faces"), "--out", str(folder))
         return [
-            Step(module="fpga_models.mini.generator", arguments=common + arguments, product=run / "finished.json"),
-            Step(module="fpga_models.mini.export", arguments=sources, product=folder / "weights.json"),
+            Step(module="fpga_models.lab.mini.generator", arguments=common + arguments, product=run / "finished.json"),
+            Step(module="fpga_models.lab.mini.export", arguments=sources, product=folder / "weights.json"),
         ]
 
     def mmf(name: str, plan: Path, start: Path) -> Step:
@@ -146,7 +148,7 @@ def decoder(data: Path, seed: int) -> Step:
     """The decoder once more, beside a generator whose latents it gets to know."""
     out, preset = data / "decoder", data / "mmf" / "preset"
     arguments = ("--data", str(data), "--preset", str(preset), "--out", str(out), "--seed", str(seed))
-    return Step(module="fpga_models.mini.decoder", arguments=arguments, product=out / "preset" / "weights.json")
+    return Step(module="fpga_models.lab.mini.decoder", arguments=arguments, product=out / "preset" / "weights.json")
 
 
 def measured(preset: Path, data: Path, out: Path) -> list[Step]:
@@ -155,19 +157,19 @@ def measured(preset: Path, data: Path, out: Path) -> list[Step]:
     measurements = ("--verdict", str(verdict), "--figures", str(figures))
     return [
         Step(
-            module="fpga_models.metrics.calibrate",
+            module="fpga_models.lab.measures.calibrate",
             arguments=("--preset-dir", str(preset)),
             product=verdict,
             output=verdict,
         ),
         Step(
-            module="fpga_models.metrics.evaluate",
+            module="fpga_models.lab.measures.evaluate",
             arguments=("identity", "--preset-dir", str(preset), "--count", "200", "--json"),
             product=figures,
             output=figures,
         ),
         Step(
-            module="fpga_models.mini.ship",
+            module="fpga_models.lab.mini.ship",
             arguments=("--preset", str(preset), "--out", str(out), *measurements),
             product=None,
         ),

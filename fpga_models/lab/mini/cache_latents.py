@@ -1,6 +1,6 @@
 """Encodes rendered scenes once, so that the generator trains on latents and never sees pixels.
 
-python -m fpga_models.mini.cache_latents --data var/mini --vae var/mini/vae --out var/mini/latents
+python -m fpga_models.lab.mini.cache_latents --data var/mini --vae var/mini/vae --out var/mini/latents
 """
 
 import argparse
@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from rich.progress import track
 
-from fpga_models.synthetic.dataset import open_scenes
-from fpga_models.vae import MiniVAE
+from fpga_models.core.vae import MiniVAE
+from fpga_models.lab.synthetic.dataset import open_scenes
 
 
 @torch.inference_mode()

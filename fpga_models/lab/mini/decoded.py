@@ -1,6 +1,6 @@
 """Decodes cached latents, each disturbed a little: what the face detector will meet, with places that are known.
 
-python -m fpga_models.mini.decoded --data var/mini --vae var/mini/vae --out var/mini/decoded.npy
+python -m fpga_models.lab.mini.decoded --data var/mini --vae var/mini/vae --out var/mini/decoded.npy
 """
 
 import argparse
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from fpga_models.vae import MiniVAE
+from fpga_models.core.vae import MiniVAE
 
 LARGEST_DISTURBANCE = 0.4
 """Noise in units of the latents' own spread; at the largest small faces are smears, as those of bad pictures are."""

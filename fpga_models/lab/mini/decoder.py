@@ -1,6 +1,6 @@
 """Trains the autoencoder's decoder on: sharper small faces, and used to what the generator makes. The latents stay.
 
-    python -m fpga_models.mini.decoder --data var/mini --preset var/mini/mmf/preset --out var/mini/decoder
+    python -m fpga_models.lab.mini.decoder --data var/mini --preset var/mini/mmf/preset --out var/mini/decoder
 
 An enlarged decoder begins as the given one and learns to make rendered scenes of their latents and of the generator's
 estimates of them. What pixels cannot tell it draws blurred, so the strength of edges counts besides, wherever they lie
@@ -30,8 +30,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fpga_models import ddim
-from fpga_models.mini.vae import evaluate, reconstruction_loss
+from fpga_models.core import ddim
+from fpga_models.core.vae import LATENT_NOISE, Decoder, MiniVAE, ResBlock
+from fpga_models.core.weights import read_manifest
+from fpga_models.lab.mini.vae import evaluate, reconstruction_loss
+from fpga_models.lab.synthetic.dataset import Scenes, open_scenes
 from fpga_models.mmf import checkpoint
 from fpga_models.mmf.data import TrainingData, draw_embeddings, gather, open_training_data
 from fpga_models.mmf.loop import Trainee
@@ -39,9 +42,6 @@ from fpga_models.mmf.losses import clean_estimate
 from fpga_models.mmf.optimiser import MuonAdamW, OptimiserConfig
 from fpga_models.mmf.start import finish_preset, open_start
 from fpga_models.mmf.workbench import read_source
-from fpga_models.synthetic.dataset import Scenes, open_scenes
-from fpga_models.vae import LATENT_NOISE, Decoder, MiniVAE, ResBlock
-from fpga_models.weights import read_manifest
 
 FILE_NAME = "vae/diffusion_pytorch_model.safetensors"
 
@@ -256,7 +256,7 @@ def with_autoencoder(preset: Path, vae: MiniVAE, out: Path, made: Mapping[str, A
 def told(recipe: Recipe, folder: Path, data: TrainingData) -> dict[str, Any]:
     """How a decoder came about, for the manifest of its preset."""
     source = read_source(folder) | {"pictures": len(data.latents), "people": len(data.embeddings)}
-    command = "python -m fpga_models.mini.decoder"
+    command = "python -m fpga_models.lab.mini.decoder"
     return {"command": command, "config": asdict(recipe), "steps": recipe.steps, "data": source}
 
 

@@ -1,6 +1,6 @@
 """Writes a trained generator as a preset folder: diffusers layout, fp16 safetensors, two JSON files.
 
-    python -m fpga_models.mini.export --run var/mini/generator --vae var/mini/vae --out var/mini/base
+    python -m fpga_models.lab.mini.export --run var/mini/generator --vae var/mini/vae --out var/mini/base
 
 The moving average of the newest checkpoint, with the face pack in faces/, the judge in eval/, the pose reader in pose/
 and thresholds that are not measured yet: it is what MMF begins from (mmf/train.py), and ship.py ends.
@@ -16,14 +16,14 @@ from typing import Any
 
 import torch
 
-from fpga_models import weights
-from fpga_models.mini.generator import build_trainer, local_tokens_of
-from fpga_models.mini.networks import build_scheduler
-from fpga_models.mini.preset import LICENCE, preset_facts
+from fpga_models.core import weights
+from fpga_models.core.presets import FILE
+from fpga_models.core.vae import MiniVAE
+from fpga_models.lab.mini.generator import build_trainer, local_tokens_of
+from fpga_models.lab.mini.networks import build_scheduler
+from fpga_models.lab.mini.preset import LICENCE, preset_facts
 from fpga_models.mmf import checkpoint
 from fpga_models.mmf.loop import LoopConfig, Trainee
-from fpga_models.presets import FILE
-from fpga_models.vae import MiniVAE
 
 NETWORKS = {
     "generator": "unet/diffusion_pytorch_model.safetensors",
@@ -43,7 +43,7 @@ def load_average(run: Path) -> tuple[Trainee, dict[str, Any]]:
     """The moving average of a run's newest checkpoint and what is known about the run."""
     folder = checkpoint.latest(run)
     if folder is None:
-        raise FileNotFoundError(f"{run} holds no checkpoint; run python -m fpga_models.mini.generator first")
+        raise FileNotFoundError(f"{run} holds no checkpoint; run python -m fpga_models.lab.mini.generator first")
     parts, facts = checkpoint.load(folder)
     trainer, _ = build_trainer(LoopConfig(seed=0), local_tokens_of(parts["weights"]))
     trainer.trainee.load_state_dict(parts["weights"] | parts["average"])
@@ -84,7 +84,7 @@ def main() -> None:
     trainee, facts = load_average(options.run)
     metrics = options.run / "metrics.jsonl"
     made = {
-        "command": "python -m fpga_models.mini",
+        "command": "python -m fpga_models.lab.mini",
         "config": json.loads((options.run / "config.json").read_text()),
         "steps": facts["step"],
         "minutes": round(float(facts["minutes"]), 1),

@@ -1,6 +1,6 @@
 """Trains the mini preset's generator on cached latents and embeddings.
 
-    python -m fpga_models.mini.generator --data var/mini --out var/mini/generator --minutes 70 --workers 2
+    python -m fpga_models.lab.mini.generator --data var/mini --out var/mini/generator --minutes 70 --workers 2
 
 The learning rate is flat and then falls linearly to zero over the last `--anneal` share of the minutes. A stopped run
 continues from its newest checkpoint; `--minutes` counts over all runs. The checkpoint before the fall is kept, so
@@ -30,18 +30,18 @@ from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 from transformers import CLIPTokenizer
 
-from fpga_models import ddim
-from fpga_models.local_tokens import LocalConfig, LocalTokens
-from fpga_models.mini.networks import build_denoiser, build_scheduler, build_text_encoder
-from fpga_models.mini.tokenizer import build_tokenizer
+from fpga_models.core import ddim
+from fpga_models.core.local_tokens import LocalConfig, LocalTokens
+from fpga_models.core.weights import read_manifest
+from fpga_models.lab.mini.networks import build_denoiser, build_scheduler, build_text_encoder
+from fpga_models.lab.mini.tokenizer import build_tokenizer
+from fpga_models.lab.synthetic import KINDS, VOCABULARY
 from fpga_models.mmf import checkpoint, parallel
 from fpga_models.mmf.batch import Disturbance
 from fpga_models.mmf.data import TrainingData, draw_batch, open_training_data, token_ids
 from fpga_models.mmf.loop import LoopConfig, Trainee, Trainer
 from fpga_models.mmf.modes import ModePlan
 from fpga_models.mmf.validation import face_errors, validation_batch
-from fpga_models.synthetic import KINDS, VOCABULARY
-from fpga_models.weights import read_manifest
 
 Indices = NDArray[np.int64]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from fpga_models.mini.networks import IMAGE_SIDE, MAX_PEOPLE
-from fpga_models.synthetic import Slot, layouts
+from fpga_models.lab.mini.networks import IMAGE_SIDE, MAX_PEOPLE
+from fpga_models.lab.synthetic import Slot, layouts
 
 LAYOUT_TEXTS = {
     "portrait": ("Portrait", "close-up portrait of a person"),

@@ -1,6 +1,6 @@
 """Puts a trained and measured preset where it ships from: its own verdict thresholds and figures go with it.
 
-python -m fpga_models.mini.ship --preset var/mini/mmf/preset --verdict verdict.json --figures figures.json --out DIR
+python -m fpga_models.lab.mini.ship --preset var/mini/mmf/preset --verdict verdict.json --figures figures.json --out DIR
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fpga_models import weights
-from fpga_models.presets import FILE
+from fpga_models.core import weights
+from fpga_models.core.presets import FILE
 
 MEMORIES = 3
 """Runs before this one whose story stays in the manifest."""

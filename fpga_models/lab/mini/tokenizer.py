@@ -13,7 +13,7 @@ from tokenizers import Regex
 from tokenizers.pre_tokenizers import ByteLevel, Split
 from transformers import CLIPTokenizer
 
-from fpga_models.mini.networks import TEXT_LENGTH
+from fpga_models.lab.mini.networks import TEXT_LENGTH
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 WORD_END = "</w>"

@@ -1,6 +1,6 @@
 """Trains the autoencoder of the mini preset on 64x64 crops of rendered scenes, most of them around a face.
 
-    python -m fpga_models.mini.vae --data var/mini --out var/mini/vae
+    python -m fpga_models.lab.mini.vae --data var/mini --out var/mini/vae
 
 About 20 minutes on one core (4 steps a second); stopped and started again, it continues from its checkpoint.
 """
@@ -17,10 +17,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
+from fpga_models.core.vae import LATENT_NOISE, MiniVAE
+from fpga_models.lab.synthetic.dataset import Scenes, open_scenes
 from fpga_models.mmf import checkpoint
 from fpga_models.mmf.optimiser import MuonAdamW, OptimiserConfig
-from fpga_models.synthetic.dataset import Scenes, open_scenes
-from fpga_models.vae import LATENT_NOISE, MiniVAE
 
 FACE_SIZES = ((14, 20), (20, 28), (28, 40), (50, 60), (60, 80))  # box height in pixels, for the report
 

@@ -1,6 +1,6 @@
 """Renders a photo archive with ground truth, a part of it damaged in every way that strangers' archives are.
 
-    python -m fpga_models.synthetic.archive var/album.zip --count 500 --seed 1 --damaged 0.1
+    python -m fpga_models.lab.synthetic.archive var/album.zip --count 500 --seed 1 --damaged 0.1
 
 OUT is a folder, or a file that ends in .zip, .tar or .tar.gz; the truth is written beside it as OUT.truth.jsonl. Faces
 are worn: taken down in size and up again, with noise, as scans of old prints are. The same seed gives the same archive.
@@ -21,10 +21,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from fpga_models.synthetic.archive_files import DAMAGES, Damage, Sink, open_sink
-from fpga_models.synthetic.render import Rendered, render
-from fpga_models.synthetic.sampling import random_scene
-from fpga_models.synthetic.scene import number_of_people
+from fpga_models.lab.synthetic.archive_files import DAMAGES, Damage, Sink, open_sink
+from fpga_models.lab.synthetic.render import Rendered, render
+from fpga_models.lab.synthetic.sampling import random_scene
+from fpga_models.lab.synthetic.scene import number_of_people
 
 PEOPLE = range(200_100, 200_112)
 """Twelve people whom no training has seen, who come back through the whole archive."""

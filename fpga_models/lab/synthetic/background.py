@@ -3,8 +3,8 @@
 import cv2
 import numpy as np
 
-from fpga_models.synthetic.canvas import Image, disc, lighter, mix, polygon
-from fpga_models.synthetic.identity import Colour
+from fpga_models.lab.synthetic.canvas import Image, disc, lighter, mix, polygon
+from fpga_models.lab.synthetic.identity import Colour
 
 PLAIN: dict[str, Colour] = {
     "blue": (112, 158, 218),

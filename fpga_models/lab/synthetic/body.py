@@ -6,9 +6,9 @@ Body coordinates share the unit and the centre of the head, without its turn: th
 import numpy as np
 import numpy.typing as npt
 
-from fpga_models.synthetic.canvas import Image, Points, darker, disc, lighter, mix, path, polygon
-from fpga_models.synthetic.identity import Colour
-from fpga_models.synthetic.scene import Person
+from fpga_models.lab.synthetic.canvas import Image, Points, darker, disc, lighter, mix, path, polygon
+from fpga_models.lab.synthetic.identity import Colour
+from fpga_models.lab.synthetic.scene import Person
 
 CLOTH_COLOURS: dict[str, Colour] = {
     "red": (206, 48, 52),

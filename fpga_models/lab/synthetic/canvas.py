@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from fpga_models.synthetic.identity import Colour
+from fpga_models.lab.synthetic.identity import Colour
 
 Points = npt.NDArray[np.float32]
 Image = npt.NDArray[np.uint8]

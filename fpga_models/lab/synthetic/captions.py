@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fpga_models.synthetic import scene as world
+from fpga_models.lab.synthetic import scene as world
 
 COUNTS = {1: "a person", 2: "two people", 3: "three people", 4: "four people"}
 LIGHT_PHRASES = {

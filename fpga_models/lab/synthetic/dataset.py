@@ -1,6 +1,6 @@
 """Renders the mini world ahead into memory-mapped arrays: scenes with ground truth, and aligned face crops.
 
-    python -m fpga_models.synthetic.dataset --out var/mini --count 40000 --seed 0 --workers 2
+    python -m fpga_models.lab.synthetic.dataset --out var/mini --count 40000 --seed 0 --workers 2
 
 Every picture depends only on the seed and its index, never on the number of workers.
 """
@@ -20,9 +20,9 @@ import numpy.typing as npt
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from fpga_models.faces.alignment import align
-from fpga_models.synthetic.render import PersonTruth, render
-from fpga_models.synthetic.sampling import random_scene
-from fpga_models.synthetic.scene import KINDS, Scene, number_of_people
+from fpga_models.lab.synthetic.render import PersonTruth, render
+from fpga_models.lab.synthetic.sampling import random_scene
+from fpga_models.lab.synthetic.scene import KINDS, Scene, number_of_people
 
 SIZE = 128
 MAX_PEOPLE = 4

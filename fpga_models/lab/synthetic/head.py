@@ -7,9 +7,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from fpga_models.synthetic.canvas import Image, Points, darker, disc, ellipse, fixed, lighter, mix, path, polygon
-from fpga_models.synthetic.identity import EYE_COLOURS, HAIR_COLOURS, Colour, Identity, is_dark
-from fpga_models.synthetic.scene import Pose
+from fpga_models.lab.synthetic.canvas import Image, Points, darker, disc, ellipse, fixed, lighter, mix, path, polygon
+from fpga_models.lab.synthetic.identity import EYE_COLOURS, HAIR_COLOURS, Colour, Identity, is_dark
+from fpga_models.lab.synthetic.scene import Pose
 
 EYE_WHITE: Colour = (250, 250, 248)
 LINE: Colour = (34, 20, 22)

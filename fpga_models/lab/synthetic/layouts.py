@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fpga_models.synthetic.canvas import Points
-from fpga_models.synthetic.render import truth
-from fpga_models.synthetic.scene import Person, Pose
+from fpga_models.lab.synthetic.canvas import Points
+from fpga_models.lab.synthetic.render import truth
+from fpga_models.lab.synthetic.scene import Person, Pose
 
 # centre of the head and half its height, as fractions of the side: the middle of what sampling.py draws
 _PLACES: dict[str, tuple[tuple[float, float, float], ...]] = {

@@ -5,13 +5,13 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from fpga_models.synthetic.background import draw_background
-from fpga_models.synthetic.body import Body
-from fpga_models.synthetic.canvas import Image, Points
-from fpga_models.synthetic.head import Head
-from fpga_models.synthetic.identity import Identity
-from fpga_models.synthetic.sampling import random_scene
-from fpga_models.synthetic.scene import Person, Scene
+from fpga_models.lab.synthetic.background import draw_background
+from fpga_models.lab.synthetic.body import Body
+from fpga_models.lab.synthetic.canvas import Image, Points
+from fpga_models.lab.synthetic.head import Head
+from fpga_models.lab.synthetic.identity import Identity
+from fpga_models.lab.synthetic.sampling import random_scene
+from fpga_models.lab.synthetic.scene import Person, Scene
 
 SUPERSAMPLING = 2
 LIGHT_COLOURS: dict[str, tuple[float, float, float]] = {

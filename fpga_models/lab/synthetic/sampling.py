@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from fpga_models.synthetic.captions import describe
-from fpga_models.synthetic.scene import (
+from fpga_models.lab.synthetic.captions import describe
+from fpga_models.lab.synthetic.scene import (
     ARMS,
     CLOTHES,
     EXPRESSIONS,

@@ -11,17 +11,19 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Form, Query
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from orchestrator import export
-from orchestrator.api.answers import page, place
 from orchestrator.api.context import Caller, Reader, Writer
-from orchestrator.api.rendering import shown
+from orchestrator.api.pages.rendering import shown
+from orchestrator.api.paging import page, place
 from orchestrator.api.requests import Line
-from orchestrator.api.routes.batches import lines, moment_of
-from orchestrator.ledger import batches, gallery, held, listings, workers
-from orchestrator.ledger.rows import Batch
-from orchestrator.ledger.session import Ledger, now
-from orchestrator.ledger.states import BATCH_ENDED, BATCH_STATES
-from orchestrator.progress import PIPELINES, remaining
+from orchestrator.api.v1.batches import lines, moment_of
+from orchestrator.ledger.engine.session import Ledger, now
+from orchestrator.ledger.engine.states import BATCH_ENDED, BATCH_STATES
+from orchestrator.ledger.queue import batches, workers
+from orchestrator.ledger.queue import quarantine as held
+from orchestrator.ledger.tables.rows import Batch
+from orchestrator.ledger.views import gallery, listings
+from orchestrator.results import export
+from orchestrator.status.progress import PIPELINES, remaining
 
 router = APIRouter(include_in_schema=False)
 LISTED, TILES = 40, 60

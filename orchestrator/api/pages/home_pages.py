@@ -5,9 +5,9 @@ from __future__ import annotations
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from orchestrator import overview
 from orchestrator.api.context import Reader
-from orchestrator.api.rendering import shown
+from orchestrator.api.pages.rendering import shown
+from orchestrator.status import overview
 
 router = APIRouter(include_in_schema=False)
 SHOWN_REASONS = 4

@@ -9,15 +9,16 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Form
 from starlette.responses import RedirectResponse, Response
 
-from orchestrator import provenance
 from orchestrator.api.context import Caller, Reader, Writer
-from orchestrator.api.rendering import shown
-from orchestrator.api.routes.batch_pages import Code, Reason, Show, address
+from orchestrator.api.pages import item_view
+from orchestrator.api.pages.batch_pages import Code, Reason, Show, address
+from orchestrator.api.pages.rendering import shown
 from orchestrator.errors import ConflictError, FpgaError, NotFoundError
-from orchestrator.ledger import held, listings
+from orchestrator.ledger.queue import quarantine as held
+from orchestrator.ledger.views import listings
 from orchestrator.photos import restore
-from orchestrator.provenance import Reproduction
-from orchestrator.web import item_view
+from orchestrator.results import provenance
+from orchestrator.results.provenance import Reproduction
 
 router = APIRouter(include_in_schema=False)
 Share = Annotated[float, Form(ge=0, le=1)]

@@ -7,12 +7,14 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from orchestrator import results
-from orchestrator.ledger import batches, gallery, identities, listings, photos
-from orchestrator.ledger.batches import ItemDetail
-from orchestrator.ledger.rows import Batch
-from orchestrator.ledger.session import Ledger
-from orchestrator.ledger.states import ENDED
+from orchestrator.ledger import identities, photos
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.engine.states import ENDED
+from orchestrator.ledger.queue import batches
+from orchestrator.ledger.queue.batches import ItemDetail
+from orchestrator.ledger.tables.rows import Batch
+from orchestrator.ledger.views import gallery, listings
+from orchestrator.results import results
 
 SHOWABLE = ("image/png", "image/jpeg", "image/webp")
 REDO_STATES = ("completed", "failed", "held")

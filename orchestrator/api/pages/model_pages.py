@@ -8,14 +8,13 @@ from fastapi import APIRouter, Form, Query
 from starlette.responses import RedirectResponse, Response
 
 from orchestrator.api.context import Caller, Promoter, Reader
+from orchestrator.api.pages import training_view
+from orchestrator.api.pages.pages import shown
 from orchestrator.api.requests import Line
-from orchestrator.api.routes.models import acting
-from orchestrator.api.routes.pages import shown
+from orchestrator.api.v1.models import acting
 from orchestrator.errors import FpgaError
 from orchestrator.ledger import models as rows
-from orchestrator.models import registry
-from orchestrator.retrain import evaluations
-from orchestrator.web import training_view
+from orchestrator.models import evaluations, registry
 
 router = APIRouter(prefix="/models", include_in_schema=False)
 SUITES = tuple(suite for suite in evaluations.SUITES if suite != "held_out")

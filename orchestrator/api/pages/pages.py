@@ -7,10 +7,10 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Form, Query, Request
 from starlette.responses import RedirectResponse, Response
 
-from orchestrator import keys
+from orchestrator.access import keys
 from orchestrator.api.context import COOKIE, Context, Reader, context_of, of_this_site
-from orchestrator.api.rendering import shown as shown
-from orchestrator.api.rendering import static_files
+from orchestrator.api.pages.rendering import shown as shown
+from orchestrator.api.pages.rendering import static_files
 from orchestrator.errors import AccessError, NotFoundError
 
 router = APIRouter(include_in_schema=False)

@@ -10,14 +10,14 @@ from typing import Annotated
 from fastapi import APIRouter, File, Form, Security, UploadFile
 from starlette.responses import RedirectResponse, Response
 
-from orchestrator import identities
 from orchestrator.api.context import Allowed, Caller, Librarian
+from orchestrator.api.pages import people_view
+from orchestrator.api.pages.pages import shown
 from orchestrator.api.requests import Line
-from orchestrator.api.routes.pages import shown
 from orchestrator.errors import FpgaError, UsageError
-from orchestrator.identities import ConsentGiven, NewPerson, Picture
 from orchestrator.ledger import identities as rows
-from orchestrator.web import people_view
+from orchestrator.people import identities
+from orchestrator.people.identities import ConsentGiven, NewPerson, Picture
 
 router = APIRouter(prefix="/people", include_in_schema=False)
 Looker = Annotated[Caller, Security(Allowed(cost=0.05), scopes=["people"])]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from orchestrator import identities
 from orchestrator.errors import InputError, NotFoundError
 from orchestrator.ledger import identities as rows
-from orchestrator.ledger import listings, usage
-from orchestrator.ledger.session import Ledger
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.views import listings, usage
+from orchestrator.people import identities
 from orchestrator.pictures import check_picture
+from orchestrator.secrets.vault import Vault
 from orchestrator.storage import ByteStore
-from orchestrator.vault import Vault
 
 
 def person(ledger: Ledger, owner: str, who: str) -> dict[str, Any]:

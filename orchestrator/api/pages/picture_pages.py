@@ -9,11 +9,11 @@ from typing import Literal
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from orchestrator import thumbnails
 from orchestrator.api.context import Caller, Viewer
 from orchestrator.errors import NotFoundError
-from orchestrator.ledger import gallery
-from orchestrator.ledger.rows import Artifact, Output
+from orchestrator.ledger.tables.rows import Artifact, Output
+from orchestrator.ledger.views import gallery
+from orchestrator.results import thumbnails
 
 router = APIRouter(include_in_schema=False)
 SHOWN_BY_BROWSERS = {"image/png", "image/jpeg", "image/webp"}

@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from starlette.responses import HTMLResponse
 
-WEB = Path(__file__).parents[1] / "web"
+HERE = Path(__file__).parent
 NAVIGATION = (
     ("Home", "/"),
     ("New batch", "/new"),
@@ -41,7 +41,7 @@ WORDS = {
 def templates() -> Environment:
     """Return the templates; every text put into them is escaped."""
     made = Environment(
-        loader=FileSystemLoader(WEB / "pages"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     made.filters.update(words=words, duration=duration, moment=moment, cosine=cosine, capitalize_first=capitalize_first)
     made.filters.update(number=number, size=size, ago=ago)
@@ -75,7 +75,7 @@ def error_page(
 def static_files() -> dict[str, tuple[bytes, str, str]]:
     """Return what pages look and move like, by name: bytes, media type, ETag; read once in a process."""
     found = {}
-    for path in sorted((WEB / "static").iterdir()):
+    for path in sorted((HERE / "static").iterdir()):
         if path.suffix in MEDIA_TYPES:
             data = path.read_bytes()
             found[path.name] = data, MEDIA_TYPES[path.suffix], hashlib.sha256(data).hexdigest()[:16]

@@ -11,15 +11,15 @@ from typing import Annotated, Any
 from fastapi import APIRouter, File, Form, UploadFile
 from starlette.responses import RedirectResponse, Response
 
-from orchestrator import submit
 from orchestrator.api.context import Caller, Promoter, Reader, Writer
+from orchestrator.api.pages.pages import shown
 from orchestrator.api.requests import Line
-from orchestrator.api.routes.pages import shown
+from orchestrator.datasets import dataset_views as views
 from orchestrator.errors import FpgaError, ManifestError, NotFoundError, TransientError, UsageError
-from orchestrator.flows import deployments, training_schedules
-from orchestrator.idzoom import views
+from orchestrator.models import training
 from orchestrator.planning.manifest import FORMATS, MAX_BYTES
-from orchestrator.retrain import training
+from orchestrator.portraits import submit
+from orchestrator.runtime.prefect import deployments, training_schedules
 
 router = APIRouter(prefix="/schedules", include_in_schema=False)
 HERE = "/schedules"

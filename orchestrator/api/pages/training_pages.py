@@ -8,14 +8,13 @@ from fastapi import APIRouter, Form
 from starlette.responses import RedirectResponse, Response
 
 from orchestrator.api.context import Caller, Promoter, Reader, Viewer
+from orchestrator.api.pages import training_view
+from orchestrator.api.pages.pages import shown
 from orchestrator.api.requests import Line
-from orchestrator.api.routes.pages import shown
+from orchestrator.datasets import dataset_views as views
 from orchestrator.errors import FpgaError
-from orchestrator.idzoom import views
-from orchestrator.ledger.states import BATCH_ENDED
-from orchestrator.models import registry
-from orchestrator.retrain import training
-from orchestrator.web import training_view
+from orchestrator.ledger.engine.states import BATCH_ENDED
+from orchestrator.models import registry, training
 
 router = APIRouter(prefix="/training", include_in_schema=False)
 SHOWN = 50

@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from orchestrator.api.pages.charts import Points, chart
 from orchestrator.errors import NotFoundError
 from orchestrator.ledger import evaluations as measurements
 from orchestrator.ledger import models as versions
 from orchestrator.ledger import training as runs
-from orchestrator.ledger import usage
-from orchestrator.ledger.rows import Artifact
-from orchestrator.ledger.rows_training import TrainRecord
-from orchestrator.ledger.session import Ledger
-from orchestrator.models import lineage, registry
-from orchestrator.retrain import evaluations, training
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.tables.rows import Artifact
+from orchestrator.ledger.tables.rows_training import TrainRecord
+from orchestrator.ledger.views import usage
+from orchestrator.models import evaluations, lineage, registry, training
+from orchestrator.results.comparison import WIDTH as PLOT_WIDTH
+from orchestrator.results.comparison import plot
 from orchestrator.storage import ByteStore
-from orchestrator.web.charts import Points, chart
-from orchestrator.web.comparison import WIDTH as PLOT_WIDTH
-from orchestrator.web.comparison import plot
 
 PRIVATE = ("location", "identities")
 """Where files lie, and ids of other owners' people, are nobody's business on a page."""

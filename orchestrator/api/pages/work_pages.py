@@ -7,14 +7,15 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from starlette.responses import RedirectResponse, Response
 
-from orchestrator import identities, submit
 from orchestrator.api.context import Librarian
-from orchestrator.api.routes.pages import shown
-from orchestrator.ledger import listings
+from orchestrator.api.pages.pages import shown
+from orchestrator.ledger.views import listings
 from orchestrator.models import registry
+from orchestrator.people import identities
 from orchestrator.photos.restore import MOST_CANDIDATES
 from orchestrator.planning.plan import SCOPE
 from orchestrator.planning.presets import load_preset, preset_names
+from orchestrator.portraits import submit
 
 router = APIRouter(include_in_schema=False)
 

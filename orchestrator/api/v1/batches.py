@@ -13,9 +13,8 @@ from fastapi import APIRouter, Path, Query, Request
 from sqlalchemy.orm import Session
 from starlette.responses import Response, StreamingResponse
 
-from orchestrator import bundle, progress, results
-from orchestrator import submit as submitting
-from orchestrator.api.answers import (
+from orchestrator.api.context import Caller, Reader, Writer
+from orchestrator.api.paging import (
     ENDED,
     TAGGED,
     Answer,
@@ -29,7 +28,6 @@ from orchestrator.api.answers import (
     tagged,
     wait_seconds,
 )
-from orchestrator.api.context import Caller, Reader, Writer
 from orchestrator.api.requests import (
     DEFAULTS,
     FORMATS,
@@ -44,11 +42,16 @@ from orchestrator.api.requests import (
     unsupported,
 )
 from orchestrator.errors import LimitError, UsageError
-from orchestrator.ledger import batches, held, listings
-from orchestrator.ledger.rows import Batch
-from orchestrator.ledger.session import now
-from orchestrator.ledger.states import BATCH_ENDED, BATCH_STATES, STATES
+from orchestrator.ledger.engine.session import now
+from orchestrator.ledger.engine.states import BATCH_ENDED, BATCH_STATES, STATES
+from orchestrator.ledger.queue import batches
+from orchestrator.ledger.queue import quarantine as held
+from orchestrator.ledger.tables.rows import Batch
+from orchestrator.ledger.views import listings
 from orchestrator.planning.manifest import Format
+from orchestrator.portraits import submit as submitting
+from orchestrator.results import bundle, results
+from orchestrator.status import progress
 
 router = APIRouter(prefix="/v1/batches", tags=["batches"])
 WAIT_POLL_SECONDS = 0.25

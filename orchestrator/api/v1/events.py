@@ -13,16 +13,17 @@ from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 
-from orchestrator import results
 from orchestrator.api.context import Caller, Reader
 from orchestrator.api.events import Feeds, changes
 from orchestrator.errors import UsageError
-from orchestrator.ledger import batches, listings
-from orchestrator.ledger.happenings import LAST, Place
-from orchestrator.ledger.rows import Batch
-from orchestrator.ledger.session import now
-from orchestrator.ledger.states import BATCH_ENDED, ENDED
-from orchestrator.retrain import training
+from orchestrator.ledger.engine.session import now
+from orchestrator.ledger.engine.states import BATCH_ENDED, ENDED
+from orchestrator.ledger.queue import batches
+from orchestrator.ledger.tables.rows import Batch
+from orchestrator.ledger.views import listings
+from orchestrator.ledger.views.events import LAST, Place
+from orchestrator.models import training
+from orchestrator.results import results
 
 router = APIRouter(prefix="/v1", tags=["events"])
 LastEventId = Annotated[str | None, Header(alias="Last-Event-ID", max_length=80)]

@@ -11,15 +11,15 @@ from fastapi import APIRouter, File, Form, Request, UploadFile
 from pydantic import AwareDatetime, Field
 from starlette.responses import Response
 
-from orchestrator import identities
-from orchestrator.api.answers import TAGGED, Answer, IdempotencyKey, Prefer, once, tagged, wait_seconds
 from orchestrator.api.context import Librarian
+from orchestrator.api.paging import TAGGED, Answer, IdempotencyKey, Prefer, once, tagged, wait_seconds
 from orchestrator.api.requests import Line, Strict
 from orchestrator.errors import InputError, NotFoundError, UsageError
-from orchestrator.identities import ConsentGiven, NewPerson, Picture
 from orchestrator.ledger import identities as people
-from orchestrator.ledger import listings
-from orchestrator.ledger.rows import Identity
+from orchestrator.ledger.tables.rows import Identity
+from orchestrator.ledger.views import listings
+from orchestrator.people import identities
+from orchestrator.people.identities import ConsentGiven, NewPerson, Picture
 from orchestrator.pictures import check_picture
 
 router = APIRouter(prefix="/v1/identities", tags=["identities"])

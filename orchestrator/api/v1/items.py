@@ -9,13 +9,15 @@ from urllib.parse import urlsplit
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response, StreamingResponse
 
-from orchestrator import results
 from orchestrator.api import links
-from orchestrator.api.answers import TAGGED, tagged
 from orchestrator.api.context import Caller, Context, Reader, Writer, context_of
+from orchestrator.api.paging import TAGGED, tagged
 from orchestrator.api.requests import Why
 from orchestrator.errors import NotFoundError
-from orchestrator.ledger import batches, held, listings
+from orchestrator.ledger.queue import batches
+from orchestrator.ledger.queue import quarantine as held
+from orchestrator.ledger.views import listings
+from orchestrator.results import results
 from orchestrator.storage.links import content_disposition
 from orchestrator.storage.streams import PIECE
 

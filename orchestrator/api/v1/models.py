@@ -8,11 +8,10 @@ from fastapi import APIRouter, Query, Request
 from pydantic import Field
 from starlette.responses import Response
 
-from orchestrator.api.answers import TAGGED, tagged
 from orchestrator.api.context import Caller, Promoter, Reader
+from orchestrator.api.paging import TAGGED, tagged
 from orchestrator.api.requests import Line, Strict
-from orchestrator.models import lineage, registry
-from orchestrator.retrain import evaluations
+from orchestrator.models import evaluations, lineage, registry
 from orchestrator.settings import Settings
 
 router = APIRouter(prefix="/v1/models", tags=["models"])

@@ -9,8 +9,9 @@ from prometheus_client import generate_latest
 from starlette.responses import JSONResponse, Response
 
 from orchestrator.api.context import Admin, Context, Reader, context_of
-from orchestrator.ledger import health, listings, workers
-from orchestrator.ledger.session import now
+from orchestrator.ledger.engine.session import now
+from orchestrator.ledger.queue import workers
+from orchestrator.ledger.views import health, listings
 
 router = APIRouter(tags=["operations"])
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"

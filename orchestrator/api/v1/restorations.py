@@ -8,17 +8,17 @@ from fastapi import APIRouter, Request
 from pydantic import Field, StringConstraints
 from starlette.responses import JSONResponse, Response
 
-from orchestrator import results, uploads
-from orchestrator.api.answers import Answer, IdempotencyKey, once
 from orchestrator.api.context import Caller, Sender, Writer
+from orchestrator.api.paging import Answer, IdempotencyKey, once
 from orchestrator.api.requests import Line, Strict
 from orchestrator.archive import Photo, Refused
 from orchestrator.archive.kinds import HEAD, judge
 from orchestrator.archive.names import as_text, safe_path
 from orchestrator.errors import InputError, UsageError
-from orchestrator.ledger import listings
-from orchestrator.photos import feeding, restore
+from orchestrator.ledger.views import listings
+from orchestrator.photos import feeding, restore, uploads
 from orchestrator.photos.restore import RestoreOptions
+from orchestrator.results import results
 
 router = APIRouter(prefix="/v1", tags=["restorations"])
 BucketUrl = Annotated[str, StringConstraints(pattern=r"^s3://[^\s\x00-\x1f]+$", max_length=1024)]

@@ -8,12 +8,12 @@ from fastapi import APIRouter
 from pydantic import Field, StringConstraints
 from starlette.responses import Response
 
-from orchestrator import submit
 from orchestrator.api.context import Reader, Writer
 from orchestrator.api.requests import Line, Strict
 from orchestrator.errors import ManifestError
-from orchestrator.flows import deployments
 from orchestrator.planning.manifest import MAX_ROWS
+from orchestrator.portraits import submit
+from orchestrator.runtime.prefect import deployments
 
 router = APIRouter(prefix="/v1/schedules", tags=["schedules"])
 Name = Annotated[str, StringConstraints(pattern=deployments.NAME.pattern, max_length=63)]

@@ -8,14 +8,16 @@ from fastapi import APIRouter, Query, Request
 from pydantic import Field, JsonValue, StringConstraints
 from starlette.responses import Response
 
-from orchestrator import results, uploads
-from orchestrator.api.answers import TAGGED, Answer, IdempotencyKey, Limit, once, tagged
 from orchestrator.api.context import Promoter, Reader
+from orchestrator.api.paging import TAGGED, Answer, IdempotencyKey, Limit, once, tagged
 from orchestrator.api.requests import Line, Strict
+from orchestrator.datasets import dataset_views as views
+from orchestrator.datasets import datasets
 from orchestrator.errors import UsageError
-from orchestrator.idzoom import datasets, views
-from orchestrator.ledger import listings
-from orchestrator.retrain import evaluations, training
+from orchestrator.ledger.views import listings
+from orchestrator.models import evaluations, training
+from orchestrator.photos import uploads
+from orchestrator.results import results
 
 runs = APIRouter(prefix="/v1/training-runs", tags=["training"])
 measured = APIRouter(prefix="/v1/evaluations", tags=["training"])

@@ -17,12 +17,12 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
-from orchestrator import uploads
-from orchestrator.api.answers import tagged
 from orchestrator.api.context import Reader, Sender, Writer
+from orchestrator.api.paging import tagged
 from orchestrator.api.requests import Strict, media_type, unsupported
 from orchestrator.errors import UsageError
-from orchestrator.ledger.rows_api import Upload
+from orchestrator.ledger.tables.rows_api import Upload
+from orchestrator.photos import uploads
 from orchestrator.storage.base import MAX_URL_SECONDS
 from orchestrator.storage.streams import SPOOL_LIMIT
 

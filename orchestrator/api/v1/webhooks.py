@@ -8,12 +8,12 @@ from fastapi import APIRouter, Request
 from pydantic import Field
 from starlette.responses import Response
 
-from orchestrator import webhooks
-from orchestrator.api.answers import Answer, IdempotencyKey, once
 from orchestrator.api.context import Writer
+from orchestrator.api.paging import Answer, IdempotencyKey, once
 from orchestrator.api.requests import Line, Strict
 from orchestrator.ledger import webhooks as rows
-from orchestrator.ledger.session import now
+from orchestrator.ledger.engine.session import now
+from orchestrator.runtime import webhooks
 
 router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"])
 

@@ -13,12 +13,13 @@ from sqlalchemy.orm import Session
 
 from orchestrator import tracing
 from orchestrator.errors import ConflictError, FpgaError, NotFoundError
-from orchestrator.ledger import artifacts, audit, lifecycle, outbox
-from orchestrator.ledger.base import new_id
-from orchestrator.ledger.claims import QUEUES
-from orchestrator.ledger.rows import Artifact, Attempt, Batch, Item, ItemIdentity, Output, Stage
-from orchestrator.ledger.session import Ledger, now, retrying
-from orchestrator.ledger.states import BAD, BATCH_ENDED, STATES
+from orchestrator.ledger import artifacts, audit
+from orchestrator.ledger.engine.base import new_id
+from orchestrator.ledger.engine.session import Ledger, now, retrying
+from orchestrator.ledger.engine.states import BAD, BATCH_ENDED, STATES
+from orchestrator.ledger.queue import lifecycle, outbox
+from orchestrator.ledger.queue.claims import QUEUES
+from orchestrator.ledger.tables.rows import Artifact, Attempt, Batch, Item, ItemIdentity, Output, Stage
 
 STATE_WORDS = {"succeeded": "completed", "canceled": "cancelled", "error": "failed"}
 """Other spellings that filters accept."""

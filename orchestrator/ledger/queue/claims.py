@@ -17,9 +17,10 @@ from sqlalchemy import JSON, Float, and_, case, cast, exists, extract, func, ins
 from sqlalchemy.orm import Session, aliased
 
 from orchestrator.errors import FencedError, FpgaError
-from orchestrator.ledger import artifacts, lifecycle
-from orchestrator.ledger.rows import Attempt, Batch, Item, Output, Stage
-from orchestrator.ledger.session import Ledger, now, retrying
+from orchestrator.ledger import artifacts
+from orchestrator.ledger.engine.session import Ledger, now, retrying
+from orchestrator.ledger.queue import lifecycle
+from orchestrator.ledger.tables.rows import Attempt, Batch, Item, Output, Stage
 
 LANES = {"interactive": 2.0, "bulk": 1.0, "training": 0.0}
 AGEING_SECONDS = 600.0

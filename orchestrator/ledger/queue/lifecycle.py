@@ -12,9 +12,10 @@ from typing import Any
 from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.orm import Session
 
-from orchestrator.ledger import audit, outbox, webhooks
-from orchestrator.ledger.rows import Batch, Item, Stage
-from orchestrator.ledger.states import BAD, ENDED, LEASED, STATES, sources
+from orchestrator.ledger import audit, webhooks
+from orchestrator.ledger.engine.states import BAD, ENDED, LEASED, STATES, sources
+from orchestrator.ledger.queue import outbox
+from orchestrator.ledger.tables.rows import Batch, Item, Stage
 
 STOP_AFTER, FORGIVEN = "stop_after", "forgiven"
 """Options of a batch: so many items may go wrong before it pauses; how many of them a resume has forgiven."""

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from orchestrator.ledger.rows import Outbox
+from orchestrator.ledger.tables.rows import Outbox
 
 MAX_DELAY_SECONDS = 600
 

@@ -8,10 +8,11 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from orchestrator.errors import ConflictError
-from orchestrator.ledger import audit, batches, lifecycle
-from orchestrator.ledger.rows import Batch, Item, Stage
-from orchestrator.ledger.session import Ledger, now, retrying
-from orchestrator.ledger.states import BATCH_ENDED
+from orchestrator.ledger import audit
+from orchestrator.ledger.engine.session import Ledger, now, retrying
+from orchestrator.ledger.engine.states import BATCH_ENDED
+from orchestrator.ledger.queue import batches, lifecycle
+from orchestrator.ledger.tables.rows import Batch, Item, Stage
 
 REOPENED = ("enrol", "generate", "restore", "probe")
 """Kinds of batches that go on after their end; of the others something was concluded from the end."""

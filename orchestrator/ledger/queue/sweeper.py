@@ -13,10 +13,11 @@ from sqlalchemy import and_, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from orchestrator.ledger import claims, lifecycle, photos, webhooks, workers
-from orchestrator.ledger.rows import Artifact, Attempt, Batch, Item, Leader, Outbox, Stage
-from orchestrator.ledger.session import Ledger, now, retrying
-from orchestrator.ledger.states import LEASED
+from orchestrator.ledger import photos, webhooks
+from orchestrator.ledger.engine.session import Ledger, now, retrying
+from orchestrator.ledger.engine.states import LEASED
+from orchestrator.ledger.queue import claims, lifecycle, workers
+from orchestrator.ledger.tables.rows import Artifact, Attempt, Batch, Item, Leader, Outbox, Stage
 from orchestrator.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -15,9 +15,9 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from orchestrator.errors import TransientError
-from orchestrator.ledger import workers
-from orchestrator.ledger.rows import Audit, Batch, Stage
-from orchestrator.ledger.session import Ledger, now, retrying
+from orchestrator.ledger.engine.session import Ledger, now, retrying
+from orchestrator.ledger.queue import workers
+from orchestrator.ledger.tables.rows import Audit, Batch, Stage
 
 log = logging.getLogger(__name__)
 MESSAGE_VERSION = 1

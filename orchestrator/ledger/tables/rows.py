@@ -12,8 +12,8 @@ from typing import Any
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, LargeBinary, Text, UniqueConstraint, false, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from orchestrator.ledger.base import Row
-from orchestrator.ledger.states import BATCH_STATES, STATES
+from orchestrator.ledger.engine.base import Row
+from orchestrator.ledger.engine.states import BATCH_STATES, STATES
 
 
 def _one_of(column: str, values: tuple[str, ...]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from orchestrator.ledger.base import Row
+from orchestrator.ledger.engine.base import Row
 
 
 class TrainingRun(Row):

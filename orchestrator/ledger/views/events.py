@@ -15,8 +15,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, literal, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from orchestrator.ledger.rows import Batch, Item
-from orchestrator.ledger.session import now
+from orchestrator.ledger.engine.session import now
+from orchestrator.ledger.tables.rows import Batch, Item
 
 SETTLED = timedelta(seconds=2)
 PAGE = 500

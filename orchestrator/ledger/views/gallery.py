@@ -9,9 +9,9 @@ from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.orm import Session
 
 from orchestrator.errors import NotFoundError
-from orchestrator.ledger import listings
-from orchestrator.ledger.rows import Artifact, Item, Output
-from orchestrator.ledger.states import BAD, ENDED, STATES
+from orchestrator.ledger.engine.states import BAD, ENDED, STATES
+from orchestrator.ledger.tables.rows import Artifact, Item, Output
+from orchestrator.ledger.views import listings
 
 SHOWS: dict[str, ColumnElement[bool]] = {
     "accepted": Item.verdict == "accepted",

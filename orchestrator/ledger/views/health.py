@@ -10,11 +10,11 @@ from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 from orchestrator.errors import FpgaError
-from orchestrator.ledger import schema
-from orchestrator.ledger.rows import Artifact, Batch, Item, Leader, Outbox, Stage
-from orchestrator.ledger.rows_api import Delivery
-from orchestrator.ledger.session import Ledger, now
-from orchestrator.ledger.states import BATCH_ENDED
+from orchestrator.ledger.engine import schema
+from orchestrator.ledger.engine.session import Ledger, now
+from orchestrator.ledger.engine.states import BATCH_ENDED
+from orchestrator.ledger.tables.rows import Artifact, Batch, Item, Leader, Outbox, Stage
+from orchestrator.ledger.tables.rows_api import Delivery
 
 Readiness = Literal["ok", "database", "sweeper", "queue"]
 

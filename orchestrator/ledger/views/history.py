@@ -9,8 +9,8 @@ from datetime import datetime
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from orchestrator.ledger.rows import Attempt, Batch, Item, Stage
-from orchestrator.ledger.states import ENDED
+from orchestrator.ledger.engine.states import ENDED
+from orchestrator.ledger.tables.rows import Attempt, Batch, Item, Stage
 
 RECENT = 200
 

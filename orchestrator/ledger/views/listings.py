@@ -10,9 +10,9 @@ from sqlalchemy import ColumnElement, Select, and_, func, or_, select
 from sqlalchemy.orm import Session
 
 from orchestrator.errors import NotFoundError
-from orchestrator.ledger.batches import STATE_WORDS
-from orchestrator.ledger.rows import Artifact, Batch, Item, ItemIdentity, Output, Stage
-from orchestrator.ledger.states import ENDED
+from orchestrator.ledger.engine.states import ENDED
+from orchestrator.ledger.queue.batches import STATE_WORDS
+from orchestrator.ledger.tables.rows import Artifact, Batch, Item, ItemIdentity, Output, Stage
 
 R = TypeVar("R", bound=tuple[Any, ...])
 ORDERS = ("position", "similarity", "-similarity")

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session, aliased
 
-from orchestrator.ledger.rows import Artifact, Batch, Item, Stage
-from orchestrator.ledger.states import BAD, LEASED
+from orchestrator.ledger.engine.states import BAD, LEASED
+from orchestrator.ledger.tables.rows import Artifact, Batch, Item, Stage
 
 RECENT = 20
 """So many batches are looked through."""

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from orchestrator.ledger.rows import Batch, Item, ModelVersion, Output
-from orchestrator.ledger.rows_datasets import DataSet, DataSetIdentity, DataSetVersion
-from orchestrator.ledger.rows_training import TrainingRun
+from orchestrator.ledger.tables.rows import Batch, Item, ModelVersion, Output
+from orchestrator.ledger.tables.rows_datasets import DataSet, DataSetIdentity, DataSetVersion
+from orchestrator.ledger.tables.rows_training import TrainingRun
 
 
 def data_sets(session: Session, identity_id: str) -> Sequence[tuple[DataSetVersion, str, int]]:

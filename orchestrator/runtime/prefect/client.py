@@ -14,7 +14,7 @@ from typing import Any, Self
 import httpx
 
 from orchestrator.errors import ConflictError, NotFoundError, TransientError
-from orchestrator.running import find_running
+from orchestrator.runtime.running import find_running
 from orchestrator.settings import Settings
 
 TIMEOUT_SECONDS = 10.0

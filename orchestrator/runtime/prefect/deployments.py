@@ -11,9 +11,9 @@ import re
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from orchestrator.dispatch import FLOW, TAG, WATCH
 from orchestrator.errors import ConflictError, NotFoundError, UsageError
-from orchestrator.prefect_api import PrefectApi, connect
+from orchestrator.runtime.dispatch import FLOW, TAG, WATCH
+from orchestrator.runtime.prefect.client import PrefectApi, connect
 from orchestrator.settings import Settings
 from orchestrator.storage import ByteStore
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from orchestrator.dispatch import TAG, WATCH
 from orchestrator.errors import ConflictError, NotFoundError, UsageError
-from orchestrator.flows.deployments import NAME, ensure_pool, put_deployment
-from orchestrator.prefect_api import PrefectApi, connect
-from orchestrator.retrain.training import Recipe
+from orchestrator.models.training import Recipe
+from orchestrator.runtime.dispatch import TAG, WATCH
+from orchestrator.runtime.prefect.client import PrefectApi, connect
+from orchestrator.runtime.prefect.deployments import NAME, ensure_pool, put_deployment
 from orchestrator.settings import Settings
 
 FLOW = "retrain"

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from orchestrator.dispatch import TAG
-from orchestrator.prefect_api import PrefectApi
+from orchestrator.runtime.dispatch import TAG
+from orchestrator.runtime.prefect.client import PrefectApi
 
 NAME = "fpga: flow runs without a sign of life"
 SILENT_SECONDS = 120

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from orchestrator.embedded.stack import Stack
-from orchestrator.ledger.session import Ledger
+from orchestrator.ledger.engine.session import Ledger
 from orchestrator.settings import Settings
 from orchestrator.storage import open_store
 from tests.browser.site import Site

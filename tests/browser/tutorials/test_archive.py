@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, Route, expect
 
-from fpga_models.synthetic.archive import PEOPLE, worn
-from fpga_models.synthetic.render import render
-from fpga_models.synthetic.sampling import random_scene
-from orchestrator.ledger import batches
+from fpga_models.lab.synthetic.archive import PEOPLE, worn
+from fpga_models.lab.synthetic.render import render
+from fpga_models.lab.synthetic.sampling import random_scene
+from orchestrator.ledger.queue import batches
 from tests.browser.conftest import Shoot
 from tests.browser.site import Site
 from tests.browser.tutorials.people import WORK_MS, add_person, wait_for_pictures

@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from orchestrator.idzoom import datasets
-from orchestrator.idzoom.datasets import BuildRequest
-from orchestrator.models import registry
-from orchestrator.retrain import training
+from orchestrator.datasets import datasets
+from orchestrator.datasets.datasets import BuildRequest
+from orchestrator.models import registry, training
 from tests.browser.conftest import Shoot
 from tests.browser.site import Site
 from tests.browser.tutorials.people import WORK_MS, add_person, wait_for_pictures

@@ -7,7 +7,7 @@ import re
 import pytest
 from playwright.sync_api import Page, expect
 
-from orchestrator.ledger import batches
+from orchestrator.ledger.queue import batches
 from tests.browser.conftest import Shoot
 from tests.browser.site import Site
 from tests.browser.tutorials.people import WORK_MS, add_person, wait_for_pictures

@@ -37,7 +37,7 @@ from tests.unit.workers.photo.pictures import (
     tagged_tiff,
     written,
 )
-from workers.guard import bound_this_process
+from workers.runtime.guard import bound_this_process
 
 SECONDS = 20
 MEMORY = 3 << 30

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from orchestrator.ledger import schema
+from orchestrator.ledger.engine import schema
 from tests.memory import run_measured
 
 GIB = 1 << 30
@@ -23,7 +23,7 @@ import json, sys
 from pathlib import Path
 from orchestrator.archive import Photo, open_source
 from orchestrator.archive.originals import keep_original
-from orchestrator.ledger.session import Ledger
+from orchestrator.ledger.engine.session import Ledger
 from orchestrator.storage.local import LocalStore
 
 source, database, store, keep_every = sys.argv[1:]

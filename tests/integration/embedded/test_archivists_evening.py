@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from fpga_models.synthetic.archive import write_archive
-from orchestrator.ledger import batches
-from orchestrator.ledger.session import Ledger
+from fpga_models.lab.synthetic.archive import write_archive
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.queue import batches
 from orchestrator.settings import Settings
 
 FPGA = Path(sys.executable).with_name("fpga")

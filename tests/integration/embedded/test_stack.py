@@ -15,11 +15,11 @@ import pytest
 from orchestrator.embedded import programs
 from orchestrator.embedded.stack import Stack
 from orchestrator.errors import ConflictError, NotFoundError, SettingsError
-from orchestrator.ledger import batches
-from orchestrator.ledger.batches import NewBatch, NewItem
-from orchestrator.ledger.session import Ledger
-from orchestrator.prefect_api import connect
-from orchestrator.running import announce, find_running, only_one, open_state_dir, status_path
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.queue import batches
+from orchestrator.ledger.queue.batches import NewBatch, NewItem
+from orchestrator.runtime.prefect.client import connect
+from orchestrator.runtime.running import announce, find_running, only_one, open_state_dir, status_path
 from orchestrator.settings import Settings
 
 ROOT = Path(__file__).parents[3]

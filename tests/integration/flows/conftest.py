@@ -12,10 +12,10 @@ import pytest
 
 from orchestrator.embedded.stack import Stack
 from orchestrator.ledger import identities
-from orchestrator.ledger.base import new_id
-from orchestrator.ledger.rows import Identity
-from orchestrator.ledger.session import Ledger
-from orchestrator.prefect_api import PrefectApi, connect
+from orchestrator.ledger.engine.base import new_id
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.tables.rows import Identity
+from orchestrator.runtime.prefect.client import PrefectApi, connect
 from orchestrator.settings import Settings
 from orchestrator.storage import ByteStore, open_store
 from tests.unit.orchestrator.played import Played

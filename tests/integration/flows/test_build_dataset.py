@@ -7,16 +7,16 @@ from collections.abc import Callable
 
 import pytest
 
+from orchestrator.datasets import datasets
+from orchestrator.datasets.datasets import BuildRequest
 from orchestrator.errors import StageError
-from orchestrator.idzoom import datasets
-from orchestrator.idzoom.datasets import BuildRequest
-from orchestrator.ledger import batches
 from orchestrator.ledger import datasets as rows
-from orchestrator.ledger.claims import Claim, Next, claim, fail, publish, start
 from orchestrator.ledger.datasets import NewVersion
-from orchestrator.ledger.rows import Batch
-from orchestrator.ledger.session import Ledger
-from orchestrator.prefect_api import PrefectApi
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.queue import batches
+from orchestrator.ledger.queue.claims import Claim, Next, claim, fail, publish, start
+from orchestrator.ledger.tables.rows import Batch
+from orchestrator.runtime.prefect.client import PrefectApi
 from orchestrator.settings import Settings
 from orchestrator.storage import ByteStore
 

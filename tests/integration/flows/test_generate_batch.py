@@ -15,15 +15,15 @@ import pytest
 from orchestrator.embedded import programs
 from orchestrator.embedded.stack import Stack
 from orchestrator.errors import ConflictError, NotFoundError, UsageError
-from orchestrator.flows import deployments
-from orchestrator.ledger import batches
-from orchestrator.ledger.rows import Batch
-from orchestrator.ledger.session import Ledger
-from orchestrator.prefect_api import PrefectApi
-from orchestrator.running import find_running
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.queue import batches
+from orchestrator.ledger.tables.rows import Batch
+from orchestrator.portraits.submit import submit_portraits
+from orchestrator.runtime.prefect import deployments
+from orchestrator.runtime.prefect.client import PrefectApi
+from orchestrator.runtime.running import find_running
 from orchestrator.settings import Settings
 from orchestrator.storage import ByteStore
-from orchestrator.submit import submit_portraits
 from tests.unit.orchestrator.played import Played, lines
 
 ROOT = Path(__file__).parents[3]

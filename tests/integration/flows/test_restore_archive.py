@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from orchestrator.ledger import batches
-from orchestrator.ledger.rows import Batch
-from orchestrator.ledger.session import Ledger
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.queue import batches
+from orchestrator.ledger.tables.rows import Batch
 from orchestrator.photos import restore
 from orchestrator.photos.restore import RestoreOptions
-from orchestrator.prefect_api import PrefectApi
+from orchestrator.runtime.prefect.client import PrefectApi
 from orchestrator.settings import Settings
 from tests.integration.flows.test_generate_batch import batch, wait
 from tests.unit.orchestrator.played import Played

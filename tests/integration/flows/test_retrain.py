@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import ConflictError, NotFoundError, UsageError
-from orchestrator.flows import training_schedules
-from orchestrator.ledger.rows import Batch
-from orchestrator.ledger.session import Ledger
-from orchestrator.models import registry
-from orchestrator.prefect_api import PrefectApi
-from orchestrator.retrain import evaluations, training
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.tables.rows import Batch
+from orchestrator.models import evaluations, registry, training
+from orchestrator.runtime.prefect import training_schedules
+from orchestrator.runtime.prefect.client import PrefectApi
 from orchestrator.settings import Settings
 from tests.unit.orchestrator.trained import RULES, add_dataset, begin, end_evaluation, finish, measure
 

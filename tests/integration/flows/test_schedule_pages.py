@@ -8,11 +8,11 @@ from collections.abc import Iterator
 import pytest
 from starlette.testclient import TestClient
 
-from orchestrator import keys
+from orchestrator.access import keys
 from orchestrator.api.app import create_app
-from orchestrator.ledger import listings
-from orchestrator.ledger.session import Ledger
-from orchestrator.prefect_api import PrefectApi
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.views import listings
+from orchestrator.runtime.prefect.client import PrefectApi
 from orchestrator.settings import Settings
 from tests.unit.orchestrator.played import add_person, lines
 from tests.unit.orchestrator.trained import add_dataset

@@ -8,9 +8,9 @@ from uuid import uuid4
 
 import pytest
 
-from orchestrator.dispatch import FLOW, TAG, WATCH
-from orchestrator.flows import zombies
-from orchestrator.prefect_api import PrefectApi
+from orchestrator.runtime.dispatch import FLOW, TAG, WATCH
+from orchestrator.runtime.prefect import zombies
+from orchestrator.runtime.prefect.client import PrefectApi
 
 SECONDS = 120.0
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.ledger import schema
-from orchestrator.ledger.session import Ledger
+from orchestrator.ledger.engine import schema
+from orchestrator.ledger.engine.session import Ledger
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import sys
 
-from orchestrator.ledger import claims
-from orchestrator.ledger.session import Ledger
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.queue import claims
 from tests.integration.ledger.helpers import LEASE, end
 
 

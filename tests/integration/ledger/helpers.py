@@ -8,11 +8,11 @@ from typing import Any
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from orchestrator.ledger import batches, claims
-from orchestrator.ledger.base import Row
-from orchestrator.ledger.claims import Claim, Next
-from orchestrator.ledger.rows import Batch, Item, Stage
-from orchestrator.ledger.session import Ledger
+from orchestrator.ledger.engine.base import Row
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.queue import batches, claims
+from orchestrator.ledger.queue.claims import Claim, Next
+from orchestrator.ledger.tables.rows import Batch, Item, Stage
 
 LEASE = 60.0
 

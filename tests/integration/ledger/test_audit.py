@@ -12,8 +12,8 @@ from sqlalchemy.orm import Session
 
 from orchestrator.errors import TransientError
 from orchestrator.ledger import audit
-from orchestrator.ledger.rows import Audit
-from orchestrator.ledger.session import Ledger, now
+from orchestrator.ledger.engine.session import Ledger, now
+from orchestrator.ledger.tables.rows import Audit
 
 ROWS = 60
 TAMPERS = 200

@@ -14,10 +14,10 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from orchestrator.errors import FencedError, InputError, StoreUnavailableError, TransientError
-from orchestrator.ledger import batches, claims, lifecycle, sweeper
-from orchestrator.ledger.claims import Claim, Finished, Next
-from orchestrator.ledger.rows import Attempt, Batch, Item, Stage
-from orchestrator.ledger.session import Ledger
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.queue import batches, claims, lifecycle, sweeper
+from orchestrator.ledger.queue.claims import Claim, Finished, Next
+from orchestrator.ledger.tables.rows import Attempt, Batch, Item, Stage
 from orchestrator.settings import Settings
 from tests.integration.ledger.helpers import (
     LEASE,

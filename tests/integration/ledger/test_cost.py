@@ -7,10 +7,11 @@ from contextlib import contextmanager
 
 from sqlalchemy import event
 
-from orchestrator.ledger import artifacts, claims
+from orchestrator.ledger import artifacts
 from orchestrator.ledger.artifacts import NewArtifact
-from orchestrator.ledger.claims import Claim, Finished
-from orchestrator.ledger.session import Ledger
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.queue import claims
+from orchestrator.ledger.queue.claims import Claim, Finished
 from tests.integration.ledger.helpers import LEASE, claim, end, stage_of, submit
 
 GROUP = 8

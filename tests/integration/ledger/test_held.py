@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import ConflictError
-from orchestrator.ledger import claims, held, photos, sweeper
-from orchestrator.ledger.claims import Next
-from orchestrator.ledger.session import Ledger, now
+from orchestrator.ledger import photos
+from orchestrator.ledger.engine.session import Ledger, now
+from orchestrator.ledger.queue import claims, sweeper
+from orchestrator.ledger.queue import quarantine as held
+from orchestrator.ledger.queue.claims import Next
 from orchestrator.settings import Settings
 from tests.integration.ledger.helpers import batch, claim, end, expire, item_of, stage_of, submit
 

@@ -32,11 +32,12 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from orchestrator.errors import ConflictError, FencedError, InputError, StoreUnavailableError
-from orchestrator.ledger import batches, claims, schema, sweeper
-from orchestrator.ledger.claims import Claim
-from orchestrator.ledger.rows import Attempt, Batch, Item, Output, Stage
-from orchestrator.ledger.session import Ledger, now
-from orchestrator.ledger.states import BATCH_ENDED, ENDED
+from orchestrator.ledger.engine import schema
+from orchestrator.ledger.engine.session import Ledger, now
+from orchestrator.ledger.engine.states import BATCH_ENDED, ENDED
+from orchestrator.ledger.queue import batches, claims, sweeper
+from orchestrator.ledger.queue.claims import Claim
+from orchestrator.ledger.tables.rows import Attempt, Batch, Item, Output, Stage
 from orchestrator.settings import Settings
 from tests.integration.ledger.helpers import end, submit, to_score
 

@@ -8,9 +8,9 @@ import pytest
 from alembic import command
 from sqlalchemy import inspect
 
-from orchestrator.ledger import schema
-from orchestrator.ledger.base import Row
-from orchestrator.ledger.session import Ledger
+from orchestrator.ledger.engine import schema
+from orchestrator.ledger.engine.base import Row
+from orchestrator.ledger.engine.session import Ledger
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

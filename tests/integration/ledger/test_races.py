@@ -12,9 +12,9 @@ import pytest
 from sqlalchemy import func, select
 
 from orchestrator.errors import ConflictError, FencedError
-from orchestrator.ledger import batches, claims
-from orchestrator.ledger.rows import Batch, Item, Stage
-from orchestrator.ledger.session import Ledger
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.queue import batches, claims
+from orchestrator.ledger.tables.rows import Batch, Item, Stage
 from tests.integration.ledger.helpers import end, submit
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.errors import FpgaError
-from orchestrator.ledger import audit, batches, claims, sweeper
-from orchestrator.ledger.session import Ledger
+from orchestrator.ledger import audit
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.queue import batches, claims, sweeper
 from orchestrator.settings import Settings
 from tests.integration.ledger.helpers import batch, claim, end, expire, submit
 

@@ -11,13 +11,16 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, update
 
-from orchestrator.broker import Bell
 from orchestrator.errors import FencedError
-from orchestrator.ledger import artifacts, batches, claims, hints, schema, sweeper, workers
-from orchestrator.ledger.rows import Artifact, Attempt, Leader, Stage, Worker
-from orchestrator.ledger.session import Ledger, now
+from orchestrator.ledger import artifacts
+from orchestrator.ledger.engine import schema
+from orchestrator.ledger.engine.session import Ledger, now
+from orchestrator.ledger.queue import batches, claims, sweeper, workers
+from orchestrator.ledger.queue import wakeups as hints
+from orchestrator.ledger.tables.rows import Artifact, Attempt, Leader, Stage, Worker
+from orchestrator.runtime.broker import Bell
+from orchestrator.runtime.sweeping import Sweeper
 from orchestrator.settings import Settings
-from orchestrator.sweeping import Sweeper
 from tests.integration.ledger.helpers import batch, claim, end, expire, item_of, let_time_pass, stage_of, submit
 
 

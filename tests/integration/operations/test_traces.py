@@ -16,7 +16,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from tests.integration.workers.rig import ROOT
 
 SUBMIT = """
-from orchestrator import probes
+from benchmarks import probes
 from orchestrator.cli.common import services
 with services() as s:
     probes.submit(s.ledger, s.settings, items=3, milliseconds=1)
@@ -24,7 +24,7 @@ with services() as s:
 WORK = """
 from orchestrator import tracing
 from orchestrator.settings import get_settings
-from workers.process import Process
+from workers.runtime.process import Process
 tracing.setup(get_settings(), "worker")
 Process(get_settings()).run("cpu.io")
 """

@@ -9,14 +9,14 @@ from pathlib import Path
 
 from kombu import Connection
 
-from orchestrator.broker import RUN_STAGE, Bell, celery_config
+from orchestrator.runtime.broker import RUN_STAGE, Bell, celery_config
 from orchestrator.settings import Settings
 
 MESSAGES = 3000
 WRITE = f"""
 import sys
 from pathlib import Path
-from orchestrator.broker import Bell
+from orchestrator.runtime.broker import Bell
 from orchestrator.settings import Settings
 bell = Bell(Settings(state_dir=Path(sys.argv[1])))
 print("up", flush=True)

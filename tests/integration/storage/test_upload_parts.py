@@ -18,11 +18,12 @@ import pytest
 from sqlalchemy import update
 from starlette.testclient import TestClient
 
-from orchestrator import keys, uploads
+from orchestrator.access import keys
 from orchestrator.api.app import create_app
-from orchestrator.ledger import schema
-from orchestrator.ledger.rows_api import Upload
-from orchestrator.ledger.session import Ledger
+from orchestrator.ledger.engine import schema
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.tables.rows_api import Upload
+from orchestrator.photos import uploads
 from orchestrator.settings import Settings
 from orchestrator.storage import ByteStore, PartStore
 from tests.integration.storage.conftest import AWS, Place, s3_place

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from orchestrator.ledger import sweeper
-from workers.process import Process
+from orchestrator.ledger.queue import sweeper
+from workers.runtime.process import Process
 
 QUEUES = ("cpu.io", "gpu.restore", "gpu.generate")
 

@@ -15,16 +15,17 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from orchestrator import identities
-from orchestrator.identities import ConsentGiven, NewPerson, Picture
-from orchestrator.ledger import batches, schema, workers
-from orchestrator.ledger.rows import Item, Output
-from orchestrator.ledger.session import Ledger, now
+from orchestrator.ledger.engine import schema
+from orchestrator.ledger.engine.session import Ledger, now
+from orchestrator.ledger.queue import batches, workers
+from orchestrator.ledger.tables.rows import Item, Output
 from orchestrator.models import registry
+from orchestrator.people import identities
+from orchestrator.people.identities import ConsentGiven, NewPerson, Picture
+from orchestrator.portraits.submit import submit_portraits
+from orchestrator.runtime.sweeping import Sweeper
 from orchestrator.settings import load_settings
 from orchestrator.storage import open_store
-from orchestrator.submit import submit_portraits
-from orchestrator.sweeping import Sweeper
 
 ROOT = Path(__file__).parents[3]
 QUEUES = "gpu.generate,gpu.restore,cpu.io"

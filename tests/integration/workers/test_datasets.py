@@ -14,16 +14,16 @@ from datasets import load_dataset
 from PIL import Image
 
 from fpga_models.idzoom.shards import Sample, ShardWriter, read_samples
-from fpga_models.synthetic import reference_crop
+from fpga_models.lab.synthetic import reference_crop
+from orchestrator.datasets import datasets
+from orchestrator.datasets.datasets import BuildRequest
 from orchestrator.errors import ConsentError, StageError, UsageError
-from orchestrator.identities import ConsentGiven, erase, grant
-from orchestrator.idzoom import datasets
-from orchestrator.idzoom.datasets import BuildRequest
-from orchestrator.ledger import batches
 from orchestrator.ledger.datasets import resolve, shards
+from orchestrator.ledger.queue import batches
+from orchestrator.people.identities import ConsentGiven, erase, grant
 from tests.integration.workers.inline import work
 from tests.integration.workers.rig import OWNER, Rig
-from workers.process import Process
+from workers.runtime.process import Process
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[3]

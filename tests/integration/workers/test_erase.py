@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from sqlalchemy import select
 
-from orchestrator import identities, receipts
 from orchestrator.errors import NotFoundError
-from orchestrator.identities import ConsentGiven, NewPerson, Picture
 from orchestrator.ledger import audit
-from orchestrator.ledger.rows import Artifact, Output, Reference, Stage
-from orchestrator.ledger.states import LEASED
-from orchestrator.receipts import Signer
-from orchestrator.vault import Vault
+from orchestrator.ledger.engine.states import LEASED
+from orchestrator.ledger.tables.rows import Artifact, Output, Reference, Stage
+from orchestrator.people import identities, receipts
+from orchestrator.people.identities import ConsentGiven, NewPerson, Picture
+from orchestrator.people.receipts import Signer
+from orchestrator.secrets.vault import Vault
 from tests.integration.workers.rig import OWNER, ROOT, Rig
 
 HANDLE, NAME, GRANTER = "zenobia-q", "Zenobia Quillfeather", "Mother Quillfeather"

@@ -21,19 +21,20 @@ from PIL import Image
 
 from fpga_models.diir import DiirResult, restore_small_faces
 from fpga_models.errors import RequestError
-from orchestrator import identities, provenance, results
-from orchestrator.identities import ConsentGiven, NewPerson, Picture
-from orchestrator.ledger import batches
-from orchestrator.ledger.batches import NewBatch, NewItem
-from orchestrator.ledger.rows import Batch
-from orchestrator.ledger.states import BATCH_ENDED
+from orchestrator.ledger.engine.states import BATCH_ENDED
+from orchestrator.ledger.queue import batches
+from orchestrator.ledger.queue.batches import NewBatch, NewItem
+from orchestrator.ledger.tables.rows import Batch
+from orchestrator.people import identities
+from orchestrator.people.identities import ConsentGiven, NewPerson, Picture
 from orchestrator.planning.plan import BatchDefaults
-from orchestrator.submit import STAGES
+from orchestrator.portraits.submit import STAGES
+from orchestrator.results import provenance, results
 from tests.integration.workers.inline import work
 from tests.integration.workers.rig import OWNER, ROOT, Rig
-from workers.lease import Lease
-from workers.process import Process
-from workers.stages.generate import DRAWN
+from workers.runtime.lease import Lease
+from workers.runtime.process import Process
+from workers.stages.portraits.generate import DRAWN
 
 PEOPLE = ("ada", "bruno", "clara")
 STEPS = 6
@@ -117,7 +118,7 @@ def in_the_middle(monkeypatch: pytest.MonkeyPatch, act: Callable[[int, int, OnSt
     def disturbed(*args: Any, on_step: OnStep, **options: Any) -> DiirResult | None:
         return restore_small_faces(*args, on_step=lambda done, planned: act(done, planned, on_step), **options)
 
-    monkeypatch.setattr("workers.stages.generate.restore_small_faces", disturbed)
+    monkeypatch.setattr("workers.stages.portraits.generate.restore_small_faces", disturbed)
 
 
 def test_small_faces_of_a_group_are_drawn_again_and_a_close_up_stays_as_it_is(

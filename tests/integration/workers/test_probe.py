@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from orchestrator import probes
-from orchestrator.ledger import batches
+from benchmarks import probes
+from orchestrator.ledger.queue import batches
 from tests.integration.workers.rig import Rig
 from workers.stages.probe import ATTEMPT_BYTES, MARK_BYTES, mark
 

@@ -11,16 +11,17 @@ import pytest
 from sqlalchemy.orm import Session
 
 from orchestrator.errors import StageError, StoreUnavailableError
-from orchestrator.ledger import claims, schema
-from orchestrator.ledger.claims import Claim, Finished, Next
-from orchestrator.ledger.rows import Artifact, Stage
-from orchestrator.ledger.session import Ledger
+from orchestrator.ledger.engine import schema
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.queue import claims
+from orchestrator.ledger.queue.claims import Claim, Finished, Next
+from orchestrator.ledger.tables.rows import Artifact, Stage
 from orchestrator.settings import Settings
 from orchestrator.storage import ByteStore, open_store
 from tests.integration.ledger.helpers import batch, claim, end, item_of, row, stage_of, submit
-from workers.figures import Figures
-from workers.lease import Lease
-from workers.publishing import Publisher
+from workers.runtime.lease import Lease
+from workers.runtime.metrics import Figures
+from workers.runtime.publishing import Publisher
 from workers.stages.base import Done, Upload
 
 GROUP = 4

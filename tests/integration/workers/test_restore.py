@@ -17,23 +17,24 @@ from PIL import Image
 from skimage import data as photographs
 from sqlalchemy import delete, select
 
-from fpga_models.synthetic import random_scene, reference_crop, render
-from fpga_models.synthetic.archive import PEOPLE, Truth, worn, write_archive
-from orchestrator import identities
+from fpga_models.lab.synthetic import random_scene, reference_crop, render
+from fpga_models.lab.synthetic.archive import PEOPLE, Truth, worn, write_archive
 from orchestrator.errors import ConsentError, InputError, StoreUnavailableError
-from orchestrator.export import write_contact_sheet
-from orchestrator.identities import ConsentGiven, NewPerson, Picture
-from orchestrator.ledger import batches, photos
-from orchestrator.ledger.rows import Artifact, Item, Leader, Output
-from orchestrator.ledger.rows_photos import StageResult
-from orchestrator.ledger.states import BATCH_ENDED
+from orchestrator.ledger import photos
+from orchestrator.ledger.engine.states import BATCH_ENDED
+from orchestrator.ledger.queue import batches
+from orchestrator.ledger.tables.rows import Artifact, Item, Leader, Output
+from orchestrator.ledger.tables.rows_photos import StageResult
+from orchestrator.people import identities
+from orchestrator.people.identities import ConsentGiven, NewPerson, Picture
 from orchestrator.photos import feeding, restore
-from orchestrator.photos.delivery import Delivery
 from orchestrator.photos.restore import RestoreOptions
 from orchestrator.planning.swaps import Rule
+from orchestrator.results.delivery import Delivery
+from orchestrator.results.export import write_contact_sheet
 from tests.integration.workers.inline import work
 from tests.integration.workers.rig import OWNER, Rig
-from workers.process import Process
+from workers.runtime.process import Process
 
 KNOWN = list(PEOPLE)[:6]
 VERDICTS = {"accepted", "needs_review", "rejected", "unchanged"}

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fpga_models.synthetic.archive import write_archive
-from orchestrator.ledger import batches
+from fpga_models.lab.synthetic.archive import write_archive
+from orchestrator.ledger.queue import batches
 from orchestrator.photos import feeding, restore
 from orchestrator.photos.restore import RestoreOptions
 from tests.integration.workers.rig import OWNER, ROOT, Rig

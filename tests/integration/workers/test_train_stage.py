@@ -19,27 +19,28 @@ from PIL import Image
 
 from fpga_models.mmf import checkpoint
 from orchestrator.errors import FpgaError
-from orchestrator.ledger import claims, models, schema
+from orchestrator.ledger import models
 from orchestrator.ledger import training as runs
-from orchestrator.ledger.claims import Claim
-from orchestrator.ledger.rows import Artifact
-from orchestrator.ledger.rows_datasets import DataSetShard, DataSetVersion
-from orchestrator.ledger.rows_training import TrainingRun
-from orchestrator.ledger.session import Ledger
-from orchestrator.models import registry
-from orchestrator.retrain import training
-from orchestrator.retrain.training import RunSubmitted
+from orchestrator.ledger.engine import schema
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.queue import claims
+from orchestrator.ledger.queue.claims import Claim
+from orchestrator.ledger.tables.rows import Artifact
+from orchestrator.ledger.tables.rows_datasets import DataSetShard, DataSetVersion
+from orchestrator.ledger.tables.rows_training import TrainingRun
+from orchestrator.models import registry, training
+from orchestrator.models.training import RunSubmitted
+from orchestrator.secrets.vault import Vault
 from orchestrator.settings import Settings
 from orchestrator.storage import ByteStore, content_key, open_store
-from orchestrator.vault import Vault
 from tests.unit.fpga_models.training_folder import write_training_folder
 from tests.unit.orchestrator.trained import RULES, add_dataset
-from workers.engine import Engine
-from workers.lease import Lease
+from workers.runtime.engine import Engine
+from workers.runtime.lease import Lease
 from workers.stages.base import Done, Tools
-from workers.stages.train import Book
+from workers.stages.training.train import Book
 
-stage = importlib.import_module("workers.stages.train")  # the package exports a function of this name
+stage = importlib.import_module("workers.stages.training.train")  # the package exports a function of this name
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 STEPS = 4
 QUICK = {

@@ -17,14 +17,13 @@ import pytest
 from PIL import Image
 from sqlalchemy import select
 
-from fpga_models.synthetic import reference_crop
-from orchestrator.idzoom import datasets
-from orchestrator.idzoom.datasets import BuildRequest
+from fpga_models.lab.synthetic import reference_crop
+from orchestrator.datasets import datasets
+from orchestrator.datasets.datasets import BuildRequest
 from orchestrator.ledger import training as runs
-from orchestrator.ledger.rows import Artifact, Stage
-from orchestrator.models import registry
-from orchestrator.retrain import evaluations, training
-from orchestrator.retrain.training import RunSubmitted
+from orchestrator.ledger.tables.rows import Artifact, Stage
+from orchestrator.models import evaluations, registry, training
+from orchestrator.models.training import RunSubmitted
 from tests.integration.workers.rig import OWNER, Rig
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]

@@ -21,9 +21,9 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 from PIL import Image
 
-from fpga_models.synthetic import random_scene, render
-from orchestrator.ledger import batches
+from fpga_models.lab.synthetic import random_scene, render
 from orchestrator.ledger import identities as library
+from orchestrator.ledger.queue import batches
 from orchestrator.pictures import read_record
 from tests.integration.workers.rig import OWNER, ROOT, Rig
 

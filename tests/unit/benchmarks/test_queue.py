@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from orchestrator.bench.measure import table
+from benchmarks.queue.measure import table
 
 DOCS = Path(__file__).parents[3] / "docs"
 

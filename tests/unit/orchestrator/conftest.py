@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.ledger import schema
-from orchestrator.ledger.session import Ledger
+from orchestrator.ledger.engine import schema
+from orchestrator.ledger.engine.session import Ledger
 from orchestrator.settings import Settings
 from orchestrator.storage import ByteStore, open_store
 from tests.unit.orchestrator.played import AddPerson, Played, add_person

@@ -16,15 +16,16 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from orchestrator.errors import StageError
-from orchestrator.ledger import artifacts, batches, claims, identities, photos, sweeper
-from orchestrator.ledger.base import new_id
-from orchestrator.ledger.batches import NewBatch, NewItem
-from orchestrator.ledger.rows import Identity, Item, Output, Stage
-from orchestrator.ledger.session import Ledger
+from orchestrator.ledger import artifacts, identities, photos
+from orchestrator.ledger.engine.base import new_id
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.queue import batches, claims, sweeper
+from orchestrator.ledger.queue.batches import NewBatch, NewItem
+from orchestrator.ledger.tables.rows import Identity, Item, Output, Stage
 from orchestrator.models import registry
+from orchestrator.secrets.vault import Vault
 from orchestrator.settings import Settings
 from orchestrator.storage import ByteStore, content_key
-from orchestrator.vault import Vault
 
 AddPerson = Callable[..., str]
 

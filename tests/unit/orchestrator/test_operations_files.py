@@ -12,10 +12,10 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry, generate_latest
 
-from orchestrator.api.figures import Metrics
-from orchestrator.ledger.session import Ledger
+from orchestrator.api.metrics import Metrics
+from orchestrator.ledger.engine.session import Ledger
 from orchestrator.settings import Settings
-from workers.figures import Figures
+from workers.runtime.metrics import Figures
 
 ROOT = Path(__file__).parents[3]
 FOREIGN = {"up"}

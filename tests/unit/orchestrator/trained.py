@@ -6,14 +6,15 @@ import hashlib
 from datetime import UTC, datetime
 from typing import Any
 
-from orchestrator.ledger import claims, evaluations, models
-from orchestrator.ledger.base import new_id
-from orchestrator.ledger.rows_datasets import DataSet, DataSetIdentity, DataSetVersion
-from orchestrator.ledger.rows_training import TrainingRun
-from orchestrator.ledger.session import Ledger
-from orchestrator.retrain import training
-from orchestrator.retrain.gate import EvaluationRule
-from orchestrator.retrain.training import RunSubmitted
+from orchestrator.ledger import evaluations, models
+from orchestrator.ledger.engine.base import new_id
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.queue import claims
+from orchestrator.ledger.tables.rows_datasets import DataSet, DataSetIdentity, DataSetVersion
+from orchestrator.ledger.tables.rows_training import TrainingRun
+from orchestrator.models import training
+from orchestrator.models.gate import EvaluationRule
+from orchestrator.models.training import RunSubmitted
 from orchestrator.settings import Settings
 
 RULES = {

@@ -20,11 +20,11 @@ from fpga_models.idzoom.chunk import ChunkResult, build_chunk, rendered
 from fpga_models.idzoom.shards import read_files
 from orchestrator.errors import InputError, StageError
 from orchestrator.ledger import artifacts, datasets
-from orchestrator.ledger.claims import Claim, Next
-from orchestrator.ledger.rows import ModelVersion
+from orchestrator.ledger.queue.claims import Claim, Next
+from orchestrator.ledger.tables.rows import ModelVersion
 from workers.decoder import Decoder
-from workers.files import full_disk_is_transient, store_file
-from workers.lease import Lease
+from workers.runtime.files import full_disk_is_transient, store_file
+from workers.runtime.lease import Lease
 from workers.stages.base import Done, DrainedError, Ended, Tools, one_by_one, version_of
 
 IDENTITY = "idn_"

@@ -14,17 +14,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from sqlalchemy.orm import Session
 
+from fpga_models.core.weights import file_sha256
 from fpga_models.errors import ModelError as NetworkError
 from fpga_models.idzoom.arrange import INDEX_SCHEMA, Arrangement, ArrangeOptions, arrange, index_tables
 from fpga_models.idzoom.shards import content_sha256
-from fpga_models.weights import file_sha256
 from orchestrator.errors import StageError
 from orchestrator.ledger import datasets, identities
-from orchestrator.ledger.claims import Claim, Next
 from orchestrator.ledger.datasets import NewVersion, StoredChunk
-from orchestrator.ledger.session import now
-from workers.files import full_disk_is_transient, store_file
-from workers.lease import Lease
+from orchestrator.ledger.engine.session import now
+from orchestrator.ledger.queue.claims import Claim, Next
+from workers.runtime.files import full_disk_is_transient, store_file
+from workers.runtime.lease import Lease
 from workers.stages.base import Done, Ended, Tools, one_by_one, version_of
 
 SCHEMA = "fpga/dataset/1"

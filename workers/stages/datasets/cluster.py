@@ -14,11 +14,12 @@ from sqlalchemy.orm import Session
 
 from fpga_models.faces.clusters import Cluster, find_people, quality
 from orchestrator.errors import ConsentError
-from orchestrator.ledger import cache, photos
-from orchestrator.ledger.base import new_id
-from orchestrator.ledger.claims import Claim, Next
-from orchestrator.ledger.rows_photos import ArchivePerson
-from workers.lease import Lease
+from orchestrator.ledger import photos
+from orchestrator.ledger import stage_results as cache
+from orchestrator.ledger.engine.base import new_id
+from orchestrator.ledger.queue.claims import Claim, Next
+from orchestrator.ledger.tables.rows_photos import ArchivePerson
+from workers.runtime.lease import Lease
 from workers.stages.base import Done, Ended, Tools, one_by_one, version_of
 
 LEAST_SIDE = 24

@@ -11,9 +11,9 @@ from fpga_models.idzoom.materialise import materialise as unpack
 from fpga_models.idzoom.recipe import materialise_recipe
 from orchestrator.errors import ConflictError, InputError, NotFoundError, TransientError
 from orchestrator.ledger import datasets
-from orchestrator.ledger.rows import Artifact
-from orchestrator.ledger.rows_datasets import DataSetVersion
-from workers.files import fetch_folder, full_disk_is_transient
+from orchestrator.ledger.tables.rows import Artifact
+from orchestrator.ledger.tables.rows_datasets import DataSetVersion
+from workers.runtime.files import fetch_folder, full_disk_is_transient
 from workers.stages.base import Tools
 
 FETCHED = 0.5

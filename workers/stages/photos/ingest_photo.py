@@ -14,14 +14,14 @@ from fpga_models.diir.detection import find_faces
 from fpga_models.diir.picture import Image
 from fpga_models.faces import Face, FacePack
 from fpga_models.faces.alignment import align
-from orchestrator.ledger import cache
-from orchestrator.ledger.cache import NewResult
-from orchestrator.ledger.claims import Claim, Next
+from orchestrator.ledger import stage_results as cache
 from orchestrator.ledger.photos import ORDINALS
-from workers.lease import Lease
+from orchestrator.ledger.queue.claims import Claim, Next
+from orchestrator.ledger.stage_results import NewResult
 from workers.photo import Decoded
+from workers.runtime.lease import Lease
 from workers.stages.base import Done, Ended, Tools, one_by_one, version_of
-from workers.stages.photo_bytes import decoded
+from workers.stages.photos.photo_bytes import decoded
 
 VERSION = 1
 """Raised whenever the same picture would give other faces."""

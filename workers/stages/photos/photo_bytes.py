@@ -12,8 +12,9 @@ from safetensors import numpy as tensors
 
 from fpga_models.faces import Face
 from orchestrator.errors import InputError, StageError
-from orchestrator.ledger import artifacts, cache, photos
-from orchestrator.ledger.claims import Claim
+from orchestrator.ledger import artifacts, photos
+from orchestrator.ledger import stage_results as cache
+from orchestrator.ledger.queue.claims import Claim
 from orchestrator.storage import content_key
 from workers.photo import Decoded, Patch, PhotoLimits, decode_photo
 from workers.stages.base import Tools

@@ -12,14 +12,14 @@ from sqlalchemy.orm import Session
 
 from orchestrator.errors import StageError
 from orchestrator.ledger import artifacts, photos
-from orchestrator.ledger.base import new_id
-from orchestrator.ledger.claims import Claim, Next
-from orchestrator.ledger.rows import Item, ModelVersion, Output
-from workers.lease import Lease
+from orchestrator.ledger.engine.base import new_id
+from orchestrator.ledger.queue.claims import Claim, Next
+from orchestrator.ledger.tables.rows import Item, ModelVersion, Output
 from workers.photo import Encoded, OutputOptions, encode_photo
+from workers.runtime.lease import Lease
 from workers.stages.base import Done, Ended, Tools, one_by_one, version_of
-from workers.stages.generate import SOFTWARE
-from workers.stages.photo_bytes import ingested, limits, original, read_patches, store_bytes
+from workers.stages.photos.photo_bytes import ingested, limits, original, read_patches, store_bytes
+from workers.stages.portraits.generate import SOFTWARE
 
 SUFFIXES = {
     "image/jpeg": ".jpg",

@@ -20,16 +20,17 @@ from fpga_models.diir.dial import at_fidelity
 from fpga_models.errors import ModelError as NetworkError
 from fpga_models.faces import Face
 from orchestrator.errors import FpgaError, StageError
-from orchestrator.ledger import cache, photos
-from orchestrator.ledger.cache import NewResult
-from orchestrator.ledger.claims import Claim, Next
+from orchestrator.ledger import photos
+from orchestrator.ledger import stage_results as cache
 from orchestrator.ledger.photos import ORDINALS
-from orchestrator.ledger.rows import ModelVersion
-from workers.lease import Lease
+from orchestrator.ledger.queue.claims import Claim, Next
+from orchestrator.ledger.stage_results import NewResult
+from orchestrator.ledger.tables.rows import ModelVersion
 from workers.photo import patches_of
+from workers.runtime.lease import Lease
 from workers.stages.base import Done, DrainedError, Ended, StoppedError, Tools, version_of
-from workers.stages.people import Person, known_people, pair_faces
-from workers.stages.photo_bytes import TENSORS, decoded, ingested, kept_faces, pack_patches, store_bytes
+from workers.stages.photos.photo_bytes import TENSORS, decoded, ingested, kept_faces, pack_patches, store_bytes
+from workers.stages.portraits.people import Person, known_people, pair_faces
 
 VERSION = 1
 """Raised whenever the same faces, people and settings would give other pieces."""

@@ -22,12 +22,12 @@ from fpga_models.faces import FacePack
 from fpga_models.metrics.assignment import ABSENT, match_places
 from orchestrator.errors import StageError
 from orchestrator.ledger import artifacts, photos
-from orchestrator.ledger.claims import Claim, Next
 from orchestrator.ledger.photos import ORDINALS
-from workers.lease import Lease
+from orchestrator.ledger.queue.claims import Claim, Next
+from workers.runtime.lease import Lease
 from workers.stages.base import Done, Ended, Tools, one_by_one, version_of
-from workers.stages.people import Person, known_people
-from workers.stages.photo_bytes import StoredBytes, decoded, patched, read_patches, store_bytes
+from workers.stages.photos.photo_bytes import StoredBytes, decoded, patched, read_patches, store_bytes
+from workers.stages.portraits.people import Person, known_people
 
 PREVIEW_PX = 720
 ORDER = ("accepted", "unchanged", "needs_review", "rejected")

@@ -15,19 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy.orm import Session
 
+from fpga_models.core.pipeline import PersonSlot, PortraitRequest
 from fpga_models.diir import DiirResult, Restorer, restore_small_faces
 from fpga_models.diir.restorer import OnStep
 from fpga_models.diir.small_faces import small_people
 from fpga_models.errors import ModelError as NetworkError
-from fpga_models.pipeline import PersonSlot, PortraitRequest
 from orchestrator.errors import ConsentError, ModelError, StageError
 from orchestrator.ledger import identities
-from orchestrator.ledger.base import new_id
-from orchestrator.ledger.claims import Claim, Next
-from orchestrator.ledger.rows import ModelVersion, Output
-from orchestrator.ledger.session import now
-from workers.lease import Lease
-from workers.picture import decode_crop, encode_png
+from orchestrator.ledger.engine.base import new_id
+from orchestrator.ledger.engine.session import now
+from orchestrator.ledger.queue.claims import Claim, Next
+from orchestrator.ledger.tables.rows import ModelVersion, Output
+from workers.photo.picture import decode_crop, encode_png
+from workers.runtime.lease import Lease
 from workers.stages.base import Done, DrainedError, Ended, StoppedError, Tools, Upload, version_of
 
 Image = NDArray[np.uint8]

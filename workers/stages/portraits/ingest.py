@@ -12,12 +12,12 @@ from sqlalchemy.orm import Session
 from fpga_models.faces.alignment import align
 from orchestrator.errors import InputError
 from orchestrator.ledger import identities
-from orchestrator.ledger.claims import Claim, Next
 from orchestrator.ledger.identities import NewReference
-from orchestrator.ledger.rows import ModelVersion
+from orchestrator.ledger.queue.claims import Claim, Next
+from orchestrator.ledger.tables.rows import ModelVersion
 from workers.decode import decode
-from workers.lease import Lease
-from workers.picture import encode_crop
+from workers.photo.picture import encode_crop
+from workers.runtime.lease import Lease
 from workers.stages.base import Done, Ended, Tools, one_by_one, version_of
 
 LEAST_FACE_PX = 16

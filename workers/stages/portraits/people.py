@@ -14,9 +14,9 @@ from fpga_models.diir.settings import RESTORE, DiirSettings
 from fpga_models.faces import Face
 from orchestrator.errors import ModelError, StageError
 from orchestrator.ledger import identities, photos
-from orchestrator.ledger.claims import Claim
-from orchestrator.ledger.session import now
-from workers.picture import decode_crop
+from orchestrator.ledger.engine.session import now
+from orchestrator.ledger.queue.claims import Claim
+from workers.photo.picture import decode_crop
 from workers.stages.base import Tools
 
 Floats = NDArray[np.float32]

@@ -22,11 +22,12 @@ from sqlalchemy.orm import Session
 from fpga_models.faces.pack import Face
 from fpga_models.metrics.assignment import ABSENT, match_places
 from orchestrator.errors import StageError
-from orchestrator.ledger import claims, identities
-from orchestrator.ledger.claims import Claim, Next
-from orchestrator.ledger.rows import Artifact, Item, Output
-from orchestrator.ledger.session import now
-from workers.lease import Lease
+from orchestrator.ledger import identities
+from orchestrator.ledger.engine.session import now
+from orchestrator.ledger.queue import claims
+from orchestrator.ledger.queue.claims import Claim, Next
+from orchestrator.ledger.tables.rows import Artifact, Item, Output
+from workers.runtime.lease import Lease
 from workers.stages.base import Done, Ended, Tools, one_by_one, version_of
 
 Floats = NDArray[np.float32]

@@ -16,15 +16,15 @@ import torch
 from sqlalchemy.orm import Session
 
 from fpga_models.errors import ModelError as NetworkError
-from fpga_models.metrics.evaluate import measure
-from fpga_models.metrics.evaluations import held_out
+from fpga_models.lab.evaluations import held_out_errors as held_out
+from fpga_models.lab.measures.evaluate import measure
 from orchestrator.errors import NotFoundError, StageError
 from orchestrator.ledger import evaluations, models
-from orchestrator.ledger.claims import Claim, Next
-from orchestrator.ledger.rows_training import TrainingRun
-from workers.datasets import materialise
-from workers.lease import Lease
+from orchestrator.ledger.queue.claims import Claim, Next
+from orchestrator.ledger.tables.rows_training import TrainingRun
+from workers.runtime.lease import Lease
 from workers.stages.base import Done, DrainedError, Ended, Tools, one_by_one, version_of
+from workers.stages.datasets.local_copy import materialise
 
 log = logging.getLogger(__name__)
 Advance = Callable[[int], None]

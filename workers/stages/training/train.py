@@ -22,22 +22,22 @@ from typing import Any
 import torch
 from sqlalchemy.orm import Session
 
+from fpga_models.core.presets import FILE as PRESET_FILE
+from fpga_models.core.weights import read_manifest
 from fpga_models.errors import ModelError as NetworkError
 from fpga_models.mmf.plan import TrainPlan
 from fpga_models.mmf.train import Progress
 from fpga_models.mmf.train import train as run_training
-from fpga_models.presets import FILE as PRESET_FILE
-from fpga_models.weights import read_manifest
 from orchestrator.errors import ConsentError, FpgaError, NotFoundError, StageError, TransientError
 from orchestrator.ledger import models, training
-from orchestrator.ledger.claims import Claim, Next
-from orchestrator.ledger.rows_training import TrainingRun
-from orchestrator.ledger.session import now
-from workers.code_version import code_version
-from workers.datasets import materialise
-from workers.files import fetch_folder, full_disk_is_transient, store_file, store_folder
-from workers.lease import Lease
+from orchestrator.ledger.engine.session import now
+from orchestrator.ledger.queue.claims import Claim, Next
+from orchestrator.ledger.tables.rows_training import TrainingRun
+from workers.runtime.code_version import code_version
+from workers.runtime.files import fetch_folder, full_disk_is_transient, store_file, store_folder
+from workers.runtime.lease import Lease
 from workers.stages.base import Done, DrainedError, Ended, Tools, version_of
+from workers.stages.datasets.local_copy import materialise
 
 log = logging.getLogger(__name__)
 PREPARED = 0.02

@@ -1,6 +1,6 @@
 """Train the networks of the mini face pack and write them as ONNX.
 
-    python -m fpga_models.mini.faces encoder_a --data var/mini --out var/mini/faces --minutes 10
+    python -m fpga_models.lab.mini.faces encoder_a --data var/mini --out var/mini/faces --minutes 10
 
 Likewise `teach`, which trains encoder A on, `detector`, `encoder_b` and `traits`; `embeddings` embeds every crop with
 what `teach` made. Reads rendered crops and scenes; a run that was stopped continues from its checkpoint.
@@ -17,15 +17,15 @@ import cv2
 import numpy as np
 import torch
 
-from fpga_models.metrics.legibility import LEGIBLE
-from fpga_models.metrics.traits import FILE_NAME, labels
-from fpga_models.mini.faces import detector, encoders, export, loop, traits
-from fpga_models.mini.faces.augment import augment
-from fpga_models.mini.faces.detection_report import detection_figures, held_out_scenes
-from fpga_models.mini.faces.embeddings import embed_crops
-from fpga_models.mini.faces.report import recognition
-from fpga_models.mini.faces.teach import open_encoder_a, teach_traits
-from fpga_models.synthetic.dataset import open_crops, open_scenes
+from fpga_models.lab.measures.legibility import LEGIBLE
+from fpga_models.lab.measures.traits import FILE_NAME, labels
+from fpga_models.lab.mini.faces import detector, encoders, export, loop, traits
+from fpga_models.lab.mini.faces.augment import augment
+from fpga_models.lab.mini.faces.detection_report import detection_figures, held_out_scenes
+from fpga_models.lab.mini.faces.embeddings import embed_crops
+from fpga_models.lab.mini.faces.report import recognition
+from fpga_models.lab.mini.faces.teach import open_encoder_a, teach_traits
+from fpga_models.lab.synthetic.dataset import open_crops, open_scenes
 
 DET_SIZE, DET_THRESH = 256, 0.55
 PARTS = ("encoder_a", "teach", "embeddings", "detector", "encoder_b", "traits")
@@ -120,7 +120,7 @@ def encoder_figures(encoder: encoders.AnyEncoder, unseen: encoders.Crops) -> dic
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line, train, print the figures as JSON."""
-    parser = argparse.ArgumentParser(prog="python -m fpga_models.mini.faces", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m fpga_models.lab.mini.faces", description=__doc__)
     parser.add_argument("part", choices=PARTS)
     parser.add_argument("--data", type=Path, default=Path("var/mini"), help="folder with crops/ and scenes/")
     parser.add_argument("--out", type=Path, default=Path("var/mini/faces"))

@@ -12,8 +12,8 @@ import numpy as np
 from insightface.model_zoo import get_model
 from numpy.typing import NDArray
 
-from fpga_models.mini.faces.detector import paint_over
-from fpga_models.synthetic import KINDS, Rendered, random_scene, render
+from fpga_models.lab.mini.faces.detector import paint_over
+from fpga_models.lab.synthetic import KINDS, Rendered, random_scene, render
 
 HELD_OUT_IDENTITIES = 100_000
 SMALLEST_OVERLAP = 0.4

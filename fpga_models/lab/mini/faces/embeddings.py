@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from fpga_models.mini.faces.encoders import Crops
+from fpga_models.lab.mini.faces.encoders import Crops
 
 BATCH = 64
 

@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fpga_models.mini.faces.augment import augment
-from fpga_models.mini.faces.loop import Schedule, train
-from fpga_models.mini.faces.networks import EMBEDDING_WIDTH, EncoderA, EncoderB
-from fpga_models.synthetic.dataset import CONDITIONING_IDENTITIES, EVALUATION_IDENTITIES
+from fpga_models.lab.mini.faces.augment import augment
+from fpga_models.lab.mini.faces.loop import Schedule, train
+from fpga_models.lab.mini.faces.networks import EMBEDDING_WIDTH, EncoderA, EncoderB
+from fpga_models.lab.synthetic.dataset import CONDITIONING_IDENTITIES, EVALUATION_IDENTITIES
 
 Crops = NDArray[np.uint8]
 AnyEncoder = EncoderA | EncoderB

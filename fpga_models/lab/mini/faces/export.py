@@ -9,7 +9,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from fpga_models.weights import file_sha256
+from fpga_models.core.weights import file_sha256
 
 OPSET = 17
 STORED_AS_HALF = 256  # elements: smaller tensors (shapes, scalars, biases) stay as they are

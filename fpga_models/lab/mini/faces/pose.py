@@ -1,6 +1,6 @@
 """The mini pose network: joints of one marked person as soft-argmax of heat maps, trained on rendered scenes.
 
-    python -m fpga_models.mini.faces.pose --data var/mini --out var/mini/faces --minutes 9
+    python -m fpga_models.lab.mini.faces.pose --data var/mini --out var/mini/faces --minutes 9
 
 Integral regression (Sun et al. 2018): a joint is the mean place of its heat, so small maps give sub-pixel points.
 """
@@ -18,12 +18,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fpga_models.core.weights import file_sha256
 from fpga_models.faces.pose import FILE_NAME, JOINTS, PoseNetwork, cut_window
-from fpga_models.mini.faces.detector import Sample, degrade
-from fpga_models.mini.faces.export import LICENCE, export_pose
-from fpga_models.mini.faces.loop import Schedule, train
-from fpga_models.synthetic.dataset import Scenes, open_scenes
-from fpga_models.weights import file_sha256
+from fpga_models.lab.mini.faces.detector import Sample, degrade
+from fpga_models.lab.mini.faces.export import LICENCE, export_pose
+from fpga_models.lab.mini.faces.loop import Schedule, train
+from fpga_models.lab.synthetic.dataset import Scenes, open_scenes
 
 Floats = NDArray[np.float32]
 SIDE = 96

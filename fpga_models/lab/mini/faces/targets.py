@@ -6,7 +6,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from fpga_models.mini.faces.networks import STRIDES
+from fpga_models.lab.mini.faces.networks import STRIDES
 
 Floats = NDArray[np.float32]
 ANCHOR_SIDES = {8: (14.0, 28.0), 16: (52.0, 84.0), 32: (128.0, 190.0)}  # px of face that each anchor is for

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from fpga_models.metrics.traits import ANSWERS
-from fpga_models.mini.faces.augment import augment
-from fpga_models.mini.faces.encoders import CosFaceConfig, Crops, cosface_loss, to_tensor
-from fpga_models.mini.faces.loop import Schedule, train
-from fpga_models.mini.faces.networks import EMBEDDING_WIDTH, EncoderA
-from fpga_models.mini.faces.traits import trait_loss
+from fpga_models.lab.measures.traits import ANSWERS
+from fpga_models.lab.mini.faces.augment import augment
+from fpga_models.lab.mini.faces.encoders import CosFaceConfig, Crops, cosface_loss, to_tensor
+from fpga_models.lab.mini.faces.loop import Schedule, train
+from fpga_models.lab.mini.faces.networks import EMBEDDING_WIDTH, EncoderA
+from fpga_models.lab.mini.faces.traits import trait_loss
 
 BATCH = 128
 TRAIT_WEIGHT = 3.0

@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fpga_models.metrics.traits import ANSWERS, TRAITS, decide, labels
-from fpga_models.mini.faces.augment import augment
-from fpga_models.mini.faces.encoders import Crops, to_tensor
-from fpga_models.mini.faces.loop import Schedule, train
-from fpga_models.mini.faces.networks import ResidualBlock, conv_bn
-from fpga_models.synthetic.dataset import open_crops
+from fpga_models.lab.measures.traits import ANSWERS, TRAITS, decide, labels
+from fpga_models.lab.mini.faces.augment import augment
+from fpga_models.lab.mini.faces.encoders import Crops, to_tensor
+from fpga_models.lab.mini.faces.loop import Schedule, train
+from fpga_models.lab.mini.faces.networks import ResidualBlock, conv_bn
+from fpga_models.lab.synthetic.dataset import open_crops
 
 SMALLEST_FACE = 36.0  # px; the measurement reads faces over 48 px, training a little smaller ones too
 BATCH = 128

@@ -11,15 +11,15 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
 
-from fpga_models import random_networks
+from fpga_models.core.id_adapter import IdAdapter
+from fpga_models.core.pipeline import PersonSlot, PortraitPipeline, PortraitRequest
+from fpga_models.core.presets import preset_directory, read_preset
+from fpga_models.core.text import encode
+from fpga_models.core.weights import write_manifest
 from fpga_models.errors import RequestError
-from fpga_models.id_adapter import IdAdapter
-from fpga_models.metrics import speed
-from fpga_models.pipeline import PersonSlot, PortraitPipeline, PortraitRequest
-from fpga_models.presets import preset_directory, read_preset
-from fpga_models.random_networks import BASES, generate_and_restore, modal_shapes_agree, narrow, random_pipeline
-from fpga_models.text import encode
-from fpga_models.weights import write_manifest
+from fpga_models.lab import random_networks
+from fpga_models.lab.measures import speed
+from fpga_models.lab.random_networks import BASES, generate_and_restore, modal_shapes_agree, narrow, random_pipeline
 from orchestrator.models.pull import CATALOG, read_catalog
 from orchestrator.planning.presets import Preset as PlannersPreset
 

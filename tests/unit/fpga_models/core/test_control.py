@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fpga_models.control import Marks, control_flags, control_image, face_ellipse, region_mask
+from fpga_models.core.control import Marks, control_flags, control_image, face_ellipse, region_mask
 from fpga_models.errors import PlacementError
 
 KPS = np.array([[52.0, 60], [76, 60], [64, 73], [55, 86], [73, 86]])

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fpga_models import ddim
+from fpga_models.core import ddim
 from fpga_models.errors import RequestError
 from tests.unit.fpga_models.networks import scheduler
 

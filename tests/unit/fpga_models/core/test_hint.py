@@ -6,9 +6,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from fpga_models.denoiser import Condition, Denoiser, People
+from fpga_models.core.denoiser import Condition, Denoiser, People
+from fpga_models.core.hint import HintAdapter, HintConfig
 from fpga_models.errors import WeightsError
-from fpga_models.hint import HintAdapter, HintConfig
 from tests.unit.fpga_models.networks import tiny_adapter, tiny_denoiser, tiny_unet
 
 

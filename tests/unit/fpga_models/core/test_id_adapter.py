@@ -8,8 +8,8 @@ import torch
 from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
+from fpga_models.core.id_adapter import IdAdapter, IdAdapterConfig
 from fpga_models.errors import WeightsError
-from fpga_models.id_adapter import IdAdapter, IdAdapterConfig
 from tests.unit.fpga_models.networks import tiny_adapter, tiny_unet
 
 

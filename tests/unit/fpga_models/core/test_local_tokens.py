@@ -8,12 +8,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fpga_models.denoiser import Denoiser, People
+from fpga_models.core.denoiser import Denoiser, People
+from fpga_models.core.id_adapter import IdAdapter
+from fpga_models.core.local_tokens import LocalConfig
+from fpga_models.core.pipeline import crop_planes
 from fpga_models.errors import EmbeddingError
-from fpga_models.id_adapter import IdAdapter
-from fpga_models.local_tokens import LocalConfig
-from fpga_models.mini.networks import build_denoiser
-from fpga_models.pipeline import crop_planes
+from fpga_models.lab.mini.networks import build_denoiser
 from tests.unit.fpga_models.networks import tiny_denoiser, tiny_unet
 
 SMALL = LocalConfig(tokens=3, width=32, depth=1)

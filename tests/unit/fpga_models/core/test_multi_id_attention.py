@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from fpga_models.core.multi_id_attention import IdentityCondition, MultiIdAttentionProcessor, eject, inject, mask_shares
 from fpga_models.errors import PlacementError
-from fpga_models.multi_id_attention import IdentityCondition, MultiIdAttentionProcessor, eject, inject, mask_shares
 from tests.unit.fpga_models.networks import tiny_adapter, tiny_unet
 
 SIDE = 8

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from fpga_models import weights
+from fpga_models.core import weights
+from fpga_models.core.pipeline import PersonSlot, PortraitPipeline, PortraitRequest
+from fpga_models.core.presets import read_preset
+from fpga_models.core.vae import MiniVAE
 from fpga_models.errors import EmbeddingError, ModelError, PlacementError, PresetError, RequestError, WeightsError
-from fpga_models.mini.export import export
-from fpga_models.mini.generator import build_trainer
-from fpga_models.mini.networks import build_denoiser
+from fpga_models.lab.mini.export import export
+from fpga_models.lab.mini.generator import build_trainer
+from fpga_models.lab.mini.networks import build_denoiser
 from fpga_models.mmf.loop import LoopConfig
-from fpga_models.pipeline import PersonSlot, PortraitPipeline, PortraitRequest
-from fpga_models.presets import read_preset
-from fpga_models.vae import MiniVAE
 
 BATCH_TOLERANCE = 1  # grey levels; a batch of another size may round a matrix product differently
 

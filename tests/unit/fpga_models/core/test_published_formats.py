@@ -11,9 +11,9 @@ import torch
 from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
+from fpga_models.core.id_adapter import IdAdapter
+from fpga_models.core.multi_id_attention import IdentityCondition, eject, inject
 from fpga_models.errors import WeightsError
-from fpga_models.id_adapter import IdAdapter
-from fpga_models.multi_id_attention import IdentityCondition, eject, inject
 
 SD15: dict[str, Any] = {
     "block_out_channels": (32, 64, 64, 64),

@@ -7,11 +7,11 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import nn
 
-from fpga_models.denoiser import Denoiser, People
+from fpga_models.core.denoiser import Denoiser, People
+from fpga_models.core.hint import HintAdapter, HintConfig
+from fpga_models.core.multi_id_attention import inject
+from fpga_models.core.rep_controlnet import RepControlNet, RepRatio, copied_layers
 from fpga_models.errors import WeightsError
-from fpga_models.hint import HintAdapter, HintConfig
-from fpga_models.multi_id_attention import inject
-from fpga_models.rep_controlnet import RepControlNet, RepRatio, copied_layers
 from tests.unit.fpga_models.networks import tiny_adapter, tiny_unet
 
 LAYER_TOLERANCE, OUTPUT_TOLERANCE = 1e-4, 1e-3  # method.md, float32

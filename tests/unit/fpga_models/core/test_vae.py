@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fpga_models.vae import MiniVAE
+from fpga_models.core.vae import MiniVAE
 
 
 @pytest.fixture

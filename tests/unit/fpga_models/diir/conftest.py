@@ -13,19 +13,19 @@ from diffusers import UNet2DConditionModel
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 
-from fpga_models import ddim
-from fpga_models.denoiser import Denoiser
+from fpga_models.core import ddim
+from fpga_models.core.denoiser import Denoiser
+from fpga_models.core.hint import HintAdapter, HintConfig
+from fpga_models.core.id_adapter import IdAdapter, IdAdapterConfig
+from fpga_models.core.pipeline import PortraitPipeline
+from fpga_models.core.presets import read_preset
+from fpga_models.core.vae import DecoderOutput, DiagonalGaussianDistribution, EncoderOutput
 from fpga_models.diir import RESTORE, Restorer
 from fpga_models.faces import FacePack
-from fpga_models.hint import HintAdapter, HintConfig
-from fpga_models.id_adapter import IdAdapter, IdAdapterConfig
-from fpga_models.mini.networks import build_scheduler, build_text_encoder
-from fpga_models.mini.preset import preset_facts
-from fpga_models.mini.tokenizer import build_tokenizer
-from fpga_models.pipeline import PortraitPipeline
-from fpga_models.presets import read_preset
-from fpga_models.synthetic import Rendered, random_scene, render
-from fpga_models.vae import DecoderOutput, DiagonalGaussianDistribution, EncoderOutput
+from fpga_models.lab.mini.networks import build_scheduler, build_text_encoder
+from fpga_models.lab.mini.preset import preset_facts
+from fpga_models.lab.mini.tokenizer import build_tokenizer
+from fpga_models.lab.synthetic import Rendered, random_scene, render
 
 WEIGHTS = Path(__file__).parents[4] / "fpga_models" / "weights" / "mini"
 CELL = 8

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from fpga_models.core.pipeline import PortraitPipeline
 from fpga_models.diir import RESTORE
 from fpga_models.diir.edit import CropEdit, edit_crops, encode, latent_masks, renoise, steps_to
 from fpga_models.diir.masks import face_mask
 from fpga_models.diir.settings import DiirSettings
 from fpga_models.errors import RequestError
-from fpga_models.pipeline import PortraitPipeline
 from tests.unit.fpga_models.diir.conftest import scene
 
 QUIET = replace(RESTORE, t_star=0.5, id_scale=0.8, steps=3, guidance=1.0, gamma=0.0)

@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from fpga_models.core.pipeline import PortraitPipeline
 from fpga_models.diir.edit import CropEdit, edit_crops
 from fpga_models.diir.inversions import Inversions
 from fpga_models.diir.settings import DiirSettings
 from fpga_models.errors import WeightsError
-from fpga_models.pipeline import PortraitPipeline
 from tests.unit.fpga_models.diir.test_edit import QUIET, crop
 
 LADDER = replace(QUIET, t_star=0.8, steps=12)

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from fpga_models.core.pipeline import PersonSlot
 from fpga_models.diir import Restorer, restore_small_faces
 from fpga_models.diir.small_faces import small_people
-from fpga_models.pipeline import PersonSlot
 from tests.unit.fpga_models.diir.conftest import OPEN, scene
 
 

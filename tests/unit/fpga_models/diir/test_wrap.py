@@ -17,10 +17,10 @@ from diffusers import (
 from diffusers.utils import BaseOutput
 from PIL import Image as PilImage
 
+from fpga_models.core.pipeline import PortraitPipeline
 from fpga_models.diir import Reference, Restorer
 from fpga_models.errors import RequestError
-from fpga_models.mini.networks import build_scheduler
-from fpga_models.pipeline import PortraitPipeline
+from fpga_models.lab.mini.networks import build_scheduler
 from tests.unit.fpga_models.diir.conftest import OPEN, scene
 
 BLOCKS: dict[str, Any] = {

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from fpga_models.mini.faces.export import export_detector, export_encoder, write_pack_settings
-from fpga_models.mini.faces.networks import Detector, EncoderA
+from fpga_models.lab.mini.faces.export import export_detector, export_encoder, write_pack_settings
+from fpga_models.lab.mini.faces.networks import Detector, EncoderA
 
 
 @pytest.fixture(scope="session")

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from fpga_models.faces import FacePack
-from fpga_models.synthetic import KINDS, random_scene, reference_crop, render
-from fpga_models.synthetic.background import draw_background
-from fpga_models.synthetic.scene import PLACES, number_of_people
+from fpga_models.lab.synthetic import KINDS, random_scene, reference_crop, render
+from fpga_models.lab.synthetic.background import draw_background
+from fpga_models.lab.synthetic.scene import PLACES, number_of_people
 
 WEIGHTS = Path(__file__).parents[4] / "fpga_models" / "weights" / "mini"
 

@@ -8,7 +8,7 @@ import torch
 from insightface.app import FaceAnalysis
 
 from fpga_models.faces import FacePack, FacePackError, PictureError, align
-from fpga_models.mini.faces.networks import Detector, EncoderA
+from fpga_models.lab.mini.faces.networks import Detector, EncoderA
 
 KPS5 = np.array([[40, 50], [70, 50], [55, 68], [44, 85], [67, 85]], np.float32)
 

@@ -10,6 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from fpga_models.core.presets import SHIPPED
+from fpga_models.core.weights import file_sha256
 from fpga_models.faces.errors import FacePackError
 from fpga_models.faces.pack import FacePack
 from fpga_models.faces.pose import PoseNetwork
@@ -18,11 +20,9 @@ from fpga_models.idzoom.arrange import ArrangeOptions, arrange, index_tables
 from fpga_models.idzoom.chunk import ChunkResult, build_chunk, rendered
 from fpga_models.idzoom.errors import ShardError
 from fpga_models.idzoom.materialise import ShardFile, materialise
-from fpga_models.mini.faces.pose import held_out_people, pose_figures
-from fpga_models.presets import SHIPPED
-from fpga_models.synthetic.dataset import TEST_IDENTITIES, open_scenes, render_scenes, scene_of
-from fpga_models.synthetic.render import render
-from fpga_models.weights import file_sha256
+from fpga_models.lab.mini.faces.pose import held_out_people, pose_figures
+from fpga_models.lab.synthetic.dataset import TEST_IDENTITIES, open_scenes, render_scenes, scene_of
+from fpga_models.lab.synthetic.render import render
 
 MINI = SHIPPED / "mini"
 OPTIONS = AnnotateOptions(side=128, max_people=4)

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from fpga_models.core.pipeline import PortraitPipeline
+from fpga_models.core.presets import preset_directory
 from fpga_models.mmf.data import TrainingData, open_training_data
 from fpga_models.mmf.start import open_start
-from fpga_models.pipeline import PortraitPipeline
-from fpga_models.presets import preset_directory
 from tests.unit.fpga_models.training_folder import write_training_folder
 
 

@@ -9,11 +9,14 @@ import pytest
 import torch
 from torch import nn
 
-from fpga_models import ddim
+from fpga_models.core import ddim
+from fpga_models.core.pipeline import PortraitPipeline
+from fpga_models.core.presets import preset_directory
+from fpga_models.core.rep_controlnet import RepControlNet
 from fpga_models.errors import WeightsError
 from fpga_models.faces.alignment import align
 from fpga_models.faces.recogniser import OnnxRecogniser
-from fpga_models.mini.faces.export import export_encoder
+from fpga_models.lab.mini.faces.export import export_encoder
 from fpga_models.mmf.data import TrainingData, draw_embeddings, gather
 from fpga_models.mmf.face_encoding import DecodedEyes, DecodedIdentity, aligned_faces
 from fpga_models.mmf.localisation import AttentionProbe, attention_shares
@@ -21,9 +24,6 @@ from fpga_models.mmf.loop import Trainee
 from fpga_models.mmf.losses import clean_estimate, cosine_loss, localisation_loss
 from fpga_models.mmf.text_cache import cache_text_states
 from fpga_models.mmf.workbench import ADAPTERS
-from fpga_models.pipeline import PortraitPipeline
-from fpga_models.presets import preset_directory
-from fpga_models.rep_controlnet import RepControlNet
 from tests.unit.fpga_models.networks import scheduler
 
 RECOGNISER = preset_directory("mini") / "faces" / "recogniser.onnx"

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import torch
 
+from fpga_models.core.pipeline import PortraitPipeline
+from fpga_models.core.rep_controlnet import RepControlNet
 from fpga_models.mmf.data import TrainingData
 from fpga_models.mmf.loop import Trainee
 from fpga_models.mmf.merge_check import merged_difference
 from fpga_models.mmf.validation import validation_batch
-from fpga_models.pipeline import PortraitPipeline
-from fpga_models.rep_controlnet import RepControlNet
 
 
 def test_branch_and_merged_form_of_a_trained_modal_network_predict_the_same(

@@ -11,15 +11,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from fpga_models.core.pipeline import PortraitPipeline
+from fpga_models.core.presets import preset_directory
+from fpga_models.core.rep_controlnet import RepControlNet
+from fpga_models.core.weights import tensor_sha256, verify, write_manifest
 from fpga_models.errors import DataError, DivergedError, PlanError
 from fpga_models.mmf import checkpoint
 from fpga_models.mmf.loop import Losses
 from fpga_models.mmf.plan import StagePlan, TrainPlan
 from fpga_models.mmf.train import Progress, train
-from fpga_models.pipeline import PortraitPipeline
-from fpga_models.presets import preset_directory
-from fpga_models.rep_controlnet import RepControlNet
-from fpga_models.weights import tensor_sha256, verify, write_manifest
 from tests.unit.fpga_models.training_folder import write_training_folder
 
 PLAN = TrainPlan(

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from fpga_models import ddim
+from fpga_models.core import ddim
 from fpga_models.errors import DivergedError
 from fpga_models.mmf import checkpoint
 from fpga_models.mmf.batch import Disturbance, TrainingBatch, disturb

@@ -12,10 +12,10 @@ from fastapi import FastAPI
 from sqlalchemy import update
 from starlette.testclient import TestClient
 
-from orchestrator import keys
+from orchestrator.access import keys
 from orchestrator.api.app import create_app
-from orchestrator.ledger.rows_api import ApiKey
-from orchestrator.ledger.session import Ledger
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.tables.rows_api import ApiKey
 from orchestrator.settings import Settings
 
 Client = Callable[..., TestClient]

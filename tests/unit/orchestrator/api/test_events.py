@@ -14,9 +14,9 @@ import uvicorn
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from orchestrator import keys
-from orchestrator.ledger.happenings import Place
-from orchestrator.ledger.session import Ledger
+from orchestrator.access import keys
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.views.events import Place
 from tests.memory import forget_peak, own_peak
 from tests.unit.orchestrator.api.conftest import Client
 from tests.unit.orchestrator.played import AddPerson, Played

@@ -9,9 +9,9 @@ from sqlalchemy import text, update
 from starlette.testclient import TestClient
 
 from orchestrator.api.app import create_app
-from orchestrator.ledger import sweeper
-from orchestrator.ledger.rows import Leader
-from orchestrator.ledger.session import Ledger
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.queue import sweeper
+from orchestrator.ledger.tables.rows import Leader
 from orchestrator.settings import Settings
 from tests.unit.orchestrator.api.conftest import Client
 from tests.unit.orchestrator.played import AddPerson

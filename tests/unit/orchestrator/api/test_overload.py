@@ -18,10 +18,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from orchestrator import keys
+from orchestrator.access import keys
 from orchestrator.embedded.programs import free_port
-from orchestrator.ledger import claims
-from orchestrator.ledger.session import Ledger
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.queue import claims
 from orchestrator.settings import Settings
 from tests.unit.orchestrator.played import AddPerson
 

@@ -13,9 +13,9 @@ from schemathesis.checks import not_a_server_error
 from schemathesis.core.failures import FailureGroup
 from schemathesis.specs.openapi.checks import content_type_conformance, status_code_conformance
 
-from orchestrator import keys
-from orchestrator.ledger import sweeper
-from orchestrator.ledger.session import Ledger
+from orchestrator.access import keys
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.queue import sweeper
 from tests.unit.orchestrator.played import AddPerson
 
 schemathesis.serializer.alias("application/offset+octet-stream", "application/octet-stream")

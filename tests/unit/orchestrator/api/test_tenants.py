@@ -17,8 +17,8 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from orchestrator.ledger.session import Ledger
-from orchestrator.models import shipped
+from orchestrator.datasets import shipped
+from orchestrator.ledger.engine.session import Ledger
 from orchestrator.settings import Settings
 from tests.unit.orchestrator.api.conftest import Client
 from tests.unit.orchestrator.api.test_uploads import PART, uploaded

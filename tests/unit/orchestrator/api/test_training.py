@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from orchestrator.ledger.session import Ledger
-from orchestrator.models import shipped
+from orchestrator.datasets import shipped
+from orchestrator.ledger.engine.session import Ledger
 from orchestrator.settings import Settings
 from tests.unit.orchestrator.api.conftest import Client
 

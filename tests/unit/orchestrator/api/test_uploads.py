@@ -12,12 +12,11 @@ import pytest
 from sqlalchemy import update
 from starlette.testclient import TestClient
 
-from orchestrator import uploads
-from orchestrator.ledger import batches
-from orchestrator.ledger.rows import Artifact, Batch
-from orchestrator.ledger.rows_api import Upload
-from orchestrator.ledger.session import Ledger
-from orchestrator.photos import feeding
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.queue import batches
+from orchestrator.ledger.tables.rows import Artifact, Batch
+from orchestrator.ledger.tables.rows_api import Upload
+from orchestrator.photos import feeding, uploads
 from orchestrator.settings import Settings
 from orchestrator.storage import ByteStore
 from tests.unit.orchestrator.api.conftest import Client

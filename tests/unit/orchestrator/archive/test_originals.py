@@ -15,8 +15,8 @@ from sqlalchemy import select
 from orchestrator.archive import Photo, open_source
 from orchestrator.archive.originals import keep_original
 from orchestrator.errors import InputError
-from orchestrator.ledger.rows import Artifact
-from orchestrator.ledger.session import Ledger
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.tables.rows import Artifact
 from orchestrator.storage import ByteStore
 
 OUT = io.BytesIO()

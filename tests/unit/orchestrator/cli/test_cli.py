@@ -18,7 +18,7 @@ import pytest
 
 from orchestrator.cli import watch
 from orchestrator.cli.app import run
-from orchestrator.ledger import batches, workers
+from orchestrator.ledger.queue import batches, workers
 from orchestrator.settings import Settings, get_settings
 from tests.unit.orchestrator.played import AddPerson, Played, lines, picture
 

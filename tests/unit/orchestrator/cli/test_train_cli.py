@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cli.app import run
-from orchestrator.ledger.session import Ledger
-from orchestrator.models import registry
-from orchestrator.retrain import retraining, training
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.models import registry, retraining, training
 from orchestrator.settings import Settings, get_settings
 from tests.unit.orchestrator.trained import RULES, add_dataset, begin, finish, measure
 

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.datasets import dataset_views as views
+from orchestrator.datasets import datasets
+from orchestrator.datasets.datasets import BuildRequest
 from orchestrator.errors import ConsentError, InputError, NotFoundError, StageError, UsageError
-from orchestrator.idzoom import datasets, views
-from orchestrator.idzoom.datasets import BuildRequest
-from orchestrator.ledger import batches, erasure
 from orchestrator.ledger import datasets as rows
+from orchestrator.ledger import erasure
 from orchestrator.ledger.datasets import NewVersion
-from orchestrator.ledger.session import Ledger, now
+from orchestrator.ledger.engine.session import Ledger, now
+from orchestrator.ledger.queue import batches
 from orchestrator.settings import Settings
 from orchestrator.storage import ByteStore
 from tests.unit.orchestrator.played import AddPerson, picture
@@ -98,7 +100,7 @@ def test_the_shipped_data_set_is_registered_once_and_is_a_recipe(ledger: Ledger,
     assert datasets.ensure_mini(ledger, installed, OWNER) == version
     shown = views.show(ledger, OWNER, "mini-world")
     assert shown["facts"]["recipe"] == {
-        "command": "python -m fpga_models.synthetic.dataset",
+        "command": "python -m fpga_models.lab.synthetic.dataset",
         "seed": 0,
         "count": 40000,
     }

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from orchestrator.ledger.session import Ledger
-from orchestrator.models import lineage, shipped
+from orchestrator.datasets import shipped
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.models import lineage
 from orchestrator.settings import PACKAGE_ROOT, Settings
 
 

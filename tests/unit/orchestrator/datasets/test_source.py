@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from orchestrator.datasets.chunks import Chunk, read_recipe, rendered_chunks, stored_chunks
+from orchestrator.datasets.source import SourcePicture, read_pictures
 from orchestrator.errors import ManifestError, NotFoundError, UsageError
-from orchestrator.idzoom.chunks import Chunk, read_recipe, rendered_chunks, stored_chunks
-from orchestrator.idzoom.source import SourcePicture, read_pictures
-from orchestrator.ledger.session import Ledger
+from orchestrator.ledger.engine.session import Ledger
 from orchestrator.storage import ByteStore
 
 

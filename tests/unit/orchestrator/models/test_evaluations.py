@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import ConflictError, NotFoundError, UsageError
-from orchestrator.ledger import batches, models
-from orchestrator.ledger.session import Ledger
-from orchestrator.models import registry
-from orchestrator.retrain import evaluations
+from orchestrator.ledger import models
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.queue import batches
+from orchestrator.models import evaluations, registry
+from orchestrator.results.comparison import write_comparison
 from orchestrator.settings import Settings
-from orchestrator.web.comparison import write_comparison
 from tests.unit.orchestrator.trained import measure
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import NotFoundError, UsageError
-from orchestrator.retrain import gate
+from orchestrator.models import gate
 
 RULES = gate.parse_rules(
     {

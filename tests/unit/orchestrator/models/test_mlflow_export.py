@@ -15,10 +15,9 @@ import httpx
 import pytest
 
 from orchestrator.errors import TransientError
-from orchestrator.ledger.rows_training import TrainRecord
-from orchestrator.ledger.session import Ledger, retrying
-from orchestrator.models import registry
-from orchestrator.retrain import mlflow_export
+from orchestrator.ledger.engine.session import Ledger, retrying
+from orchestrator.ledger.tables.rows_training import TrainRecord
+from orchestrator.models import mlflow_export, registry
 from orchestrator.settings import Settings
 from tests.unit.orchestrator.trained import add_dataset, begin, finish
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from orchestrator.errors import ModelError, NotFoundError, UsageError
-from orchestrator.ledger.session import Ledger
+from orchestrator.ledger.engine.session import Ledger
 from orchestrator.models import registry
 from orchestrator.settings import Settings
 

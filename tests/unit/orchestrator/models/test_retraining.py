@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.errors import ConflictError, ConsentError, NotFoundError, UsageError
-from orchestrator.ledger import batches, claims, erasure, identities
+from orchestrator.ledger import erasure, identities
 from orchestrator.ledger import training as runs
-from orchestrator.ledger.rows import Batch
-from orchestrator.ledger.session import Ledger
-from orchestrator.models import lineage, registry
-from orchestrator.retrain import retraining, training
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.queue import batches, claims
+from orchestrator.ledger.tables.rows import Batch
+from orchestrator.models import lineage, registry, retraining, training
+from orchestrator.portraits.submit import submit_portraits
 from orchestrator.settings import Settings
-from orchestrator.submit import submit_portraits
 from tests.unit.orchestrator.played import AddPerson, Played, lines
 from tests.unit.orchestrator.trained import add_dataset, begin, finish, measure
 

@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 from sqlalchemy import func, select
 
-from orchestrator import identities
 from orchestrator.errors import (
     ConflictError,
     InputError,
@@ -20,14 +19,16 @@ from orchestrator.errors import (
     StoreUnavailableError,
     UsageError,
 )
-from orchestrator.identities import ConsentGiven, NewPerson, Picture
-from orchestrator.ledger import audit, batches
-from orchestrator.ledger.rows import Artifact, Batch, Item
-from orchestrator.ledger.session import Ledger
+from orchestrator.ledger import audit
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.queue import batches
+from orchestrator.ledger.tables.rows import Artifact, Batch, Item
+from orchestrator.people import identities
+from orchestrator.people.identities import ConsentGiven, NewPerson, Picture
+from orchestrator.portraits.submit import submit_portraits
 from orchestrator.settings import Settings
 from orchestrator.storage import ByteStore, Stored
 from orchestrator.storage.local import LocalStore
-from orchestrator.submit import submit_portraits
 from tests.unit.orchestrator.played import Played, lines, picture
 
 YES = ConsentGiven(scopes=("generate",), granted_by="studio", text=b"I agree.")

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from orchestrator import identities, receipts
 from orchestrator.cli.app import run
 from orchestrator.errors import InputError, SettingsError
-from orchestrator.identities import ConsentGiven, NewPerson, Picture
-from orchestrator.ledger.rows import Identity
-from orchestrator.receipts import Signer
+from orchestrator.ledger.tables.rows import Identity
+from orchestrator.people import identities, receipts
+from orchestrator.people.identities import ConsentGiven, NewPerson, Picture
+from orchestrator.people.receipts import Signer
 from orchestrator.settings import Settings
 from tests.unit.orchestrator.played import Played, picture
 

@@ -8,13 +8,13 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import select, update
 
-from orchestrator import identities, receipts, retention
-from orchestrator.identities import ConsentGiven, NewPerson, Picture
-from orchestrator.ledger.rows import Artifact, Consent, Identity, Item, Output, Reference
-from orchestrator.ledger.session import Ledger, now
-from orchestrator.receipts import Signer
-from orchestrator.submit import submit_portraits
-from orchestrator.sweeping import remove_expired
+from orchestrator.ledger.engine.session import Ledger, now
+from orchestrator.ledger.tables.rows import Artifact, Consent, Identity, Item, Output, Reference
+from orchestrator.people import identities, receipts, retention
+from orchestrator.people.identities import ConsentGiven, NewPerson, Picture
+from orchestrator.people.receipts import Signer
+from orchestrator.portraits.submit import submit_portraits
+from orchestrator.runtime.sweeping import remove_expired
 from tests.unit.orchestrator.played import Played, lines, picture
 
 

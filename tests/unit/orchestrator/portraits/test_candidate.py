@@ -7,14 +7,15 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import NotFoundError, UsageError
-from orchestrator.ledger import batches, models
-from orchestrator.ledger.session import Ledger
+from orchestrator.ledger import models
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.queue import batches
 from orchestrator.models import registry
-from orchestrator.retrain import candidate
+from orchestrator.portraits import candidate
+from orchestrator.portraits.submit import Submission, submit_portraits
+from orchestrator.results.side_by_side import write_side_by_side
 from orchestrator.settings import Settings
 from orchestrator.storage import ByteStore
-from orchestrator.submit import Submission, submit_portraits
-from orchestrator.web.side_by_side import write_side_by_side
 from tests.unit.orchestrator.played import AddPerson, Played, lines
 
 MANIFEST = lines(*({"custom_id": f"p{n}", "people": "ada", "seed": n} for n in range(10)))

@@ -10,12 +10,14 @@ import pytest
 from sqlalchemy import func, select
 
 from orchestrator.errors import ConflictError, ConsentError, ManifestError, UsageError
-from orchestrator.ledger import batches, claims, history, identities, workers
-from orchestrator.ledger.rows import Attempt, Batch, Item, ItemIdentity, Outbox, Stage
-from orchestrator.ledger.session import Ledger
-from orchestrator.results import errors_lines
+from orchestrator.ledger import identities
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.queue import batches, claims, workers
+from orchestrator.ledger.tables.rows import Attempt, Batch, Item, ItemIdentity, Outbox, Stage
+from orchestrator.ledger.views import history
+from orchestrator.portraits.submit import Submission, dry_run, submit_portraits
+from orchestrator.results.results import errors_lines
 from orchestrator.settings import Settings
-from orchestrator.submit import Submission, dry_run, submit_portraits
 from tests.unit.orchestrator.played import AddPerson, Played, lines
 
 

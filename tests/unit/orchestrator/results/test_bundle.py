@@ -8,10 +8,11 @@ import zipfile
 import pytest
 from sqlalchemy import update
 
-from orchestrator import bundle, submit
 from orchestrator.errors import NotFoundError
-from orchestrator.ledger.rows import Batch, Item
-from orchestrator.ledger.session import Ledger
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.tables.rows import Batch, Item
+from orchestrator.portraits import submit
+from orchestrator.results import bundle
 from orchestrator.settings import Settings
 from orchestrator.storage import ByteStore
 from tests.unit.orchestrator.played import AddPerson, Played, lines

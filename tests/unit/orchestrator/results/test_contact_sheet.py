@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from orchestrator.errors import ConflictError, InputError
-from orchestrator.web.contact_sheet import (
+from orchestrator.results.contact_sheet import (
     ContactSheet,
     Failure,
     PersonScore,

@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from orchestrator import provenance
 from orchestrator.errors import ConflictError, InputError, NotFoundError
-from orchestrator.ledger import batches
-from orchestrator.ledger.rows import Batch, Item
-from orchestrator.submit import submit_portraits
+from orchestrator.ledger.queue import batches
+from orchestrator.ledger.tables.rows import Batch, Item
+from orchestrator.portraits.submit import submit_portraits
+from orchestrator.results import provenance
 from tests.unit.orchestrator.played import AddPerson, Played, lines, picture
 
 OWNER = "local"

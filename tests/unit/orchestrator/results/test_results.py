@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from orchestrator import export, progress, results
 from orchestrator.errors import ConflictError
-from orchestrator.ledger import batches, workers
-from orchestrator.submit import submit_portraits
+from orchestrator.ledger.queue import batches, workers
+from orchestrator.portraits.submit import submit_portraits
+from orchestrator.results import export, results
+from orchestrator.status import progress
 from tests.unit.orchestrator.played import AddPerson, Played, lines
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from orchestrator.errors import ConflictError, TransientError, UsageError
 from orchestrator.planning.naming import NameFacts
-from orchestrator.web.results_folder import FolderItem, write_new, write_results_folder
+from orchestrator.results.results_folder import FolderItem, write_new, write_results_folder
 
 
 def picture(shade: int) -> bytes:

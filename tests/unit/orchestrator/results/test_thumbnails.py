@@ -8,8 +8,8 @@ import io
 import pytest
 from PIL import Image
 
-from orchestrator import thumbnails
 from orchestrator.errors import InputError, NotFoundError
+from orchestrator.results import thumbnails
 from orchestrator.storage import ByteStore, content_key
 from tests.unit.orchestrator.played import picture
 

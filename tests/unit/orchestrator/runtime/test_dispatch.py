@@ -7,12 +7,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import select, update
 
-from orchestrator.dispatch import deliver, start_flow
 from orchestrator.errors import TransientError
-from orchestrator.ledger import batches
-from orchestrator.ledger.batches import NewBatch, NewItem
-from orchestrator.ledger.rows import Batch, Outbox
-from orchestrator.ledger.session import Ledger
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.queue import batches
+from orchestrator.ledger.queue.batches import NewBatch, NewItem
+from orchestrator.ledger.tables.rows import Batch, Outbox
+from orchestrator.runtime.dispatch import deliver, start_flow
 from orchestrator.settings import Settings
 
 NOBODY = "http://127.0.0.1:9/api"

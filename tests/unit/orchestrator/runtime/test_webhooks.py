@@ -14,16 +14,16 @@ from typing import Literal
 import pytest
 from sqlalchemy import update
 
-from orchestrator import webhooks
 from orchestrator.errors import UsageError
-from orchestrator.ledger import claims, sweeper
 from orchestrator.ledger import webhooks as rows
-from orchestrator.ledger.batches import NewBatch, NewItem, submit
-from orchestrator.ledger.rows_api import Delivery
-from orchestrator.ledger.session import Ledger
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.queue import claims, sweeper
+from orchestrator.ledger.queue.batches import NewBatch, NewItem, submit
+from orchestrator.ledger.tables.rows_api import Delivery
+from orchestrator.runtime import webhooks
+from orchestrator.runtime.sweeping import Sweeper
+from orchestrator.secrets.vault import Vault
 from orchestrator.settings import Settings
-from orchestrator.sweeping import Sweeper
-from orchestrator.vault import Vault
 
 Mood = int | Literal["drop", "drip"]
 

@@ -11,14 +11,14 @@ from cryptography.fernet import Fernet
 from pydantic import SecretStr
 from sqlalchemy import select
 
-from orchestrator import identities
 from orchestrator.errors import SettingsError
-from orchestrator.identities import ConsentGiven, NewPerson, Picture
 from orchestrator.ledger import identities as rows
-from orchestrator.ledger.rows import Reference
-from orchestrator.ledger.session import now
+from orchestrator.ledger.engine.session import now
+from orchestrator.ledger.tables.rows import Reference
+from orchestrator.people import identities
+from orchestrator.people.identities import ConsentGiven, NewPerson, Picture
+from orchestrator.secrets.vault import Vault
 from orchestrator.settings import Settings
-from orchestrator.vault import Vault
 from tests.unit.orchestrator.played import Played, picture
 
 YES = ConsentGiven(scopes=("generate",), granted_by="studio")

@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text, update
 
-from orchestrator import doctor
-from orchestrator.doctor import Check
-from orchestrator.ledger import audit, batches, claims, workers
-from orchestrator.ledger.rows import Artifact, Audit, Stage
-from orchestrator.ledger.session import Ledger, now
-from orchestrator.repair import repair
+from orchestrator.ledger import audit
+from orchestrator.ledger.engine.session import Ledger, now
+from orchestrator.ledger.queue import batches, claims, workers
+from orchestrator.ledger.tables.rows import Artifact, Audit, Stage
+from orchestrator.runtime.repair import repair
 from orchestrator.settings import Settings
+from orchestrator.status import doctor
+from orchestrator.status.doctor import Check
 from orchestrator.storage import open_store
 from tests.integration.ledger.helpers import submit as submit_items
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from orchestrator.pictures import read_record
-from workers.picture import SOURCE_TYPE, XMP_KEY, Level, encode_png, parameters_text
+from workers.photo.picture import SOURCE_TYPE, XMP_KEY, Level, encode_png, parameters_text
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (24, 16, 3), np.uint8)
 RECORD: dict[str, Any] = {

@@ -8,13 +8,13 @@ import pytest
 
 from fpga_models.diir import RESTORE, STYLIZED, SWAP, DiirResult, FaceReport
 from fpga_models.faces import FacePack, align
-from fpga_models.metrics.evaluations import control, restore, stylized, swap
+from fpga_models.lab.evaluations import control, restore, stylized, swap
+from fpga_models.lab.measures.held_out import reference
+from fpga_models.lab.measures.restorations import SMALL_KINDS, mixed_trials, references_of, ungated
+from fpga_models.lab.measures.styles import poster
+from fpga_models.lab.measures.trials import Gallery, Image, Instruments, Outcome, observe, observe_real
+from fpga_models.lab.synthetic.dataset import TEST_IDENTITIES
 from fpga_models.metrics.evaluator import EvaluationEncoder
-from fpga_models.metrics.held_out import reference
-from fpga_models.metrics.restorations import SMALL_KINDS, mixed_trials, references_of, ungated
-from fpga_models.metrics.styles import poster
-from fpga_models.metrics.trials import Gallery, Image, Instruments, Outcome, observe, observe_real
-from fpga_models.synthetic.dataset import TEST_IDENTITIES
 
 BLUR = 5
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from fpga_models.core.presets import preset_directory
 from fpga_models.errors import DataError
-from fpga_models.metrics.evaluations import held_out
-from fpga_models.presets import preset_directory
+from fpga_models.lab.evaluations import held_out_errors as held_out
 from tests.unit.fpga_models.training_folder import write_training_folder
 
 

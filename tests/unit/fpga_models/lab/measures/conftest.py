@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from fpga_models.faces import FacePack
+from fpga_models.lab.measures.traits import TraitReader
 from fpga_models.metrics.evaluator import EvaluationEncoder
-from fpga_models.metrics.traits import TraitReader
 
 WEIGHTS = Path(__file__).parents[4] / "fpga_models" / "weights" / "mini"
 

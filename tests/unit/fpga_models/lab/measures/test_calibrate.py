@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fpga_models.metrics.calibrate import ErrorRates, thresholds
+from fpga_models.lab.measures.calibrate import ErrorRates, thresholds
 
 
 def test_thresholds_keep_the_stated_error_rates() -> None:

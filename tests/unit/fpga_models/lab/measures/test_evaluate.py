@@ -8,13 +8,13 @@ import pytest
 from fpga_models.diir import RESTORE
 from fpga_models.errors import RequestError
 from fpga_models.faces import FacePack
-from fpga_models.metrics.calibrate import product_similarities
-from fpga_models.metrics.evaluate import changed_settings, named_folders, parse
-from fpga_models.metrics.evaluations.identity import Found, Group, picture_sheet, render_table, report
+from fpga_models.lab.evaluations.identity import Found, Group, picture_sheet, render_table, report
+from fpga_models.lab.measures.calibrate import product_similarities
+from fpga_models.lab.measures.evaluate import changed_settings, named_folders, parse
+from fpga_models.lab.measures.held_out import draw_trials
+from fpga_models.lab.measures.traits import TraitReader
+from fpga_models.lab.measures.trials import GROUP_KINDS, Instruments, draw_gallery, observe, observe_real, single_trials
 from fpga_models.metrics.evaluator import EvaluationEncoder
-from fpga_models.metrics.held_out import draw_trials
-from fpga_models.metrics.traits import TraitReader
-from fpga_models.metrics.trials import GROUP_KINDS, Instruments, draw_gallery, observe, observe_real, single_trials
 
 
 @pytest.fixture(scope="module")

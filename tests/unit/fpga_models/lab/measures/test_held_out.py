@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from fpga_models.faces import FacePack, align
+from fpga_models.lab.measures.held_out import draw_people, draw_trials, reference
 from fpga_models.metrics.errors import EvaluatorError
 from fpga_models.metrics.evaluator import EvaluationEncoder
-from fpga_models.metrics.held_out import draw_people, draw_trials, reference
 from fpga_models.metrics.placed_faces import place_faces, position
 
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
+from fpga_models.core.rep_controlnet import RepControlNet
 from fpga_models.errors import RequestError
-from fpga_models.metrics.bench import Bench
-from fpga_models.metrics.evaluate import EVALUATIONS, main, measure
-from fpga_models.metrics.evaluations import control
-from fpga_models.rep_controlnet import RepControlNet
+from fpga_models.lab.evaluations import control
+from fpga_models.lab.measures.bench import Bench
+from fpga_models.lab.measures.evaluate import EVALUATIONS, main, measure
 
 WEIGHTS = Path(__file__).parents[4] / "fpga_models" / "weights" / "mini"
 KEYS = {

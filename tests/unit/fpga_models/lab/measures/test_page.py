@@ -9,11 +9,11 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from fpga_models.lab.measures.page import Part, is_done, page
+from fpga_models.lab.measures.plots import Bar, bars
+from fpga_models.lab.measures.sheet import write_picture
+from fpga_models.lab.measures.targets import TARGETS, compare
 from fpga_models.metrics.contrasts import contrast
-from fpga_models.metrics.page import Part, is_done, page
-from fpga_models.metrics.plots import Bar, bars
-from fpga_models.metrics.sheet import write_picture
-from fpga_models.metrics.targets import TARGETS, compare
 
 FACTS: dict[str, Any] = {
     "seed": 7,

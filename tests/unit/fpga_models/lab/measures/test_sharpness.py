@@ -2,8 +2,8 @@ import cv2
 import numpy as np
 import pytest
 
-from fpga_models.metrics.sharpness import energies, sharpness
-from fpga_models.synthetic import random_scene, render
+from fpga_models.lab.measures.sharpness import energies, sharpness
+from fpga_models.lab.synthetic import random_scene, render
 
 PORTRAITS = [render(random_scene(np.random.default_rng(seed), [seed], "portrait", 128)) for seed in range(4)]
 REAL = [portrait.image for portrait in PORTRAITS]

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from fpga_models.metrics.sheet import CELL, GAP, sheet, write_picture
+from fpga_models.lab.measures.sheet import CELL, GAP, sheet, write_picture
 
 
 def test_pictures_of_any_size_stand_in_their_cells() -> None:

@@ -8,9 +8,9 @@ import pytest
 import torch
 from rich.console import Console
 
-from fpga_models.metrics import speed
-from fpga_models.pipeline import PortraitPipeline
-from fpga_models.presets import preset_directory
+from fpga_models.core.pipeline import PortraitPipeline
+from fpga_models.core.presets import preset_directory
+from fpga_models.lab.measures import speed
 
 CPU = torch.device("cpu")
 

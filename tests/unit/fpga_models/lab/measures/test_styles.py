@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from fpga_models.faces import FacePack
+from fpga_models.lab.measures.styles import STYLES
+from fpga_models.lab.synthetic import random_scene, render
 from fpga_models.metrics.assignment import ABSENT, match_places
-from fpga_models.metrics.styles import STYLES
-from fpga_models.synthetic import random_scene, render
 
 
 @pytest.mark.parametrize("style", STYLES)

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from fpga_models.faces import align
+from fpga_models.lab.measures.legibility import legibility
+from fpga_models.lab.measures.traits import ANSWERS, TRAITS, TraitReader, decide, labels
+from fpga_models.lab.synthetic import Identity, random_scene, render
+from fpga_models.lab.synthetic.dataset import TEST_IDENTITIES
 from fpga_models.metrics.errors import EvaluatorError
-from fpga_models.metrics.legibility import legibility
-from fpga_models.metrics.traits import ANSWERS, TRAITS, TraitReader, decide, labels
-from fpga_models.synthetic import Identity, random_scene, render
-from fpga_models.synthetic.dataset import TEST_IDENTITIES
 
 
 def test_labels_are_the_identitys_own_traits() -> None:

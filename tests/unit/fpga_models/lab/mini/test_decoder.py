@@ -9,8 +9,12 @@ import torch
 from rich.console import Console
 from torch.nn import functional as F
 
-from fpga_models.mini.cache_latents import cache_latents
-from fpga_models.mini.decoder import (
+from fpga_models.core.pipeline import PortraitPipeline
+from fpga_models.core.presets import preset_directory
+from fpga_models.core.vae import MiniVAE
+from fpga_models.core.weights import read_manifest
+from fpga_models.lab.mini.cache_latents import cache_latents
+from fpga_models.lab.mini.decoder import (
     Recipe,
     Run,
     edges,
@@ -22,13 +26,9 @@ from fpga_models.mini.decoder import (
     told,
     train,
 )
-from fpga_models.mini.decoder import with_autoencoder as put
+from fpga_models.lab.mini.decoder import with_autoencoder as put
 from fpga_models.mmf.data import TrainingData, open_training_data
 from fpga_models.mmf.start import open_start
-from fpga_models.pipeline import PortraitPipeline
-from fpga_models.presets import preset_directory
-from fpga_models.vae import MiniVAE
-from fpga_models.weights import read_manifest
 from tests.unit.fpga_models.training_folder import write_training_folder
 
 QUICK = Recipe(steps=4, batch=4, estimates=8)

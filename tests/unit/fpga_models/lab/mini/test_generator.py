@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from fpga_models.mini.export import load_average
-from fpga_models.mini.generator import (
+from fpga_models.core.weights import read_manifest
+from fpga_models.lab.mini.export import load_average
+from fpga_models.lab.mini.generator import (
     RunConfig,
     build_trainer,
     configuration,
@@ -15,15 +16,14 @@ from fpga_models.mini.generator import (
     local_tokens_of,
     preset_weights,
 )
-from fpga_models.mini.networks import TEXT_LENGTH
-from fpga_models.mini.preset import preset_facts
-from fpga_models.mini.tokenizer import build_tokenizer
+from fpga_models.lab.mini.networks import TEXT_LENGTH
+from fpga_models.lab.mini.preset import preset_facts
+from fpga_models.lab.mini.tokenizer import build_tokenizer
+from fpga_models.lab.synthetic import KINDS, VOCABULARY, layouts, words
 from fpga_models.mmf.batch import Disturbance
 from fpga_models.mmf.data import draw_batch, latent_mask, open_training_data, token_ids
 from fpga_models.mmf.loop import LoopConfig
 from fpga_models.mmf.modes import ModePlan
-from fpga_models.synthetic import KINDS, VOCABULARY, layouts, words
-from fpga_models.weights import read_manifest
 from tests.unit.fpga_models.training_folder import write_training_folder
 
 

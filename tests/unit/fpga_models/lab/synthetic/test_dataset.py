@@ -2,7 +2,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fpga_models.synthetic.dataset import (
+from fpga_models.lab.synthetic.dataset import (
     CONDITIONING_IDENTITIES,
     EVALUATION_IDENTITIES,
     TEST_IDENTITIES,

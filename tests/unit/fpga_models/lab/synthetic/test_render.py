@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fpga_models.synthetic import (
+from fpga_models.lab.synthetic import (
     KINDS,
     VOCABULARY,
     Identity,
@@ -16,9 +16,9 @@ from fpga_models.synthetic import (
     render,
     words,
 )
-from fpga_models.synthetic.identity import BEARDS, EYE_COLOURS, GLASSES, HAIR_STYLES
-from fpga_models.synthetic.render import truth
-from fpga_models.synthetic.scene import number_of_people
+from fpga_models.lab.synthetic.identity import BEARDS, EYE_COLOURS, GLASSES, HAIR_STYLES
+from fpga_models.lab.synthetic.render import truth
+from fpga_models.lab.synthetic.scene import number_of_people
 
 
 def _scene(kind: str, seed: int, size: int = 128) -> Scene:

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from orchestrator.web.charts import MOST_POINTS, chart, thinned, ticks
+from orchestrator.api.pages.charts import MOST_POINTS, chart, thinned, ticks
 
 
 def points(text: str) -> list[tuple[float, float]]:

@@ -7,11 +7,11 @@ import re
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from orchestrator.ledger.session import Ledger
+from orchestrator.ledger.engine.session import Ledger
 from orchestrator.settings import Settings
 from orchestrator.storage import ByteStore
 from tests.unit.orchestrator.api.conftest import Client
-from tests.unit.orchestrator.api.test_pages import browser
+from tests.unit.orchestrator.api.pages.test_pages import browser
 from tests.unit.orchestrator.played import AddPerson, Played, picture, restored_photo
 
 

@@ -6,12 +6,11 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from orchestrator.ledger.session import Ledger
-from orchestrator.models import registry
-from orchestrator.retrain import retraining, training
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.models import registry, retraining, training
 from orchestrator.settings import Settings
 from tests.unit.orchestrator.api.conftest import Client
-from tests.unit.orchestrator.api.test_pages import browser
+from tests.unit.orchestrator.api.pages.test_pages import browser
 from tests.unit.orchestrator.played import AddPerson, Played, lines
 from tests.unit.orchestrator.trained import add_dataset, begin, finish, measure
 

@@ -12,9 +12,11 @@ from fastapi import FastAPI
 from PIL import Image
 from starlette.testclient import TestClient
 
-from orchestrator import identities, keys, thumbnails
+from orchestrator.access import keys
 from orchestrator.ledger import identities as rows
-from orchestrator.ledger.session import Ledger
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.people import identities
+from orchestrator.results import thumbnails
 from orchestrator.settings import Settings
 from orchestrator.storage import ByteStore
 from tests.unit.orchestrator.api.conftest import Client

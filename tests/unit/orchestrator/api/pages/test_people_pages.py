@@ -10,10 +10,10 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from orchestrator import keys
-from orchestrator.ledger.session import Ledger
+from orchestrator.access import keys
+from orchestrator.ledger.engine.session import Ledger
 from tests.unit.orchestrator.api.conftest import Client
-from tests.unit.orchestrator.api.test_pages import browser
+from tests.unit.orchestrator.api.pages.test_pages import browser
 from tests.unit.orchestrator.played import AddPerson, Played, picture
 
 

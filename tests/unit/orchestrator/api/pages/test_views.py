@@ -7,15 +7,15 @@ from datetime import UTC, datetime
 
 import pytest
 
+from orchestrator.api.pages import people_view, training_view
 from orchestrator.errors import NotFoundError
 from orchestrator.ledger import artifacts
-from orchestrator.ledger.rows_training import TrainRecord
-from orchestrator.ledger.session import Ledger
+from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.tables.rows_training import TrainRecord
 from orchestrator.models import registry
+from orchestrator.portraits.submit import submit_portraits
 from orchestrator.settings import Settings
 from orchestrator.storage import ByteStore
-from orchestrator.submit import submit_portraits
-from orchestrator.web import people_view, training_view
 from tests.unit.orchestrator.played import AddPerson, Played, lines, picture
 from tests.unit.orchestrator.trained import add_dataset, begin, finish, measure
 

@@ -1,9 +1,9 @@
 import numpy as np
 import torch
 
-from fpga_models.mini.faces.detector import DetectorConfig, detection_loss
-from fpga_models.mini.faces.encoders import contrastive_loss, cosface_loss
-from fpga_models.mini.faces.targets import assign
+from fpga_models.lab.mini.faces.detector import DetectorConfig, detection_loss
+from fpga_models.lab.mini.faces.encoders import contrastive_loss, cosface_loss
+from fpga_models.lab.mini.faces.targets import assign
 
 CONFIG = DetectorConfig()
 

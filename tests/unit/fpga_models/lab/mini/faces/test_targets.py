@@ -1,6 +1,6 @@
 import numpy as np
 
-from fpga_models.mini.faces.targets import IGNORED, NEGATIVE, anchors, assign
+from fpga_models.lab.mini.faces.targets import IGNORED, NEGATIVE, anchors, assign
 
 POINTS = np.array([[[40, 40], [60, 40], [50, 52], [42, 62], [58, 62]]], np.float32)
 

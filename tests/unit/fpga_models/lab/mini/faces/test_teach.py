@@ -3,13 +3,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from fpga_models.core.presets import preset_directory
 from fpga_models.faces.recogniser import OnnxRecogniser
-from fpga_models.metrics.traits import labels
-from fpga_models.mini.faces.encoders import CosFaceConfig
-from fpga_models.mini.faces.export import export_encoder
-from fpga_models.mini.faces.loop import Schedule
-from fpga_models.mini.faces.teach import mean_embeddings, open_encoder_a, teach_traits
-from fpga_models.presets import preset_directory
+from fpga_models.lab.measures.traits import labels
+from fpga_models.lab.mini.faces.encoders import CosFaceConfig
+from fpga_models.lab.mini.faces.export import export_encoder
+from fpga_models.lab.mini.faces.loop import Schedule
+from fpga_models.lab.mini.faces.teach import mean_embeddings, open_encoder_a, teach_traits
 
 RECOGNISER = preset_directory("mini") / "faces" / "recogniser.onnx"
 

@@ -4,13 +4,19 @@ import numpy as np
 import pytest
 import torch
 
-from fpga_models.mini.faces.augment import augment
-from fpga_models.mini.faces.detector import DetectorConfig, Source, clutter, draw_sample, mosaic, paint_over
-from fpga_models.mini.faces.encoders import ContrastiveConfig, CosFaceConfig, halve, train_encoder_a, train_encoder_b
-from fpga_models.mini.faces.loop import Schedule, learning_rate, train
-from fpga_models.mini.faces.report import recognition
-from fpga_models.synthetic import random_scene, render
-from fpga_models.synthetic.dataset import Scenes
+from fpga_models.lab.mini.faces.augment import augment
+from fpga_models.lab.mini.faces.detector import DetectorConfig, Source, clutter, draw_sample, mosaic, paint_over
+from fpga_models.lab.mini.faces.encoders import (
+    ContrastiveConfig,
+    CosFaceConfig,
+    halve,
+    train_encoder_a,
+    train_encoder_b,
+)
+from fpga_models.lab.mini.faces.loop import Schedule, learning_rate, train
+from fpga_models.lab.mini.faces.report import recognition
+from fpga_models.lab.synthetic import random_scene, render
+from fpga_models.lab.synthetic.dataset import Scenes
 
 
 def one_scene() -> Scenes:

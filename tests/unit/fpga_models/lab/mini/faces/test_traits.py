@@ -3,11 +3,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fpga_models.metrics.traits import TRAITS, TraitReader, decide, labels
-from fpga_models.mini.faces.export import export_classifier
-from fpga_models.mini.faces.loop import Schedule
-from fpga_models.mini.faces.traits import accuracies, large_crops, train_traits
-from fpga_models.synthetic.dataset import aligned_crop
+from fpga_models.lab.measures.traits import TRAITS, TraitReader, decide, labels
+from fpga_models.lab.mini.faces.export import export_classifier
+from fpga_models.lab.mini.faces.loop import Schedule
+from fpga_models.lab.mini.faces.traits import accuracies, large_crops, train_traits
+from fpga_models.lab.synthetic.dataset import aligned_crop
 
 
 def test_a_classifier_trains_on_large_rendered_faces_and_reads_the_same_from_its_file(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""The method's networks and the pipeline that draws with them."""

@@ -1,0 +1,1 @@
+"""The laboratory: rendered world, mini recipe, random networks, evaluations. The method never imports it."""

@@ -1,0 +1,1 @@
+"""What evaluations measure with, on people nobody trained on."""

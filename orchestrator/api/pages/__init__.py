@@ -1,0 +1,1 @@
+"""The pages: their routes, views, templates and scripts."""

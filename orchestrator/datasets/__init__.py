@@ -1,0 +1,1 @@
+"""Data sets: builds, versions by the hash of their content."""

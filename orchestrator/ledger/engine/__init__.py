@@ -1,0 +1,1 @@
+"""How the ledger reaches its database: sessions, declarative base, schema, legal states."""

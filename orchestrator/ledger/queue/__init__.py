@@ -1,0 +1,1 @@
+"""The durable queue: batches, claims, legal moves, wake-ups, sweeper, workers, outbox."""

@@ -1,0 +1,1 @@
+"""The ledger's tables, one module for each group of them."""

@@ -1,0 +1,1 @@
+"""What pages, lists and figures read from the ledger."""

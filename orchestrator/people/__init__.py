@@ -1,0 +1,1 @@
+"""People: references, consent, erasure with a receipt, what was kept long enough."""

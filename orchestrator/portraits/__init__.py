@@ -1,0 +1,1 @@
+"""Portraits asked for: manifest to committed batch."""

@@ -1,0 +1,1 @@
+"""What comes back: results, downloads, sheets, provenance."""

@@ -1,0 +1,1 @@
+"""What keeps the system moving: broker, dispatch, sweeping, repair, webhooks, Prefect's side."""

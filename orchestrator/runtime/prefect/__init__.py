@@ -1,0 +1,1 @@
+"""Prefect's side: its API, deployments, schedules, runs that died."""

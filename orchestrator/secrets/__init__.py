@@ -1,0 +1,1 @@
+"""The vault and the files of secret keys."""

@@ -1,0 +1,1 @@
+"""What people ask of the running system: progress, overview, doctor."""

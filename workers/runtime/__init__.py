@@ -1,0 +1,1 @@
+"""The process that claims stages, runs them and records what came out."""
