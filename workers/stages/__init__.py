@@ -7,18 +7,18 @@ from importlib import import_module
 from workers.stages.base import Stage
 
 STAGES = {
-    "ingest": "ingest:ingest",
-    "generate": "generate:generate",
-    "score": "score:score",
-    "annotate": "annotate:annotate",
-    "arrange": "arrange:arrange_data_set",
-    "train": "train:train",
-    "evaluate": "evaluate:evaluate",
-    "ingest_photo": "ingest_photo:ingest_photo",
-    "cluster": "cluster:cluster",
-    "restore": "restore:restore",
-    "score_photo": "score_photo:score_photo",
-    "publish_photo": "publish_photo:publish_photo",
+    "ingest": "portraits.ingest:ingest",
+    "generate": "portraits.generate:generate",
+    "score": "portraits.score:score",
+    "annotate": "datasets.annotate:annotate",
+    "arrange": "datasets.arrange:arrange_data_set",
+    "train": "training.train:train",
+    "evaluate": "training.evaluate:evaluate",
+    "ingest_photo": "photos.ingest_photo:ingest_photo",
+    "cluster": "photos.cluster:cluster",
+    "restore": "photos.restore:restore",
+    "score_photo": "photos.score_photo:score_photo",
+    "publish_photo": "photos.publish_photo:publish_photo",
     "probe": "probe:probe",
 }
 """Module and function of each."""
