@@ -1,8 +1,7 @@
 """Published weights onto this machine: what a catalog file pins is fetched from a Hugging Face hub into a preset.
 
-`catalog/NAME.json` names repositories, revisions, files, sha256 and licences. A file is taken from the hub's own cache,
-or downloaded, going on where an earlier try was cut. A sha256 that was not known when the catalog was written is null
-there: it is recorded on the first pull. HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE mean what they always mean.
+`catalog/NAME.json` names repositories, revisions, files, sha256 and licences; `hub` fetches. A sha256 that was not
+known when the catalog was written is null there: the hub's own is checked instead, and what came is recorded.
 Never opens a weight file: a pickled one is converted by `fpga_models.core.convert` in a process of its own.
 """
 
@@ -10,30 +9,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import httpx
-from huggingface_hub import constants, get_hf_file_metadata, get_token, hf_hub_url, try_to_load_from_cache
-from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from orchestrator.errors import ConflictError, ModelError, NotFoundError, TransientError
+from orchestrator.errors import ConflictError, ModelError, NotFoundError
+from orchestrator.models import hub
 
 CATALOG = Path(__file__).parent / "catalog"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
-SHA256 = re.compile(r"[0-9a-f]{64}")
-CHUNK = 1 << 20
-TIMEOUT_SECONDS = 30.0
-
-Report = Callable[[str, int, int], None]
-"""Told the file, the bytes that are here and the bytes in all (0 when unknown)."""
 
 
 class _Strict(BaseModel):
@@ -113,14 +102,13 @@ def read_catalog(name: str, folder: Path = CATALOG) -> Catalog:
         raise ModelError(f"{name}.json: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
 
 
-def pull(name: str, models_dir: Path, report: Report, *, folder: Path = CATALOG) -> dict[str, Any]:
+def pull(name: str, models_dir: Path, report: hub.Report, *, folder: Path = CATALOG) -> dict[str, Any]:
     """Fetch, check and convert everything, then put the finished folder in place; returns how it was made.
 
     Raises:
         NotFoundError, ModelError: as `read_catalog`; a file has another sha256 or cannot be converted.
         ConflictError: the preset is installed already.
-        TransientError: the hub cannot be reached, the download was cut, or offline and not in the cache; what was
-            fetched stays for the next try.
+        TransientError, ModelError: as `hub.download`; what came whole stays for the next try.
     """
     catalog, target = read_catalog(name, folder), models_dir / name
     if target.exists():
@@ -140,73 +128,25 @@ def pull(name: str, models_dir: Path, report: Report, *, folder: Path = CATALOG)
     return made
 
 
-def _fetch(source: Source, file: PinnedFile, folder: Path, report: Report) -> Fetched:
+def _fetch(source: Source, file: PinnedFile, folder: Path, report: hub.Report) -> Fetched:
     """Have one file here, checked."""
     if file.pickled and file.sha256 is None:
         raise ModelError(f"{source.repo}/{file.path} is a pickle without a pinned sha256: refused", code="unpinned")
-    kept = folder / source.repo.replace("/", "--") / file.path
-    cached = try_to_load_from_cache(source.repo, file.path, revision=source.revision)
-    expected = file.sha256
-    if not kept.exists() and isinstance(cached, str):
-        kept = Path(cached)
-    elif not kept.exists():
-        expected = _download(source, file, kept, report) or expected
-    got = _sha256(kept)
-    wanted = file.sha256 or expected
-    if wanted and got != wanted:
-        if kept.is_relative_to(folder):
-            kept.unlink()
+    own = folder / source.repo.replace("/", "--")
+    path = hub.download(source.repo, file.path, source.revision, own, report)
+    fetched, got = path.is_relative_to(own), _sha256(path)
+    if file.sha256 is None and fetched and not hub.is_what_the_hub_has(source.repo, file.path, source.revision, path):
+        path.unlink()
+        raise ModelError(f"{source.repo}/{file.path} came damaged; pull again", code="sha256_mismatch")
+    if file.sha256 not in (None, got):
+        if fetched:
+            path.unlink()
         raise ModelError(
-            f"{source.repo}/{file.path}: sha256 {got} was got, {wanted} was wanted", code="sha256_mismatch"
+            f"{source.repo}/{file.path}: sha256 {got} was got, {file.sha256} was wanted", code="sha256_mismatch"
         )
-    size = kept.stat().st_size
+    size = path.stat().st_size
     report(file.path, size, size)
-    return Fetched(source=source, file=file, path=kept, sha256=got)
-
-
-def _download(source: Source, file: PinnedFile, kept: Path, report: Report) -> str | None:
-    """Download to `kept`, going on after what an earlier try left; returns the sha256 that the hub tells, if any."""
-    if constants.HF_HUB_OFFLINE:
-        raise TransientError(
-            f"offline (HF_HUB_OFFLINE), and {source.repo}/{file.path} at {source.revision[:7]} is not in the cache",
-            code="offline",
-        )
-    url = hf_hub_url(source.repo, file.path, revision=source.revision)
-    begun = kept.with_name(f"{kept.name}.incomplete")
-    begun.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        metadata = get_hf_file_metadata(url, timeout=TIMEOUT_SECONDS)
-        _stream(metadata.location, begun, metadata.size, lambda done, total: report(file.path, done, total))
-    except (HfHubHTTPError, OfflineModeIsEnabled, httpx.HTTPError, OSError) as error:
-        raise TransientError(
-            f"{source.repo}/{file.path} could not be fetched: {error}", code="hub_unreachable"
-        ) from error
-    begun.replace(kept)
-    etag = metadata.etag or ""
-    return etag if SHA256.fullmatch(etag) else None
-
-
-def _stream(url: str, begun: Path, size: int | None, tell: Callable[[int, int], None]) -> None:
-    """Append to `begun` until it has `size` bytes; raises httpx.HTTPError when the connection is cut."""
-    here = begun.stat().st_size if begun.exists() else 0
-    if size is not None and here >= size:
-        begun.unlink(missing_ok=here > size)
-        here = 0
-    token = get_token() if url.startswith(constants.ENDPOINT) else None  # never to a redirect's host
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
-    if here:
-        headers["Range"] = f"bytes={here}-"
-    with httpx.stream("GET", url, headers=headers, follow_redirects=True, timeout=TIMEOUT_SECONDS) as response:
-        response.raise_for_status()
-        mode = "ab" if response.status_code == httpx.codes.PARTIAL_CONTENT else "wb"
-        here = here if mode == "ab" else 0
-        with begun.open(mode) as out:
-            for chunk in response.iter_raw(CHUNK):
-                out.write(chunk)
-                here += len(chunk)
-                tell(here, size or 0)
-    if size is not None and here != size:
-        raise httpx.ReadError(f"{here} of {size} bytes came")
+    return Fetched(source=source, file=file, path=path, sha256=got)
 
 
 def _place(one: Fetched, path: Path) -> None:
@@ -285,8 +225,4 @@ def _run(*arguments: str) -> None:
 
 
 def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+    return hub.file_hash(path, hashlib.sha256())

@@ -9,10 +9,8 @@ import pickle
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +20,10 @@ from safetensors.torch import load_file
 
 from orchestrator.models.pull import CATALOG, PinnedFile, catalog_names, read_catalog
 from orchestrator.planning.presets import load_preset
+from tests.services.hub import Hub, running_hub
 
 ROOT = Path(__file__).parents[4]
-REPO, REVISION = "someone/base", "0123456789abcdef0123456789abcdef01234567"
+REPO = "someone/base"
 DRIVER = """
 import json, sys
 from pathlib import Path
@@ -38,54 +37,10 @@ except FpgaError as error:
 """
 
 
-@dataclass
-class Hub:
-    """A mirror that serves files of one repository, and may cut an answer after so many bytes."""
-
-    files: dict[str, bytes] = field(default_factory=dict)
-    cut: dict[str, int] = field(default_factory=dict)
-    asked: list[tuple[str, str, str | None]] = field(default_factory=list)
-    url: str = ""
-
-
 @pytest.fixture
 def hub() -> Iterator[Hub]:
-    mirror = Hub()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_HEAD(self) -> None:
-            self.answer(body=False)
-
-        def do_GET(self) -> None:
-            self.answer(body=True)
-
-        def answer(self, *, body: bool) -> None:
-            name = self.path.removeprefix(f"/{REPO}/resolve/{REVISION}/")
-            mirror.asked.append((self.command, name, self.headers.get("Range")))
-            if name not in mirror.files:
-                self.send_error(404)
-                return
-            data = mirror.files[name]
-            start = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").split("-")[0])
-            self.send_response(206 if start else 200)
-            self.send_header("X-Repo-Commit", REVISION)
-            self.send_header("ETag", f'"{hashlib.sha256(data).hexdigest()}"')
-            self.send_header("Content-Length", str(len(data) - start))
-            if start:
-                self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
-            self.end_headers()
-            if body:
-                end = mirror.cut.pop(name, len(data))
-                self.wfile.write(data[start:end])
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    mirror.url = f"http://127.0.0.1:{server.server_port}"
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield mirror
-    server.shutdown()
+    with running_hub() as mirror:
+        yield mirror
 
 
 @dataclass
@@ -102,23 +57,23 @@ class Machine:
 
     def pin(self, path: str, to: str, data: bytes, *, sha256: str | None = "") -> None:
         """Put a file on the hub and into the catalog; sha256 '' means the right one."""
-        self.hub.files[path] = data
+        self.hub.files[REPO, path] = data
         right = hashlib.sha256(data).hexdigest() if sha256 == "" else sha256
         self.files.append({"path": path, "to": to, "sha256": right})
 
-    def pull(self, **environment: str) -> tuple[int, dict[str, Any]]:
+    def pull(self, *, revision: str = "", **environment: str) -> tuple[int, dict[str, Any]]:
         """Run the pull in a process of its own, since the hub's variables are read once."""
         source = {
-            "component": "everything", "repo": REPO, "revision": REVISION, "licence": "MIT",
+            "component": "everything", "repo": REPO, "revision": revision or self.hub.revision, "licence": "MIT",
             "licence_url": "https://example.org", "commercial": True, "files": self.files,
         }  # fmt: skip
         facts = json.loads((CATALOG / "sd15.json").read_text()) | {"title": "Tiny", "sources": [source]}
         (self.folder / "catalog").mkdir(exist_ok=True)
         (self.folder / "catalog" / "tiny.json").write_text(json.dumps(facts))
+        hub_at = {"HF_ENDPOINT": self.hub.url, "HF_HOME": str(self.folder / "hf"), "HF_TOKEN": ""}
         ended = subprocess.run(
             [sys.executable, "-c", DRIVER, str(self.models), str(self.folder / "catalog")],
-            env=os.environ | {"HF_ENDPOINT": self.hub.url, "HF_HOME": str(self.folder / "hf"), **environment},
-            cwd=ROOT, capture_output=True, text=True, check=False,
+            env=os.environ | hub_at | environment, cwd=ROOT, capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert ended.stdout, ended.stderr
         return ended.returncode, json.loads(ended.stdout)
@@ -158,7 +113,7 @@ def test_a_pulled_preset_is_whole_converted_licensed_and_pinned(machine: Machine
     manifest = json.loads((folder / "weights.json").read_text())
     assert {"unet/config.json", "id_adapter.safetensors", "faces/det.onnx", "preset.json"} <= manifest["files"].keys()
     (source,) = manifest["made"]["sources"]
-    assert (source["repo"], source["revision"], source["licence"]) == (REPO, REVISION, "MIT")
+    assert (source["repo"], source["revision"], source["licence"]) == (REPO, machine.hub.revision, "MIT")
     assert [file["pinned"] for file in source["files"]] == [False, True, True]
     assert source["files"][0]["sha256"] == hashlib.sha256(b"{}").hexdigest()
 
@@ -167,19 +122,101 @@ def test_a_pulled_preset_is_whole_converted_licensed_and_pinned(machine: Machine
 
 
 def test_a_cut_download_goes_on_where_it_was(machine: Machine) -> None:
-    data = os.urandom(3_000_000)
-    machine.pin("unet/weights", "unet/weights", data)
-    machine.hub.cut["unet/weights"] = 2_000_000
-
-    code, error = machine.pull()
-    assert (code, error["code"]) == (1, "hub_unreachable")
-    assert not (machine.models / "tiny").exists()
-
+    data = os.urandom(25_000_000)  # the library writes 10 MB at a time
+    machine.pin("unet/weights.safetensors", "unet/weights", data)
+    machine.hub.cut["unet/weights.safetensors"] = 24_000_000
     code, made = machine.pull()
     assert code == 0, made
     assert (machine.models / "tiny" / "unet" / "weights").read_bytes() == data
-    (begun,) = [where for method, _, where in machine.hub.asked if method == "GET" and where]
-    assert 0 < int(begun.removeprefix("bytes=").rstrip("-")) <= 2_000_000
+    (begun,) = [asked.range for asked in machine.hub.asked if asked.method == "GET" and asked.range]
+    assert 0 < int(begun.removeprefix("bytes=").rstrip("-")) <= 24_000_000
+
+
+def test_what_came_whole_is_not_fetched_again(machine: Machine) -> None:
+    machine.pin("first.safetensors", "first", b"1" * 1000)
+    machine.pin("second.json", "second.json", b"{}", sha256="a" * 64)
+    code, error = machine.pull()
+    assert (code, error["code"]) == (1, "sha256_mismatch")
+    machine.files[1]["sha256"] = hashlib.sha256(b"{}").hexdigest()
+    code, made = machine.pull()
+    assert code == 0, made
+    assert [a.path for a in machine.hub.asked if a.host == "cdn" and a.method == "GET"] == ["first.safetensors"]
+
+
+@pytest.mark.parametrize("pinned", [True, False])
+def test_a_file_that_the_hub_compresses_comes_as_it_is(machine: Machine, pinned: bool) -> None:
+    words = b"the same words again and again, " * 4000
+    machine.pin("vocab.json", "tokenizer/vocab.json", words, sha256="" if pinned else None)
+    code, made = machine.pull()
+    assert code == 0, made
+    assert (machine.models / "tiny" / "tokenizer" / "vocab.json").read_bytes() == words
+    assert any(a.method == "GET" and "gzip" in a.accepts for a in machine.hub.asked), "nothing was compressed"
+
+
+@pytest.mark.parametrize("path", ["config.json", "weights.onnx"])
+def test_an_unpinned_file_is_held_against_the_hash_that_the_hub_tells(machine: Machine, path: str) -> None:
+    machine.pin(path, path, b"a" * 500, sha256=None)
+    machine.hub.damage.add(path)
+    code, error = machine.pull()
+    assert (code, error["code"]) == (1, "sha256_mismatch")
+    machine.hub.damage.clear()
+    code, made = machine.pull()
+    assert code == 0, made
+
+
+@pytest.mark.parametrize("statuses", [[500], [429, 503]])
+def test_a_hub_that_stumbles_is_asked_again(machine: Machine, statuses: list[int]) -> None:
+    machine.pin("config.json", "config.json", b"{}")
+    machine.hub.trouble["config.json"] = statuses
+    code, made = machine.pull()
+    assert code == 0, made
+
+
+def test_a_token_opens_a_gated_repository_and_does_not_follow_to_another_host(machine: Machine) -> None:
+    machine.pin("weights.safetensors", "weights", b"a" * 500)
+    machine.hub.gated[REPO] = "hf_right"
+    for token in ("", "hf_wrong"):
+        code, error = machine.pull(HF_TOKEN=token)
+        assert (code, error["code"]) == (1, "gated")
+        assert f"accept its terms at {machine.hub.url}/{REPO} " in error["message"]
+    code, made = machine.pull(HF_TOKEN="hf_right")
+    assert code == 0, made
+    assert [a.token for a in machine.hub.asked if a.host == "cdn"] == [None] * len(
+        [a for a in machine.hub.asked if a.host == "cdn"]
+    )
+    assert any(a.host == "cdn" for a in machine.hub.asked)
+
+
+@pytest.mark.parametrize(
+    ("change", "wanted", "said"),
+    [
+        ({"files": {}}, "hub_refused", "does not give out someone/base/config.json"),
+        ({"files": {(REPO, "other.json"): b""}}, "not_on_the_hub", "has no someone/base/config.json"),
+        ({"revision": "f" * 40}, "not_on_the_hub", "has no someone/base/config.json at 0123456"),
+        ({"trouble": {"config.json": [403] * 9}}, "hub_refused", "(403)"),
+    ],
+)
+def test_what_the_hub_refuses_is_said_in_one_sentence(
+    machine: Machine, change: dict[str, Any], wanted: str, said: str
+) -> None:
+    machine.pin("config.json", "config.json", b"{}")
+    revision = machine.hub.revision
+    for name, value in change.items():
+        setattr(machine.hub, name, value)
+    code, error = machine.pull(revision=revision)
+    assert (code, error["code"]) == (1, wanted)
+    assert said in error["message"]
+
+
+@pytest.mark.slow  # huggingface_hub asks for half a minute before it gives up
+@pytest.mark.parametrize(("reason", "wanted"), [("down", "hub_unreachable"), ("busy", "hub_busy")])
+def test_without_an_answer_there_is_one_sentence(machine: Machine, reason: str, wanted: str) -> None:
+    machine.pin("config.json", "config.json", b"{}")
+    machine.hub.trouble["config.json"] = [503] * 99
+    elsewhere = {"HF_ENDPOINT": "http://127.0.0.1:1"} if reason == "down" else {}
+    code, error = machine.pull(**elsewhere)
+    assert (code, error["code"]) == (1, wanted)
+    assert "\n" not in error["message"]
 
 
 def test_another_sha256_is_refused_with_both_and_nothing_is_installed(machine: Machine) -> None:
@@ -197,7 +234,16 @@ def test_offline_takes_what_the_cache_has_and_says_what_it_lacks(machine: Machin
     assert (code, error["code"]) == (1, "offline")
     assert "someone/base/unet/config.json at 0123456" in error["message"]
 
-    cached = machine.folder / "hf" / "hub" / "models--someone--base" / "snapshots" / REVISION / "unet" / "config.json"
+    cached = (
+        machine.folder
+        / "hf"
+        / "hub"
+        / "models--someone--base"
+        / "snapshots"
+        / machine.hub.revision
+        / "unet"
+        / "config.json"
+    )
     cached.parent.mkdir(parents=True)
     cached.write_bytes(b"{}")
     code, made = machine.pull(HF_HUB_OFFLINE="1")
