@@ -121,6 +121,7 @@ def pull(name: str, models_dir: Path, report: hub.Report, *, folder: Path = CATA
         _place(one, built / one.file.to)
     made = {"command": f"fpga model pull {name}", "licence": catalog.licence, "sources": _made(catalog, fetched)}
     _write_facts(name, catalog, built, models_dir)
+    write_index(built)
     (partial / "made.json").write_text(json.dumps(made))
     _run("seal", str(built), "--made", str(partial / "made.json"))
     built.replace(target)
@@ -192,6 +193,30 @@ def _write_facts(name: str, catalog: Catalog, built: Path, models_dir: Path) -> 
             "sha256": {Path(face["file"]).name: face["sha256"] for face in faces},
         }
         (built / "faces" / "pack.json").write_text(json.dumps(pack, indent=1) + "\n")
+
+
+def write_index(built: Path) -> None:
+    """Write `model_index.json`, with which stock diffusers opens the folder, if it has a class for such."""
+    index: dict[str, Any] = {}
+    for config in sorted(built.glob("*/*config.json")):
+        part, facts = config.parent.name, json.loads(config.read_text())
+        if part == "controlnet":
+            continue
+        if config.name == "scheduler_config.json" or "_diffusers_version" in facts:
+            index[part] = ["diffusers", facts.get("_class_name")]
+        elif config.name == "tokenizer_config.json":
+            index[part] = ["transformers", "CLIPTokenizer"]
+        elif facts.get("architectures"):
+            index[part] = ["transformers", facts["architectures"][0]]
+    if not {"unet", "vae", "scheduler", "text_encoder", "tokenizer"} <= index.keys():
+        return
+    without = {"feature_extractor": [None, None], "image_encoder": [None, None]}
+    if "text_encoder_2" in index:
+        index |= {"_class_name": "StableDiffusionXLPipeline", "force_zeros_for_empty_prompt": True}
+    else:
+        index |= {"_class_name": "StableDiffusionPipeline", "requires_safety_checker": False}
+        without["safety_checker"] = [None, None]
+    (built / "model_index.json").write_text(json.dumps(index | without, indent=1, sort_keys=True) + "\n")
 
 
 def _made(catalog: Catalog, fetched: list[Fetched]) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+from diffusers import DDIMScheduler, DiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
 
 from fpga_models.core.id_adapter import IdAdapter
 from fpga_models.core.pipeline import PersonSlot, PortraitPipeline, PortraitRequest
@@ -20,7 +20,7 @@ from fpga_models.errors import RequestError
 from fpga_models.lab import random_networks
 from fpga_models.lab.measures import speed
 from fpga_models.lab.random_networks import BASES, generate_and_restore, modal_shapes_agree, narrow, random_pipeline
-from orchestrator.models.pull import CATALOG, read_catalog
+from orchestrator.models.pull import CATALOG, read_catalog, write_index
 from orchestrator.planning.presets import Preset as PlannersPreset
 
 SIDE = 64
@@ -96,6 +96,15 @@ def test_a_folder_in_the_published_layout_draws_what_its_networks_drew(name: str
     assert (loaded.second_encoder is not None) == (name == "sdxl")
     assert loaded.denoiser.control_states == ("identity" if name == "sdxl" else "text")
     assert np.abs(after.astype(int) - before.astype(int)).max() <= 1
+
+
+def test_stock_diffusers_opens_the_folder(name: str, tmp_path: Path) -> None:
+    save(random_pipeline(narrow(BASES[name]), dtype=torch.float32), name, tmp_path)
+    write_index(tmp_path)
+    stock = DiffusionPipeline.from_pretrained(tmp_path, local_files_only=True)
+    assert type(stock).__name__ == {"sd15": "StableDiffusionPipeline", "sdxl": "StableDiffusionXLPipeline"}[name]
+    pictures = stock("a person", num_inference_steps=1, height=SIDE, width=SIDE, output_type="np").images
+    assert pictures.shape == (1, SIDE, SIDE, 3)
 
 
 def test_two_people_are_drawn_and_both_faces_restored(pipeline: PortraitPipeline) -> None:
