@@ -37,10 +37,11 @@ from fpga_models.faces.pack import Face, FacePack
 from fpga_models.faces.pose import PoseNetwork
 from fpga_models.idzoom.annotate import AnnotateOptions, Label, RawPicture, stored
 from fpga_models.idzoom.arrange import INDEX_SCHEMA, ArrangeOptions, arrange, index_tables
-from fpga_models.idzoom.chunk import build_chunk, rendered
+from fpga_models.idzoom.chunk import build_chunk
 from fpga_models.idzoom.facts import SCHEMA
 from fpga_models.idzoom.materialise import ShardFile, latents_of, materialise
 from fpga_models.lab.mini.generator import build_trainer
+from fpga_models.lab.rendered import rendered
 from fpga_models.mmf.data import draw_batch, open_training_data
 from fpga_models.mmf.loop import LoopConfig
 from fpga_models.mmf.modes import ModePlan
@@ -243,7 +244,7 @@ def training(count: int, folder: Path, rounds: int = 20) -> dict[str, Any]:
     seconds = {}
     for name in ("first", "again"):
         began = time.process_time()
-        materialise(folder / "index.parquet", [shard], PRESET / "vae", folder / name, cache=folder / "pieces")
+        materialise(folder / "index.parquet", [shard], PRESET / "vae", 128, folder / name, cache=folder / "pieces")
         seconds[name] = time.process_time() - began
     vae = MiniVAE.from_pretrained(PRESET / "vae", low_cpu_mem_usage=False).float()
     trainer, tokenizer = build_trainer(LoopConfig(seed=0))

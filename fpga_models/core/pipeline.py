@@ -16,20 +16,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, ControlNetModel, DDIMScheduler, UNet2DConditionModel
+from diffusers import ControlNetModel, DDIMScheduler, UNet2DConditionModel
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from fpga_models.core import ddim, weights
+from fpga_models.core.autoencoder import Autoencoder, open_autoencoder
 from fpga_models.core.control import ControlMode, Marks, control_flags, control_image, region_mask
 from fpga_models.core.denoiser import Added, Condition, Denoiser, People
 from fpga_models.core.hint import HintAdapter
 from fpga_models.core.id_adapter import IdAdapter
 from fpga_models.core.presets import Preset, read_preset
 from fpga_models.core.text import SecondEncoder, encode
-from fpga_models.core.vae import MiniVAE
 from fpga_models.errors import EmbeddingError, PlacementError, RequestError
 from fpga_models.faces.alignment import CROP_SIDE
 
@@ -113,7 +113,7 @@ class PortraitPipeline:
         *,
         preset: Preset,
         denoiser: Denoiser,
-        vae: MiniVAE | AutoencoderKL,
+        vae: Autoencoder,
         text_encoder: CLIPTextModel,
         tokenizer: CLIPTokenizer,
         schedule: ddim.Schedule,
@@ -148,13 +148,12 @@ class PortraitPipeline:
         """
         manifest = weights.verify(directory, below=PARTS)
         dtype = dtype or (torch.float32 if torch.device(device).type == "cpu" else torch.float16)
-        kind = MiniVAE if MiniVAE.load_config(directory / "vae")["_class_name"] == "MiniVAE" else AutoencoderKL
         options = {"use_safetensors": True, "local_files_only": True, "torch_dtype": dtype}
         second = SecondEncoder.load(directory, dtype)
         return cls(
             preset=(preset := read_preset(directory)),
             denoiser=_load_denoiser(directory, preset, options).to(device, dtype),
-            vae=kind.from_pretrained(directory / "vae", low_cpu_mem_usage=False, **options).to(device),
+            vae=open_autoencoder(directory / "vae", dtype=dtype).to(device),
             text_encoder=CLIPTextModel.from_pretrained(directory / "text_encoder", **options).to(device),
             tokenizer=CLIPTokenizer.from_pretrained(directory / "tokenizer", local_files_only=True),
             second_encoder=second.to(device) if second else None,

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from fpga_models.core import ddim
+from fpga_models.core import autoencoder, ddim
 from fpga_models.core.control import ControlMode, Marks, control_flags
 from fpga_models.core.denoiser import Condition
 from fpga_models.core.pipeline import PersonSlot, PortraitPipeline, PortraitRequest
@@ -118,9 +118,7 @@ def renoise(
 def encode(pipeline: PortraitPipeline, pictures: Sequence[Image]) -> Tensor:
     """Mean latents (B, C, h, w), float32, of RGB pictures of one size, scaled as the UNet sees them."""
     pixels = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).to(pipeline.device, pipeline.dtype)
-    mean = pipeline.vae.encode(pixels / 127.5 - 1).latent_dist.mode()
-    latents: Tensor = mean.float() * pipeline.vae.config.scaling_factor
-    return latents
+    return autoencoder.encode(pipeline.vae, pixels / 127.5 - 1)
 
 
 def latent_masks(crops: Sequence[CropEdit], cells: tuple[int, int]) -> Tensor:

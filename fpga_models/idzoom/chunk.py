@@ -7,17 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
 import pyarrow.parquet as pq
 
-from fpga_models.core.weights import bytes_sha256
 from fpga_models.faces.pack import FacePack
 from fpga_models.faces.pose import PoseNetwork
-from fpga_models.idzoom.annotate import AnnotateOptions, Captioner, Label, RawPicture, Refused, annotate, stored
+from fpga_models.idzoom.annotate import AnnotateOptions, Captioner, RawPicture, Refused, annotate
 from fpga_models.idzoom.facts import FactsTable
 from fpga_models.idzoom.shards import ShardWriter
-from fpga_models.lab.synthetic.dataset import TRAIN_IDENTITIES, scene_of
-from fpga_models.lab.synthetic.render import render
 
 SHARD, FACTS = "shard.tar", "facts.parquet"
 
@@ -69,24 +65,3 @@ def build_chunk(
             yield made
     pq.write_table(table.table(), made.facts, compression="zstd")
     yield made
-
-
-def rendered(seed: int, indices: range) -> Iterator[RawPicture]:
-    """Pictures of the mini world with the people in them, the same as fpga_models.lab.synthetic.dataset draws."""
-    cv2.setNumThreads(1)
-    for index in indices:
-        picture = render(scene_of(seed, index, TRAIN_IDENTITIES))
-        image, data, suffix = stored(picture.image)
-        labels = tuple(
-            Label(person=f"render-{person.identity}", nose=(float(person.kps5[2, 0]), float(person.kps5[2, 1])))
-            for person in picture.people
-        )
-        yield RawPicture(
-            name=f"{index:08d}.png",
-            sha256=bytes_sha256(data),
-            data=data,
-            suffix=suffix,
-            image=image,
-            labels=labels,
-            caption=picture.caption,
-        )

@@ -3,7 +3,7 @@
     python -m fpga_models.idzoom.materialise --export DIR --preset-dir fpga_models/weights/mini --out var/data
 
 Each shard becomes arrays of its own first, kept in a cache under a hash of everything they depend on, so that a
-version that shares shards with an earlier one costs only what is new. Layout: fpga_models/mini/training_data.py;
+version that shares shards with an earlier one costs only what is new. Layout: scenes.py and mmf/data.py;
 `scenes` is the train side, `scenes_test` the other.
 """
 
@@ -27,18 +27,17 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 
+from fpga_models.core.autoencoder import Autoencoder, encode, open_autoencoder
 from fpga_models.core.control import region_mask
-from fpga_models.core.vae import MiniVAE
+from fpga_models.core.presets import read_preset
 from fpga_models.core.weights import file_sha256
-from fpga_models.faces.alignment import align
+from fpga_models.faces.alignment import CROP_SIDE, align
 from fpga_models.idzoom.arrange import INDEX_SCHEMA, SPLITS
 from fpga_models.idzoom.errors import NoRecordsError, ShardError
 from fpga_models.idzoom.records import Record, View
+from fpga_models.idzoom.scenes import KINDS, MASK_SIDE, MAX_PEOPLE, Arrays, scene_arrays
 from fpga_models.idzoom.shards import Sample, content_sha256, read_samples
-from fpga_models.lab.synthetic.dataset import CROP_SIDE, MASK_SIDE, MAX_PEOPLE, SCENE_ARRAYS, SIZE
-from fpga_models.lab.synthetic.scene import KINDS
 
-Arrays = dict[str, NDArray[Any]]
 FORMAT = 2
 PARTS = dict(zip(SPLITS, ("scenes", "scenes_test"), strict=True))
 REFERENCES = 8
@@ -61,6 +60,7 @@ def materialise(
     index: Path,
     shards: Sequence[ShardFile],
     vae: Path,
+    side: int,
     out: Path,
     *,
     cache: Path | None = None,
@@ -71,6 +71,7 @@ def materialise(
     Args:
         index: parquet file of the version; its column `shard` counts in `shards`.
         vae: folder of the preset's autoencoder; latents are scaled as the UNet sees them.
+        side: of the pictures, pixels: what the preset draws.
         cache: where arrays of single shards are kept; `out/../chunks` by default.
         report: called with (shards done, shards in all).
 
@@ -79,24 +80,24 @@ def materialise(
         NoRecordsError: the train side is empty.
         OSError: the disk is full; nothing half-written is ever taken for whole.
     """
-    facts = {"format": FORMAT, "index": file_sha256(index), "vae": _vae_sha256(vae), "side": SIZE}
+    facts = {"format": FORMAT, "index": file_sha256(index), "vae": _vae_sha256(vae), "side": side}
     marker = out / "materialised.json"
     if marker.is_file() and json.loads(marker.read_text()) == facts:
         return out
     cache = cache or out.parent / "chunks"
     kept = _kept(index, len(shards))
-    network: list[MiniVAE] = []  # loaded only when a shard is new
+    network: list[Autoencoder] = []  # loaded only when a shard is new
     pieces = []
     for number, (shard, people) in enumerate(zip(shards, kept, strict=True)):
         key = content_sha256({**facts, "index": _people_key(people), "shard": shard.sha256})
         folder = cache / key
         if not (folder / "whole").is_file():
             if not network:
-                network.append(MiniVAE.from_pretrained(vae, low_cpu_mem_usage=False).float())
-            _write_piece(folder, shard, people, network[0])
+                network.append(open_autoencoder(vae))
+            _write_piece(folder, shard, people, network[0], side)
         pieces.append(folder)
         report(number + 1, len(shards))
-    _assemble(pieces, out)
+    _assemble(pieces, out, side)
     marker.write_text(json.dumps(facts))
     return out
 
@@ -113,30 +114,32 @@ def decoded(sample: Sample) -> NDArray[np.uint8]:
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
 
 
-def _view_arrays(image: NDArray[np.uint8], record: Record, view: View) -> Arrays:
-    zoom = SIZE / view.side
+def _view_arrays(image: NDArray[np.uint8], record: Record, view: View, side: int) -> Arrays:
+    zoom = side / view.side
     cut = image[view.top : view.top + view.side, view.left : view.left + view.side]
     how = cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR
-    arrays: Arrays = {name: np.zeros(shape, dtype) for name, (shape, dtype) in SCENE_ARRAYS.items()}
-    arrays["images"] = cv2.resize(cut, (SIZE, SIZE), interpolation=how) if zoom != 1 else cut.copy()
+    arrays: Arrays = {name: np.zeros(shape, dtype) for name, (shape, dtype) in scene_arrays(side).items()}
+    arrays["images"] = cv2.resize(cut, (side, side), interpolation=how) if zoom != 1 else cut.copy()
     corner = np.array([view.left, view.top], np.float32)
     for place, number in enumerate(view.people):
         person = record.people[number]
         arrays["box"][place] = (person.box - np.tile(corner, 2)) * zoom
         arrays["kps5"][place] = (person.kps5 - corner) * zoom
-        arrays["skeleton"][place] = _skeleton(person.skeleton, corner, zoom)
-        points = arrays["kps5"][place] * (MASK_SIDE / SIZE)
+        arrays["skeleton"][place] = _skeleton(person.skeleton, corner, zoom, side)
+        points = arrays["kps5"][place] * (MASK_SIDE / side)
         arrays["mask"][place] = np.round(region_mask(points, width=MASK_SIDE, height=MASK_SIDE) * 255)
     arrays["count"][...] = len(view.people)
-    face = float(arrays["box"][0, 3] - arrays["box"][0, 1]) / SIZE
+    face = float(arrays["box"][0, 3] - arrays["box"][0, 1]) / side
     arrays["kind"][...] = KINDS.index(_kind(len(view.people), face))
     return arrays
 
 
-def _skeleton(skeleton: NDArray[np.float32], corner: NDArray[np.float32], zoom: float) -> NDArray[np.float32]:
+def _skeleton(
+    skeleton: NDArray[np.float32], corner: NDArray[np.float32], zoom: float, side: int
+) -> NDArray[np.float32]:
     moved = skeleton.copy()
     moved[:, :2] = (skeleton[:, :2] - corner) * zoom
-    inside = (moved[:, :2] >= 0).all(1) & (moved[:, :2] < SIZE).all(1)
+    inside = (moved[:, :2] >= 0).all(1) & (moved[:, :2] < side).all(1)
     moved[~inside | (skeleton[:, 2] == 0)] = 0
     return moved
 
@@ -168,13 +171,15 @@ def _people_key(people: dict[str, tuple[str, list[str]]]) -> str:
     return content_sha256({key: [split, *names] for key, (split, names) in people.items()})
 
 
-def _write_piece(folder: Path, shard: ShardFile, people: dict[str, tuple[str, list[str]]], vae: MiniVAE) -> None:
+def _write_piece(
+    folder: Path, shard: ShardFile, people: dict[str, tuple[str, list[str]]], vae: Autoencoder, side: int
+) -> None:
     """Write the arrays of one shard, the marker `whole` last; an empty shard has only the marker."""
     if (got := file_sha256(shard.path)) != shard.sha256:
         raise ShardError(f"{shard.path.name} has sha256 {got[:12]}…, the version says {shard.sha256[:12]}….")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    rows: dict[str, list[Any]] = {name: [] for name in SCENE_ARRAYS}
+    rows: dict[str, list[Any]] = {name: [] for name in scene_arrays(side)}
     shown: list[dict[str, Any]] = []
     faces: dict[str, list[Any]] = {"person": [], "embedding": [], "crop": []}
     left = dict(people)
@@ -189,7 +194,7 @@ def _write_piece(folder: Path, shard: ShardFile, people: dict[str, tuple[str, li
             faces["embedding"] += [person.embedding for person in sample.record.people]
             faces["crop"] += [align(image, person.kps5) for person in sample.record.people]
             for view in sample.record.views:
-                for name, value in _view_arrays(image, sample.record, view).items():
+                for name, value in _view_arrays(image, sample.record, view, side).items():
                     rows[name].append(value)
                 who = [names[i] for i in view.people]
                 shown.append({"caption": sample.record.caption, "people": who, "split": split})
@@ -205,20 +210,20 @@ def _write_piece(folder: Path, shard: ShardFile, people: dict[str, tuple[str, li
     (folder / "whole").touch()
 
 
-def latents_of(images: NDArray[np.uint8], vae: MiniVAE) -> NDArray[np.float16]:
+def latents_of(images: NDArray[np.uint8], vae: Autoencoder) -> NDArray[np.float16]:
     """Latents (N, C, h, w) of pictures (N, H, W, 3) RGB: the mode of what the encoder says, as the UNet sees them."""
     return np.concatenate([_encode(images[start : start + BATCH], vae) for start in range(0, len(images), BATCH)])
 
 
 @torch.inference_mode()
-def _encode(images: NDArray[np.uint8], vae: MiniVAE) -> NDArray[np.float16]:
+def _encode(images: NDArray[np.uint8], vae: Autoencoder) -> NDArray[np.float16]:
     pixels = torch.from_numpy(images.astype(np.float32) / 127.5 - 1).permute(0, 3, 1, 2)
-    encoded = vae.encode(pixels.contiguous(memory_format=torch.channels_last)).latent_dist.mode()
+    encoded = encode(vae, pixels.contiguous(memory_format=torch.channels_last))
     found: NDArray[np.float16] = encoded.numpy().astype(np.float16)
     return found
 
 
-def _assemble(pieces: Sequence[Path], out: Path) -> None:
+def _assemble(pieces: Sequence[Path], out: Path, side: int) -> None:
     """Lay the pieces end to end into memory-mapped arrays, one side after the other."""
     shutil.rmtree(out, ignore_errors=True)
     (out / "latents").mkdir(parents=True)
@@ -231,13 +236,14 @@ def _assemble(pieces: Sequence[Path], out: Path) -> None:
             if split == SPLITS[0]:
                 raise NoRecordsError("The train side of the data set has no pictures.")
             continue
-        _write_part(out, part, total, pieces, chosen, said, people)
+        _write_part(out, part, side, total, pieces, chosen, said, people)
     _write_references(out, pieces, _references(said, people))
 
 
 def _write_part(
     out: Path,
     part: str,
+    side: int,
     total: int,
     pieces: Sequence[Path],
     chosen: Sequence[list[int]],
@@ -247,7 +253,7 @@ def _write_part(
     (out / part).mkdir()
     targets: Arrays = {
         name: np.lib.format.open_memmap(out / part / f"{name}.npy", "w+", dtype, (total, *shape))
-        for name, (shape, dtype) in SCENE_ARRAYS.items()
+        for name, (shape, dtype) in scene_arrays(side).items()
     }
     latents = None
     start = 0
@@ -338,6 +344,7 @@ def main() -> None:
             index,
             shards,
             options.preset_dir / "vae",
+            read_preset(options.preset_dir).sizes[0][0],
             options.out,
             report=lambda done, _: progress.update(task, completed=done),
         )

@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
 from numpy.typing import NDArray
 from torch import Tensor
 
 from fpga_models.core import ddim
-from fpga_models.core.vae import MiniVAE
+from fpga_models.core.autoencoder import Autoencoder
 from fpga_models.errors import DataError
 from fpga_models.mmf.batch import TrainingBatch
 from fpga_models.mmf.clone import Clones, CloneSource, clone_batch
@@ -38,7 +37,7 @@ class CloneMaker:
 
     trainee: Trainee
     schedule: ddim.Schedule
-    vae: MiniVAE | AutoencoderKL
+    vae: Autoencoder
     encoder: FaceEncoder
     similarity: float = 0.35
     patience: int = 8

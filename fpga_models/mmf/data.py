@@ -23,8 +23,7 @@ from transformers import CLIPTokenizer
 
 from fpga_models.core.control import ControlMode, Marks, control_flags, control_image, region_mask
 from fpga_models.errors import DataError
-from fpga_models.lab.synthetic.dataset import Scenes, open_scenes
-from fpga_models.lab.synthetic.scene import KINDS
+from fpga_models.idzoom.scenes import KINDS, Scenes, open_scenes
 from fpga_models.mmf.batch import TrainingBatch
 from fpga_models.mmf.modes import ModePlan, draw_modes
 

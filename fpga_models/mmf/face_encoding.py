@@ -11,13 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
 from insightface.utils.face_align import arcface_dst
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from fpga_models.core.vae import MiniVAE
+from fpga_models.core.autoencoder import Autoencoder
 from fpga_models.faces.alignment import CROP_SIDE, similarity
 from fpga_models.mmf.batch import TrainingBatch
 from fpga_models.mmf.losses import cosine_loss
@@ -56,7 +55,7 @@ class SeenFaces:
         smallest_eyes: faces with a smaller distance of the eyes, in px, do not count.
     """
 
-    vae: MiniVAE | AutoencoderKL
+    vae: Autoencoder
     pictures: int = 12
     smallest_eyes: float = 6.5
 

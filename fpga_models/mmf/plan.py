@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from fpga_models.core.rep_controlnet import RepRatio
 from fpga_models.errors import PlanError
-from fpga_models.lab.synthetic.scene import KINDS
+from fpga_models.idzoom.scenes import KINDS
 from fpga_models.mmf.batch import Disturbance
 from fpga_models.mmf.loop import Losses
 from fpga_models.mmf.modes import ModePlan

@@ -9,12 +9,11 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
 from numpy.typing import NDArray
 from torch import Tensor
 
 from fpga_models.core import ddim
-from fpga_models.core.vae import MiniVAE
+from fpga_models.core.autoencoder import Autoencoder
 from fpga_models.mmf.batch import TrainingBatch
 from fpga_models.mmf.data import TrainingData, draw_embeddings, gather
 from fpga_models.mmf.loop import Trainee
@@ -58,7 +57,7 @@ def face_errors(trainee: Trainee, schedule: ddim.Schedule, batch: TrainingBatch,
 
 @torch.no_grad()
 def sample_sheet(
-    trainee: Trainee, schedule: ddim.Schedule, vae: MiniVAE | AutoencoderKL, batch: TrainingBatch
+    trainee: Trainee, schedule: ddim.Schedule, vae: Autoencoder, batch: TrainingBatch
 ) -> NDArray[np.uint8]:
     """What the held-out scenes look like (top) and what is drawn for their conditions (below), one column each."""
     device = next(trainee.parameters()).device

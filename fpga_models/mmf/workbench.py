@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fpga_models.core import autoencoder
 from fpga_models.core.local_tokens import LocalConfig
 from fpga_models.core.pipeline import PortraitPipeline
 from fpga_models.core.rep_controlnet import RepControlNet
@@ -218,10 +219,8 @@ class Workbench:
 
     @torch.no_grad()
     def _encode(self, images: NDArray[np.uint8]) -> Tensor:
-        vae = self.pipeline.vae
         pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
-        latents: Tensor = vae.encode(pixels.to(self.pipeline.device)).latent_dist.mode() * vae.config.scaling_factor
-        return latents.float().cpu()
+        return autoencoder.encode(self.pipeline.vae, pixels.to(self.pipeline.device)).cpu()
 
 
 def read_source(folder: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import torch
 from rich.progress import track
 
 from fpga_models.core.vae import MiniVAE
-from fpga_models.lab.synthetic.dataset import open_scenes
+from fpga_models.idzoom.scenes import open_scenes
 
 
 @torch.inference_mode()

@@ -33,8 +33,8 @@ from torch.nn import functional as F
 from fpga_models.core import ddim
 from fpga_models.core.vae import LATENT_NOISE, Decoder, MiniVAE, ResBlock
 from fpga_models.core.weights import read_manifest
+from fpga_models.idzoom.scenes import Scenes, open_scenes
 from fpga_models.lab.mini.vae import evaluate, reconstruction_loss
-from fpga_models.lab.synthetic.dataset import Scenes, open_scenes
 from fpga_models.mmf import checkpoint
 from fpga_models.mmf.data import TrainingData, draw_embeddings, gather, open_training_data
 from fpga_models.mmf.loop import Trainee

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 
 from fpga_models.core.vae import LATENT_NOISE, MiniVAE
-from fpga_models.lab.synthetic.dataset import Scenes, open_scenes
+from fpga_models.idzoom.scenes import Scenes, open_scenes
 from fpga_models.mmf import checkpoint
 from fpga_models.mmf.optimiser import MuonAdamW, OptimiserConfig
 

@@ -9,98 +9,39 @@ import argparse
 import json
 import multiprocessing
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from fpga_models.faces.alignment import align
+from fpga_models.faces.alignment import CROP_SIDE, align
+from fpga_models.idzoom.scenes import KINDS, MASK_SIDE, Arrays, ArraySpec, create_arrays, open_arrays, scene_arrays
 from fpga_models.lab.synthetic.render import PersonTruth, render
 from fpga_models.lab.synthetic.sampling import random_scene
-from fpga_models.lab.synthetic.scene import KINDS, Scene, number_of_people
+from fpga_models.lab.synthetic.scene import Scene, number_of_people
 
 SIZE = 128
-MAX_PEOPLE = 4
-MASK_SIDE = 64
-CROP_SIDE = 112
 KIND_SHARES = {"portrait": 0.45, "half_body": 0.06, "full_body": 0.06, "group_2": 0.2, "group_3": 0.13, "group_4": 0.1}
 CONDITIONING_IDENTITIES = range(0, 4000)  # the recogniser whose embeddings condition the generator
 EVALUATION_IDENTITIES = range(4000, 8000)  # the independent encoder that scores
 TRAIN_IDENTITIES = range(0, 8000)  # autoencoder and generator
 TEST_IDENTITIES = range(100_000, 200_000)  # never trained on
 
-Spec = dict[str, tuple[tuple[int, ...], type]]
-Arrays = dict[str, npt.NDArray[Any]]
-
-SCENE_ARRAYS: Spec = {
-    "images": ((SIZE, SIZE, 3), np.uint8),
-    "identity": ((MAX_PEOPLE,), np.int32),
-    "box": ((MAX_PEOPLE, 4), np.float32),
-    "kps5": ((MAX_PEOPLE, 5, 2), np.float32),
-    "skeleton": ((MAX_PEOPLE, 18, 3), np.float32),
-    "mask": ((MAX_PEOPLE, MASK_SIDE, MASK_SIDE), np.uint8),
-    "count": ((), np.uint8),
-    "kind": ((), np.uint8),
-}
-CROP_ARRAYS: Spec = {
+SCENE_ARRAYS = scene_arrays(SIZE)
+CROP_ARRAYS: ArraySpec = {
     "crops": ((CROP_SIDE, CROP_SIDE, 3), np.uint8),
     "crop_identity": ((), np.int32),
     "crop_face_px": ((), np.float32),
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Scenes:
-    """Rendered scenes on disk, N of them; absent people have identity -1 and zeros.
-
-    Attributes:
-        images: (N, 128, 128, 3) RGB uint8.
-        identity: (N, 4) int32; box: (N, 4, 4); kps5: (N, 4, 5, 2); skeleton: (N, 4, 18, 3), pixels, float32.
-        mask: (N, 4, 64, 64) uint8 soft head region.
-        count, kind: (N,) uint8, people and index into KINDS.
-        captions: N strings.
-    """
-
-    images: npt.NDArray[np.uint8]
-    identity: npt.NDArray[np.int32]
-    box: npt.NDArray[np.float32]
-    kps5: npt.NDArray[np.float32]
-    skeleton: npt.NDArray[np.float32]
-    mask: npt.NDArray[np.uint8]
-    count: npt.NDArray[np.uint8]
-    kind: npt.NDArray[np.uint8]
-    captions: list[str]
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-
-def open_scenes(folder: Path) -> Scenes:
-    """Open the scenes of this folder without reading them into memory."""
-    lines = (folder / "captions.jsonl").read_text().splitlines()
-    return Scenes(**_open(folder, SCENE_ARRAYS, "r"), captions=[json.loads(line)["caption"] for line in lines])
-
-
 def open_crops(folder: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]:
     """Open aligned crops (M, 112, 112, 3) RGB uint8 and their identities (M,)."""
-    arrays = _open(folder, CROP_ARRAYS, "r")
+    arrays = open_arrays(folder, CROP_ARRAYS, "r")
     return arrays["crops"], arrays["crop_identity"]
-
-
-def _open(folder: Path, spec: Spec, mode: Literal["r", "r+"]) -> Arrays:
-    return {name: np.load(folder / f"{name}.npy", mmap_mode=mode) for name in spec}
-
-
-def create_arrays(folder: Path, spec: Spec, count: int) -> None:
-    """Make the empty arrays of a folder for `count` rows."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, (shape, dtype) in spec.items():
-        np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, (count, *shape)).flush()
 
 
 def scene_of(seed: int, index: int, identities: range) -> Scene:
@@ -114,7 +55,7 @@ def scene_of(seed: int, index: int, identities: range) -> Scene:
 def write_scenes(folder: Path, indices: range, seed: int, identities: range) -> list[str]:
     """Render the scenes with these indices into the arrays of the folder and return their captions."""
     cv2.setNumThreads(1)
-    arrays = _open(folder, SCENE_ARRAYS, "r+")
+    arrays = open_arrays(folder, SCENE_ARRAYS, "r+")
     captions = []
     for index in indices:
         scene = scene_of(seed, index, identities)
@@ -151,7 +92,7 @@ def aligned_crop(rng: np.random.Generator, identity: int, face_px: float) -> npt
 def write_crops(folder: Path, indices: range, seed: int, identities: range, per_identity: int) -> list[str]:
     """Render the crops with these indices into the arrays of the folder; returns no captions."""
     cv2.setNumThreads(1)
-    arrays = _open(folder, CROP_ARRAYS, "r+")
+    arrays = open_arrays(folder, CROP_ARRAYS, "r+")
     for index in indices:
         rng = np.random.default_rng([seed, 1, index])
         identity = identities[index // per_identity]

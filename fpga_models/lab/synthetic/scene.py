@@ -6,7 +6,8 @@ Coordinates are fractions of the picture's side. Identity is only a seed here; e
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-KINDS = ("portrait", "half_body", "full_body", "group_2", "group_3", "group_4")
+from fpga_models.idzoom.scenes import KINDS
+
 CLOTHES = ("red", "orange", "yellow", "green", "teal", "blue", "purple", "pink", "brown", "black", "gray", "white")
 GARMENTS = ("shirt", "t-shirt", "sweater", "jacket")
 PLAIN_BACKGROUNDS = ("blue", "green", "red", "yellow", "purple", "orange", "gray", "white")

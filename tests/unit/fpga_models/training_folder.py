@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fpga_models.lab.synthetic.dataset import SCENE_ARRAYS, create_arrays, write_scenes
+from fpga_models.idzoom.scenes import create_arrays
+from fpga_models.lab.synthetic.dataset import SCENE_ARRAYS, write_scenes
 
 SCENES, PEOPLE = 28, 12
 

@@ -16,8 +16,9 @@ from sqlalchemy.orm import Session
 
 from fpga_models.errors import ModelError as NetworkError
 from fpga_models.idzoom.annotate import AnnotateOptions, Captioner, Label, RawPicture, Refused, stored
-from fpga_models.idzoom.chunk import ChunkResult, build_chunk, rendered
+from fpga_models.idzoom.chunk import ChunkResult, build_chunk
 from fpga_models.idzoom.shards import read_files
+from fpga_models.lab.rendered import rendered
 from orchestrator.errors import InputError, StageError
 from orchestrator.ledger import artifacts, datasets
 from orchestrator.ledger.queue.claims import Claim, Next

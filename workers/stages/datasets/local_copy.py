@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from fpga_models.core.presets import read_preset
 from fpga_models.errors import ModelError as NetworkError
 from fpga_models.idzoom.materialise import ShardFile
 from fpga_models.idzoom.materialise import materialise as unpack
-from fpga_models.idzoom.recipe import materialise_recipe
+from fpga_models.lab.rendered import materialise_recipe
 from orchestrator.errors import ConflictError, InputError, NotFoundError, TransientError
 from orchestrator.ledger import datasets
 from orchestrator.ledger.tables.rows import Artifact
@@ -21,11 +22,11 @@ FETCHED = 0.5
 LOST = ("object_missing", "object_damaged")
 
 
-def materialise(tools: Tools, version_id: str, vae: Path, cache: Path, report: Callable[[float], None]) -> Path:
+def materialise(tools: Tools, version_id: str, preset: Path, cache: Path, report: Callable[[float], None]) -> Path:
     """Return the training folder of a version, which is made once per machine.
 
     Args:
-        vae: folder of the autoencoder that latents are made with.
+        preset: folder of the preset whose autoencoder makes the latents, and at whose side the pictures are cut.
         report: called with the share that is done, in [0, 1].
 
     Raises:
@@ -47,7 +48,8 @@ def materialise(tools: Tools, version_id: str, vae: Path, cache: Path, report: C
 
     try:
         with full_disk_is_transient(cache):
-            return unpack(fetched / "index.parquet", shards, vae, folder, cache=cache / "chunks", report=unpacked)
+            index, side = fetched / "index.parquet", read_preset(preset).sizes[0][0]
+            return unpack(index, shards, preset / "vae", side, folder, cache=cache / "chunks", report=unpacked)
     except NetworkError as error:
         raise InputError(f"data set version {version.id}: {error}", code=error.code) from error
 

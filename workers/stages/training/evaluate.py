@@ -113,7 +113,7 @@ def _figures(tools: Tools, c: Claim, version_id: str, suite: Suite, track: Track
             data = materialise(
                 tools,
                 _data_set(c) or "",
-                Path(version.location) / "vae",
+                Path(version.location),
                 tools.settings.state_dir.absolute() / "datasets",
                 lambda _: advance(1),
             )

@@ -139,8 +139,7 @@ def _train(tools: Tools, c: Claim, lease: Lease) -> Done | None:
         out = Path(folder) / "out"
         cache = tools.settings.state_dir.absolute() / "datasets"
         start = version_of(tools, c).location
-        vae = Path(start) / "vae"
-        data = materialise(tools, c.params["dataset"], vae, cache, lambda share: book.alive(PREPARED * share))
+        data = materialise(tools, c.params["dataset"], Path(start), cache, lambda share: book.alive(PREPARED * share))
         book.saved = _restore(tools, c, out)
         here = {"start": start, "device": tools.settings.device}
         with _says_where_it_stands(book, out):

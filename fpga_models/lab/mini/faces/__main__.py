@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import torch
 
+from fpga_models.idzoom.scenes import open_scenes
 from fpga_models.lab.measures.legibility import LEGIBLE
 from fpga_models.lab.measures.traits import FILE_NAME, labels
 from fpga_models.lab.mini.faces import detector, encoders, export, loop, traits
@@ -25,7 +26,7 @@ from fpga_models.lab.mini.faces.detection_report import detection_figures, held_
 from fpga_models.lab.mini.faces.embeddings import embed_crops
 from fpga_models.lab.mini.faces.report import recognition
 from fpga_models.lab.mini.faces.teach import open_encoder_a, teach_traits
-from fpga_models.lab.synthetic.dataset import open_crops, open_scenes
+from fpga_models.lab.synthetic.dataset import open_crops
 
 DET_SIZE, DET_THRESH = 256, 0.55
 PARTS = ("encoder_a", "teach", "embeddings", "detector", "encoder_b", "traits")

@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fpga_models.idzoom.scenes import Scenes
 from fpga_models.lab.mini.faces.loop import Schedule, train
 from fpga_models.lab.mini.faces.networks import Detector
 from fpga_models.lab.mini.faces.targets import NEGATIVE, Floats, Targets, assign
-from fpga_models.lab.synthetic.dataset import Scenes
 
 Image = NDArray[np.uint8]
 

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 
 from fpga_models.core.weights import file_sha256
 from fpga_models.faces.pose import FILE_NAME, JOINTS, PoseNetwork, cut_window
+from fpga_models.idzoom.scenes import Scenes, open_scenes
 from fpga_models.lab.mini.faces.detector import Sample, degrade
 from fpga_models.lab.mini.faces.export import LICENCE, export_pose
 from fpga_models.lab.mini.faces.loop import Schedule, train
-from fpga_models.lab.synthetic.dataset import Scenes, open_scenes
 
 Floats = NDArray[np.float32]
 SIDE = 96

@@ -17,11 +17,13 @@ from fpga_models.faces.pack import FacePack
 from fpga_models.faces.pose import PoseNetwork
 from fpga_models.idzoom.annotate import AnnotateOptions, RawPicture
 from fpga_models.idzoom.arrange import ArrangeOptions, arrange, index_tables
-from fpga_models.idzoom.chunk import ChunkResult, build_chunk, rendered
+from fpga_models.idzoom.chunk import ChunkResult, build_chunk
 from fpga_models.idzoom.errors import ShardError
 from fpga_models.idzoom.materialise import ShardFile, materialise
+from fpga_models.idzoom.scenes import open_scenes
 from fpga_models.lab.mini.faces.pose import held_out_people, pose_figures
-from fpga_models.lab.synthetic.dataset import TEST_IDENTITIES, open_scenes, render_scenes, scene_of
+from fpga_models.lab.rendered import rendered
+from fpga_models.lab.synthetic.dataset import TEST_IDENTITIES, render_scenes, scene_of
 from fpga_models.lab.synthetic.render import render
 
 MINI = SHIPPED / "mini"
@@ -90,7 +92,7 @@ def test_the_training_folder_holds_the_views_of_each_side(
     shard = ShardFile(path=chunk.shard, sha256=file_sha256(chunk.shard))
     rows = [row for row in pq.read_table(index).to_pylist() if row["place"] == 0]
 
-    out = materialise(index, [shard], MINI / "vae", tmp_path / "data")
+    out = materialise(index, [shard], MINI / "vae", 128, tmp_path / "data")
 
     embeddings = np.load(out / "embeddings.npy")
     for side, part in (("train", "scenes"), ("val", "scenes_test")):
@@ -110,14 +112,14 @@ def test_a_shard_that_was_laid_out_before_costs_nothing_and_an_altered_one_is_re
     chunk: ChunkResult, index: Path, tmp_path: Path
 ) -> None:
     shard = ShardFile(path=chunk.shard, sha256=file_sha256(chunk.shard))
-    materialise(index, [shard], MINI / "vae", tmp_path / "one", cache=tmp_path / "pieces")
+    materialise(index, [shard], MINI / "vae", 128, tmp_path / "one", cache=tmp_path / "pieces")
     altered = tmp_path / "shard.tar"
     altered.write_bytes(chunk.shard.read_bytes()[:-2000] + b"\1" * 2000)
 
     gone = ShardFile(path=tmp_path / "gone", sha256=shard.sha256)
-    again = materialise(index, [gone], MINI / "vae", tmp_path / "two", cache=tmp_path / "pieces")
+    again = materialise(index, [gone], MINI / "vae", 128, tmp_path / "two", cache=tmp_path / "pieces")
 
     assert (again / "materialised.json").is_file()
     with pytest.raises(ShardError, match="the version says"):
-        materialise(index, [ShardFile(path=altered, sha256=shard.sha256)], MINI / "vae", tmp_path / "three")
+        materialise(index, [ShardFile(path=altered, sha256=shard.sha256)], MINI / "vae", 128, tmp_path / "three")
     assert not (tmp_path / "three" / "materialised.json").exists()

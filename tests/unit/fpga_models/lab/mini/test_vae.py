@@ -5,9 +5,10 @@ import pytest
 import torch
 from rich.console import Console
 
+from fpga_models.idzoom.scenes import open_scenes
 from fpga_models.lab.mini.cache_latents import cache_latents
 from fpga_models.lab.mini.vae import Recipe, evaluate, reconstruction_loss, sample_crops, train
-from fpga_models.lab.synthetic.dataset import open_scenes, render_scenes
+from fpga_models.lab.synthetic.dataset import render_scenes
 
 
 @pytest.fixture(scope="module")

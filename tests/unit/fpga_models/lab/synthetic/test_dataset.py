@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fpga_models.idzoom.scenes import open_scenes
 from fpga_models.lab.synthetic.dataset import (
     CONDITIONING_IDENTITIES,
     EVALUATION_IDENTITIES,
@@ -9,7 +10,6 @@ from fpga_models.lab.synthetic.dataset import (
     TRAIN_IDENTITIES,
     aligned_crop,
     open_crops,
-    open_scenes,
     render_crops,
     render_scenes,
     write_scenes,

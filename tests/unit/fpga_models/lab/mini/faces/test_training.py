@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from fpga_models.idzoom.scenes import Scenes
 from fpga_models.lab.mini.faces.augment import augment
 from fpga_models.lab.mini.faces.detector import DetectorConfig, Source, clutter, draw_sample, mosaic, paint_over
 from fpga_models.lab.mini.faces.encoders import (
@@ -16,7 +17,6 @@ from fpga_models.lab.mini.faces.encoders import (
 from fpga_models.lab.mini.faces.loop import Schedule, learning_rate, train
 from fpga_models.lab.mini.faces.report import recognition
 from fpga_models.lab.synthetic import random_scene, render
-from fpga_models.lab.synthetic.dataset import Scenes
 
 
 def one_scene() -> Scenes:

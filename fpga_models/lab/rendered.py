@@ -1,4 +1,4 @@
-"""A version that is a recipe of the renderer, as the folder that training reads: drawn, embedded and encoded anew.
+"""The drawn world as material for data sets: pictures for a build, or a training folder drawn, embedded and encoded.
 
 The same arrays as the steps of `python -m fpga_models.lab.mini` leave, without the pictures of the crops in between.
 """
@@ -7,23 +7,22 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fpga_models.core.vae import MiniVAE
+from fpga_models.core.autoencoder import Autoencoder, open_autoencoder
+from fpga_models.core.weights import bytes_sha256
+from fpga_models.faces.alignment import CROP_SIDE
 from fpga_models.faces.pack import FacePack
+from fpga_models.idzoom.annotate import Label, RawPicture, stored
 from fpga_models.idzoom.materialise import FORMAT, REFERENCES, latents_of
-from fpga_models.lab.synthetic.dataset import (
-    CROP_SIDE,
-    SCENE_ARRAYS,
-    TRAIN_IDENTITIES,
-    aligned_crop,
-    create_arrays,
-    write_scenes,
-)
+from fpga_models.idzoom.scenes import create_arrays
+from fpga_models.lab.synthetic.dataset import SCENE_ARRAYS, TRAIN_IDENTITIES, aligned_crop, scene_of, write_scenes
+from fpga_models.lab.synthetic.render import render
 
 AT_ONCE = 64
 Report = Callable[[float], None]
@@ -45,7 +44,7 @@ def materialise_recipe(seed: int, count: int, preset: Path, out: Path, *, report
         return out
     shutil.rmtree(out, ignore_errors=True)
     (out / "latents").mkdir(parents=True)
-    _draw(out, seed, count, MiniVAE.from_pretrained(preset / "vae", low_cpu_mem_usage=False).float(), report)
+    _draw(out, seed, count, open_autoencoder(preset / "vae"), report)
     shown = np.unique(np.load(out / "scenes" / "identity.npy"))
     faces = FacePack.load(preset / "faces")
     np.save(out / "embeddings.npy", _embed(out / "crops", seed, shown[shown >= 0].tolist(), faces, report))
@@ -53,7 +52,7 @@ def materialise_recipe(seed: int, count: int, preset: Path, out: Path, *, report
     return out
 
 
-def _draw(out: Path, seed: int, count: int, vae: MiniVAE, report: Report) -> None:
+def _draw(out: Path, seed: int, count: int, vae: Autoencoder, report: Report) -> None:
     create_arrays(out / "scenes", SCENE_ARRAYS, count)
     images = np.load(out / "scenes" / "images.npy", mmap_mode="r")
     latents = None
@@ -93,3 +92,24 @@ def _embed(folder: Path, seed: int, shown: Sequence[int], faces: FacePack, repor
         if done % AT_ONCE == 0:
             report(0.5 + 0.5 * done / len(shown))
     return found
+
+
+def rendered(seed: int, indices: range) -> Iterator[RawPicture]:
+    """Pictures of the mini world with the people in them, the same as lab/synthetic/dataset.py draws."""
+    cv2.setNumThreads(1)
+    for index in indices:
+        picture = render(scene_of(seed, index, TRAIN_IDENTITIES))
+        image, data, suffix = stored(picture.image)
+        labels = tuple(
+            Label(person=f"render-{person.identity}", nose=(float(person.kps5[2, 0]), float(person.kps5[2, 1])))
+            for person in picture.people
+        )
+        yield RawPicture(
+            name=f"{index:08d}.png",
+            sha256=bytes_sha256(data),
+            data=data,
+            suffix=suffix,
+            image=image,
+            labels=labels,
+            caption=picture.caption,
+        )
