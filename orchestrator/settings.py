@@ -44,6 +44,8 @@ class Settings(BaseSettings):
     """Ed25519 keys of receipts, comma-separated: the first signs, all verify. See receipts.py."""
     signing_key_file: Path | None = None
     """File with such keys, one a line; by default one in the state directory, made when it is first needed."""
+    buckets_file: Path | None = None
+    """TOML of the buckets that requests over HTTP may read from or write to, by owner; see archive/reach.py."""
     models_dir: Path = PACKAGE_ROOT / "fpga_models" / "weights"
     preset: str = "mini"
     use: Literal["any", "commercial"] = "any"

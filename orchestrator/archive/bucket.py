@@ -1,6 +1,7 @@
-"""A prefix of an S3 bucket as a source, or one object as a file; endpoint and credentials are the AWS_* variables.
+"""A prefix of an S3 bucket as a source, or one object as a file.
 
-It reads buckets of others: their keys may be anything, unlike those of our own store.
+It reads buckets of others: their keys may be anything, unlike those of our own store. Who may open which bucket, with
+whose credentials, is said in `orchestrator.archive.reach`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from datetime import UTC
 from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, cast
@@ -26,28 +28,71 @@ from orchestrator.storage.streams import verified
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 
+    from orchestrator.archive.reach import Grant
+
 READ_AHEAD = 8 << 20
 NAME = re.compile(r"[a-zA-Z0-9._-]{1,255}")
 """What may be a bucket, by the rules of the client library."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """A prefix of a bucket, and the grant that opens it; without one the AWS_* variables do."""
+
+    bucket: str
+    prefix: str
+    grant: Grant | None = None
+
+    @classmethod
+    def of(cls, url: str, grant: Grant | None = None) -> Place:
+        """Return the place that a URL names.
+
+        Raises:
+            UsageError: it names no bucket.
+        """
+        # no URL parser: keys may hold ? and #, and one raises on brackets
+        bucket, _, prefix = url.removeprefix("s3://").partition("/")
+        if not NAME.fullmatch(bucket):
+            raise UsageError(f"wanted s3://bucket/prefix, got {url!r}", code="bad_source")
+        return cls(bucket=bucket, prefix=prefix.lstrip("/"), grant=grant)
+
+    def client(self) -> S3Client:
+        """Return a client with the credentials that open this place, and no others.
+
+        Raises:
+            SettingsError: they make none.
+        """
+        config = Config(retries={"mode": "standard", "total_max_attempts": 3})
+        grant = self.grant
+        try:
+            if grant is None:
+                return boto3.Session().client("s3", config=config)
+            secret, token = grant.secret_access_key, grant.session_token
+            session = boto3.Session(
+                profile_name=grant.profile,
+                aws_access_key_id=grant.access_key_id,
+                aws_secret_access_key=secret.get_secret_value() if secret else None,
+                aws_session_token=token.get_secret_value() if token else None,
+                region_name=grant.region,
+            )
+            return session.client("s3", config=config, endpoint_url=grant.endpoint_url)
+        except (BotoCoreError, ValueError) as error:
+            raise SettingsError(f"no S3 client can be made: {error}", code="store_settings_invalid") from error
 
 
 class Bucket:
     """The objects below a prefix, in the order of their keys' UTF-8 bytes, as S3 lists them.
 
     Raises:
-        UsageError: the URL names no bucket, or this machine has no credentials for any.
+        UsageError: this machine has no credentials for the bucket.
         NotFoundError: `source_missing`, nothing lies below the prefix.
         StoreUnavailableError: the bucket cannot be listed.
     """
 
-    def __init__(self, url: str) -> None:
-        # no URL parser: keys may hold ? and #, and one raises on brackets
-        self._bucket, _, prefix = url.removeprefix("s3://").partition("/")
-        if not NAME.fullmatch(self._bucket):
-            raise UsageError(f"wanted s3://bucket/prefix, got {url!r}", code="bad_source")
-        self._prefix = prefix.lstrip("/")
+    def __init__(self, place: Place) -> None:
+        self._bucket, self._prefix = place.bucket, place.prefix
         try:
-            self._client = client()
+            self._client = place.client()
             with self._typed_errors("list the source"):
                 first = self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix, MaxKeys=1)
         except SettingsError as error:  # the source asks for what this machine was not set up for: no fault of a server
@@ -151,15 +196,3 @@ class ObjectReader(io.RawIOBase):
         buffer[: len(piece)] = piece
         self._place += len(piece)
         return len(piece)
-
-
-def client() -> S3Client:
-    """Return a client for buckets of others.
-
-    Raises:
-        SettingsError: the AWS_* variables make none.
-    """
-    try:
-        return boto3.Session().client("s3", config=Config(retries={"mode": "standard", "total_max_attempts": 3}))
-    except (BotoCoreError, ValueError) as error:
-        raise SettingsError(f"no S3 client can be made: {error}", code="store_settings_invalid") from error

@@ -25,10 +25,11 @@ from orchestrator.archive.kinds import HEAD, judge
 from orchestrator.archive.names import as_text, safe_path
 from orchestrator.archive.tars import Tar
 from orchestrator.archive.zips import Zip
-from orchestrator.errors import InputError, NotFoundError
+from orchestrator.errors import ForbiddenError, InputError, NotFoundError
 
 if TYPE_CHECKING:
-    from orchestrator.archive.bucket import Bucket
+    from orchestrator.archive.bucket import Bucket, Place
+    from orchestrator.archive.reach import Reach
 
 T = TypeVar("T")
 BUFFER = 1 << 16
@@ -148,21 +149,27 @@ class MemberReader(io.RawIOBase):
             raise InputError(f"the member cannot be read: {reason}", code="member_unreadable") from error
 
 
-def open_source(source: str, limits: Limits | None = None) -> Source:
+def open_source(source: str | Place, limits: Limits | None = None, reach: Reach | None = None) -> Source:
     """Open a folder, a glob, a zip, a tar (also .gz, .bz2, .xz), a single photo, or any of these in `s3://bucket/...`.
 
+    Args:
+        source: what somebody named, or a place in a bucket that may be read.
+        limits: of the source.
+        reach: which buckets may be named; None for none.
+
     Raises:
+        ForbiddenError: `bucket_not_granted`.
         NotFoundError: `source_missing`.
         UsageError: `bad_pattern`.
         InputError: `archive_unreadable`, `archive_too_large` or `archive_unsupported`: the source as a whole.
         StoreUnavailableError: the bucket cannot be listed.
     """
     limits = limits or Limits()
-    if source.startswith("s3://"):
+    if not isinstance(source, str) or source.startswith("s3://"):
         # Here, not at the top: importing boto3 takes longer than `fpga --help` may.
         from orchestrator.archive.bucket import Bucket  # noqa: PLC0415
 
-        bucket = Bucket(source)
+        bucket = Bucket(_place(source, reach))
         return Source(_archive_in(bucket, limits) or bucket, limits)
     path = Path(source)
     if path.is_file():
@@ -173,6 +180,14 @@ def open_source(source: str, limits: Limits | None = None) -> Source:
     if opened is None:
         raise NotFoundError(f"there is no file, folder or pattern {source!r}", code="source_missing")
     return Source(opened, limits)
+
+
+def _place(source: str | Place, reach: Reach | None) -> Place:
+    if not isinstance(source, str):
+        return source
+    if reach is None:
+        raise ForbiddenError(f"nobody said who may read {source}", code="bucket_not_granted")
+    return reach.place(source, "read")
 
 
 def _archive(path: Path, limits: Limits) -> Opened | None:

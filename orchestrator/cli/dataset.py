@@ -86,6 +86,7 @@ def build(
                 s.settings,
                 request,
                 owner=s.owner,
+                operator=True,
                 tick=lambda count: status.update(f"reading the source: {count} pictures"),
             )
         if wait:

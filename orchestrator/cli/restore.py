@@ -221,6 +221,7 @@ def _run(
             out=out,
             idempotency_key=key,
             flow=not here,
+            operator=True,
         )
         say(f"{made.batch_id} {'had been made by an earlier request' if made.repeated else 'is open'}")
         delivery = _delivery(s, made.batch_id, out)
@@ -257,10 +258,12 @@ def _feed(s: Services, batch_id: str, *, deliver: Any) -> None:
 
 
 def _delivery(s: Services, batch_id: str, out: str | None) -> Any:
+    from orchestrator.archive.reach import Reach
     from orchestrator.photos.restore import absolute
     from orchestrator.results.delivery import Delivery
 
-    return Delivery(s.ledger, s.store, s.owner, batch_id, absolute(out)) if out else None
+    reach = Reach(settings=s.settings, owner=s.owner, operator=True)
+    return Delivery(s.ledger, s.store, s.owner, batch_id, absolute(out), reach) if out else None
 
 
 def _deliver_until_ended(s: Services, batch_id: str, delivery: Any) -> None:

@@ -12,11 +12,14 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy.orm import Session
 
+from orchestrator.archive import reach as reaching
+from orchestrator.archive.reach import Reach
 from orchestrator.datasets.chunks import (
     MEAN_PICTURES,
     Chunk,
@@ -95,13 +98,16 @@ def build(
     owner: str,
     tick: Callable[[int], None] = lambda pictures: None,
     flow_run_id: str | None = None,
+    operator: bool = False,
 ) -> Build:
     """Read a source, store its chunks and submit what is not known of them; the same build again goes on or answers.
 
     Args:
         tick: called with the number of pictures read so far.
+        operator: whether a bucket is opened with the AWS_* variables, or only one that the owner was granted.
 
     Raises:
+        ForbiddenError: the source is a bucket that the owner was not granted.
         ConsentError: a person of the library who is named in the source does not allow `train`.
         UsageError: people are not in the library and nobody attests for them, or an option is wrong.
         InputError, NotFoundError: the source cannot be read, or holds no picture.
@@ -112,7 +118,8 @@ def build(
     names = _Names(ledger, owner, request)
     depends_on = _depends_on(settings, preset, request, rendered=recipe is not None)
     shas, unknown, pictures = [], [], 0
-    for chunk in _chunks(ledger, store, settings, request, recipe, names, owner):
+    reach = Reach(settings=settings, owner=owner, operator=operator)
+    for chunk in _chunks(ledger, store, request, recipe, names, reach):
         sha256 = chunk_sha256(chunk, depends_on)
         pictures += chunk.pictures
         shas.append(sha256)
@@ -184,18 +191,13 @@ def _depends_on(settings: Settings, preset: Preset, request: BuildRequest, *, re
 
 
 def _chunks(
-    ledger: Ledger,
-    store: ByteStore,
-    settings: Settings,
-    request: BuildRequest,
-    recipe: Recipe | None,
-    names: _Names,
-    owner: str,
+    ledger: Ledger, store: ByteStore, request: BuildRequest, recipe: Recipe | None, names: _Names, reach: Reach
 ) -> Iterator[Chunk]:
     if recipe is not None:
         yield from rendered_chunks(recipe, request.chunk_pictures)
         return
-    pictures = read_pictures(request.source, people=request.people, metadata=request.metadata)
+    opened = partial(reaching.opened, ledger, store, reach)
+    pictures = read_pictures(request.source, people=request.people, metadata=request.metadata, opened=opened)
 
     def watched() -> Iterator[Any]:
         for picture in pictures:
@@ -207,8 +209,8 @@ def _chunks(
         names,
         ledger,
         store,
-        owner=owner,
-        max_pixels=settings.max_pixels,
+        owner=reach.owner,
+        max_pixels=reach.settings.max_pixels,
         mean=request.chunk_pictures,
     )
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from orchestrator.archive import Limits, Photo, Refused, Skipped, open_source
+from orchestrator.archive import Limits, Photo, Refused, Skipped, Source, open_source
+from orchestrator.archive.reach import KEPT
 from orchestrator.errors import InputError, ManifestError
 
 PeopleFrom = Literal["metadata", "folder", "faces"]
@@ -36,22 +37,29 @@ class SourcePicture:
     error: InputError | None = None
 
 
-def read_pictures(source: str, *, people: PeopleFrom, metadata: Path | None = None) -> Iterator[SourcePicture]:
+def read_pictures(
+    source: str,
+    *,
+    people: PeopleFrom,
+    metadata: Path | None = None,
+    opened: Callable[[str, Limits], Source] = open_source,
+) -> Iterator[SourcePicture]:
     """Yield the pictures of a folder, zip, tar or `s3://` prefix one at a time, in an order that stays the same.
 
-    A side file counts when it stands beside its picture in that order, as sorted folders and WebDataset tars have it.
+    `opened` opens the source; by default no bucket can be named. A side file counts when it stands beside its picture
+    in that order, as sorted folders and WebDataset tars have it.
 
     Raises:
         InputError, NotFoundError, StoreUnavailableError: the source as a whole cannot be read.
         ManifestError: the table of metadata is wrong.
     """
     table = _table(source, metadata)
-    with open_source(source, Limits(member_bytes=MAX_PICTURE_BYTES)) as opened:
-        opened.side_files = SIDE_FILES
+    with opened(source, Limits(member_bytes=MAX_PICTURE_BYTES)) as found:
+        found.side_files = SIDE_FILES
         held: list[SourcePicture] = []
         stem = ""
         said: dict[str, Any] = {}
-        for member in opened.members():
+        for member in found.members():
             here = member.path.rpartition(".")[0]
             if here != stem:
                 yield from _told(held, said, table, people)
@@ -113,7 +121,7 @@ def _table(source: str, metadata: Path | None) -> dict[str, dict[str, Any]]:
     """Rows by file name; about 300 bytes of memory each."""
     path = metadata
     if path is None:
-        if source.startswith("s3://"):
+        if source.startswith(("s3://", KEPT)):
             return {}
         path = next((Path(source) / name for name in TABLES if (Path(source) / name).is_file()), None)
     if path is None:

@@ -64,6 +64,7 @@ def read_source(ledger: Ledger, settings: Settings, request: dict[str, Any]) -> 
         BuildRequest(**request),
         owner=settings.owner,
         flow_run_id=str(runtime.flow_run.id),
+        operator=True,  # only the operator writes schedules of builds
     )
     get_run_logger().info("%d pictures, %d chunks, %d known already", made.pictures, made.chunks, made.reused)
     return made.batch_id

@@ -13,6 +13,7 @@ from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State
 from prefect.states import Cancelled, Completed, Failed
 
+from orchestrator.archive.reach import Reach
 from orchestrator.errors import ConflictError, FpgaError, TransientError, UsageError
 from orchestrator.flows.generate_batch import (
     FIRST_LOOK_SECONDS,
@@ -52,7 +53,8 @@ def restore_archive(batch_id: str | None = None, archive: dict[str, Any] | None 
         batch_id = _open(ledger, settings, archive)
     batch, _ = look(ledger, batch_id)
     out = batch.options.get("out")
-    delivery = Delivery(ledger, store, batch.owner, batch.id, out) if out else None
+    reach = Reach(settings=settings, owner=batch.owner, operator=bool(batch.options.get("operator")))
+    delivery = Delivery(ledger, store, batch.owner, batch.id, out, reach) if out else None
     if batch.open:
         try:
             _feed(ledger, store, settings, batch, delivery)
@@ -77,6 +79,7 @@ def _open(ledger: Ledger, settings: Settings, archive: dict[str, Any] | None) ->
         out=archive.get("out"),
         idempotency_key=scheduled_key(),
         flow=False,
+        operator=True,  # only the operator writes schedules of archives
     ).batch_id
 
 

@@ -18,8 +18,9 @@ from typing import Any
 
 from sqlalchemy import select
 
-from orchestrator.archive import Member, Photo, Refused, open_source
+from orchestrator.archive import Member, Photo, Refused
 from orchestrator.archive.originals import keep_original
+from orchestrator.archive.reach import Reach, opened
 from orchestrator.errors import ConflictError, InputError, StoreUnavailableError, TransientError, UsageError
 from orchestrator.ledger import photos
 from orchestrator.ledger.engine.session import Ledger
@@ -64,6 +65,7 @@ def feed(ledger: Ledger, store: ByteStore, settings: Settings, owner: str, batch
     Raises:
         ConflictError: `feeding`, another process feeds this batch.
         NotFoundError, InputError: the source is gone, or cannot be read any more.
+        ForbiddenError: its bucket is not granted any more.
     """
     holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
     feeder = _Feeder(ledger=ledger, store=store, settings=settings, owner=owner, batch_id=batch_id, holder=holder)
@@ -122,7 +124,8 @@ class _Feeder:
         chunk: list[NewItem] = []
         stored: list[str] = []
         since, most = time.monotonic(), FIRST
-        with open_source(batch.options["source"], limits_of(self.settings)) as source:
+        reach = Reach(settings=self.settings, owner=self.owner, operator=bool(batch.options.get("operator")))
+        with opened(self.ledger, self.store, reach, batch.options["source"], limits_of(self.settings)) as source:
             for member in source.members():
                 made = self.items(member, batch, fed, known, stored)
                 chunk += made

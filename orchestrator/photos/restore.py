@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from orchestrator.archive import Limits, Photo, Refused, open_source
+from orchestrator.archive import Limits, Photo, Refused
+from orchestrator.archive.reach import KEPT, Reach, opened
 from orchestrator.errors import ConflictError, ConsentError, NotFoundError, UsageError
 from orchestrator.ledger import audit, photos
 from orchestrator.ledger.engine.session import Ledger, now
@@ -136,6 +137,7 @@ def submit(
     idempotency_key: str | None = None,
     flow: bool = True,
     paused: bool = False,
+    operator: bool = False,
 ) -> Submitted:
     """Open a batch for a source, without reading more of it than whether it can be read; `feed` fills the batch.
 
@@ -144,8 +146,10 @@ def submit(
             photos one by one (`feeding.add`) until somebody closes it.
         out: folder or `s3://bucket/prefix` that whoever feeds the batch also writes finished photos to.
         flow: whether the flow `restore_archive` feeds and watches it; else the caller does.
+        operator: whether buckets are opened with the AWS_* variables, or only those that the owner was granted.
 
     Raises:
+        ForbiddenError: the source or the target is a bucket that the owner was not granted.
         NotFoundError, InputError: the source is not there, or cannot be read as a whole.
         ConsentError: a person does not allow it, or nobody answers for unknown people.
         UsageError, ModelError: an option, the preset or its files are wrong.
@@ -153,8 +157,11 @@ def submit(
     """
     check_options(lane, priority, 0)
     place = source and absolute(source)
+    reach = Reach(settings=settings, owner=owner, operator=operator)
+    if out and out.startswith("s3://"):
+        reach.place(out, "write")
     if place:
-        with open_source(place, limits_of(settings)):
+        with opened(ledger, None, reach, place, limits_of(settings)):
             pass
     preset_name = preset or settings.preset
     facts = _facts(ledger, owner, options)
@@ -174,7 +181,13 @@ def submit(
             model_version_id=registry.champion(ledger, settings, preset_name),
             idempotency_key=idempotency_key,
             request_sha256=digest,
-            options={"stages": list(photos.STAGES), "source": place, "out": out and absolute(out), **facts},
+            options={
+                "stages": list(photos.STAGES),
+                "source": place,
+                "out": out and absolute(out),
+                "operator": operator,
+                **facts,
+            },
             flow=flow and source is not None,
             paused=paused,
             open=True,
@@ -188,7 +201,7 @@ def submit(
 
 
 def look(ledger: Ledger, settings: Settings, *, source: str, options: RestoreOptions, owner: str) -> Look:
-    """Say what a source holds and who could be restored in it, changing nothing.
+    """Say what a source holds and who could be restored in it, changing nothing; for whoever runs the command.
 
     Raises:
         as `submit`.
@@ -196,8 +209,9 @@ def look(ledger: Ledger, settings: Settings, *, source: str, options: RestoreOpt
     # what a submit will ask for is said, not asked
     facts = _facts(ledger, owner, replace(options, attested=options.attested or STATEMENT))
     count, size, skipped, refused = 0, 0, dict[str, int](), []
-    with open_source(absolute(source), limits_of(settings)) as opened:
-        for member in opened.members():
+    reach = Reach(settings=settings, owner=owner, operator=True)
+    with opened(ledger, None, reach, absolute(source), limits_of(settings)) as found:
+        for member in found.members():
             if isinstance(member, Photo):
                 count, size = count + 1, size + member.size
             elif isinstance(member, Refused):
@@ -288,7 +302,7 @@ def redo(
 
 def absolute(source: str) -> str:
     """Return a source or target that means the same in another process."""
-    return source if source.startswith("s3://") else str(Path(source).expanduser().absolute())
+    return source if source.startswith(("s3://", KEPT)) else str(Path(source).expanduser().absolute())
 
 
 def limits_of(settings: Settings) -> Limits:

@@ -13,6 +13,7 @@ from typing import IO, Any
 
 from orchestrator.archive.kinds import HEAD
 from orchestrator.archive.originals import SUFFIXES
+from orchestrator.archive.reach import KEPT
 from orchestrator.errors import ConflictError, InputError, TransientError, UsageError
 from orchestrator.ledger import artifacts, uploads
 from orchestrator.ledger.engine.session import Ledger
@@ -226,15 +227,15 @@ def whole(ledger: Ledger, owner: str, upload_id: str) -> tuple[Upload, Artifact]
         return upload, session.get_one(Artifact, upload.artifact_id)
 
 
-def as_source(ledger: Ledger, store: ByteStore, owner: str, upload_id: str) -> tuple[str, str]:
-    """Return where `open_source` reads a finished upload, and its name; the bytes are kept for READING_DAYS.
+def as_source(ledger: Ledger, owner: str, upload_id: str) -> tuple[str, str]:
+    """Return as what `reach.opened` reads a finished upload, and its name; the bytes are kept for READING_DAYS.
 
     Raises:
         as `whole`.
     """
     upload, artifact = whole(ledger, owner, upload_id)
     uploads.keep(ledger, artifact.id, READING_DAYS)
-    return store.place(artifact.key), upload.name
+    return f"{KEPT}{artifact.id}", upload.name
 
 
 def give_up(ledger: Ledger, store: ByteStore, owner: str, upload_id: str) -> None:

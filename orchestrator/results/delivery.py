@@ -10,19 +10,27 @@ import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from botocore.exceptions import ClientError
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from orchestrator.errors import ConflictError
+from orchestrator.archive.reach import Reach
+from orchestrator.errors import ConflictError, ForbiddenError, NotFoundError
 from orchestrator.ledger.engine.session import Ledger
 from orchestrator.ledger.queue import batches
 from orchestrator.ledger.tables.rows import Artifact, Batch, Item, Output
 from orchestrator.results import results
 from orchestrator.results.results_folder import write_new
 from orchestrator.storage import ByteStore
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.type_defs import HeadObjectOutputTypeDef
+
+    from orchestrator.archive.bucket import Place
 
 LISTS = ("results.jsonl", "errors.jsonl")
 PAGE = 200
@@ -40,18 +48,34 @@ class Target(Protocol):
         """
 
     def replace(self, path: str, data: bytes) -> None:
-        """Write a list, in place of an older one of ours."""
+        """Write a list, in place of an older one of the same batch.
+
+        Raises:
+            as `write`.
+        """
 
 
 class Delivery:
-    """Brings the finished photos of one batch to one place, those that are new at every step."""
+    """Brings the finished photos of one batch to one place, those that are new at every step.
 
-    def __init__(self, ledger: Ledger, store: ByteStore, owner: str, batch_id: str, out: str) -> None:
+    Args:
+        out: a folder of this machine, or `s3://bucket/prefix`, which `reach` must allow to be written to.
+    """
+
+    def __init__(
+        self, ledger: Ledger, store: ByteStore, owner: str, batch_id: str, out: str, reach: Reach | None = None
+    ) -> None:
         self._ledger = ledger
         self._store = store
         self._owner = owner
         self._batch_id = batch_id
-        self._target: Target = Bucket(out) if out.startswith("s3://") else Folder(Path(out))
+        self._target: Target
+        if out.startswith("s3://"):
+            if reach is None:
+                raise ForbiddenError(f"nobody said who may write to {out}", code="bucket_not_granted")
+            self._target = Bucket(reach.place(out, "write"), batch_id)
+        else:
+            self._target = Folder(Path(out))
         self._delivered: set[str] = set()
 
     def step(self) -> int:
@@ -109,44 +133,66 @@ class Folder:
 
 
 class Bucket:
-    """A prefix of an S3 bucket, with the endpoint and credentials of the AWS_* variables."""
+    """A prefix of an S3 bucket; nothing in it that this batch did not write is written over."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, place: Place, batch_id: str) -> None:
         # Here, not at the top: importing boto3 takes longer than `fpga --help` may.
-        from orchestrator.archive import bucket  # noqa: PLC0415
-        from orchestrator.storage.s3_errors import typed_errors  # noqa: PLC0415
+        from orchestrator.storage import s3_errors  # noqa: PLC0415
 
-        self._name, _, prefix = url.removeprefix("s3://").partition("/")
-        self._prefix = prefix.strip("/")
-        self._client = bucket.client()
-        self._guard = typed_errors
+        self._name, self._prefix = place.bucket, place.prefix.rstrip("/")
+        self._batch_id = batch_id
+        self._client = place.client()
+        self._errors = s3_errors
 
     def write(self, path: str, data: bytes, media_type: str, modified: datetime | None) -> None:
         """See Target; the time of the source is kept as metadata."""
-        sha256 = hashlib.sha256(data).hexdigest()
-        key = self._key(path)
-        with self._typed_errors(f"look for {key}"):
-            there = self._client.list_objects_v2(Bucket=self._name, Prefix=key, MaxKeys=1).get("Contents", [])
-        if there and there[0]["Key"] == key:
-            with self._typed_errors(f"look at {key}"):
-                known = self._client.head_object(Bucket=self._name, Key=key)["Metadata"].get("sha256")
-            if known != sha256:
-                raise ConflictError(f"s3://{self._name}/{key} exists and is not overwritten", code="file_exists")
-            return
-        stamps = {"sha256": sha256, **({"modified": modified.isoformat()} if modified else {})}
-        with self._typed_errors(f"write {key}"):
-            self._client.put_object(Bucket=self._name, Key=key, Body=data, ContentType=media_type, Metadata=stamps)
+        stamps = {"modified": modified.isoformat()} if modified else {}
+        self._put(path, data, media_type, stamps, again=False)
 
     def replace(self, path: str, data: bytes) -> None:
         """See Target."""
-        with self._typed_errors(f"write {path}"):
-            self._client.put_object(Bucket=self._name, Key=self._key(path), Body=data, ContentType="application/jsonl")
+        self._put(path, data, "application/jsonl", {}, again=True)
+
+    def _put(self, path: str, data: bytes, media_type: str, stamps: dict[str, str], *, again: bool) -> None:
+        """Write what is not there, and what is ours only where it may be written again."""
+        key, sha256 = self._key(path), hashlib.sha256(data).hexdigest()
+        there = self._head(key)
+        said = there["Metadata"] if there is not None else {}
+        if there is not None and said.get("sha256") == sha256:
+            return
+        if there is not None and not (again and said.get("batch") == self._batch_id):
+            raise self._taken(key)
+        # the store compares too: somebody may have written between the look and now
+        condition = {"IfMatch": there["ETag"]} if there is not None else {"IfNoneMatch": "*"}
+        stamps = {**stamps, "sha256": sha256, "batch": self._batch_id}
+        put = partial(
+            self._client.put_object, Bucket=self._name, Key=key, Body=data, ContentType=media_type, Metadata=stamps
+        )
+        with self._typed_errors(f"write {key}"):
+            try:
+                put(**condition)  # type: ignore[arg-type]  # the stub wants the names one by one
+            except ClientError as error:
+                if self._errors.status_of(error) in (409, 412):
+                    raise self._taken(key) from error
+                if self._errors.status_of(error) != 501 and self._errors.code_of(error) != "NotImplemented":
+                    raise
+                put()  # the store knows no conditions; the look just now is all there is
+
+    def _head(self, key: str) -> HeadObjectOutputTypeDef | None:
+        try:
+            with self._typed_errors(f"look at {key}"):
+                return self._client.head_object(Bucket=self._name, Key=key)
+        except NotFoundError:
+            return None
+
+    def _taken(self, key: str) -> ConflictError:
+        return ConflictError(f"s3://{self._name}/{key} exists and is not overwritten", code="file_exists")
 
     def _key(self, path: str) -> str:
         return f"{self._prefix}/{path}" if self._prefix else path
 
     def _typed_errors(self, action: str) -> AbstractContextManager[None]:
-        return self._guard(action, f"bucket {self._name}")
+        return self._errors.typed_errors(action, f"bucket {self._name}")
 
 
 def finished(session: Session, batch_id: str) -> Iterator[tuple[Item, Output, Artifact]]:

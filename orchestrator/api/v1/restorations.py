@@ -92,7 +92,7 @@ def create(request: Request, caller: Writer, body: Restoration, key: Idempotency
     def make() -> Answer:
         source, name = body.source, body.name
         if body.upload:
-            source, said = uploads.as_source(caller.ledger, caller.store, caller.owner, body.upload)
+            source, said = uploads.as_source(caller.ledger, caller.owner, body.upload)
             name = name or as_text(said.encode())[:200]
         made = restore.submit(
             caller.ledger,

@@ -147,7 +147,7 @@ def build(request: Request, caller: Promoter, body: Build, key: IdempotencyKey =
     def make() -> Answer:
         source = body.source or ""
         if body.upload:
-            source, _ = uploads.as_source(caller.ledger, caller.store, caller.owner, body.upload)
+            source, _ = uploads.as_source(caller.ledger, caller.owner, body.upload)
         facts = body.model_dump(exclude={"upload", "source"})
         wanted = datasets.BuildRequest(source=source, captioner=caller.settings.captioner, **facts)
         begun = datasets.build(caller.ledger, caller.store, caller.settings, wanted, owner=caller.owner)

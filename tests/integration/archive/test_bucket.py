@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from orchestrator.archive import Photo, Refused, open_source
+from orchestrator.archive.bucket import Place
 from orchestrator.errors import NotFoundError, StoreUnavailableError
 from tests.services.fault_proxy import fault_proxy
 
@@ -52,7 +53,7 @@ def test_objects_below_a_prefix_come_out_in_order(bucket: str) -> None:
         },
     )
 
-    with open_source(f"s3://{bucket}/trip/") as source:
+    with open_source(Place.of(f"s3://{bucket}/trip/")) as source:
         found = {}
         for member in source.members():
             if isinstance(member, Photo):
@@ -75,7 +76,7 @@ def test_objects_below_a_prefix_come_out_in_order(bucket: str) -> None:
 def test_more_objects_than_one_page_are_all_found(bucket: str) -> None:
     fill(bucket, {f"many/{i:04}.txt": b"x" for i in range(1005)})
 
-    with open_source(f"s3://{bucket}/many/") as source:
+    with open_source(Place.of(f"s3://{bucket}/many/")) as source:
         assert sum(1 for _ in source.members()) == 1005
 
 
@@ -95,7 +96,7 @@ def test_an_archive_in_a_bucket_is_read_where_it_lies(kind: str, bucket: str, tm
                 tar.addfile(info, io.BytesIO(data))
     fill(bucket, {f"up/{path.name}": path.read_bytes(), "up/other.txt": b"x"})
 
-    with open_source(f"s3://{bucket}/up/{path.name}") as source:
+    with open_source(Place.of(f"s3://{bucket}/up/{path.name}")) as source:
         found = {m.path: m.stream.read() for m in source.members() if isinstance(m, Photo)}
 
     assert found == members
@@ -103,16 +104,16 @@ def test_an_archive_in_a_bucket_is_read_where_it_lies(kind: str, bucket: str, tm
 
 def test_an_empty_prefix_or_a_missing_bucket_is_said_before_anything_is_read(bucket: str) -> None:
     with pytest.raises(NotFoundError):
-        open_source(f"s3://{bucket}/nothing/")
+        open_source(Place.of(f"s3://{bucket}/nothing/"))
     with pytest.raises(StoreUnavailableError):
-        open_source("s3://no-such-bucket-anywhere/x")
+        open_source(Place.of("s3://no-such-bucket-anywhere/x"))
 
 
 def test_an_object_that_vanishes_is_refused_alone(bucket: str) -> None:
     fill(bucket, {"a.png": PNG, "b.png": PNG, "c.png": PNG})
 
     codes = []
-    with open_source(f"s3://{bucket}/") as source:
+    with open_source(Place.of(f"s3://{bucket}/")) as source:
         for number, member in enumerate(source.members()):
             if number == 0:
                 boto3.client("s3").delete_object(Bucket=bucket, Key="b.png")
@@ -128,7 +129,7 @@ def test_a_line_that_breaks_is_the_stores_fault_and_not_the_photos(
 
     with fault_proxy(moto_url) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy.url)
-        with open_source(f"s3://{bucket}/") as source:
+        with open_source(Place.of(f"s3://{bucket}/")) as source:
             proxy.rule = lambda request: "cut" if "a.png" in request else "pass"
             for member in source.members():
                 assert isinstance(member, Photo)

@@ -19,6 +19,7 @@ from sqlalchemy import delete, select
 
 from fpga_models.lab.synthetic import random_scene, reference_crop, render
 from fpga_models.lab.synthetic.archive import PEOPLE, Truth, worn, write_archive
+from orchestrator.archive.reach import Reach
 from orchestrator.errors import ConsentError, InputError, StoreUnavailableError
 from orchestrator.ledger import photos
 from orchestrator.ledger.engine.states import BATCH_ENDED
@@ -171,7 +172,8 @@ def assert_a_bucket_gets_the_same_tree(shop: Shop, batch_id: str, folder: Path) 
     client = boto3.client("s3")
     client.create_bucket(Bucket="restored")
     for _ in range(2):  # the second finds everything there
-        Delivery(shop.rig.ledger, shop.rig.store, OWNER, batch_id, "s3://restored/autumn").finish()
+        reach = Reach(settings=shop.rig.settings, owner=OWNER, operator=True)
+        Delivery(shop.rig.ledger, shop.rig.store, OWNER, batch_id, "s3://restored/autumn", reach).finish()
     found = {
         entry["Key"].removeprefix("autumn/"): client.get_object(Bucket="restored", Key=entry["Key"])["Body"].read()
         for entry in client.list_objects_v2(Bucket="restored")["Contents"]
