@@ -183,8 +183,12 @@ def open_source(source: str | Place, limits: Limits | None = None, reach: Reach 
 
 
 def _place(source: str | Place, reach: Reach | None) -> Place:
+    # Here, not at the top: see open_source.
+    from orchestrator.archive.bucket import Place  # noqa: PLC0415
+
     if not isinstance(source, str):
         return source
+    Place.of(source)
     if reach is None:
         raise ForbiddenError(f"nobody said who may read {source}", code="bucket_not_granted")
     return reach.place(source, "read")

@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from orchestrator.archive import Limits, Photo, Refused, Skipped, open_source
+from orchestrator.archive.bucket import Place
 from orchestrator.errors import InputError, NotFoundError, UsageError
 
 
@@ -505,5 +506,5 @@ def test_a_bucket_without_credentials_for_it_is_a_refusal(monkeypatch: pytest.Mo
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
 
     with pytest.raises(UsageError, match="credentials") as refused:
-        open_source("s3://photos/trip/")
+        open_source(Place.of("s3://photos/trip/"))
     assert refused.value.code == "store_credentials_missing"
