@@ -22,7 +22,7 @@ from orchestrator.ledger.engine.session import Ledger
 from orchestrator.ledger.engine.states import BATCH_ENDED
 from orchestrator.ledger.queue import batches
 from orchestrator.ledger.tables.rows import Item
-from orchestrator.ledger.views import events as happenings
+from orchestrator.ledger.views import events
 from orchestrator.ledger.views import listings
 from orchestrator.ledger.views.events import Happening, Place
 from orchestrator.results import results
@@ -62,7 +62,7 @@ class Feed:
                     self.progress, self.ended = progress, ended
                     self._news.set()
                     self._news = asyncio.Event()
-                if len(found) == happenings.PAGE:
+                if len(found) == events.PAGE:
                     continue
             await asyncio.sleep(LOOK_SECONDS)
 
@@ -77,7 +77,7 @@ class Feed:
                     after = place
                 continue
             for place, chunk in self._log[bisect.bisect_right(self._log, after, key=lambda one: one[0]) :]:
-                if place.id.startswith(happenings.LAST) and self.progress != told:
+                if place.id.startswith(events.LAST) and self.progress != told:
                     told = self.progress  # a reader who leaves at the end of the batch has heard the last counts
                     yield told
                 yield chunk
@@ -96,19 +96,19 @@ class Feed:
         with self._ledger.read() as session:
             if self._batch_id is None:
                 progress: dict[str, Any] = {"queues": listings.queues(session, self._owner)}
-                found = happenings.since(session, self._owner, self._head)
+                found = events.since(session, self._owner, self._head)
                 return self._written(found), sent("queue", progress), False
             batch = listings.batch(session, self._owner, self._batch_id)
             over = batch.state in BATCH_ENDED  # before the look: what ends after it is seen by the next one
-            found = happenings.since(session, self._owner, self._head, batch_id=self._batch_id)
+            found = events.since(session, self._owner, self._head, batch_id=self._batch_id)
             counts = batches.counts(session, batch.id)
-            told = any(one.name == "batch.ended" for one in found) or self._head.id.startswith(happenings.LAST)
+            told = any(one.name == "batch.ended" for one in found) or self._head.id.startswith(events.LAST)
             progress = {"state": batch.state, "counts": counts, "verdicts": batches.verdict_counts(session, batch.id)}
             return self._written(found), sent("batch.progress", progress), over and told
 
     def _read(self, after: Place) -> list[Chunk]:
         with self._ledger.read() as session:
-            found = happenings.since(session, self._owner, after, batch_id=self._batch_id)
+            found = events.since(session, self._owner, after, batch_id=self._batch_id)
         # beyond the log's beginning the log goes on
         return self._written([one for one in found if one.place <= self._floor]) or [(self._floor, b"")]
 

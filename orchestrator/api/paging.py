@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 
 from orchestrator.api.context import Caller
 from orchestrator.errors import FpgaError, UsageError
-from orchestrator.ledger import idempotency as answers
+from orchestrator.ledger import idempotency
 
 IdempotencyKey = Annotated[
     str | None,
@@ -113,17 +113,17 @@ def once(caller: Caller, request: Request, key: str | None, asked: bytes, make: 
         return _sent(make())
     line = f"{request.method} {request.url.path}?{request.url.query}\n".encode()
     digest = hashlib.sha256(line + asked).hexdigest()
-    kept = answers.begin(caller.ledger, caller.owner, key, digest)
+    kept = idempotency.begin(caller.ledger, caller.owner, key, digest)
     if kept is not None:
         said = Answer(body=kept.body or {}, status=kept.status or 200, location=kept.location)
         return _sent(said, **{"Idempotent-Replayed": "true"})
     try:
         made = make()
     except FpgaError:
-        answers.forget(caller.ledger, caller.owner, key)  # nothing was made: the next try may do better
+        idempotency.forget(caller.ledger, caller.owner, key)  # nothing was made: the next try may do better
         raise
     kept_body = {name: value for name, value in made.body.items() if name not in made.unkept}
-    answers.keep(caller.ledger, caller.owner, key, status=made.status, location=made.location, body=kept_body)
+    idempotency.keep(caller.ledger, caller.owner, key, status=made.status, location=made.location, body=kept_body)
     return _sent(made)
 
 

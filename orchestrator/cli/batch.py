@@ -296,22 +296,22 @@ def resume(batch_id: BatchId, as_json: JsonOption = False) -> None:
 @app.command()
 def release(batch_id: BatchId, reason: WhyOption, item: ItemOption = None, as_json: JsonOption = False) -> None:
     """Try held items again, each by itself; a batch that had ended goes on."""
-    from orchestrator.ledger.queue import quarantine as held
+    from orchestrator.ledger.queue import quarantine
 
     with services() as s:
         found = _resolve(s, batch_id)
-        released = held.release(s.ledger, s.owner, found, reason=reason, item_id=item)
+        released = quarantine.release(s.ledger, s.owner, found, reason=reason, item_id=item)
         _tell(s, found, f"{len(released)} held items of {found} are tried again", as_json=as_json)
 
 
 @app.command()
 def reject(batch_id: BatchId, reason: WhyOption, item: ItemOption = None, as_json: JsonOption = False) -> None:
     """Give held items up: they are cancelled."""
-    from orchestrator.ledger.queue import quarantine as held
+    from orchestrator.ledger.queue import quarantine
 
     with services() as s:
         found = _resolve(s, batch_id)
-        rejected = held.reject(s.ledger, s.owner, found, reason=reason, item_id=item)
+        rejected = quarantine.reject(s.ledger, s.owner, found, reason=reason, item_id=item)
         _tell(s, found, f"{len(rejected)} held items of {found} are given up", as_json=as_json)
 
 

@@ -106,7 +106,7 @@ def _wait(s: Services, begun: Build, *, as_json: bool) -> None:
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
 
-    from orchestrator.datasets import dataset_views as views
+    from orchestrator.datasets import dataset_views
     from orchestrator.datasets import datasets
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -122,7 +122,7 @@ def _wait(s: Services, begun: Build, *, as_json: bool) -> None:
             bars.update(task, description=found.phase, completed=found.done, total=max(found.total, 1))
 
         version_id = datasets.wait(s.ledger, s.owner, begun.batch_id, tick=tick)
-    version = views.show(s.ledger, s.owner, version_id)
+    version = dataset_views.show(s.ledger, s.owner, version_id)
     if as_json:
         print_json({**version, "reused_chunks": begun.reused, "chunks": begun.chunks})
         return
@@ -135,10 +135,10 @@ def list_(
     name: Annotated[str | None, typer.Argument(help="Only versions of this name.")] = None, as_json: JsonOption = False
 ) -> None:
     """List the versions, newest first within a name."""
-    from orchestrator.datasets import dataset_views as views
+    from orchestrator.datasets import dataset_views
 
     with services() as s:
-        versions = views.list_versions(s.ledger, s.owner, name)
+        versions = dataset_views.list_versions(s.ledger, s.owner, name)
     if as_json:
         print_json(versions)
         return
@@ -164,10 +164,10 @@ def list_(
 @app.command()
 def show(wanted: Wanted, as_json: JsonOption = False) -> None:
     """Show a version: counts by side and face size, what was left out and why, who of the library is in it."""
-    from orchestrator.datasets import dataset_views as views
+    from orchestrator.datasets import dataset_views
 
     with services() as s:
-        version = views.show(s.ledger, s.owner, wanted)
+        version = dataset_views.show(s.ledger, s.owner, wanted)
     if as_json:
         print_json(version)
     else:
@@ -212,10 +212,10 @@ def diff(
     as_json: JsonOption = False,
 ) -> None:
     """Say what the second version has that the first has not, and the other way round."""
-    from orchestrator.datasets import dataset_views as views
+    from orchestrator.datasets import dataset_views
 
     with services() as s:
-        found = views.diff(s.ledger, s.store, s.owner, one, other)
+        found = dataset_views.diff(s.ledger, s.store, s.owner, one, other)
     if as_json:
         print_json(found)
         return
@@ -260,11 +260,11 @@ def register(
     preset: Annotated[Literal["mini"], typer.Argument(help="A shipped preset.")] = "mini", as_json: JsonOption = False
 ) -> None:
     """Enter the data set that a shipped preset was trained on: a recipe of the renderer, nothing is stored."""
-    from orchestrator.datasets import dataset_views as views
+    from orchestrator.datasets import dataset_views
     from orchestrator.datasets import datasets
 
     with services() as s:
-        version = views.show(s.ledger, s.owner, datasets.ensure_mini(s.ledger, s.settings, s.owner))
+        version = dataset_views.show(s.ledger, s.owner, datasets.ensure_mini(s.ledger, s.settings, s.owner))
     if as_json:
         print_json(version)
     else:

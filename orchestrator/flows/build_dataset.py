@@ -15,7 +15,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
-from orchestrator.datasets import dataset_views as views
+from orchestrator.datasets import dataset_views
 from orchestrator.datasets import datasets
 from orchestrator.datasets.datasets import BuildRequest, Progress
 from orchestrator.errors import TransientError, UsageError
@@ -106,7 +106,7 @@ def _watch(ledger: Ledger, owner: str, batch_id: str, *, until: str | None) -> P
 
 def _leave_artifact(ledger: Ledger, owner: str, version_id: str) -> None:
     """Show what was published, and what was left out, on the flow run's page."""
-    version = views.show(ledger, owner, version_id)
+    version = dataset_views.show(ledger, owner, version_id)
     facts = version["facts"]
     rows = {f"{side} pictures": part["pictures"] for side, part in facts["splits"].items()}
     rows |= {f"refused: {code}": count for code, count in facts["refused"].items()}

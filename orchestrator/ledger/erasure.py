@@ -14,7 +14,7 @@ from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from orchestrator.ledger import audit, datasets, identities, photos, training
-from orchestrator.ledger import stage_results as cache
+from orchestrator.ledger import stage_results
 from orchestrator.ledger.engine.session import Ledger, now, retrying
 from orchestrator.ledger.queue import lifecycle
 from orchestrator.ledger.tables.rows import (
@@ -69,7 +69,7 @@ def erase(ledger: Ledger, owner: str, identity_id: str) -> Erased:
         outputs = session.scalars(select(Output).where(Output.item_id.in_(item_ids))).all()
         refs = session.scalars(select(Reference).where(Reference.identity_id == identity.id)).all()
         artifact_ids = {o.artifact_id for o in outputs} | {r.artifact_id for r in refs}
-        artifact_ids |= photos.artifacts_of(session, item_ids) | set(cache.forget(session, identity.id))
+        artifact_ids |= photos.artifacts_of(session, item_ids) | set(stage_results.forget(session, identity.id))
         artifact_ids |= {given["artifact_id"] for item in enrolments for given in item.params.get("references", ())}
         shown = datasets.forget(session, identity.id)
         artifact_ids |= set(shown)

@@ -14,7 +14,7 @@ from sqlalchemy import Select, delete, exists, literal, select
 from sqlalchemy.orm import Session, aliased
 
 from orchestrator.errors import ConsentError
-from orchestrator.ledger import stage_results as cache
+from orchestrator.ledger import stage_results
 from orchestrator.ledger.engine.session import Ledger, retrying
 from orchestrator.ledger.queue import claims
 from orchestrator.ledger.queue.claims import Claim, Next
@@ -107,7 +107,7 @@ def link(ledger: Ledger, c: Claim, identities: Sequence[str], keys: Sequence[str
             raise ConsentError(f"identity {min(gone)} was erased", identity=min(gone))
         for identity_id in dict.fromkeys(identities):
             session.merge(ItemIdentity(item_id=c.item_id, identity_id=identity_id, owner=c.owner))
-        cache.show(session, c.owner, keys, identities)
+        stage_results.show(session, c.owner, keys, identities)
 
 
 def gather(session: Session, batch_id: str, moment: datetime) -> None:

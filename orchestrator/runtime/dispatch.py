@@ -14,7 +14,7 @@ from orchestrator.ledger import photos, training
 from orchestrator.ledger.engine.session import Ledger, now, retrying
 from orchestrator.ledger.engine.states import BATCH_ENDED
 from orchestrator.ledger.queue import batches, outbox
-from orchestrator.ledger.queue import wakeups as hints
+from orchestrator.ledger.queue import wakeups
 from orchestrator.ledger.tables.rows import Batch, Outbox
 from orchestrator.models import evaluations, mlflow_export, retraining
 from orchestrator.runtime.broker import Bell
@@ -40,7 +40,7 @@ LATE = timedelta(hours=1)
 
 def ring(ledger: Ledger, settings: Settings, bell: Bell | None = None) -> int:
     """Announce what is due to the workers and return how many hints went out."""
-    return hints.ring(ledger, (bell or Bell(settings)).send, ttl_seconds=settings.hint_ttl_seconds)
+    return wakeups.ring(ledger, (bell or Bell(settings)).send, ttl_seconds=settings.hint_ttl_seconds)
 
 
 def read_on(ledger: Ledger, settings: Settings) -> int:

@@ -17,7 +17,7 @@ from orchestrator import logs
 from orchestrator.errors import FpgaError, StoreUnavailableError, TransientError
 from orchestrator.ledger.engine.session import Ledger
 from orchestrator.ledger.queue import sweeper
-from orchestrator.ledger.queue import wakeups as hints
+from orchestrator.ledger.queue import wakeups
 from orchestrator.people import retention
 from orchestrator.photos import uploads
 from orchestrator.results import thumbnails
@@ -66,7 +66,7 @@ class Sweeper:
         It looks when something was asked of the system, and every `ring_seconds`.
         """
         ledger, bell = Ledger(self._settings.database_url), Bell(self._settings)
-        requests, looked = hints.Requests(ledger), 0.0
+        requests, looked = wakeups.Requests(ledger), 0.0
         while not stop.wait(min(GLANCE_SECONDS, self._settings.ring_seconds)):
             try:
                 due = requests.came() or time.monotonic() - looked >= self._settings.ring_seconds

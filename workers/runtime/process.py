@@ -22,7 +22,7 @@ from orchestrator.errors import FpgaError, ModelError, NotFoundError, TransientE
 from orchestrator.ledger import models
 from orchestrator.ledger.engine.session import Ledger
 from orchestrator.ledger.queue import claims, workers
-from orchestrator.ledger.queue import wakeups as hints
+from orchestrator.ledger.queue import wakeups
 from orchestrator.ledger.queue.claims import Claim
 from orchestrator.runtime.broker import Bell
 from orchestrator.secrets.vault import Vault
@@ -124,7 +124,7 @@ class Process:
             finally:
                 self.publisher.flush()
             self._heard = time.monotonic()
-            hints.ring(self.ledger, self._bell.send, ttl_seconds=self.settings.hint_ttl_seconds)
+            wakeups.ring(self.ledger, self._bell.send, ttl_seconds=self.settings.hint_ttl_seconds)
 
     def _claim(self, queue: str) -> list[Claim]:
         warm = self.engine.warm if self._warm_claims < WARM_BOUND else None

@@ -19,7 +19,7 @@ from orchestrator.api.v1.batches import lines, moment_of
 from orchestrator.ledger.engine.session import Ledger, now
 from orchestrator.ledger.engine.states import BATCH_ENDED, BATCH_STATES
 from orchestrator.ledger.queue import batches, workers
-from orchestrator.ledger.queue import quarantine as held
+from orchestrator.ledger.queue import quarantine
 from orchestrator.ledger.tables.rows import Batch
 from orchestrator.ledger.views import gallery, listings
 from orchestrator.results import export
@@ -163,14 +163,14 @@ def retry(caller: Writer, batch_id: str, code: Annotated[str, Form(max_length=80
 @router.post("/batches/{batch_id}/release")
 def release(caller: Writer, batch_id: str, reason: Reason) -> Response:
     """Try again what is held."""
-    held.release(caller.ledger, caller.owner, _whole(caller, batch_id), reason=reason)
+    quarantine.release(caller.ledger, caller.owner, _whole(caller, batch_id), reason=reason)
     return RedirectResponse(address(f"/batches/{batch_id}", {"said": "release"}), 303)
 
 
 @router.post("/batches/{batch_id}/reject")
 def reject(caller: Writer, batch_id: str, reason: Reason) -> Response:
     """Give up what is held."""
-    held.reject(caller.ledger, caller.owner, _whole(caller, batch_id), reason=reason)
+    quarantine.reject(caller.ledger, caller.owner, _whole(caller, batch_id), reason=reason)
     return RedirectResponse(address(f"/batches/{batch_id}", {"said": "reject"}), 303)
 
 

@@ -14,7 +14,7 @@ from orchestrator.api.pages import item_view
 from orchestrator.api.pages.batch_pages import Code, Reason, Show, address
 from orchestrator.api.pages.rendering import shown
 from orchestrator.errors import ConflictError, FpgaError, NotFoundError
-from orchestrator.ledger.queue import quarantine as held
+from orchestrator.ledger.queue import quarantine
 from orchestrator.ledger.views import listings
 from orchestrator.photos import restore
 from orchestrator.results import provenance
@@ -69,13 +69,13 @@ def redo(
 @router.post("/items/{item_id}/release")
 def release(caller: Writer, item_id: str, reason: Reason) -> Response:
     """Try a held item again."""
-    return _decided(caller, item_id, held.release, reason)
+    return _decided(caller, item_id, quarantine.release, reason)
 
 
 @router.post("/items/{item_id}/reject")
 def reject(caller: Writer, item_id: str, reason: Reason) -> Response:
     """Give a held item up."""
-    return _decided(caller, item_id, held.reject, reason)
+    return _decided(caller, item_id, quarantine.reject, reason)
 
 
 def _decided(caller: Caller, item_id: str, decide: Callable[..., object], reason: str) -> Response:

@@ -14,7 +14,7 @@ from starlette.responses import RedirectResponse, Response
 from orchestrator.api.context import Caller, Promoter, Reader, Writer
 from orchestrator.api.pages.pages import shown
 from orchestrator.api.requests import Line
-from orchestrator.datasets import dataset_views as views
+from orchestrator.datasets import dataset_views
 from orchestrator.errors import FpgaError, ManifestError, NotFoundError, TransientError, UsageError
 from orchestrator.models import training
 from orchestrator.planning.manifest import FORMATS, MAX_BYTES
@@ -150,7 +150,7 @@ def _page(caller: Caller, wrong: FpgaError | None = None) -> Response:
         **found,
         trains=trains,
         datasets=list(
-            dict.fromkeys((v["name"], v["preset"]) for v in views.list_versions(caller.ledger, caller.owner))
+            dict.fromkeys((v["name"], v["preset"]) for v in dataset_views.list_versions(caller.ledger, caller.owner))
         ),
         most_redraws=submit.MAX_REDRAWS,
         wrong=wrong,

@@ -11,7 +11,7 @@ from orchestrator.api.context import Caller, Promoter, Reader, Viewer
 from orchestrator.api.pages import training_view
 from orchestrator.api.pages.pages import shown
 from orchestrator.api.requests import Line
-from orchestrator.datasets import dataset_views as views
+from orchestrator.datasets import dataset_views
 from orchestrator.errors import FpgaError
 from orchestrator.ledger.engine.states import BATCH_ENDED
 from orchestrator.models import registry, training
@@ -80,7 +80,7 @@ def _runs(caller: Caller, wrong: FpgaError | None = None) -> Response:
         "Training",
         wrong.http_status if wrong else 200,
         runs=training.list_runs(caller.ledger, caller.owner, limit=SHOWN),
-        datasets=[one for one in views.list_versions(caller.ledger, caller.owner) if not one["tainted_at"]],
+        datasets=[one for one in dataset_views.list_versions(caller.ledger, caller.owner) if not one["tainted_at"]],
         versions=[one for one in versions if not one["tainted_at"]],
         presets=list(dict.fromkeys(one["preset"] for one in versions)) or [caller.settings.preset],
         wrong=wrong,

@@ -45,7 +45,7 @@ from orchestrator.errors import LimitError, UsageError
 from orchestrator.ledger.engine.session import now
 from orchestrator.ledger.engine.states import BATCH_ENDED, BATCH_STATES, STATES
 from orchestrator.ledger.queue import batches
-from orchestrator.ledger.queue import quarantine as held
+from orchestrator.ledger.queue import quarantine
 from orchestrator.ledger.tables.rows import Batch
 from orchestrator.ledger.views import listings
 from orchestrator.planning.manifest import Format
@@ -290,14 +290,14 @@ def close(caller: Writer, batch_id: str) -> dict[str, Any]:
 @router.post("/{batch_id}/release", operation_id="release_batch")
 def release(caller: Writer, batch_id: str, body: Why) -> dict[str, Any]:
     """Let all items that are held, having ended their worker again and again, be tried again; the batch goes on."""
-    held.release(caller.ledger, caller.owner, _whole(caller, batch_id), reason=body.reason)
+    quarantine.release(caller.ledger, caller.owner, _whole(caller, batch_id), reason=body.reason)
     return _shown(caller, batch_id)
 
 
 @router.post("/{batch_id}/reject", operation_id="reject_batch")
 def reject(caller: Writer, batch_id: str, body: Why) -> dict[str, Any]:
     """Give all items that are held up for good: they are `cancelled`."""
-    held.reject(caller.ledger, caller.owner, _whole(caller, batch_id), reason=body.reason)
+    quarantine.reject(caller.ledger, caller.owner, _whole(caller, batch_id), reason=body.reason)
     return _shown(caller, batch_id)
 
 

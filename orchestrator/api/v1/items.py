@@ -15,7 +15,7 @@ from orchestrator.api.paging import TAGGED, tagged
 from orchestrator.api.requests import Why
 from orchestrator.errors import NotFoundError
 from orchestrator.ledger.queue import batches
-from orchestrator.ledger.queue import quarantine as held
+from orchestrator.ledger.queue import quarantine
 from orchestrator.ledger.views import listings
 from orchestrator.results import results
 from orchestrator.storage.links import content_disposition
@@ -34,14 +34,14 @@ def show(request: Request, caller: Reader, item_id: str) -> Response:
 @router.post("/items/{item_id}/release", operation_id="release_item")
 def release(caller: Writer, item_id: str, body: Why) -> dict[str, Any]:
     """Let an item that was held, having ended its worker again and again, be tried again; its batch goes on."""
-    held.release(caller.ledger, caller.owner, _batch_of(caller, item_id), item_id=item_id, reason=body.reason)
+    quarantine.release(caller.ledger, caller.owner, _batch_of(caller, item_id), item_id=item_id, reason=body.reason)
     return _shown(caller, item_id)
 
 
 @router.post("/items/{item_id}/reject", operation_id="reject_item")
 def reject(caller: Writer, item_id: str, body: Why) -> dict[str, Any]:
     """Give an item that is held up for good: it is `cancelled`."""
-    held.reject(caller.ledger, caller.owner, _batch_of(caller, item_id), item_id=item_id, reason=body.reason)
+    quarantine.reject(caller.ledger, caller.owner, _batch_of(caller, item_id), item_id=item_id, reason=body.reason)
     return _shown(caller, item_id)
 
 

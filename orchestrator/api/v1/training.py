@@ -11,7 +11,7 @@ from starlette.responses import Response
 from orchestrator.api.context import Promoter, Reader
 from orchestrator.api.paging import TAGGED, Answer, IdempotencyKey, Limit, once, tagged
 from orchestrator.api.requests import Line, Strict
-from orchestrator.datasets import dataset_views as views
+from orchestrator.datasets import dataset_views
 from orchestrator.datasets import datasets
 from orchestrator.errors import UsageError
 from orchestrator.ledger.views import listings
@@ -123,19 +123,19 @@ def measure(request: Request, caller: Promoter, body: Measurement, key: Idempote
 @sets.get("", operation_id="list_datasets")
 def list_sets(caller: Reader, name: Line | None = None) -> dict[str, Any]:
     """List versions of data sets, newest first within a name."""
-    return {"object": "list", "data": views.list_versions(caller.ledger, caller.owner, name), "next": None}
+    return {"object": "list", "data": dataset_views.list_versions(caller.ledger, caller.owner, name), "next": None}
 
 
 @sets.get("/diff", operation_id="diff_datasets")
 def diff(caller: Reader, one: Line, other: Line) -> dict[str, Any]:
     """Say in what two versions differ: pictures, people, settings."""
-    return views.diff(caller.ledger, caller.store, caller.owner, one, other)
+    return dataset_views.diff(caller.ledger, caller.store, caller.owner, one, other)
 
 
 @sets.get("/{version}", operation_id="get_dataset", responses=TAGGED)
 def show_set(request: Request, caller: Reader, version: str) -> Response:
     """Show a version by id, `name` (the newest) or `name@number`."""
-    return tagged(request, views.show(caller.ledger, caller.owner, version))
+    return tagged(request, dataset_views.show(caller.ledger, caller.owner, version))
 
 
 @sets.post("", status_code=202, operation_id="build_dataset")

@@ -10,7 +10,7 @@ from orchestrator.errors import ConflictError
 from orchestrator.ledger import photos
 from orchestrator.ledger.engine.session import Ledger, now
 from orchestrator.ledger.queue import claims, sweeper
-from orchestrator.ledger.queue import quarantine as held
+from orchestrator.ledger.queue import quarantine
 from orchestrator.ledger.queue.claims import Next
 from orchestrator.settings import Settings
 from tests.integration.ledger.helpers import batch, claim, end, expire, item_of, stage_of, submit
@@ -35,7 +35,7 @@ def test_a_released_item_is_worked_on_alone_and_ends_the_batch_again(ledger: Led
     c = hold(ledger, settings)
     assert batch(ledger, batch_id).state == "completed_with_errors"
 
-    assert held.release(ledger, "ann", batch_id, reason="looked at") == [c.item_id]
+    assert quarantine.release(ledger, "ann", batch_id, reason="looked at") == [c.item_id]
 
     assert (batch(ledger, batch_id).state, batch(ledger, batch_id).finished_at) == ("in_progress", None)
     assert (stage_of(ledger, c).crashes, stage_of(ledger, c).alone) == (0, True)
@@ -43,7 +43,7 @@ def test_a_released_item_is_worked_on_alone_and_ends_the_batch_again(ledger: Led
     claims.publish(ledger, again, {}, end)
     assert batch(ledger, batch_id).state == "completed"
     with pytest.raises(ConflictError, match="no item"):
-        held.release(ledger, "ann", batch_id, reason="looked at")
+        quarantine.release(ledger, "ann", batch_id, reason="looked at")
 
 
 def test_a_batch_whose_end_had_consequences_is_not_opened_again(ledger: Ledger, settings: Settings) -> None:
@@ -51,9 +51,9 @@ def test_a_batch_whose_end_had_consequences_is_not_opened_again(ledger: Ledger, 
     c = hold(ledger, settings, "gpu.train")
 
     with pytest.raises(ConflictError, match="retry it"):
-        held.release(ledger, "ann", batch_id, reason="looked at")
+        quarantine.release(ledger, "ann", batch_id, reason="looked at")
 
-    assert held.reject(ledger, "ann", batch_id, reason="looked at") == [c.item_id]
+    assert quarantine.reject(ledger, "ann", batch_id, reason="looked at") == [c.item_id]
     assert item_of(ledger, c).state == "cancelled"
 
 
@@ -70,4 +70,4 @@ def test_a_photo_that_missed_the_gathering_of_its_archive_is_not_left_waiting(
     claims.publish(ledger, gathering, {}, end)
 
     with pytest.raises(ConflictError, match="brought together without"):
-        held.release(ledger, "ann", batch_id, reason="looked at")
+        quarantine.release(ledger, "ann", batch_id, reason="looked at")

@@ -16,7 +16,7 @@ from orchestrator.ledger import artifacts
 from orchestrator.ledger.engine import schema
 from orchestrator.ledger.engine.session import Ledger, now
 from orchestrator.ledger.queue import batches, claims, sweeper, workers
-from orchestrator.ledger.queue import wakeups as hints
+from orchestrator.ledger.queue import wakeups
 from orchestrator.ledger.tables.rows import Artifact, Attempt, Leader, Stage, Worker
 from orchestrator.runtime.broker import Bell
 from orchestrator.runtime.sweeping import Sweeper
@@ -134,7 +134,7 @@ def test_a_clock_that_is_turned_back_delays_nothing(ledger: Ledger, settings: Se
     assert sweeper.lead(ledger, holder="before", owner="ann", seconds=30)
     worker_id = workers.register(ledger, owner="ann", device="cpu", queues=["gpu.generate"])
     workers.beat(ledger, worker_id, state="ready")
-    assert hints.ring(ledger, lambda *_: None, ttl_seconds=30) == 1
+    assert wakeups.ring(ledger, lambda *_: None, ttl_seconds=30) == 1
     let_time_pass(ledger, -7200)
     with ledger.write() as session:
         session.execute(update(Leader).values(lease_until=now(session) + timedelta(hours=2)))
@@ -143,7 +143,7 @@ def test_a_clock_that_is_turned_back_delays_nothing(ledger: Ledger, settings: Se
     assert sweeper.lead(ledger, holder="after", owner="ann", seconds=30)
     sweeper.sweep(ledger, settings)
 
-    assert hints.ring(ledger, lambda *_: None, ttl_seconds=30) == 1
+    assert wakeups.ring(ledger, lambda *_: None, ttl_seconds=30) == 1
     [other] = claim(ledger)
     assert other.item_id != lost.item_id
     until = stage_of(ledger, lost).lease_until
@@ -181,7 +181,7 @@ def test_hints_are_bounded_by_the_living_workers_and_sent_again_when_they_grow_o
     sent: list[tuple[str, dict[str, object]]] = []
 
     def ring() -> int:
-        return hints.ring(ledger, lambda queue, body: sent.append((queue, body)), ttl_seconds=30)
+        return wakeups.ring(ledger, lambda queue, body: sent.append((queue, body)), ttl_seconds=30)
 
     assert ring() == 0, "nobody listens"
     worker_id = workers.register(ledger, owner="ann", device="cpu", queues=["gpu.generate"])

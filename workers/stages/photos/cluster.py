@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from fpga_models.faces.clusters import Cluster, find_people, quality
 from orchestrator.errors import ConsentError
 from orchestrator.ledger import photos
-from orchestrator.ledger import stage_results as cache
+from orchestrator.ledger import stage_results
 from orchestrator.ledger.engine.base import new_id
 from orchestrator.ledger.queue.claims import Claim, Next
 from orchestrator.ledger.tables.rows_photos import ArchivePerson
@@ -81,7 +81,7 @@ def _faces(tools: Tools, c: Claim) -> list[dict[str, Any]]:
             if said["pixels_sha256"] in seen:
                 continue
             seen.add(said["pixels_sha256"])
-            kept = cache.find(session, c.owner, said["faces_key"])
+            kept = stage_results.find(session, c.owner, said["faces_key"])
             listed = kept.row.facts["faces"] if kept else []
             if kept is None or not kept.row.data or not listed:
                 continue

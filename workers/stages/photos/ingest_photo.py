@@ -14,7 +14,7 @@ from fpga_models.diir.detection import find_faces
 from fpga_models.diir.picture import Image
 from fpga_models.faces import Face, FacePack
 from fpga_models.faces.alignment import align
-from orchestrator.ledger import stage_results as cache
+from orchestrator.ledger import stage_results
 from orchestrator.ledger.photos import ORDINALS
 from orchestrator.ledger.queue.claims import Claim, Next
 from orchestrator.ledger.stage_results import NewResult
@@ -35,7 +35,7 @@ def ingest_photo(tools: Tools, held: Sequence[Claim], lease: Lease) -> Iterator[
 
 def _look(tools: Tools, c: Claim, pack: FacePack) -> Done:
     photo = decoded(tools, c)
-    key = cache.result_key(
+    key = stage_results.result_key(
         "faces",
         VERSION,
         networks=list(pack.settings.sha256.values()),
@@ -44,14 +44,14 @@ def _look(tools: Tools, c: Claim, pack: FacePack) -> Done:
         profile=tools.engine.profile(),
     )
     with tools.ledger.read() as session:
-        kept = None if c.options.get("force") else cache.find(session, c.owner, key)
+        kept = None if c.options.get("force") else stage_results.find(session, c.owner, key)
     new = None if kept else _found(tools, c, photo.rgb, pack, key)
     listed = new.facts["faces"] if new else kept.row.facts["faces"] if kept else []
     said = _said(photo, key, listed, kept.row.item_id if kept else None)
 
     def effect(session: Session, moment: datetime) -> Next:
         if new is not None:
-            cache.keep(session, c.owner, new, [], moment)
+            stage_results.keep(session, c.owner, new, [], moment)
         if c.options.get("cluster") and not c.options.get("people_of"):
             return Next(wait=True)
         return Next(stage="restore", ordinal=ORDINALS["restore"])

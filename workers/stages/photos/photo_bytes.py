@@ -13,7 +13,7 @@ from safetensors import numpy as tensors
 from fpga_models.faces import Face
 from orchestrator.errors import InputError, StageError
 from orchestrator.ledger import artifacts, photos
-from orchestrator.ledger import stage_results as cache
+from orchestrator.ledger import stage_results
 from orchestrator.ledger.queue.claims import Claim
 from orchestrator.storage import content_key
 from workers.photo import Decoded, Patch, PhotoLimits, decode_photo
@@ -81,7 +81,7 @@ def ingested(tools: Tools, c: Claim) -> dict[str, Any]:
 def kept_faces(tools: Tools, owner: str, key: str) -> list[Face] | None:
     """Return the faces of a photo as they were found once, or None where they were erased."""
     with tools.ledger.read() as session:
-        kept = cache.find(session, owner, key)
+        kept = stage_results.find(session, owner, key)
     if kept is None or kept.row.data is None:
         return None
     listed = kept.row.facts["faces"]

@@ -21,7 +21,7 @@ from fpga_models.errors import ModelError as NetworkError
 from fpga_models.faces import Face
 from orchestrator.errors import FpgaError, StageError
 from orchestrator.ledger import photos
-from orchestrator.ledger import stage_results as cache
+from orchestrator.ledger import stage_results
 from orchestrator.ledger.photos import ORDINALS
 from orchestrator.ledger.queue.claims import Claim, Next
 from orchestrator.ledger.stage_results import NewResult
@@ -99,8 +99,8 @@ def _restore(tools: Tools, c: Claim, version: ModelVersion, restorer: Restorer, 
 
     def effect(session: Session, moment: datetime) -> Next:
         for new in results:
-            cache.keep(session, c.owner, new, shown, moment)
-        cache.show(session, c.owner, [candidate["key"] for candidate, _ in made if candidate["key"]], shown)
+            stage_results.keep(session, c.owner, new, shown, moment)
+        stage_results.show(session, c.owner, [candidate["key"] for candidate, _ in made if candidate["key"]], shown)
         return Next(stage="score_photo", ordinal=ORDINALS["score_photo"])
 
     return Done(result=said, effect=effect)
@@ -153,7 +153,7 @@ def _candidate(
         return {"seed": seed, "faces": _reports(job, None), "patches": None, "key": None, "reused_from": None}, None
     key = _key(tools, job, mapping, seed)
     with tools.ledger.read() as session:
-        kept = None if c.options.get("force") else cache.find(session, c.owner, key)
+        kept = None if c.options.get("force") else stage_results.find(session, c.owner, key)
     if kept is not None:
         stored = kept.artifact
         patches = {"artifact_id": stored.id, "key": stored.key, "sha256": stored.sha256} if stored else None
@@ -227,7 +227,7 @@ def _reports(job: Job, result: DiirResult | None) -> list[dict[str, Any]]:
 def _inversions(tools: Tools, job: Job) -> tuple[Inversions, str | None]:
     """Return the paths that were climbed for this photo before, and the item that did it."""
     with tools.ledger.read() as session:
-        kept = None if job.c.options.get("force") else cache.find(session, job.c.owner, _inversion_key(tools, job))
+        kept = None if job.c.options.get("force") else stage_results.find(session, job.c.owner, _inversion_key(tools, job))
     if kept is None or kept.artifact is None:
         return Inversions(), None
     data = tools.store.get(kept.artifact.key, sha256=kept.artifact.sha256)
@@ -249,7 +249,7 @@ def _sealed(tools: Tools, job: Job, inversions: Inversions) -> NewResult:
 
 
 def _inversion_key(tools: Tools, job: Job) -> str:
-    return cache.result_key(
+    return stage_results.result_key(
         "invert",
         VERSION,
         networks=[job.version.tensor_sha256],
@@ -262,7 +262,7 @@ def _inversion_key(tools: Tools, job: Job) -> str:
 def _key(tools: Tools, job: Job, mapping: Mapping[int, int], seed: int) -> str:
     people = {str(face): _digest(job.people[who]) for face, who in mapping.items()}
     who = {str(face): job.people[index].as_json() for face, index in job.pairs.items()}
-    return cache.result_key(
+    return stage_results.result_key(
         "restore",
         VERSION,
         networks=[job.version.tensor_sha256],

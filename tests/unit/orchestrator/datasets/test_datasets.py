@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.datasets import dataset_views as views
+from orchestrator.datasets import dataset_views
 from orchestrator.datasets import datasets
 from orchestrator.datasets.datasets import BuildRequest
 from orchestrator.errors import ConsentError, InputError, NotFoundError, StageError, UsageError
@@ -59,7 +59,7 @@ def request(source: str, **changes: object) -> BuildRequest:
 def test_the_same_content_is_the_same_version_and_other_content_the_next_number(ledger: Ledger) -> None:
     first, again, second = publish(ledger, "a"), publish(ledger, "a"), publish(ledger, "b")
 
-    listed = views.list_versions(ledger, OWNER)
+    listed = dataset_views.list_versions(ledger, OWNER)
 
     assert first == again != second
     assert [(v["name"], v["number"]) for v in listed] == [("people", 2), ("people", 1)]
@@ -80,7 +80,7 @@ def test_who_does_not_allow_training_keeps_a_version_from_being_published(ledger
     publish(ledger, "a", {yes: 3})
 
     assert refused.value.details["identities"] == [no]
-    assert len(views.list_versions(ledger, OWNER)) == 1
+    assert len(dataset_views.list_versions(ledger, OWNER)) == 1
 
 
 def test_an_erase_marks_every_version_that_holds_the_person_and_no_other(ledger: Ledger, person: AddPerson) -> None:
@@ -89,7 +89,7 @@ def test_an_erase_marks_every_version_that_holds_the_person_and_no_other(ledger:
 
     erased = erasure.erase(ledger, OWNER, ada)
 
-    tainted = {v["id"]: v["tainted_at"] is not None for v in views.list_versions(ledger, OWNER)}
+    tainted = {v["id"]: v["tainted_at"] is not None for v in dataset_views.list_versions(ledger, OWNER)}
     assert erased.data_sets == [both]
     assert tainted == {both: True, only_bob: False}
 
@@ -98,7 +98,7 @@ def test_the_shipped_data_set_is_registered_once_and_is_a_recipe(ledger: Ledger,
     version = datasets.ensure_mini(ledger, installed, OWNER)
 
     assert datasets.ensure_mini(ledger, installed, OWNER) == version
-    shown = views.show(ledger, OWNER, "mini-world")
+    shown = dataset_views.show(ledger, OWNER, "mini-world")
     assert shown["facts"]["recipe"] == {
         "command": "python -m fpga_models.lab.synthetic.dataset",
         "seed": 0,
