@@ -87,7 +87,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         enrol(ledger, settings)
         batch_id, seconds = run(ledger, settings, source)
         ratio = redo_ratio(ledger, settings, batch_id, options.redos)
-    found = {**figures(ledger, batch_id, seconds), "redo": ratio, "count": options.count, "seed": options.seed}
+    found = {**metrics(ledger, batch_id, seconds), "redo": ratio, "count": options.count, "seed": options.seed}
     return {**found, **outcome(ledger, batch_id, truths)}
 
 
@@ -140,7 +140,7 @@ def run(ledger: Ledger, settings: Settings, source: Path) -> tuple[str, float]:
     return made.batch_id, time.monotonic() - began
 
 
-def figures(ledger: Ledger, batch_id: str, seconds: float) -> dict[str, Any]:
+def metrics(ledger: Ledger, batch_id: str, seconds: float) -> dict[str, Any]:
     """Return photos per second of the pipeline, of its slowest stage, and their ratio."""
     with ledger.read() as session:
         done = batches.counts(session, batch_id)["completed"]

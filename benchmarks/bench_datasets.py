@@ -194,7 +194,7 @@ def build(count: int, folder: Path, *, by_face: bool, stand_in: bool) -> dict[st
         arrange={"min_pictures": 1, "split": 0.9},
     )
     wall, began = time.perf_counter(), time.process_time()
-    begun = datasets.build(process.ledger, process.tools.store, settings, wanted, owner=settings.owner)
+    begun = datasets.build(process.ledger, process.context.store, settings, wanted, owner=settings.owner)
     spent = dict.fromkeys(process.queues, 0.0)
     while not (found := datasets.progress(process.ledger, settings.owner, begun.batch_id)).ended:
         sweep(process.ledger, settings)

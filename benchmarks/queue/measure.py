@@ -62,18 +62,18 @@ def run(
         for system in systems:
             system.ready(START_SECONDS)
             say(f"{system.name} is ready")
-        figures: dict[str, dict[str, list[Any]]] = {system.name: {} for system in systems}
+        metrics: dict[str, dict[str, list[Any]]] = {system.name: {} for system in systems}
         for number in range(plan.rounds):
             for system in systems if number % 2 == 0 else reversed(systems):
-                _round(system, plan, figures[system.name])
+                _round(system, plan, metrics[system.name])
                 say(f"round {number + 1} of {plan.rounds}: {system.name}")
         if plan.backlog:
             for system in systems:
-                figures[system.name].update(_backlog(system, plan))
+                metrics[system.name].update(_backlog(system, plan))
                 say(f"backlog of {plan.backlog}: {system.name}")
         if plan.kills:
             for system in systems:
-                figures[system.name].update(_kills(system, plan))
+                metrics[system.name].update(_kills(system, plan))
                 say(f"{plan.kills} kills: {system.name}")
     return {
         "object": "bench.queue",
@@ -82,8 +82,8 @@ def run(
         "load_after": round(os.getloadavg()[0], 1),
         "database": "postgresql" if database_url else "sqlite",
         "plan": {name: getattr(plan, name) for name in ("rounds", "jobs", "singles", "backlog", "kills")},
-        "systems": figures,
-        "summary": {name: _summary(found, figures.get("celery")) for name, found in figures.items()},
+        "systems": metrics,
+        "summary": {name: _summary(found, metrics.get("celery")) for name, found in metrics.items()},
     }
 
 

@@ -15,7 +15,7 @@ from orchestrator.api import problems
 from orchestrator.api.context import Context
 from orchestrator.api.events import Feeds
 from orchestrator.api.limits import Limits, Rate
-from orchestrator.api.metrics import Metrics
+from orchestrator.api.metrics import ServerMetrics
 from orchestrator.api.pages import (
     batch_pages,
     home_pages,
@@ -113,7 +113,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.context = context
     app.state.feeds = Feeds()
-    app.state.metrics = Metrics(context.ledger, settings)
+    app.state.metrics = ServerMetrics(context.ledger, settings)
     problems.install(app)
     for router in ROUTERS:
         app.include_router(router)
@@ -126,7 +126,7 @@ def create_app(settings: Settings) -> FastAPI:
 class Measured:
     """ASGI middleware: counts answers by route, times them, and puts the same headers on all."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: ServerMetrics) -> None:
         self._app = app
         self._metrics = metrics
 

@@ -22,9 +22,8 @@ from orchestrator.ledger.engine.session import Ledger
 from orchestrator.ledger.engine.states import BATCH_ENDED
 from orchestrator.ledger.queue import batches
 from orchestrator.ledger.tables.rows import Item
-from orchestrator.ledger.views import events
-from orchestrator.ledger.views import listings
-from orchestrator.ledger.views.events import Happening, Place
+from orchestrator.ledger.views import events, listings
+from orchestrator.ledger.views.events import Event, Place
 from orchestrator.results import results
 
 LOOK_SECONDS = 0.5
@@ -112,11 +111,11 @@ class Feed:
         # beyond the log's beginning the log goes on
         return self._written([one for one in found if one.place <= self._floor]) or [(self._floor, b"")]
 
-    def _written(self, found: list[Happening] | Any) -> list[Chunk]:
+    def _written(self, found: list[Event] | Any) -> list[Chunk]:
         return [(one.place, sent(one.name, _body(self._ledger, one), str(one.place))) for one in found]
 
 
-def _body(ledger: Ledger, one: Happening) -> dict[str, Any]:
+def _body(ledger: Ledger, one: Event) -> dict[str, Any]:
     if isinstance(one.row, Item):
         return results.item_line(one.row, None)
     with ledger.read() as session:

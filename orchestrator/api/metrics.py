@@ -1,4 +1,4 @@
-"""Figures of the server for Prometheus: its own requests, and what the ledger says at the moment somebody asks.
+"""Metrics of the server for Prometheus: its own requests, and what the ledger says at the moment somebody asks.
 
 Names carry units; labels are queues, states, devices and routes, never ids. Workers measure their stages themselves.
 """
@@ -20,8 +20,8 @@ GRACE_SECONDS = 60.0
 """What a sweeper does within seconds counts as late only after so long."""
 
 
-class Metrics:
-    """Figures of this process, and of the ledger at the moment somebody asks."""
+class ServerMetrics:
+    """Metrics of this process, and of the ledger at the moment somebody asks."""
 
     def __init__(self, ledger: Ledger, settings: Settings) -> None:
         self.registry = CollectorRegistry()

@@ -106,8 +106,7 @@ def _wait(s: Services, begun: Build, *, as_json: bool) -> None:
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
 
-    from orchestrator.datasets import dataset_views
-    from orchestrator.datasets import datasets
+    from orchestrator.datasets import dataset_views, datasets
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Bars(*columns, console=screen()) as bars:
@@ -260,8 +259,7 @@ def register(
     preset: Annotated[Literal["mini"], typer.Argument(help="A shipped preset.")] = "mini", as_json: JsonOption = False
 ) -> None:
     """Enter the data set that a shipped preset was trained on: a recipe of the renderer, nothing is stored."""
-    from orchestrator.datasets import dataset_views
-    from orchestrator.datasets import datasets
+    from orchestrator.datasets import dataset_views, datasets
 
     with services() as s:
         version = dataset_views.show(s.ledger, s.owner, datasets.ensure_mini(s.ledger, s.settings, s.owner))

@@ -15,8 +15,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
-from orchestrator.datasets import dataset_views
-from orchestrator.datasets import datasets
+from orchestrator.datasets import dataset_views, datasets
 from orchestrator.datasets.datasets import BuildRequest, Progress
 from orchestrator.errors import TransientError, UsageError
 from orchestrator.flows.generate_batch import FIRST_LOOK_SECONDS, LONGEST_PAUSE_SECONDS

@@ -13,8 +13,7 @@ from datetime import datetime
 from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from orchestrator.ledger import audit, datasets, identities, photos, training
-from orchestrator.ledger import stage_results
+from orchestrator.ledger import audit, datasets, identities, photos, stage_results, training
 from orchestrator.ledger.engine.session import Ledger, now, retrying
 from orchestrator.ledger.queue import lifecycle
 from orchestrator.ledger.tables.rows import (

@@ -74,10 +74,10 @@ def find(session: Session, version_id: str, wanted: Wanted, dataset_id: str | No
     return session.scalars(query.order_by(Evaluation.created_at.desc(), Evaluation.id.desc()).limit(1)).first()
 
 
-def figures(
+def metrics(
     session: Session, version_id: str, wanted: Iterable[Wanted], dataset_id: str | None
 ) -> dict[str, dict[str, Any]]:
-    """Return the newest figures of a version by suite, as far as they were measured."""
+    """Return the newest metrics of a version by suite, as far as they were measured."""
     found = {one.suite: find(session, version_id, one, dataset_id) for one in wanted}
     return {suite: row.figures for suite, row in found.items() if row is not None}
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from orchestrator.errors import NotFoundError, UsageError
 
 DEFAULT = Path(__file__).with_name("gate.toml")
-Figures = Mapping[str, Any]
+Metrics = Mapping[str, Any]
 
 
 class _Frozen(BaseModel):
@@ -97,8 +97,8 @@ def parse_rules(values: Mapping[str, Any]) -> GateRules:
         raise UsageError(f"gate rules: {where}: {first['msg']}", code="gate_rules_invalid") from error
 
 
-def check_figures(rules: GateRules, candidate: Figures, live: Figures | None) -> list[Check]:
-    """Compare figures by suite with the rules, and with those of the live version where there is one."""
+def check_metrics(rules: GateRules, candidate: Metrics, live: Metrics | None) -> list[Check]:
+    """Compare metrics by suite with the rules, and with those of the live version where there is one."""
     found: list[Check] = []
     for rule in rules.rule:
         got = _number(candidate, rule.metric)
@@ -116,7 +116,7 @@ def check_figures(rules: GateRules, candidate: Figures, live: Figures | None) ->
 def check_facts(
     rules: GateRules, candidate: Mapping[str, Any], live: Mapping[str, Any] | None, *, tainted: Sequence[str]
 ) -> list[Check]:
-    """Check what is known of the weights besides figures.
+    """Check what is known of the weights besides metrics.
 
     Args:
         candidate: manifest of the version.
@@ -155,7 +155,7 @@ def _least(name: str, got: float, wanted: float, meaning: str) -> Check:
     return Check(name=name, passed=got >= wanted, got=got, wanted=wanted, reason=reason)
 
 
-def _floor(rule: MetricRule, live: Figures) -> tuple[float, str] | None:
+def _floor(rule: MetricRule, live: Metrics) -> tuple[float, str] | None:
     """Return what the live version asks of a newer one and what that number is, or None where it was not measured."""
     if rule.interval is not None and (bounds := look_up(live, rule.interval)):
         return float(bounds[0]), "the lower end of the live version's interval"
@@ -165,14 +165,14 @@ def _floor(rule: MetricRule, live: Figures) -> tuple[float, str] | None:
     return value - rule.tolerance, f"the live version's {value:.4f} less {rule.tolerance:g}"
 
 
-def _number(figures: Figures, path: str) -> float | None:
-    value = look_up(figures, path)
+def _number(metrics: Metrics, path: str) -> float | None:
+    value = look_up(metrics, path)
     return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
-def look_up(figures: Figures, path: str) -> Any:
+def look_up(metrics: Metrics, path: str) -> Any:
     """Return the value at a dotted path, or None."""
-    value: Any = figures
+    value: Any = metrics
     for part in path.split("."):
         if not isinstance(value, Mapping) or part not in value:
             return None

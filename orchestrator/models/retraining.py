@@ -19,7 +19,7 @@ from orchestrator.ledger.engine.session import Ledger, now, retrying
 from orchestrator.ledger.tables.rows import Batch, ModelVersion
 from orchestrator.ledger.tables.rows_datasets import DataSetVersion
 from orchestrator.ledger.tables.rows_training import GateDecision, TrainingRun
-from orchestrator.models.gate import Check, GateRules, check_facts, check_figures, parse_rules
+from orchestrator.models.gate import Check, GateRules, check_facts, check_metrics, parse_rules
 
 log = logging.getLogger(__name__)
 
@@ -71,10 +71,10 @@ def _decide(session: Session, run: TrainingRun, batch_id: str) -> GateDecision:
 def _checks(
     session: Session, rules: GateRules, version: ModelVersion, live: ModelVersion | None, dataset_id: str | None
 ) -> list[Check]:
-    ours = evaluations.figures(session, version.id, rules.evaluation, dataset_id)
-    theirs = evaluations.figures(session, live.id, rules.evaluation, dataset_id) if live else None
+    ours = evaluations.metrics(session, version.id, rules.evaluation, dataset_id)
+    theirs = evaluations.metrics(session, live.id, rules.evaluation, dataset_id) if live else None
     facts = check_facts(rules, version.manifest, live.manifest if live else None, tainted=_tainted(session, version))
-    return [*facts, *check_figures(rules, ours, theirs)]
+    return [*facts, *check_metrics(rules, ours, theirs)]
 
 
 def _live(session: Session, version: ModelVersion) -> ModelVersion | None:

@@ -13,8 +13,7 @@ from orchestrator.errors import FpgaError, TransientError
 from orchestrator.ledger import photos, training
 from orchestrator.ledger.engine.session import Ledger, now, retrying
 from orchestrator.ledger.engine.states import BATCH_ENDED
-from orchestrator.ledger.queue import batches, outbox
-from orchestrator.ledger.queue import wakeups
+from orchestrator.ledger.queue import batches, outbox, wakeups
 from orchestrator.ledger.tables.rows import Batch, Outbox
 from orchestrator.models import evaluations, mlflow_export, retraining
 from orchestrator.runtime.broker import Bell

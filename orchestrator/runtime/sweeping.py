@@ -16,8 +16,7 @@ from types import FrameType
 from orchestrator import logs
 from orchestrator.errors import FpgaError, StoreUnavailableError, TransientError
 from orchestrator.ledger.engine.session import Ledger
-from orchestrator.ledger.queue import sweeper
-from orchestrator.ledger.queue import wakeups
+from orchestrator.ledger.queue import sweeper, wakeups
 from orchestrator.people import retention
 from orchestrator.photos import uploads
 from orchestrator.results import thumbnails

@@ -16,8 +16,8 @@ log = logging.getLogger(__name__)
 SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000)
 
 
-class Figures:
-    """The figures of this process, from its start on."""
+class WorkerMetrics:
+    """The metrics of this process, from its start on."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()

@@ -21,8 +21,7 @@ from orchestrator.datasets.copies import drop_withdrawn
 from orchestrator.errors import FpgaError, ModelError, NotFoundError, TransientError
 from orchestrator.ledger import models
 from orchestrator.ledger.engine.session import Ledger
-from orchestrator.ledger.queue import claims, workers
-from orchestrator.ledger.queue import wakeups
+from orchestrator.ledger.queue import claims, wakeups, workers
 from orchestrator.ledger.queue.claims import Claim
 from orchestrator.runtime.broker import Bell
 from orchestrator.secrets.vault import Vault
@@ -33,9 +32,9 @@ from workers.celery import DRAIN_SIGNAL
 from workers.runtime import weights
 from workers.runtime.engine import Engine
 from workers.runtime.lease import Lease
-from workers.runtime.metrics import Figures
+from workers.runtime.metrics import WorkerMetrics
 from workers.runtime.publishing import Publisher, typed
-from workers.stages.base import DrainedError, Ended, Tools
+from workers.stages.base import DrainedError, Ended, StageContext
 
 log = logging.getLogger(__name__)
 WARM_BOUND = 16
@@ -55,7 +54,7 @@ class Process:
         self.queues = [queue for queue in settings.worker_queues.split(",") if queue]
         self.worker_id = workers.register(self.ledger, owner=settings.owner, device=settings.device, queues=self.queues)
         self.engine = Engine(settings)
-        self.tools = Tools(
+        self.context = StageContext(
             settings=settings,
             ledger=self.ledger,
             store=open_store(settings),
@@ -63,10 +62,10 @@ class Process:
             vault=Vault.of(settings),
             draining=self._drain_is_due,
         )
-        self.figures = Figures()
-        self.figures.watch(self.ledger.engine)
+        self.metrics = WorkerMetrics()
+        self.metrics.watch(self.ledger.engine)
         self.lease = Lease(self.ledger, settings)
-        self.publisher = Publisher(self.ledger, self.tools.store, settings, self.lease, self.figures)
+        self.publisher = Publisher(self.ledger, self.context.store, settings, self.lease, self.metrics)
         self._bell = Bell(settings)
         self._busy = threading.Lock()
         self._heard = time.monotonic()
@@ -78,7 +77,7 @@ class Process:
 
     def begin(self) -> None:
         """Load the champion's networks, then report ready and start the pulse."""
-        self.figures.serve(self.settings)
+        self.metrics.serve(self.settings)
         self._warm_up()
         workers.beat(self.ledger, self.worker_id, state="ready", warm=self.engine.warm)
         threading.Thread(target=self._pulse, name="pulse", daemon=True).start()
@@ -128,7 +127,7 @@ class Process:
 
     def _claim(self, queue: str) -> list[Claim]:
         warm = self.engine.warm if self._warm_claims < WARM_BOUND else None
-        with self.figures.claim_seconds.time():
+        with self.metrics.claim_seconds.time():
             held = claims.claim(
                 self.ledger,
                 worker_id=self.worker_id,
@@ -169,15 +168,15 @@ class Process:
         finally:
             self.lease.drop([c for c in held if c.stage_id not in handed])
         seconds = time.monotonic() - began
-        self.figures.group_seconds.labels(first.name).observe(seconds)
-        self.figures.busy_seconds.inc(seconds)
+        self.metrics.group_seconds.labels(first.name).observe(seconds)
+        self.metrics.busy_seconds.inc(seconds)
         about = {"stage": first.name, "batch": first.batch_id, "items": len(held), "ended": len(handed)}
         log.info("group done", extra={**about, "seconds": round(seconds, 3)})
 
     def _run_stage(self, held: Sequence[Claim]) -> Iterator[Ended]:
         stage = stages.load(held[0].name)
         self.engine.limit_threads()
-        yield from stage(self.tools, held, self.lease)
+        yield from stage(self.context, held, self.lease)
 
     def _blame(self, unsettled: Sequence[Claim], error: Exception) -> None:
         """Decide who bears a fault that ended a whole group."""
@@ -207,7 +206,7 @@ class Process:
         try:
             with self.ledger.read() as session:
                 version = models.resolve(session, self.settings.preset)
-            version = weights.here(self.ledger, self.tools.store, self.settings, version)
+            version = weights.here(self.ledger, self.context.store, self.settings, version)
             if not self.settings.probes:
                 self.engine.faces(version)
             if {"gpu.generate", "gpu.restore"} & set(self.queues):

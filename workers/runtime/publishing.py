@@ -24,7 +24,7 @@ from orchestrator.settings import Settings
 from orchestrator.storage import ByteStore
 from workers.runtime.engine import is_out_of_memory
 from workers.runtime.lease import Lease
-from workers.runtime.metrics import Figures
+from workers.runtime.metrics import WorkerMetrics
 from workers.stages.base import Done, Upload
 
 log = logging.getLogger(__name__)
@@ -59,12 +59,14 @@ class Failed:
 class Publisher:
     """Takes the ends of claims from the thread that computes; holds no more than a few groups of them."""
 
-    def __init__(self, ledger: Ledger, store: ByteStore, settings: Settings, lease: Lease, figures: Figures) -> None:
+    def __init__(
+        self, ledger: Ledger, store: ByteStore, settings: Settings, lease: Lease, metrics: WorkerMetrics
+    ) -> None:
         self._ledger = ledger
         self._store = store
         self._settings = settings
         self._lease = lease
-        self._figures = figures
+        self._metrics = metrics
         self._waiting: list[Made | Failed] = []
         self._under_way = 0
         self._changed = threading.Condition()
@@ -203,12 +205,12 @@ class Publisher:
             if m.claim in fenced:
                 self._fenced(m.claim, m)
             else:
-                self._figures.items.labels(m.claim.name, "completed").inc()
+                self._metrics.items.labels(m.claim.name, "completed").inc()
 
     def _fenced(self, c: Claim, made: Made | None) -> None:
         """Leave a claim that is not ours any more; of one that was cancelled meanwhile, nothing is kept."""
         log.warning("fenced", extra=ids(c))
-        self._figures.items.labels(c.name, "fenced").inc()
+        self._metrics.items.labels(c.name, "fenced").inc()
         if made is not None:
             if claims.look(self._ledger, [c]).cancelled:
                 with self._ledger.write() as session:
@@ -236,7 +238,7 @@ class Publisher:
             self._fenced(c, None)
             return
         log.warning("attempt failed", extra={**ids(c), "code": error.code, "now": state})
-        self._figures.items.labels(c.name, "failed" if state == "failed" else "again").inc()
+        self._metrics.items.labels(c.name, "failed" if state == "failed" else "again").inc()
         if state == "failed" and c.name == "ingest":
             with self._ledger.write() as session:
                 artifacts.discard(session, [ref["artifact_id"] for ref in c.params["references"]])

@@ -33,8 +33,8 @@ class StoppedError(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tools:
-    """What a stage may use."""
+class StageContext:
+    """What a stage is handed: settings, ledger, store, engine, vault."""
 
     settings: Settings
     ledger: Ledger
@@ -73,29 +73,31 @@ class Done:
 
 
 Ended = tuple[Claim, Done | FpgaError]
-Stage = Callable[[Tools, Sequence[Claim], Lease], Iterator[Ended]]
+Stage = Callable[[StageContext, Sequence[Claim], Lease], Iterator[Ended]]
 
 
-def version_of(tools: Tools, c: Claim) -> ModelVersion:
+def version_of(context: StageContext, c: Claim) -> ModelVersion:
     """Return the model version that the batch was given, or the preset's champion, with its files on this machine.
 
     Raises:
         NotFoundError: it is not registered, or its files are missing.
         TransientError: its files cannot be fetched.
     """
-    with tools.ledger.read() as session:
+    with context.ledger.read() as session:
         version = models.get(session, c.model_version_id) if c.model_version_id else models.resolve(session, c.preset)
-    return weights.here(tools.ledger, tools.store, tools.settings, version)
+    return weights.here(context.ledger, context.store, context.settings, version)
 
 
-def one_by_one(tools: Tools, held: Sequence[Claim], lease: Lease, work: Callable[[Claim], Done]) -> Iterator[Ended]:
+def one_by_one(
+    context: StageContext, held: Sequence[Claim], lease: Lease, work: Callable[[Claim], Done]
+) -> Iterator[Ended]:
     """Run `work` on each claim that has not been told to stop; a typed error is the end of that claim alone.
 
     Raises:
         DrainedError: the grace time of a drain is over.
     """
     for c in held:
-        if tools.draining():
+        if context.draining():
             raise DrainedError
         if c.stage_id in lease.stopped:
             continue

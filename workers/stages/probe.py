@@ -21,18 +21,18 @@ from orchestrator.ledger.engine.base import new_id
 from orchestrator.ledger.queue.claims import Claim, Next
 from orchestrator.ledger.tables.rows import Output
 from workers.runtime.lease import Lease
-from workers.stages.base import Done, DrainedError, Ended, Tools, Upload
+from workers.stages.base import Done, DrainedError, Ended, StageContext, Upload
 
 STEP_SECONDS = 0.1
 """So often it reports progress and looks whether it must stop."""
 MARK_BYTES, ATTEMPT_BYTES = 32, 8
 
 
-def probe(tools: Tools, held: Sequence[Claim], lease: Lease) -> Iterator[Ended]:
+def probe(context: StageContext, held: Sequence[Claim], lease: Lease) -> Iterator[Ended]:
     """Wait for each of these claims, one after the other, and store what it made."""
     for c in held:
         try:
-            if _wait(tools, c, lease):
+            if _wait(context, c, lease):
                 yield c, _done(c)
         except FpgaError as error:
             yield c, error
@@ -43,16 +43,16 @@ def mark(batch_id: str, item_id: str) -> bytes:
     return hmac.digest(batch_id.encode(), item_id.encode(), "sha256")
 
 
-def _wait(tools: Tools, c: Claim, lease: Lease) -> bool:
+def _wait(context: StageContext, c: Claim, lease: Lease) -> bool:
     """Take the time that the item asks for; return whether it may be published."""
-    if not tools.settings.probes:
+    if not context.settings.probes:
         raise StageError("this worker runs no probes; FPGA_PROBES=true allows them", code="probes_refused")
     if disaster := c.params.get("disaster"):
         DISASTERS[disaster]()
     asked = c.params["milliseconds"] / 1000
     until = time.monotonic() + asked
     while c.stage_id not in lease.stopped:
-        if tools.draining():
+        if context.draining():
             raise DrainedError
         rest = until - time.monotonic()
         if rest <= 0:

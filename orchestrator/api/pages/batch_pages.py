@@ -18,8 +18,7 @@ from orchestrator.api.requests import Line
 from orchestrator.api.v1.batches import lines, moment_of
 from orchestrator.ledger.engine.session import Ledger, now
 from orchestrator.ledger.engine.states import BATCH_ENDED, BATCH_STATES
-from orchestrator.ledger.queue import batches, workers
-from orchestrator.ledger.queue import quarantine
+from orchestrator.ledger.queue import batches, quarantine, workers
 from orchestrator.ledger.tables.rows import Batch
 from orchestrator.ledger.views import gallery, listings
 from orchestrator.results import export

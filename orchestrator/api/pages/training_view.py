@@ -64,9 +64,9 @@ def compared(ledger: Ledger, owner: str, wanted: Sequence[str], suite: str) -> d
         UsageError: fewer than two.
     """
     found = [registry.show_version(ledger, one) for one in wanted]
-    figures, missing = None, None
+    metrics, missing = None, None
     try:
-        figures = evaluations.compare(ledger, [one["id"] for one in found], suite=suite)
+        metrics = evaluations.compare(ledger, [one["id"] for one in found], suite=suite)
     except NotFoundError as error:
         missing = error.message
     with ledger.read() as session:
@@ -74,8 +74,8 @@ def compared(ledger: Ledger, owner: str, wanted: Sequence[str], suite: str) -> d
     return {
         "versions": [_public(one) for one in found],
         "suite": suite,
-        "figures": figures,
-        "rows": [(name, cells, plot(cells)) for name, cells in figures.rows.items()] if figures else [],
+        "figures": metrics,
+        "rows": [(name, cells, plot(cells)) for name, cells in metrics.rows.items()] if metrics else [],
         "plot_width": PLOT_WIDTH,
         "missing": missing,
         "pictures": [

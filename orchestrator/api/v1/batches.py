@@ -44,8 +44,7 @@ from orchestrator.api.requests import (
 from orchestrator.errors import LimitError, UsageError
 from orchestrator.ledger.engine.session import now
 from orchestrator.ledger.engine.states import BATCH_ENDED, BATCH_STATES, STATES
-from orchestrator.ledger.queue import batches
-from orchestrator.ledger.queue import quarantine
+from orchestrator.ledger.queue import batches, quarantine
 from orchestrator.ledger.tables.rows import Batch
 from orchestrator.ledger.views import listings
 from orchestrator.planning.manifest import Format

@@ -14,8 +14,7 @@ from orchestrator.api.context import Caller, Context, Reader, Writer, context_of
 from orchestrator.api.paging import TAGGED, tagged
 from orchestrator.api.requests import Why
 from orchestrator.errors import NotFoundError
-from orchestrator.ledger.queue import batches
-from orchestrator.ledger.queue import quarantine
+from orchestrator.ledger.queue import batches, quarantine
 from orchestrator.ledger.views import listings
 from orchestrator.results import results
 from orchestrator.storage.links import content_disposition

@@ -37,7 +37,7 @@ def ready(context: Here) -> Response:
 
 @router.get("/metrics", operation_id="metrics", response_class=Response)
 def metrics(request: Request, caller: Admin) -> Response:
-    """Figures for Prometheus, of all owners together."""
+    """Metrics for Prometheus, of all owners together."""
     return Response(generate_latest(request.app.state.metrics.registry), media_type=CONTENT_TYPE)
 
 

@@ -11,8 +11,7 @@ from starlette.responses import Response
 from orchestrator.api.context import Promoter, Reader
 from orchestrator.api.paging import TAGGED, Answer, IdempotencyKey, Limit, once, tagged
 from orchestrator.api.requests import Line, Strict
-from orchestrator.datasets import dataset_views
-from orchestrator.datasets import datasets
+from orchestrator.datasets import dataset_views, datasets
 from orchestrator.errors import UsageError
 from orchestrator.ledger.views import listings
 from orchestrator.models import evaluations, training

@@ -46,7 +46,7 @@ class Place:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Happening:
+class Event:
     """One event: its place, its name, and the row it is about."""
 
     place: Place
@@ -56,7 +56,7 @@ class Happening:
 
 def since(
     session: Session, owner: str, after: Place, *, batch_id: str | None = None, limit: int = PAGE
-) -> Sequence[Happening]:
+) -> Sequence[Event]:
     """Return what ended behind a place, in order: items of a batch and the batch, or batches of an owner."""
     horizon = now(session)
     if session.get_bind().dialect.name != "sqlite":
@@ -66,14 +66,14 @@ def since(
     )
     if batch_id is not None:
         batches = batches.where(Batch.id == batch_id)
-    found: list[Happening] = [
-        Happening(place=Place(moment=row.finished_at or horizon, id=LAST + row.id), name="batch.ended", row=row)
+    found: list[Event] = [
+        Event(place=Place(moment=row.finished_at or horizon, id=LAST + row.id), name="batch.ended", row=row)
         for row in session.scalars(batches.order_by(Batch.finished_at, Batch.id).limit(limit))
     ]
     if batch_id is not None:
         items = select(Item).where(Item.batch_id == batch_id, *_behind(Item.finished_at, Item.id, after, horizon))
         found += [
-            Happening(place=Place(moment=row.finished_at or horizon, id=row.id), name="item.ended", row=row)
+            Event(place=Place(moment=row.finished_at or horizon, id=row.id), name="item.ended", row=row)
             for row in session.scalars(items.order_by(Item.finished_at, Item.id).limit(limit))
         ]
     found.sort(key=lambda one: one.place)

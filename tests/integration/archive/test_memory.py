@@ -83,8 +83,8 @@ def read(source: Path, folder: Path, keep_every: int) -> dict[str, int]:
     ran, peak = run_measured(command, seconds=1500)
     assert ran.returncode == 0, ran.stderr
     found: dict[str, int] = {**json.loads(ran.stdout), "peak": peak}
-    figures = f"{found['photos']} photos, {found['bytes'] / GIB:.2f} GiB, peak {found['peak'] / 2**20:.0f} MiB"
-    print(f"{source.name}: {figures}")  # noqa: T201 the figures are what the test is for
+    metrics = f"{found['photos']} photos, {found['bytes'] / GIB:.2f} GiB, peak {found['peak'] / 2**20:.0f} MiB"
+    print(f"{source.name}: {metrics}")  # noqa: T201 the figures are what the test is for
     return found
 
 

@@ -9,8 +9,7 @@ import pytest
 from orchestrator.errors import ConflictError
 from orchestrator.ledger import photos
 from orchestrator.ledger.engine.session import Ledger, now
-from orchestrator.ledger.queue import claims, sweeper
-from orchestrator.ledger.queue import quarantine
+from orchestrator.ledger.queue import claims, quarantine, sweeper
 from orchestrator.ledger.queue.claims import Next
 from orchestrator.settings import Settings
 from tests.integration.ledger.helpers import batch, claim, end, expire, item_of, stage_of, submit

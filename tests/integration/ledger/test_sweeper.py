@@ -15,8 +15,7 @@ from orchestrator.errors import FencedError
 from orchestrator.ledger import artifacts
 from orchestrator.ledger.engine import schema
 from orchestrator.ledger.engine.session import Ledger, now
-from orchestrator.ledger.queue import batches, claims, sweeper, workers
-from orchestrator.ledger.queue import wakeups
+from orchestrator.ledger.queue import batches, claims, sweeper, wakeups, workers
 from orchestrator.ledger.tables.rows import Artifact, Attempt, Leader, Stage, Worker
 from orchestrator.runtime.broker import Bell
 from orchestrator.runtime.sweeping import Sweeper

@@ -20,7 +20,7 @@ from orchestrator.settings import Settings
 from orchestrator.storage import ByteStore, open_store
 from tests.integration.ledger.helpers import batch, claim, end, item_of, row, stage_of, submit
 from workers.runtime.lease import Lease
-from workers.runtime.metrics import Figures
+from workers.runtime.metrics import WorkerMetrics
 from workers.runtime.publishing import Publisher
 from workers.stages.base import Done, Upload
 
@@ -35,7 +35,7 @@ class Rig:
         schema.upgrade(settings.database_url)
         self.ledger, self.store = Ledger(settings.database_url), open_store(settings)
         self.lease = Lease(self.ledger, settings)
-        self.publisher = Publisher(self.ledger, self.store, settings, self.lease, Figures())
+        self.publisher = Publisher(self.ledger, self.store, settings, self.lease, WorkerMetrics())
         self.go = threading.Event()
         self.sizes: list[int] = []
         publish_all = claims.publish_all

@@ -195,7 +195,7 @@ def assert_the_tree_is_the_same(shop: Shop, batch_id: str, truths: list[Truth], 
         t.path: t.expected for t in truths if t.expected not in ("photo", "skipped")
     }
     sheet = write_contact_sheet(
-        shop.rig.ledger, shop.rig.store, shop.process.tools.vault, OWNER, batch_id, tmp_path / "sheet.html"
+        shop.rig.ledger, shop.rig.store, shop.process.context.vault, OWNER, batch_id, tmp_path / "sheet.html"
     )
     page = sheet.read_text()
     assert page.count('class="pair"') == shop.rig.counts(batch_id)["completed"]
@@ -416,7 +416,7 @@ def test_a_full_store_pauses_the_batch_and_a_resume_goes_on(
     feeding.feed(rig.ledger, rig.store, rig.settings, OWNER, batch_id, lambda _: None)
     store = FullStore(rig.store)
     store.full = True
-    monkeypatch.setattr(shop.process, "tools", replace(shop.process.tools, store=store))
+    monkeypatch.setattr(shop.process, "context", replace(shop.process.context, store=store))
 
     work(shop.process, lambda: rig.state(batch_id) == "paused")
     with rig.ledger.read() as session:

@@ -37,8 +37,8 @@ from tests.unit.fpga_models.training_folder import write_training_folder
 from tests.unit.orchestrator.trained import RULES, add_dataset
 from workers.runtime.engine import Engine
 from workers.runtime.lease import Lease
-from workers.stages.base import Done, Tools
-from workers.stages.training.train import Book
+from workers.stages.base import Done, StageContext
+from workers.stages.training.train import TrainingRecorder
 
 stage = importlib.import_module("workers.stages.training.train")  # the package exports a function of this name
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -64,7 +64,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class House:
-    """A ledger, a store and one worker's tools; `attempt` is what a worker does with a claim."""
+    """A ledger, a store and one worker's context; `attempt` is what a worker does with a claim."""
 
     def __init__(self, state: Path, data: Path) -> None:
         self.settings = Settings(state_dir=state, torch_threads=1)
@@ -83,7 +83,7 @@ class House:
         """Claim the run that is due and work on it; with `stop_at`, somebody pauses it after that step."""
         held = claims.claim(self.ledger, worker_id="wrk_t", queue="gpu.train", limit=1, lease_seconds=600)
         (c,) = claims.start(self.ledger, held)
-        tools = Tools(
+        context = StageContext(
             settings=self.settings,
             ledger=self.ledger,
             store=self.store,
@@ -93,7 +93,7 @@ class House:
         )
         lease = Lease(self.ledger, self.settings)
         lease.progress = self._pausing(lease, c, stop_at)  # type: ignore[method-assign]  # a pause, at a known step
-        ended = list(stage.train(tools, [c], lease))
+        ended = list(stage.train(context, [c], lease))
         if not ended:
             claims.release(self.ledger, [c])
             return None
@@ -223,15 +223,15 @@ def test_data_of_another_shape_is_refused_before_the_first_step(house: House, tm
 
 def test_a_holder_that_lost_its_lease_writes_nothing(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     run = house.begin()
-    report = Book.report
+    report = TrainingRecorder.report
 
-    def stolen(book: Book, found: Any) -> None:
+    def stolen(recorder: TrainingRecorder, found: Any) -> None:
         if found.kind == "checkpoint" and found.step == 2:
             with house.ledger.write() as session:
                 session.execute(runs.update(runs.Stage).values(token=runs.Stage.token + 1))
-        report(book, found)
+        report(recorder, found)
 
-    monkeypatch.setattr(Book, "report", stolen)
+    monkeypatch.setattr(TrainingRecorder, "report", stolen)
     with pytest.raises(FpgaError) as fenced:
         house.attempt()
 

@@ -12,10 +12,10 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry, generate_latest
 
-from orchestrator.api.metrics import Metrics
+from orchestrator.api.metrics import ServerMetrics
 from orchestrator.ledger.engine.session import Ledger
 from orchestrator.settings import Settings
-from workers.runtime.metrics import Figures
+from workers.runtime.metrics import WorkerMetrics
 
 ROOT = Path(__file__).parents[3]
 FOREIGN = {"up"}
@@ -41,7 +41,7 @@ def names(registry: CollectorRegistry) -> Iterator[tuple[str, frozenset[str]]]:
 
 @pytest.fixture
 def known(ledger: Ledger, settings: Settings) -> dict[str, frozenset[str]]:
-    return dict([*names(Metrics(ledger, settings).registry), *names(Figures().registry)])
+    return dict([*names(ServerMetrics(ledger, settings).registry), *names(WorkerMetrics().registry)])
 
 
 def rules() -> list[dict[str, Any]]:
@@ -90,7 +90,7 @@ def test_every_alert_says_for_how_long_how_bad_and_what(known: dict[str, frozens
 
 
 def test_what_is_exported_is_text_that_prometheus_reads(ledger: Ledger, settings: Settings) -> None:
-    text = generate_latest(Metrics(ledger, settings).registry).decode()
+    text = generate_latest(ServerMetrics(ledger, settings).registry).decode()
 
     assert "# TYPE fpga_oldest_due_seconds gauge" in text
     assert re.search(r"^fpga_sweeper_leads 0\.0$", text, re.MULTILINE)

@@ -26,7 +26,7 @@ from orchestrator.ledger.tables.rows import ModelVersion
 from workers.decoder import Decoder
 from workers.runtime.files import full_disk_is_transient, store_file
 from workers.runtime.lease import Lease
-from workers.stages.base import Done, DrainedError, Ended, Tools, one_by_one, version_of
+from workers.stages.base import Done, DrainedError, Ended, StageContext, one_by_one, version_of
 
 IDENTITY = "idn_"
 """How ids of the library begin: who is in a chunk by that name must be found when they are erased."""
@@ -36,36 +36,36 @@ class _StoppedError(Exception):
     """The claim was cancelled, paused or lost in the middle of the chunk."""
 
 
-def annotate(tools: Tools, held: Sequence[Claim], lease: Lease) -> Iterator[Ended]:
+def annotate(context: StageContext, held: Sequence[Claim], lease: Lease) -> Iterator[Ended]:
     """Build the chunks of these claims, one after the other."""
-    version = version_of(tools, held[0])
+    version = version_of(context, held[0])
     try:
-        yield from one_by_one(tools, held, lease, lambda c: _annotate(tools, c, version, lease))
+        yield from one_by_one(context, held, lease, lambda c: _annotate(context, c, version, lease))
     except _StoppedError:
         return
 
 
-def _annotate(tools: Tools, c: Claim, version: ModelVersion, lease: Lease) -> Done:
+def _annotate(context: StageContext, c: Claim, version: ModelVersion, lease: Lease) -> Done:
     given = c.params
     options = AnnotateOptions(side=given["side"], max_people=given["max_people"], facts=given["facts"])
-    faces, pose = tools.engine.faces(version), tools.engine.pose(version)
-    captioner = load_captioner(given["captioner"], tools.settings.captioner)
+    faces, pose = context.engine.faces(version), context.engine.pose(version)
+    captioner = load_captioner(given["captioner"], context.settings.captioner)
     with TemporaryDirectory(prefix="fpga-chunk-") as name, full_disk_is_transient(Path(name)):
         folder = Path(name)
         made: ChunkResult | None = None
         try:
-            with _pictures(tools, given["input"], folder) as pictures:
+            with _pictures(context, given["input"], folder) as pictures:
                 for made in build_chunk(pictures, folder, faces, pose, options, captioner):
                     lease.progress(c, made.pictures / (given["pictures"] + 1))
                     if c.stage_id in lease.stopped:
                         raise _StoppedError
-                    if tools.draining():
+                    if context.draining():
                         raise DrainedError
         except NetworkError as error:
             raise StageError(str(error), code=error.code) from error
         assert made is not None, "an empty chunk has a result too"
-        shard_id = store_file(tools.ledger, tools.store, c.owner, made.shard)
-        facts_id = store_file(tools.ledger, tools.store, c.owner, made.facts)
+        shard_id = store_file(context.ledger, context.store, c.owner, made.shard)
+        facts_id = store_file(context.ledger, context.store, c.owner, made.facts)
     counts = {**made.as_json(), "people": sorted(label for label in made.labels if label.startswith(IDENTITY))}
 
     def effect(session: Session, moment: datetime) -> Next:
@@ -86,16 +86,16 @@ def _annotate(tools: Tools, c: Claim, version: ModelVersion, lease: Lease) -> Do
 
 
 @contextmanager
-def _pictures(tools: Tools, given: dict[str, Any], folder: Path) -> Iterator[Iterator[RawPicture | Refused]]:
+def _pictures(context: StageContext, given: dict[str, Any], folder: Path) -> Iterator[Iterator[RawPicture | Refused]]:
     """The pictures of a chunk: drawn from a seed, or decoded from its tar, which is fetched and verified first."""
     if "render" in given:
         span = given["render"]
         yield rendered(span["seed"], range(span["start"], span["stop"]))
         return
     path = folder / "input.tar"
-    with tools.store.open(given["tar"]["key"], sha256=given["tar"]["sha256"]) as source, path.open("wb") as target:
+    with context.store.open(given["tar"]["key"], sha256=given["tar"]["sha256"]) as source, path.open("wb") as target:
         shutil.copyfileobj(source, target, 1 << 20)
-    with Decoder(max_pixels=tools.settings.max_pixels) as decoder, path.open("rb") as tar:
+    with Decoder(max_pixels=context.settings.max_pixels) as decoder, path.open("rb") as tar:
         yield (_raw(files, decoder) for _, files in read_files(tar))
 
 

@@ -25,19 +25,19 @@ from orchestrator.ledger.engine.session import now
 from orchestrator.ledger.queue.claims import Claim, Next
 from workers.runtime.files import full_disk_is_transient, store_file
 from workers.runtime.lease import Lease
-from workers.stages.base import Done, Ended, Tools, one_by_one, version_of
+from workers.stages.base import Done, Ended, StageContext, one_by_one, version_of
 
 SCHEMA = "fpga/dataset/1"
 
 
-def arrange_data_set(tools: Tools, held: Sequence[Claim], lease: Lease) -> Iterator[Ended]:
+def arrange_data_set(context: StageContext, held: Sequence[Claim], lease: Lease) -> Iterator[Ended]:
     """Arrange the data sets of these claims."""
-    return one_by_one(tools, held, lease, lambda c: _arrange(tools, c, lease))
+    return one_by_one(context, held, lease, lambda c: _arrange(context, c, lease))
 
 
-def _arrange(tools: Tools, c: Claim, lease: Lease) -> Done:
-    chunks = _chunks(tools, c)
-    encoder = tools.engine.faces(version_of(tools, c)).encoder_sha256
+def _arrange(context: StageContext, c: Claim, lease: Lease) -> Done:
+    chunks = _chunks(context, c)
+    encoder = context.engine.faces(version_of(context, c)).encoder_sha256
     try:
         options = ArrangeOptions(**c.options["arrange"])
     except TypeError as error:
@@ -45,14 +45,14 @@ def _arrange(tools: Tools, c: Claim, lease: Lease) -> Done:
     with TemporaryDirectory(prefix="fpga-arrange-") as name, full_disk_is_transient(Path(name)):
         folder = Path(name)
         steps = _Steps(lease, c, 3 * len(chunks) + 1)
-        paths = [_fetch(tools, chunk, folder, steps) for chunk in chunks]
+        paths = [_fetch(context, chunk, folder, steps) for chunk in chunks]
 
         def tables() -> Iterator[pa.Table]:
             for path in paths:
                 yield pq.read_table(path)
                 steps.advance()
 
-        with tools.ledger.read() as session:
+        with context.ledger.read() as session:
             library = {i for i, _ in identities.scopes(session, c.owner, now(session)).values()}
         try:
             made = arrange(tables, options, library=frozenset(library))
@@ -62,7 +62,7 @@ def _arrange(tools: Tools, c: Claim, lease: Lease) -> Done:
         with pq.ParquetWriter(index, INDEX_SCHEMA, compression="zstd") as writer:
             for table in index_tables(tables(), made):
                 writer.write_table(table)
-        index_id, index_sha256 = store_file(tools.ledger, tools.store, c.owner, index), file_sha256(index)
+        index_id, index_sha256 = store_file(context.ledger, context.store, c.owner, index), file_sha256(index)
     content = {
         "schema": SCHEMA,
         "preset": c.preset,
@@ -87,10 +87,10 @@ class _Steps:
         self._lease.progress(self._claim, min(0.99, self._done / self._total))
 
 
-def _chunks(tools: Tools, c: Claim) -> list[StoredChunk]:
+def _chunks(context: StageContext, c: Claim) -> list[StoredChunk]:
     plan = c.options["plan"]
-    shas = json.loads(tools.store.get(plan["key"], sha256=plan["sha256"]))["chunks"]
-    with tools.ledger.read() as session:
+    shas = json.loads(context.store.get(plan["key"], sha256=plan["sha256"]))["chunks"]
+    with context.ledger.read() as session:
         found = datasets.chunks(session, c.owner, shas)
     missing = [sha256 for sha256 in shas if sha256 not in found]
     if missing:
@@ -98,10 +98,10 @@ def _chunks(tools: Tools, c: Claim) -> list[StoredChunk]:
     return [found[sha256] for sha256 in shas]
 
 
-def _fetch(tools: Tools, chunk: StoredChunk, folder: Path, steps: _Steps) -> Path:
+def _fetch(context: StageContext, chunk: StoredChunk, folder: Path, steps: _Steps) -> Path:
     path = folder / f"{chunk.facts.sha256}.parquet"
     if not path.exists():
-        with tools.store.open(chunk.facts.key, sha256=chunk.facts.sha256) as source, path.open("wb") as target:
+        with context.store.open(chunk.facts.key, sha256=chunk.facts.sha256) as source, path.open("wb") as target:
             shutil.copyfileobj(source, target, 1 << 20)
     steps.advance()
     return path

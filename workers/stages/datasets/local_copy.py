@@ -15,14 +15,14 @@ from orchestrator.ledger import datasets
 from orchestrator.ledger.tables.rows import Artifact
 from orchestrator.ledger.tables.rows_datasets import DataSetVersion
 from workers.runtime.files import fetch_folder, full_disk_is_transient
-from workers.stages.base import Tools
+from workers.stages.base import StageContext
 
 FETCHED = 0.5
 """Share of the work that is fetching; the rest is unpacking."""
 LOST = ("object_missing", "object_damaged")
 
 
-def materialise(tools: Tools, version_id: str, preset: Path, cache: Path, report: Callable[[float], None]) -> Path:
+def materialise(context: StageContext, version_id: str, preset: Path, cache: Path, report: Callable[[float], None]) -> Path:
     """Return the training folder of a version, which is made once per machine.
 
     Args:
@@ -34,13 +34,13 @@ def materialise(tools: Tools, version_id: str, preset: Path, cache: Path, report
         InputError: an object of it is missing or damaged (`shard_corrupt`), or what is in them does not fit.
         TransientError: the store cannot be reached, or the disk is full.
     """
-    version, files = _files(tools, version_id)
+    version, files = _files(context, version_id)
     folder = cache / version.content_sha256
     if not files:
-        return _drawn(tools, version, folder, report)
+        return _drawn(context, version, folder, report)
     fetched = cache / "shards" / version.content_sha256
     if not fetched.is_dir():
-        _fetch(tools, version, files, fetched, report)
+        _fetch(context, version, files, fetched, report)
     shards = [ShardFile(path=fetched / name, sha256=a.sha256) for name, a in files.items() if name != "index.parquet"]
 
     def unpacked(done: int, total: int) -> None:
@@ -54,8 +54,8 @@ def materialise(tools: Tools, version_id: str, preset: Path, cache: Path, report
         raise InputError(f"data set version {version.id}: {error}", code=error.code) from error
 
 
-def _files(tools: Tools, version_id: str) -> tuple[DataSetVersion, dict[str, Artifact]]:
-    with tools.ledger.read() as session:
+def _files(context: StageContext, version_id: str) -> tuple[DataSetVersion, dict[str, Artifact]]:
+    with context.ledger.read() as session:
         version = session.get(DataSetVersion, version_id)
         if version is None:
             raise NotFoundError(f"there is no data set version {version_id}", code="data_set_not_found")
@@ -71,9 +71,9 @@ def _files(tools: Tools, version_id: str) -> tuple[DataSetVersion, dict[str, Art
         return version, files
 
 
-def _drawn(tools: Tools, version: DataSetVersion, folder: Path, report: Callable[[float], None]) -> Path:
+def _drawn(context: StageContext, version: DataSetVersion, folder: Path, report: Callable[[float], None]) -> Path:
     """Draw a version that is a recipe of the renderer."""
-    recipe, preset = version.facts["recipe"], tools.settings.models_dir / version.preset
+    recipe, preset = version.facts["recipe"], context.settings.models_dir / version.preset
     try:
         with full_disk_is_transient(folder):
             return materialise_recipe(recipe["seed"], recipe["count"], preset, folder, report=report)
@@ -82,7 +82,7 @@ def _drawn(tools: Tools, version: DataSetVersion, folder: Path, report: Callable
 
 
 def _fetch(
-    tools: Tools, version: DataSetVersion, files: dict[str, Artifact], folder: Path, report: Callable[[float], None]
+    context: StageContext, version: DataSetVersion, files: dict[str, Artifact], folder: Path, report: Callable[[float], None]
 ) -> None:
     done = 0
 
@@ -92,7 +92,7 @@ def _fetch(
         report(FETCHED * done / len(files))
 
     try:
-        fetch_folder(tools.store, files, folder, advance)
+        fetch_folder(context.store, files, folder, advance)
     except (NotFoundError, TransientError) as error:
         if error.code not in LOST:
             raise

@@ -14,13 +14,12 @@ from sqlalchemy.orm import Session
 
 from fpga_models.faces.clusters import Cluster, find_people, quality
 from orchestrator.errors import ConsentError
-from orchestrator.ledger import photos
-from orchestrator.ledger import stage_results
+from orchestrator.ledger import photos, stage_results
 from orchestrator.ledger.engine.base import new_id
 from orchestrator.ledger.queue.claims import Claim, Next
 from orchestrator.ledger.tables.rows_photos import ArchivePerson
 from workers.runtime.lease import Lease
-from workers.stages.base import Done, Ended, Tools, one_by_one, version_of
+from workers.stages.base import Done, Ended, StageContext, one_by_one, version_of
 
 LEAST_SIDE = 24
 """Faces with a shorter side are no references [ours]."""
@@ -28,17 +27,17 @@ LIKENESS = 0.85
 """Share of the preset's accept threshold that faces of one person reach on average [ours]."""
 
 
-def cluster(tools: Tools, held: Sequence[Claim], lease: Lease) -> Iterator[Ended]:
+def cluster(context: StageContext, held: Sequence[Claim], lease: Lease) -> Iterator[Ended]:
     """Find the people of one archive."""
-    return one_by_one(tools, held, lease, lambda c: _gather(tools, c))
+    return one_by_one(context, held, lease, lambda c: _gather(context, c))
 
 
-def _gather(tools: Tools, c: Claim) -> Done:
+def _gather(context: StageContext, c: Claim) -> Done:
     if not c.options.get("attestation"):  # asked at submit, and again where it is used
         raise ConsentError("nobody stated that the unknown people of this archive may be restored")
-    version = version_of(tools, c)
-    encoder = tools.engine.faces(version).encoder_sha256
-    faces = _faces(tools, c)
+    version = version_of(context, c)
+    encoder = context.engine.faces(version).encoder_sha256
+    faces = _faces(context, c)
     fit = [face for face in faces if face["side"] >= LEAST_SIDE]
     vectors = np.stack([face["vector"] for face in fit]) if fit else np.zeros((0, 512), np.float32)
     people = find_people(
@@ -47,7 +46,7 @@ def _gather(tools: Tools, c: Claim) -> Done:
         [face["photo"] for face in fit],
         likeness=LIKENESS * version.manifest["verdict"]["accept"],
     )
-    rows = [_row(tools, c, number, one, fit, encoder) for number, one in enumerate(people, start=1)]
+    rows = [_row(context, c, number, one, fit, encoder) for number, one in enumerate(people, start=1)]
 
     def effect(session: Session, moment: datetime) -> Next:
         session.add_all(ArchivePerson(**row, created_at=moment) for row in rows)
@@ -57,9 +56,9 @@ def _gather(tools: Tools, c: Claim) -> Done:
 
 
 def _row(
-    tools: Tools, c: Claim, number: int, one: Cluster, fit: Sequence[dict[str, Any]], encoder: str
+    context: StageContext, c: Claim, number: int, one: Cluster, fit: Sequence[dict[str, Any]], encoder: str
 ) -> dict[str, Any]:
-    data_key = tools.vault.new_key()
+    data_key = context.vault.new_key()
     return {
         "id": new_id("arp"),
         "owner": c.owner,
@@ -68,15 +67,15 @@ def _row(
         "encoder": encoder,
         "faces": [[fit[index]["item"], fit[index]["face"], round(fit[index]["quality"], 2)] for index in one.best],
         "data_key": data_key,
-        "data": tools.vault.seal(data_key, one.vector.tobytes()),
+        "data": context.vault.seal(data_key, one.vector.tobytes()),
     }
 
 
-def _faces(tools: Tools, c: Claim) -> list[dict[str, Any]]:
+def _faces(context: StageContext, c: Claim) -> list[dict[str, Any]]:
     """Return every face of the archive once: the same picture in two files counts as one photo."""
     found: list[dict[str, Any]] = []
     seen: set[str] = set()
-    with tools.ledger.read() as session:
+    with context.ledger.read() as session:
         for item_id, said in photos.ingested(session, c.batch_id):
             if said["pixels_sha256"] in seen:
                 continue
@@ -85,7 +84,7 @@ def _faces(tools: Tools, c: Claim) -> list[dict[str, Any]]:
             listed = kept.row.facts["faces"] if kept else []
             if kept is None or not kept.row.data or not listed:
                 continue
-            vectors = np.frombuffer(tools.vault.open(kept.row.data_key, kept.row.data), np.float32)
+            vectors = np.frombuffer(context.vault.open(kept.row.data_key, kept.row.data), np.float32)
             rows = vectors.reshape(len(listed), -1)
             for index, (face, vector) in enumerate(zip(listed, rows, strict=True)):
                 left, top, right, bottom = face["box"]

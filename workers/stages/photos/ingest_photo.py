@@ -20,32 +20,32 @@ from orchestrator.ledger.queue.claims import Claim, Next
 from orchestrator.ledger.stage_results import NewResult
 from workers.photo import Decoded
 from workers.runtime.lease import Lease
-from workers.stages.base import Done, Ended, Tools, one_by_one, version_of
+from workers.stages.base import Done, Ended, StageContext, one_by_one, version_of
 from workers.stages.photos.photo_bytes import decoded
 
 VERSION = 1
 """Raised whenever the same picture would give other faces."""
 
 
-def ingest_photo(tools: Tools, held: Sequence[Claim], lease: Lease) -> Iterator[Ended]:
+def ingest_photo(context: StageContext, held: Sequence[Claim], lease: Lease) -> Iterator[Ended]:
     """Look at the photos of these claims, one after the other."""
-    pack = tools.engine.faces(version_of(tools, held[0]))
-    return one_by_one(tools, held, lease, lambda c: _look(tools, c, pack))
+    pack = context.engine.faces(version_of(context, held[0]))
+    return one_by_one(context, held, lease, lambda c: _look(context, c, pack))
 
 
-def _look(tools: Tools, c: Claim, pack: FacePack) -> Done:
-    photo = decoded(tools, c)
+def _look(context: StageContext, c: Claim, pack: FacePack) -> Done:
+    photo = decoded(context, c)
     key = stage_results.result_key(
         "faces",
         VERSION,
         networks=list(pack.settings.sha256.values()),
         params={},
         input_sha256=photo.pixels_sha256,
-        profile=tools.engine.profile(),
+        profile=context.engine.profile(),
     )
-    with tools.ledger.read() as session:
+    with context.ledger.read() as session:
         kept = None if c.options.get("force") else stage_results.find(session, c.owner, key)
-    new = None if kept else _found(tools, c, photo.rgb, pack, key)
+    new = None if kept else _found(context, c, photo.rgb, pack, key)
     listed = new.facts["faces"] if new else kept.row.facts["faces"] if kept else []
     said = _said(photo, key, listed, kept.row.item_id if kept else None)
 
@@ -73,18 +73,18 @@ def _said(photo: Decoded, key: str, listed: Sequence[dict[str, Any]], reused_fro
     }
 
 
-def _found(tools: Tools, c: Claim, rgb: Image, pack: FacePack, key: str) -> NewResult:
+def _found(context: StageContext, c: Claim, rgb: Image, pack: FacePack, key: str) -> NewResult:
     """Find and embed the faces; the embeddings are sealed."""
     faces = find_faces(pack, rgb)
     vectors = np.stack([face.embedding for face in faces]) if faces else np.zeros((0, 512), np.float32)
-    data_key = tools.vault.new_key()
+    data_key = context.vault.new_key()
     return NewResult(
         key=key,
         stage="faces",
         item_id=c.item_id,
         facts={"encoder": pack.encoder_sha256, "faces": [_facts(rgb, face) for face in faces]},
         data_key=data_key,
-        data=tools.vault.seal(data_key, vectors.astype(np.float32).tobytes()),
+        data=context.vault.seal(data_key, vectors.astype(np.float32).tobytes()),
     )
 
 

@@ -12,12 +12,11 @@ from safetensors import numpy as tensors
 
 from fpga_models.faces import Face
 from orchestrator.errors import InputError, StageError
-from orchestrator.ledger import artifacts, photos
-from orchestrator.ledger import stage_results
+from orchestrator.ledger import artifacts, photos, stage_results
 from orchestrator.ledger.queue.claims import Claim
 from orchestrator.storage import content_key
 from workers.photo import Decoded, Patch, PhotoLimits, decode_photo
-from workers.stages.base import Tools
+from workers.stages.base import StageContext
 
 TENSORS = "application/octet-stream"
 
@@ -35,12 +34,12 @@ class StoredBytes:
         return {"artifact_id": self.artifact_id, "key": self.key, "sha256": self.sha256}
 
 
-def limits(tools: Tools) -> PhotoLimits:
+def limits(context: StageContext) -> PhotoLimits:
     """Return what one photo may take."""
-    return PhotoLimits(pixels=tools.settings.max_photo_pixels, file_bytes=tools.settings.max_photo_bytes)
+    return PhotoLimits(pixels=context.settings.max_photo_pixels, file_bytes=context.settings.max_photo_bytes)
 
 
-def original(tools: Tools, c: Claim) -> bytes:
+def original(context: StageContext, c: Claim) -> bytes:
     """Return the bytes of the source file.
 
     Raises:
@@ -50,19 +49,19 @@ def original(tools: Tools, c: Claim) -> bytes:
     kept = c.params.get("original")
     if kept is None:
         raise InputError("the file could not be read; restore its source again", code="original_missing")
-    return tools.store.get(kept["key"], sha256=kept["sha256"])
+    return context.store.get(kept["key"], sha256=kept["sha256"])
 
 
-def decoded(tools: Tools, c: Claim) -> Decoded:
+def decoded(context: StageContext, c: Claim) -> Decoded:
     """Return the photo as the networks see it.
 
     Raises:
         InputError: it cannot be decoded.
     """
-    return decode_photo(original(tools, c), limits(tools))
+    return decode_photo(original(context, c), limits(context))
 
 
-def ingested(tools: Tools, c: Claim) -> dict[str, Any]:
+def ingested(context: StageContext, c: Claim) -> dict[str, Any]:
     """Return what ingest found, here or, for a photo that is done again, in the batch before.
 
     Raises:
@@ -71,23 +70,23 @@ def ingested(tools: Tools, c: Claim) -> dict[str, Any]:
     if "ingested" in c.params:
         found: dict[str, Any] = c.params["ingested"]
         return found
-    with tools.ledger.read() as session:
+    with context.ledger.read() as session:
         said = photos.said(session, c.item_id, "ingest_photo")
     if said is None:
         raise StageError(f"item {c.item_id} was never looked at", code="ingest_missing")
     return said
 
 
-def kept_faces(tools: Tools, owner: str, key: str) -> list[Face] | None:
+def kept_faces(context: StageContext, owner: str, key: str) -> list[Face] | None:
     """Return the faces of a photo as they were found once, or None where they were erased."""
-    with tools.ledger.read() as session:
+    with context.ledger.read() as session:
         kept = stage_results.find(session, owner, key)
     if kept is None or kept.row.data is None:
         return None
     listed = kept.row.facts["faces"]
     if not listed:
         return []
-    vectors = np.frombuffer(tools.vault.open(kept.row.data_key, kept.row.data), np.float32).reshape(len(listed), -1)
+    vectors = np.frombuffer(context.vault.open(kept.row.data_key, kept.row.data), np.float32).reshape(len(listed), -1)
     return [
         Face(
             box=np.asarray(face["box"], np.float32),
@@ -99,7 +98,7 @@ def kept_faces(tools: Tools, owner: str, key: str) -> list[Face] | None:
     ]
 
 
-def store_bytes(tools: Tools, owner: str, data: bytes, suffix: str, media_type: str) -> StoredBytes:
+def store_bytes(context: StageContext, owner: str, data: bytes, suffix: str, media_type: str) -> StoredBytes:
     """Put bytes under their hash.
 
     Raises:
@@ -108,9 +107,9 @@ def store_bytes(tools: Tools, owner: str, data: bytes, suffix: str, media_type: 
     sha256 = hashlib.sha256(data).hexdigest()
     key = content_key(owner, sha256, suffix)
     artifact_id = artifacts.reserve(
-        tools.ledger, owner=owner, sha256=sha256, key=key, size=len(data), media_type=media_type
+        context.ledger, owner=owner, sha256=sha256, key=key, size=len(data), media_type=media_type
     )
-    tools.store.put(key, data, media_type=media_type, sha256=sha256)
+    context.store.put(key, data, media_type=media_type, sha256=sha256)
     return StoredBytes(artifact_id=artifact_id, key=key, sha256=sha256)
 
 
@@ -123,11 +122,11 @@ def pack_patches(patches: list[Patch]) -> bytes:
     return tensors.save(state)
 
 
-def read_patches(tools: Tools, stored: dict[str, str] | None) -> list[Patch]:
+def read_patches(context: StageContext, stored: dict[str, str] | None) -> list[Patch]:
     """Return the pieces that `pack_patches` wrote; none where nothing was stored."""
     if stored is None:
         return []
-    state = tensors.load(tools.store.get(stored["key"], sha256=stored["sha256"]))
+    state = tensors.load(context.store.get(stored["key"], sha256=stored["sha256"]))
     return [
         Patch(left=int(state[f"{n}.place"][0]), top=int(state[f"{n}.place"][1]), rgba=state[f"{n}.rgba"])
         for n in range(len(state) // 2)

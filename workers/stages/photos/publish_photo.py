@@ -17,7 +17,7 @@ from orchestrator.ledger.queue.claims import Claim, Next
 from orchestrator.ledger.tables.rows import Item, ModelVersion, Output
 from workers.photo import Encoded, OutputOptions, encode_photo
 from workers.runtime.lease import Lease
-from workers.stages.base import Done, Ended, Tools, one_by_one, version_of
+from workers.stages.base import Done, Ended, StageContext, one_by_one, version_of
 from workers.stages.photos.photo_bytes import ingested, limits, original, read_patches, store_bytes
 from workers.stages.portraits.generate import SOFTWARE
 
@@ -43,21 +43,21 @@ class Story:
     version: ModelVersion
 
 
-def publish_photo(tools: Tools, held: Sequence[Claim], lease: Lease) -> Iterator[Ended]:
+def publish_photo(context: StageContext, held: Sequence[Claim], lease: Lease) -> Iterator[Ended]:
     """Write the photos of these claims, one after the other."""
-    return one_by_one(tools, held, lease, lambda c: _publish(tools, c))
+    return one_by_one(context, held, lease, lambda c: _publish(context, c))
 
 
-def _publish(tools: Tools, c: Claim) -> Done:
-    story = _story(tools, c)
-    data = original(tools, c)
+def _publish(context: StageContext, c: Claim) -> Done:
+    story = _story(context, c)
+    data = original(context, c)
     options = OutputOptions(format=c.options.get("format", "same"), gps=c.options.get("gps", "keep"))
     rows = []
     for number, candidate in enumerate(story.made["candidates"]):
-        record = _record(tools, c, story, number)
-        patches = read_patches(tools, candidate["patches"])
-        encoded = encode_photo(data, patches, record=record, options=options, limits=limits(tools))
-        rows.append(_output(tools, c, story, number, encoded, record))
+        record = _record(context, c, story, number)
+        patches = read_patches(context, candidate["patches"])
+        encoded = encode_photo(data, patches, record=record, options=options, limits=limits(context))
+        rows.append(_output(context, c, story, number, encoded, record))
     chosen = story.scored["chosen"]
     best = story.scored["candidates"][chosen]
 
@@ -77,19 +77,19 @@ def _publish(tools: Tools, c: Claim) -> Done:
     return Done(result=said, effect=effect)
 
 
-def _story(tools: Tools, c: Claim) -> Story:
-    with tools.ledger.read() as session:
+def _story(context: StageContext, c: Claim) -> Story:
+    with context.ledger.read() as session:
         made = photos.said(session, c.item_id, "restore")
         scored = photos.said(session, c.item_id, "score_photo")
     if made is None or scored is None:
         raise StageError(f"item {c.item_id} was not restored and scored", code="restore_missing")
-    return Story(found=ingested(tools, c), made=made, scored=scored, version=version_of(tools, c))
+    return Story(found=ingested(context, c), made=made, scored=scored, version=version_of(context, c))
 
 
 def _output(
-    tools: Tools, c: Claim, story: Story, number: int, encoded: Encoded, record: dict[str, Any]
+    context: StageContext, c: Claim, story: Story, number: int, encoded: Encoded, record: dict[str, Any]
 ) -> dict[str, Any]:
-    stored = store_bytes(tools, c.owner, encoded.data, SUFFIXES[encoded.media_type], encoded.media_type)
+    stored = store_bytes(context, c.owner, encoded.data, SUFFIXES[encoded.media_type], encoded.media_type)
     judged = story.scored["candidates"][number]
     scores = {
         **judged,
@@ -119,7 +119,7 @@ def _output(
     }
 
 
-def _record(tools: Tools, c: Claim, story: Story, number: int) -> dict[str, Any]:
+def _record(context: StageContext, c: Claim, story: Story, number: int) -> dict[str, Any]:
     """Everything that says how this picture came to be; people by id, files by hash, no name and no path."""
     return {
         "schema": "fpga/restored/1",
@@ -136,5 +136,5 @@ def _record(tools: Tools, c: Claim, story: Story, number: int) -> dict[str, Any]
         "faces": story.scored["candidates"][number]["faces"],
         "verdict": story.scored["candidates"][number]["verdict"],
         "reused_from": story.made["reused_from"],
-        "profile": tools.engine.profile(),
+        "profile": context.engine.profile(),
     }

@@ -20,15 +20,14 @@ from fpga_models.diir.dial import at_fidelity
 from fpga_models.errors import ModelError as NetworkError
 from fpga_models.faces import Face
 from orchestrator.errors import FpgaError, StageError
-from orchestrator.ledger import photos
-from orchestrator.ledger import stage_results
+from orchestrator.ledger import photos, stage_results
 from orchestrator.ledger.photos import ORDINALS
 from orchestrator.ledger.queue.claims import Claim, Next
 from orchestrator.ledger.stage_results import NewResult
 from orchestrator.ledger.tables.rows import ModelVersion
 from workers.photo import patches_of
 from workers.runtime.lease import Lease
-from workers.stages.base import Done, DrainedError, Ended, StoppedError, Tools, version_of
+from workers.stages.base import Done, DrainedError, Ended, StageContext, StoppedError, version_of
 from workers.stages.photos.photo_bytes import TENSORS, decoded, ingested, kept_faces, pack_patches, store_bytes
 from workers.stages.portraits.people import Person, known_people, pair_faces
 
@@ -55,17 +54,17 @@ class Job:
     skipped: dict[int, str]
 
 
-def restore(tools: Tools, held: Sequence[Claim], lease: Lease) -> Iterator[Ended]:
+def restore(context: StageContext, held: Sequence[Claim], lease: Lease) -> Iterator[Ended]:
     """Restore the photos of these claims, one after the other; the faces of one photo go through as one batch."""
-    version = version_of(tools, held[0])
-    restorer = Restorer(tools.engine.portraits(version), tools.engine.faces(version))
+    version = version_of(context, held[0])
+    restorer = Restorer(context.engine.portraits(version), context.engine.faces(version))
     for c in held:
-        if tools.draining():
+        if context.draining():
             raise DrainedError
         if c.stage_id in lease.stopped:
             continue
         try:
-            yield c, _restore(tools, c, version, restorer, lease)
+            yield c, _restore(context, c, version, restorer, lease)
         except StoppedError:
             continue
         except NetworkError as error:
@@ -74,16 +73,16 @@ def restore(tools: Tools, held: Sequence[Claim], lease: Lease) -> Iterator[Ended
             yield c, error
 
 
-def _restore(tools: Tools, c: Claim, version: ModelVersion, restorer: Restorer, lease: Lease) -> Done:
+def _restore(context: StageContext, c: Claim, version: ModelVersion, restorer: Restorer, lease: Lease) -> Done:
     began = time.monotonic()
-    job = _job(tools, c, version, restorer)
-    inversions, kept_from = _inversions(tools, job)
+    job = _job(context, c, version, restorer)
+    inversions, kept_from = _inversions(context, job)
     shown = sorted({who for index in job.pairs.values() if (who := job.people[index].identity)})
-    photos.link(tools.ledger, c, shown, [job.found["faces_key"]])
-    made = [_candidate(tools, job, number, restorer, inversions, lease) for number in range(_candidates(job))]
+    photos.link(context.ledger, c, shown, [job.found["faces_key"]])
+    made = [_candidate(context, job, number, restorer, inversions, lease) for number in range(_candidates(job))]
     results = [new for _, new in made if new]
     if inversions.made:
-        results.append(_sealed(tools, job, inversions))
+        results.append(_sealed(context, job, inversions))
     said = {
         "settings": asdict(job.settings),
         "candidates": [candidate for candidate, _ in made],
@@ -106,13 +105,13 @@ def _restore(tools: Tools, c: Claim, version: ModelVersion, restorer: Restorer, 
     return Done(result=said, effect=effect)
 
 
-def _job(tools: Tools, c: Claim, version: ModelVersion, restorer: Restorer) -> Job:
+def _job(context: StageContext, c: Claim, version: ModelVersion, restorer: Restorer) -> Job:
     """Bring together what is known: faces, people with their consent of this moment, who is who, what stays."""
-    found = ingested(tools, c)
-    faces = kept_faces(tools, c.owner, found["faces_key"])
+    found = ingested(context, c)
+    faces = kept_faces(context, c.owner, found["faces_key"])
     if faces is None:
-        faces = restorer.faces(decoded(tools, c).rgb)
-    people = known_people(tools, c, restorer.pack.encoder_sha256)
+        faces = restorer.faces(decoded(context, c).rgb)
+    people = known_people(context, c, restorer.pack.encoder_sha256)
     pairs = pair_faces(faces, people, c, accept=version.manifest["verdict"]["accept"])
     good = c.options.get("good")
     skipped: dict[int, str] = {}
@@ -143,7 +142,7 @@ def _candidates(job: Job) -> int:
 
 
 def _candidate(
-    tools: Tools, job: Job, number: int, restorer: Restorer, inversions: Inversions, lease: Lease
+    context: StageContext, job: Job, number: int, restorer: Restorer, inversions: Inversions, lease: Lease
 ) -> tuple[dict[str, Any], NewResult | None]:
     """Return one version of the photo's faces, and what to keep of it where it was not there before."""
     # by the picture, not by its name: the same photo in two files is restored once
@@ -151,17 +150,17 @@ def _candidate(
     mapping = {face: who for face, who in job.pairs.items() if face not in job.skipped}
     if not mapping:
         return {"seed": seed, "faces": _reports(job, None), "patches": None, "key": None, "reused_from": None}, None
-    key = _key(tools, job, mapping, seed)
-    with tools.ledger.read() as session:
+    key = _key(context, job, mapping, seed)
+    with context.ledger.read() as session:
         kept = None if c.options.get("force") else stage_results.find(session, c.owner, key)
     if kept is not None:
         stored = kept.artifact
         patches = {"artifact_id": stored.id, "key": stored.key, "sha256": stored.sha256} if stored else None
         facts = kept.row.facts
         return {**facts, "seed": seed, "patches": patches, "key": key, "reused_from": kept.row.item_id}, None
-    result = _edit(tools, job, mapping, seed, restorer, inversions, lease)
+    result = _edit(context, job, mapping, seed, restorer, inversions, lease)
     pieces = patches_of(np.ascontiguousarray(result.image, np.uint8), result.mask)
-    written = store_bytes(tools, c.owner, pack_patches(pieces), ".safetensors", TENSORS) if pieces else None
+    written = store_bytes(context, c.owner, pack_patches(pieces), ".safetensors", TENSORS) if pieces else None
     facts = {"faces": _reports(job, result)}
     new = NewResult(
         key=key,
@@ -175,7 +174,7 @@ def _candidate(
 
 
 def _edit(
-    tools: Tools,
+    context: StageContext,
     job: Job,
     mapping: Mapping[int, int],
     seed: int,
@@ -184,14 +183,14 @@ def _edit(
     lease: Lease,
 ) -> DiirResult:
     def on_step(done: int, planned: int) -> None:
-        if tools.draining():
+        if context.draining():
             raise DrainedError
         if job.c.stage_id in lease.stopped:
             raise StoppedError
         lease.progress(job.c, done / (planned + 1))
 
     return restorer.restore(
-        decoded(tools, job.c).rgb,
+        decoded(context, job.c).rgb,
         [Reference(embedding=person.vector, crop=person.crop) for person in job.people],
         settings=job.settings,
         mapping=mapping,
@@ -224,23 +223,27 @@ def _reports(job: Job, result: DiirResult | None) -> list[dict[str, Any]]:
     return reports
 
 
-def _inversions(tools: Tools, job: Job) -> tuple[Inversions, str | None]:
+def _inversions(context: StageContext, job: Job) -> tuple[Inversions, str | None]:
     """Return the paths that were climbed for this photo before, and the item that did it."""
-    with tools.ledger.read() as session:
-        kept = None if job.c.options.get("force") else stage_results.find(session, job.c.owner, _inversion_key(tools, job))
+    with context.ledger.read() as session:
+        kept = (
+            None
+            if job.c.options.get("force")
+            else stage_results.find(session, job.c.owner, _inversion_key(context, job))
+        )
     if kept is None or kept.artifact is None:
         return Inversions(), None
-    data = tools.store.get(kept.artifact.key, sha256=kept.artifact.sha256)
-    return Inversions.from_bytes(tools.vault.open(kept.row.data_key, data)), kept.row.item_id
+    data = context.store.get(kept.artifact.key, sha256=kept.artifact.sha256)
+    return Inversions.from_bytes(context.vault.open(kept.row.data_key, data)), kept.row.item_id
 
 
-def _sealed(tools: Tools, job: Job, inversions: Inversions) -> NewResult:
+def _sealed(context: StageContext, job: Job, inversions: Inversions) -> NewResult:
     """Store paths encrypted: a face can be decoded from them. Without the row, which has the key, they are noise."""
-    data_key = tools.vault.new_key()
-    sealed = tools.vault.seal(data_key, inversions.to_bytes())
-    stored = store_bytes(tools, job.c.owner, sealed, ".sealed", TENSORS)
+    data_key = context.vault.new_key()
+    sealed = context.vault.seal(data_key, inversions.to_bytes())
+    stored = store_bytes(context, job.c.owner, sealed, ".sealed", TENSORS)
     return NewResult(
-        key=_inversion_key(tools, job),
+        key=_inversion_key(context, job),
         stage="invert",
         item_id=job.c.item_id,
         artifact_id=stored.artifact_id,
@@ -248,18 +251,18 @@ def _sealed(tools: Tools, job: Job, inversions: Inversions) -> NewResult:
     )
 
 
-def _inversion_key(tools: Tools, job: Job) -> str:
+def _inversion_key(context: StageContext, job: Job) -> str:
     return stage_results.result_key(
         "invert",
         VERSION,
         networks=[job.version.tensor_sha256],
         params={},
         input_sha256=job.found["pixels_sha256"],
-        profile=tools.engine.profile(),
+        profile=context.engine.profile(),
     )
 
 
-def _key(tools: Tools, job: Job, mapping: Mapping[int, int], seed: int) -> str:
+def _key(context: StageContext, job: Job, mapping: Mapping[int, int], seed: int) -> str:
     people = {str(face): _digest(job.people[who]) for face, who in mapping.items()}
     who = {str(face): job.people[index].as_json() for face, index in job.pairs.items()}
     return stage_results.result_key(
@@ -268,7 +271,7 @@ def _key(tools: Tools, job: Job, mapping: Mapping[int, int], seed: int) -> str:
         networks=[job.version.tensor_sha256],
         params={"settings": asdict(job.settings), "people": people, "who": who, "skipped": job.skipped, "seed": seed},
         input_sha256=job.found["pixels_sha256"],
-        profile=tools.engine.profile(),
+        profile=context.engine.profile(),
     )
 
 

@@ -25,7 +25,7 @@ from orchestrator.ledger import artifacts, photos
 from orchestrator.ledger.photos import ORDINALS
 from orchestrator.ledger.queue.claims import Claim, Next
 from workers.runtime.lease import Lease
-from workers.stages.base import Done, Ended, Tools, one_by_one, version_of
+from workers.stages.base import Done, Ended, StageContext, one_by_one, version_of
 from workers.stages.photos.photo_bytes import StoredBytes, decoded, patched, read_patches, store_bytes
 from workers.stages.portraits.people import Person, known_people
 
@@ -34,27 +34,27 @@ ORDER = ("accepted", "unchanged", "needs_review", "rejected")
 UNTOUCHED = ("no_reference", "face_too_small", "good_already")
 
 
-def score_photo(tools: Tools, held: Sequence[Claim], lease: Lease) -> Iterator[Ended]:
+def score_photo(context: StageContext, held: Sequence[Claim], lease: Lease) -> Iterator[Ended]:
     """Score the photos of these claims, one after the other."""
-    return one_by_one(tools, held, lease, lambda c: _score(tools, c))
+    return one_by_one(context, held, lease, lambda c: _score(context, c))
 
 
-def _score(tools: Tools, c: Claim) -> Done:
-    version = version_of(tools, c)
-    pack = tools.engine.faces(version)
-    with tools.ledger.read() as session:
+def _score(context: StageContext, c: Claim) -> Done:
+    version = version_of(context, c)
+    pack = context.engine.faces(version)
+    with context.ledger.read() as session:
         made = photos.said(session, c.item_id, "restore")
     if made is None:
         raise StageError(f"item {c.item_id} was not restored", code="restore_missing")
-    people = known_people(tools, c, pack.encoder_sha256)
-    rgb = decoded(tools, c).rgb
-    pictures = [patched(rgb, read_patches(tools, candidate["patches"])) for candidate in made["candidates"]]
+    people = known_people(context, c, pack.encoder_sha256)
+    rgb = decoded(context, c).rgb
+    pictures = [patched(rgb, read_patches(context, candidate["patches"])) for candidate in made["candidates"]]
     scored = [
         _judge(pack, picture, candidate["faces"], people, version.manifest["verdict"])
         for picture, candidate in zip(pictures, made["candidates"], strict=True)
     ]
     chosen = min(range(len(scored)), key=lambda n: (ORDER.index(scored[n]["verdict"]), -(scored[n]["similarity"] or 0)))
-    previews = [_preview(tools, c.owner, picture) for picture in (rgb, pictures[chosen])]
+    previews = [_preview(context, c.owner, picture) for picture in (rgb, pictures[chosen])]
     said = {
         "candidates": scored,
         "chosen": chosen,
@@ -110,10 +110,10 @@ def _why_unchanged(reports: Sequence[dict[str, Any]]) -> dict[str, str]:
     return {"code": code, "message": "every known face is good already, or smaller than was asked for"}
 
 
-def _preview(tools: Tools, owner: str, rgb: NDArray[np.uint8]) -> StoredBytes:
+def _preview(context: StageContext, owner: str, rgb: NDArray[np.uint8]) -> StoredBytes:
     """Store a small JPEG for contact sheets and pages."""
     image = Image.fromarray(rgb)
     image.thumbnail((PREVIEW_PX, PREVIEW_PX), Image.Resampling.LANCZOS)
     out = io.BytesIO()
     image.save(out, "JPEG", quality=88)
-    return store_bytes(tools, owner, out.getvalue(), ".jpg", "image/jpeg")
+    return store_bytes(context, owner, out.getvalue(), ".jpg", "image/jpeg")

@@ -28,7 +28,7 @@ from orchestrator.ledger.queue.claims import Claim, Next
 from orchestrator.ledger.tables.rows import ModelVersion, Output
 from workers.photo.picture import decode_crop, encode_png
 from workers.runtime.lease import Lease
-from workers.stages.base import Done, DrainedError, Ended, StoppedError, Tools, Upload, version_of
+from workers.stages.base import Done, DrainedError, Ended, StageContext, StoppedError, Upload, version_of
 
 Image = NDArray[np.uint8]
 Ready = tuple[Claim, PortraitRequest]
@@ -38,28 +38,28 @@ DRAWN = 0.25
 DIGITS = 4
 
 
-def generate(tools: Tools, held: Sequence[Claim], lease: Lease) -> Iterator[Ended]:
+def generate(context: StageContext, held: Sequence[Claim], lease: Lease) -> Iterator[Ended]:
     """Make the portraits of these claims, those of equal shape as one batch of the networks."""
-    version = version_of(tools, held[0])
-    restorer = Restorer(tools.engine.portraits(version), tools.engine.faces(version))
+    version = version_of(context, held[0])
+    restorer = Restorer(context.engine.portraits(version), context.engine.faces(version))
     for _, group in groupby(sorted(held, key=_shape), key=_shape):
         ready: list[Ready] = []
         for c in group:
             try:
-                ready.append((c, _request(tools, c, version)))
+                ready.append((c, _request(context, c, version)))
             except (ConsentError, ModelError, StageError) as error:
                 yield c, error
         if ready:
-            yield from _make(tools, ready, version, restorer, lease)
+            yield from _make(context, ready, version, restorer, lease)
 
 
 def _make(
-    tools: Tools, ready: Sequence[Ready], version: ModelVersion, restorer: Restorer, lease: Lease
+    context: StageContext, ready: Sequence[Ready], version: ModelVersion, restorer: Restorer, lease: Lease
 ) -> Iterator[Ended]:
     again = {c.stage_id for c, request in ready if _restores(c, request)}
 
     def on_step(step: int, total: int) -> Collection[int]:
-        if tools.draining():
+        if context.draining():
             raise DrainedError
         for c, _ in ready:
             lease.progress(c, step / (total + 1) * (DRAWN if c.stage_id in again else 1))
@@ -79,10 +79,10 @@ def _make(
         try:
             restored = None
             if c.stage_id in again:
-                on_face = _on_face(tools, left, len(again), lease)
+                on_face = _on_face(context, left, len(again), lease)
                 on_face(0, 1)
                 restored = restore_small_faces(restorer, image, request.people, seed=request.seed, on_step=on_face)
-            yield c, _done(tools, c, request, image, restored, version, len(ready))
+            yield c, _done(context, c, request, image, restored, version, len(ready))
         except StoppedError:
             continue
         except NetworkError as error:
@@ -95,11 +95,11 @@ def _restores(c: Claim, request: PortraitRequest) -> bool:
     return c.params.get("small_faces", "keep") == "restore" and bool(small)
 
 
-def _on_face(tools: Tools, left: Sequence[Claim], pictures: int, lease: Lease) -> OnStep:
+def _on_face(context: StageContext, left: Sequence[Claim], pictures: int, lease: Lease) -> OnStep:
     """Return what watches over the first picture that is left; its steps bring those behind it nearer too."""
 
     def on_step(done: int, planned: int) -> None:
-        if tools.draining():
+        if context.draining():
             raise DrainedError
         if left[0].stage_id in lease.stopped:
             raise StoppedError
@@ -114,12 +114,12 @@ def _shape(c: Claim) -> tuple[int, int, int, float, float, str]:
     return p["width"], p["height"], p["steps"], p["guidance"], p["id_scale"], p["control"]
 
 
-def _request(tools: Tools, c: Claim, version: ModelVersion) -> PortraitRequest:
+def _request(context: StageContext, c: Claim, version: ModelVersion) -> PortraitRequest:
     """Turn an item's parameters into what the networks take, with consent asked at this very moment."""
     p = c.params
-    encoder = tools.engine.faces(version).encoder_sha256
+    encoder = context.engine.faces(version).encoder_sha256
     people = [person["identity"] for person in p["people"]]
-    with tools.ledger.read() as session:
+    with context.ledger.read() as session:
         vectors = identities.embeddings(
             session,
             c.owner,
@@ -127,9 +127,9 @@ def _request(tools: Tools, c: Claim, version: ModelVersion) -> PortraitRequest:
             scope="generate",
             encoder=encoder,
             moment=now(session),
-            unseal=tools.vault.open,
+            unseal=context.vault.open,
         )
-        crops = identities.crops(session, people, unseal=tools.vault.open)
+        crops = identities.crops(session, people, unseal=context.vault.open)
     return PortraitRequest(
         prompt=p["prompt"],
         negative_prompt=p.get("negative_prompt", ""),
@@ -158,7 +158,7 @@ def _points(values: Any) -> NDArray[np.float32] | None:
 
 
 def _done(
-    tools: Tools,
+    context: StageContext,
     c: Claim,
     request: PortraitRequest,
     drawn: Image,
@@ -167,7 +167,7 @@ def _done(
     group: int,
 ) -> Done:
     """Encode a picture; the row that refers to it is written only with the result."""
-    record = _record(tools, c, request, restored, version, group)
+    record = _record(context, c, request, restored, version, group)
     image = drawn if restored is None else np.asarray(restored.image, np.uint8)
     made = Upload.of(c, encode_png(image, record), ".png", "image/png")
     output_id = new_id("out")
@@ -196,7 +196,12 @@ def _done(
 
 
 def _record(
-    tools: Tools, c: Claim, request: PortraitRequest, restored: DiirResult | None, version: ModelVersion, group: int
+    context: StageContext,
+    c: Claim,
+    request: PortraitRequest,
+    restored: DiirResult | None,
+    version: ModelVersion,
+    group: int,
 ) -> dict[str, Any]:
     """Everything that is needed to make this picture again."""
     return {
@@ -211,7 +216,7 @@ def _record(
         "seed": request.seed,
         "params": c.params,
         "small_faces": _faces(restored),
-        "profile": {**tools.engine.profile(), "group": group},
+        "profile": {**context.engine.profile(), "group": group},
     }
 
 

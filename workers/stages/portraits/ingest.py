@@ -18,22 +18,22 @@ from orchestrator.ledger.tables.rows import ModelVersion
 from workers.decode import decode
 from workers.photo.picture import encode_crop
 from workers.runtime.lease import Lease
-from workers.stages.base import Done, Ended, Tools, one_by_one, version_of
+from workers.stages.base import Done, Ended, StageContext, one_by_one, version_of
 
 LEAST_FACE_PX = 16
 
 
-def ingest(tools: Tools, held: Sequence[Claim], lease: Lease) -> Iterator[Ended]:
+def ingest(context: StageContext, held: Sequence[Claim], lease: Lease) -> Iterator[Ended]:
     """Enrol the people of these claims, one after the other."""
-    version = version_of(tools, held[0])
-    return one_by_one(tools, held, lease, lambda c: _enrol(tools, c, version, lease))
+    version = version_of(context, held[0])
+    return one_by_one(context, held, lease, lambda c: _enrol(context, c, version, lease))
 
 
-def _enrol(tools: Tools, c: Claim, version: ModelVersion, lease: Lease) -> Done:
+def _enrol(context: StageContext, c: Claim, version: ModelVersion, lease: Lease) -> Done:
     given = c.params["references"]
     found: list[NewReference] = []
     for number, reference in enumerate(given, start=1):
-        found.append(_reference(tools, reference, number, version))
+        found.append(_reference(context, reference, number, version))
         lease.progress(c, number / (len(given) + 1))
 
     def effect(session: Session, moment: datetime) -> Next:
@@ -51,12 +51,12 @@ def _enrol(tools: Tools, c: Claim, version: ModelVersion, lease: Lease) -> Done:
     return Done(result={"references": len(found)}, effect=effect)
 
 
-def _reference(tools: Tools, reference: dict[str, Any], number: int, version: ModelVersion) -> NewReference:
+def _reference(context: StageContext, reference: dict[str, Any], number: int, version: ModelVersion) -> NewReference:
     """Decode one picture in a guarded process, find its one face and embed it."""
-    sealed = tools.store.get(reference["key"], sha256=reference["sha256"])
-    data = tools.vault.open(reference.get("data_key"), sealed)
-    image = decode(data, max_pixels=tools.settings.max_pixels)
-    pack = tools.engine.faces(version)
+    sealed = context.store.get(reference["key"], sha256=reference["sha256"])
+    data = context.vault.open(reference.get("data_key"), sealed)
+    image = decode(data, max_pixels=context.settings.max_pixels)
+    pack = context.engine.faces(version)
     faces = pack.detect(image)
     if len(faces) != 1:
         code, said = ("no_face", "no face") if not faces else ("several_faces", f"{len(faces)} faces")
@@ -76,8 +76,8 @@ def _reference(tools: Tools, reference: dict[str, Any], number: int, version: Mo
         data_key=key,
         picture_sha256=reference.get("picture_sha256", reference["sha256"]),
         encoder=pack.encoder_sha256,
-        embedding=tools.vault.seal(key, embedding) if key else embedding,
-        crop=tools.vault.seal(key, crop) if key else crop,
+        embedding=context.vault.seal(key, embedding) if key else embedding,
+        crop=context.vault.seal(key, crop) if key else crop,
         face={
             "box": np.round(face.box.astype(float), 1).tolist(),
             "kps5": np.round(face.kps5.astype(float), 1).tolist(),

@@ -17,7 +17,7 @@ from orchestrator.ledger import identities, photos
 from orchestrator.ledger.engine.session import now
 from orchestrator.ledger.queue.claims import Claim
 from workers.photo.picture import decode_crop
-from workers.stages.base import Tools
+from workers.stages.base import StageContext
 
 Floats = NDArray[np.float32]
 MARGIN = 0.1
@@ -47,7 +47,7 @@ class Person:
         return {"archive_person": self.number, "references": "best faces of this archive"}
 
 
-def known_people(tools: Tools, c: Claim, encoder: str) -> list[Person]:
+def known_people(context: StageContext, c: Claim, encoder: str) -> list[Person]:
     """Return everybody that faces of this batch may be paired with; consent is asked now.
 
     Raises:
@@ -56,7 +56,7 @@ def known_people(tools: Tools, c: Claim, encoder: str) -> list[Person]:
     """
     wanted = list(c.options.get("identities", ()))
     wanted += [who for rule in c.params.get("swap", ()) for who in (rule.get("from"), rule["to"]) if who]
-    with tools.ledger.read() as session:
+    with context.ledger.read() as session:
         vectors = identities.embeddings(
             session,
             c.owner,
@@ -64,9 +64,9 @@ def known_people(tools: Tools, c: Claim, encoder: str) -> list[Person]:
             scope=c.options["task"],
             encoder=encoder,
             moment=now(session),
-            unseal=tools.vault.open,
+            unseal=context.vault.open,
         )
-        crops = identities.crops(session, list(vectors), unseal=tools.vault.open)
+        crops = identities.crops(session, list(vectors), unseal=context.vault.open)
         found = photos.people(session, c.options.get("people_of") or c.batch_id) if c.options.get("cluster") else ()
     people = [
         Person(vector=vectors[i], crop=decode_crop(crops.get(i)), identity=i)
@@ -77,7 +77,7 @@ def known_people(tools: Tools, c: Claim, encoder: str) -> list[Person]:
         if row.encoder != encoder:
             raise ModelError("the faces of this archive were compared by another recogniser", code="encoder_mismatch")
         people.append(
-            Person(vector=np.frombuffer(tools.vault.open(row.data_key, row.data), np.float32), number=row.number)
+            Person(vector=np.frombuffer(context.vault.open(row.data_key, row.data), np.float32), number=row.number)
         )
     return people
 

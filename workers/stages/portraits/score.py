@@ -28,19 +28,19 @@ from orchestrator.ledger.queue import claims
 from orchestrator.ledger.queue.claims import Claim, Next
 from orchestrator.ledger.tables.rows import Artifact, Item, Output
 from workers.runtime.lease import Lease
-from workers.stages.base import Done, Ended, Tools, one_by_one, version_of
+from workers.stages.base import Done, Ended, StageContext, one_by_one, version_of
 
 Floats = NDArray[np.float32]
 DIGITS = 4
 
 
-def score(tools: Tools, held: Sequence[Claim], lease: Lease) -> Iterator[Ended]:
+def score(context: StageContext, held: Sequence[Claim], lease: Lease) -> Iterator[Ended]:
     """Score the outputs of these claims, one after the other."""
-    return one_by_one(tools, held, lease, lambda c: _score(tools, c))
+    return one_by_one(context, held, lease, lambda c: _score(context, c))
 
 
-def _score(tools: Tools, c: Claim) -> Done:
-    with tools.ledger.read() as session:
+def _score(context: StageContext, c: Claim) -> Done:
+    with context.ledger.read() as session:
         row = session.execute(
             select(Output.id, Output.model_version_id, Artifact.key, Artifact.sha256)
             .join(Artifact, Artifact.id == Output.artifact_id)
@@ -49,9 +49,9 @@ def _score(tools: Tools, c: Claim) -> Done:
     if row is None:
         raise StageError(f"item {c.item_id} has no output of round {c.round} to score", code="output_missing")
     # thresholds and face pack of the version that made it: the batch may have gone on to another since
-    version = version_of(tools, replace(c, model_version_id=row.model_version_id))
-    with tools.ledger.read() as session:
-        pack = tools.engine.faces(version)
+    version = version_of(context, replace(c, model_version_id=row.model_version_id))
+    with context.ledger.read() as session:
+        pack = context.engine.faces(version)
         people = c.params["people"]
         vectors = identities.embeddings(
             session,
@@ -60,9 +60,9 @@ def _score(tools: Tools, c: Claim) -> Done:
             scope="generate",
             encoder=pack.encoder_sha256,
             moment=now(session),
-            unseal=tools.vault.open,
+            unseal=context.vault.open,
         )
-    with Image.open(BytesIO(tools.store.get(row.key, sha256=row.sha256)), formats=("PNG",)) as opened:
+    with Image.open(BytesIO(context.store.get(row.key, sha256=row.sha256)), formats=("PNG",)) as opened:
         image = np.asarray(opened.convert("RGB"))
     faces = pack.detect(image)
     wanted = np.stack([vectors[person["identity"]] for person in people]) if people else np.zeros((0, 512), np.float32)

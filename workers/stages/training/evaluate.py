@@ -23,7 +23,7 @@ from orchestrator.ledger import evaluations, models
 from orchestrator.ledger.queue.claims import Claim, Next
 from orchestrator.ledger.tables.rows_training import TrainingRun
 from workers.runtime.lease import Lease
-from workers.stages.base import Done, DrainedError, Ended, Tools, one_by_one, version_of
+from workers.stages.base import Done, DrainedError, Ended, StageContext, one_by_one, version_of
 from workers.stages.datasets.local_copy import materialise
 
 log = logging.getLogger(__name__)
@@ -45,31 +45,31 @@ class Suite:
     count: int
 
 
-def evaluate(tools: Tools, held: Sequence[Claim], lease: Lease) -> Iterator[Ended]:
+def evaluate(context: StageContext, held: Sequence[Claim], lease: Lease) -> Iterator[Ended]:
     """Measure what these claims ask for, one after the other; one that must stop is left out."""
     for c in held:
         try:
-            yield from one_by_one(tools, [c], lease, lambda c: _evaluate(tools, c, lease))
+            yield from one_by_one(context, [c], lease, lambda c: _evaluate(context, c, lease))
         except StoppedError:
-            if tools.draining():
+            if context.draining():
                 raise DrainedError from None
 
 
-def _evaluate(tools: Tools, c: Claim, lease: Lease) -> Done:
+def _evaluate(context: StageContext, c: Claim, lease: Lease) -> Done:
     suites = [Suite(**wanted) for wanted in c.params["evaluations"]]
     dataset_id = _data_set(c)
-    todo = _todo(tools, c, suites, dataset_id)
-    track = _tracker(tools, c, lease, len(todo))
-    found = [(version_id, suite, _figures(tools, c, version_id, suite, track)) for version_id, suite in todo]
+    todo = _todo(context, c, suites, dataset_id)
+    track = _tracker(context, c, lease, len(todo))
+    found = [(version_id, suite, _figures(context, c, version_id, suite, track)) for version_id, suite in todo]
 
     def effect(session: Session, moment: datetime) -> Next:
-        for version_id, suite, figures in found:
+        for version_id, suite, metrics in found:
             evaluations.store(
                 session,
                 c.owner,
                 version_id,
                 suite,
-                figures,
+                metrics,
                 dataset_id=dataset_id,
                 batch_id=c.batch_id,
                 moment=moment,
@@ -85,9 +85,9 @@ def _data_set(c: Claim) -> str | None:
     return found
 
 
-def _todo(tools: Tools, c: Claim, suites: Sequence[Suite], dataset_id: str | None) -> list[tuple[str, Suite]]:
+def _todo(context: StageContext, c: Claim, suites: Sequence[Suite], dataset_id: str | None) -> list[tuple[str, Suite]]:
     """Choose what to measure: every suite for the version, and for the live one where that was never measured."""
-    with tools.ledger.read() as session:
+    with context.ledger.read() as session:
         run = session.get(TrainingRun, c.params.get("run", ""))
         version_id = run.model_version_id if run else c.model_version_id
         if version_id is None:
@@ -103,38 +103,38 @@ def _todo(tools: Tools, c: Claim, suites: Sequence[Suite], dataset_id: str | Non
         return todo + [(live, suite) for suite in unknown]
 
 
-def _figures(tools: Tools, c: Claim, version_id: str, suite: Suite, track: Track) -> dict[str, Any]:
+def _figures(context: StageContext, c: Claim, version_id: str, suite: Suite, track: Track) -> dict[str, Any]:
     """Measure one version; a data set's own people for the suite `held_out`, rendered ones for all others."""
-    version = version_of(tools, replace(c, model_version_id=version_id))
+    version = version_of(context, replace(c, model_version_id=version_id))
     log.info("measuring", extra={"version": version_id, "suite": suite.suite, "count": suite.count})
     try:
         if suite.suite == evaluations.ON_DATA_SET:
             advance = track("data set", SHARES)
             data = materialise(
-                tools,
+                context,
                 _data_set(c) or "",
                 Path(version.location),
-                tools.settings.state_dir.absolute() / "datasets",
+                context.settings.state_dir.absolute() / "datasets",
                 lambda _: advance(1),
             )
             return asdict(
-                held_out.measure(Path(version.location), data, count=suite.count, device=tools.settings.device)
+                held_out.measure(Path(version.location), data, count=suite.count, device=context.settings.device)
             )
-        figures, _, _ = measure(
+        metrics, _, _ = measure(
             suite.suite,
             Path(version.location),
             seed=suite.seed,
             count=suite.count,
             track=track,
-            threads=tools.settings.torch_threads or torch.get_num_threads(),
-            device=tools.settings.device,
+            threads=context.settings.torch_threads or torch.get_num_threads(),
+            device=context.settings.device,
         )
     except NetworkError as error:
         raise StageError(f"version {version_id} cannot be measured: {error}", code=error.code) from error
-    return figures
+    return metrics
 
 
-def _tracker(tools: Tools, c: Claim, lease: Lease, measurements: int) -> Track:
+def _tracker(context: StageContext, c: Claim, lease: Lease, measurements: int) -> Track:
     """Return what the measurement tells its progress to: a share of the stage that only ever rises.
 
     How many parts a suite has is not known before it ends, so each part takes half of what is left.
@@ -149,7 +149,7 @@ def _tracker(tools: Tools, c: Claim, lease: Lease, measurements: int) -> Track:
 
         def advance(count: int = 1) -> None:
             nonlocal done
-            if c.stage_id in lease.stopped or tools.draining():
+            if c.stage_id in lease.stopped or context.draining():
                 raise StoppedError
             done += count
             lease.progress(c, start + here * min(1.0, done / max(1, total)))

@@ -36,7 +36,7 @@ from orchestrator.ledger.tables.rows_training import TrainingRun
 from workers.runtime.code_version import code_version
 from workers.runtime.files import fetch_folder, full_disk_is_transient, store_file, store_folder
 from workers.runtime.lease import Lease
-from workers.stages.base import Done, DrainedError, Ended, Tools, version_of
+from workers.stages.base import Done, DrainedError, Ended, StageContext, version_of
 from workers.stages.datasets.local_copy import materialise
 
 log = logging.getLogger(__name__)
@@ -45,11 +45,11 @@ PREPARED = 0.02
 RECORD_SECONDS = 1.0
 
 
-class Book:
+class TrainingRecorder:
     """What the trainer's reports lead to: signs of life, records, checkpoints in the store; and when it must stop."""
 
-    def __init__(self, tools: Tools, c: Claim, lease: Lease, until: float) -> None:
-        self._tools, self._claim, self._lease, self._until = tools, c, lease, until
+    def __init__(self, context: StageContext, c: Claim, lease: Lease, until: float) -> None:
+        self._context, self._claim, self._lease, self._until = context, c, lease, until
         self._run: str = c.params["run"]
         self._kept: list[training.NewRecord] = []
         self._written = time.monotonic()
@@ -60,7 +60,7 @@ class Book:
     def stop(self) -> bool:
         """Whether the trainer must save and return: cancelled, paused, lost, draining, or its turn is over."""
         stopped = self._claim.stage_id in self._lease.stopped
-        return stopped or self._tools.draining() or time.monotonic() > self._until
+        return stopped or self._context.draining() or time.monotonic() > self._until
 
     def alive(self, share: float) -> None:
         """Say that the work goes on, `share` in [0, 1]; only a share that changes counts as life."""
@@ -85,7 +85,7 @@ class Book:
     def write(self) -> None:
         """Write the records that were kept back."""
         if self._kept:
-            training.record(self._tools.ledger, self._claim, self._run, self._kept)
+            training.record(self._context.ledger, self._claim, self._run, self._kept)
         self._kept, self._written = [], time.monotonic()
 
     def _step_record(self, found: Progress) -> training.NewRecord:
@@ -97,18 +97,18 @@ class Book:
         return training.NewRecord(kind="step", step=found.step, facts=facts)
 
     def _sample_record(self, found: Progress, picture: Path) -> training.NewRecord:
-        artifact = store_file(self._tools.ledger, self._tools.store, self._claim.owner, picture)
+        artifact = store_file(self._context.ledger, self._context.store, self._claim.owner, picture)
         return training.NewRecord(kind="sample", step=found.step, facts=_facts(found), artifact_id=artifact)
 
     def _save(self, step: int, folder: Path) -> None:
-        tools, c = self._tools, self._claim
-        files = store_folder(tools.ledger, tools.store, c.owner, folder, lambda: None)
-        training.save_checkpoint(tools.ledger, c, self._run, step, files)
+        context, c = self._context, self._claim
+        files = store_folder(context.ledger, context.store, c.owner, folder, lambda: None)
+        training.save_checkpoint(context.ledger, c, self._run, step, files)
         self.saved = step
         log.info("checkpoint stored", extra={"run": self._run, "step": step, "files": len(files)})
 
 
-def train(tools: Tools, held: Sequence[Claim], lease: Lease) -> Iterator[Ended]:
+def train(context: StageContext, held: Sequence[Claim], lease: Lease) -> Iterator[Ended]:
     """Train these runs, one after the other; one that must stop is left out, its last step saved.
 
     Raises:
@@ -118,41 +118,41 @@ def train(tools: Tools, held: Sequence[Claim], lease: Lease) -> Iterator[Ended]:
         if c.stage_id in lease.stopped:
             continue
         try:
-            done = _train(tools, c, lease)
+            done = _train(context, c, lease)
         except FpgaError as error:
             yield c, error
             continue
-        if tools.draining():
+        if context.draining():
             raise DrainedError
         if done is not None:
             yield c, done
 
 
-def _train(tools: Tools, c: Claim, lease: Lease) -> Done | None:
+def _train(context: StageContext, c: Claim, lease: Lease) -> Done | None:
     """Bring one run to its end, or to where it must stop: None then."""
-    book = Book(tools, c, lease, time.monotonic() + tools.settings.train_turn_seconds)
-    _check_consent(tools, c)
-    work = tools.settings.state_dir.absolute() / "work"
+    recorder = TrainingRecorder(context, c, lease, time.monotonic() + context.settings.train_turn_seconds)
+    _check_consent(context, c)
+    work = context.settings.state_dir.absolute() / "work"
     work.mkdir(parents=True, exist_ok=True, mode=0o700)
     _remove_left(work, c.params["run"])
     with tempfile.TemporaryDirectory(prefix=f"{c.params['run']}-", dir=work) as folder:
         out = Path(folder) / "out"
-        cache = tools.settings.state_dir.absolute() / "datasets"
-        start = version_of(tools, c).location
-        data = materialise(tools, c.params["dataset"], Path(start), cache, lambda share: book.alive(PREPARED * share))
-        book.saved = _restore(tools, c, out)
-        here = {"start": start, "device": tools.settings.device}
-        with _says_where_it_stands(book, out):
+        cache = context.settings.state_dir.absolute() / "datasets"
+        start = version_of(context, c).location
+        data = materialise(context, c.params["dataset"], Path(start), cache, lambda share: recorder.alive(PREPARED * share))
+        recorder.saved = _restore(context, c, out)
+        here = {"start": start, "device": context.settings.device}
+        with _says_where_it_stands(recorder, out):
             plan = TrainPlan.from_json({**c.params["plan"], **here})
-            result = run_training(plan, data, out, report=book.report, stop=book.stop)
-        book.write()
+            result = run_training(plan, data, out, report=recorder.report, stop=recorder.stop)
+        recorder.write()
         if not result.finished or result.preset is None:
             return None
-        return _publish(tools, c, book, result.preset)
+        return _publish(context, c, recorder, result.preset)
 
 
 @contextmanager
-def _says_where_it_stands(book: Book, out: Path) -> Iterator[None]:
+def _says_where_it_stands(recorder: TrainingRecorder, out: Path) -> Iterator[None]:
     """Let every typed error of a training end with the checkpoint that is left.
 
     Raises:
@@ -163,9 +163,9 @@ def _says_where_it_stands(book: Book, out: Path) -> Iterator[None]:
         with full_disk_is_transient(out):
             yield
     except NetworkError as error:
-        raise StageError(f"{error} {_last_good(book.saved)}", code=error.code, step=book.saved) from error
+        raise StageError(f"{error} {_last_good(recorder.saved)}", code=error.code, step=recorder.saved) from error
     except TransientError as error:
-        raise TransientError(f"{error.message}. {_last_good(book.saved)}", code=error.code, step=book.saved) from error
+        raise TransientError(f"{error.message}. {_last_good(recorder.saved)}", code=error.code, step=recorder.saved) from error
 
 
 def _last_good(step: int | None) -> str:
@@ -174,9 +174,9 @@ def _last_good(step: int | None) -> str:
     return f"The last good checkpoint is at step {step}; the run goes on from there."
 
 
-def _check_consent(tools: Tools, c: Claim) -> None:
+def _check_consent(context: StageContext, c: Claim) -> None:
     """Ask for consent at the moment of use: it may have ended since the run was submitted."""
-    with tools.ledger.read() as session:
+    with context.ledger.read() as session:
         missing = training.missing_consents(session, c.params["dataset"], now(session))
     if missing:
         raise ConsentError(f"{len(missing)} people of the data set do not allow 'train' (any more)", identities=missing)
@@ -188,28 +188,28 @@ def _remove_left(work: Path, run: str) -> None:
         shutil.rmtree(left, ignore_errors=True)
 
 
-def _restore(tools: Tools, c: Claim, out: Path) -> int | None:
+def _restore(context: StageContext, c: Claim, out: Path) -> int | None:
     """Fetch the newest checkpoint that is whole; return its step, None where there is none."""
-    with tools.ledger.read() as session:
+    with context.ledger.read() as session:
         found = training.checkpoints(session, c.params["run"])
     for step, files in found:
         try:
-            fetch_folder(tools.store, files, out / f"checkpoint-{step}", lambda: None)
+            fetch_folder(context.store, files, out / f"checkpoint-{step}", lambda: None)
         except (NotFoundError, TransientError) as error:
             if error.code not in ("object_missing", "object_damaged"):
                 raise
             log.error("checkpoint damaged", extra={"run": c.params["run"], "step": step, "error": error.code})
-            training.drop_checkpoint(tools.ledger, c, c.params["run"], step)
+            training.drop_checkpoint(context.ledger, c, c.params["run"], step)
         else:
             return step
     return None
 
 
-def _publish(tools: Tools, c: Claim, book: Book, preset: Path) -> Done:
+def _publish(context: StageContext, c: Claim, recorder: TrainingRecorder, preset: Path) -> Done:
     """Store the finished preset folder; the version is registered with the result."""
     manifest = read_manifest(preset)
     facts: dict[str, Any] = json.loads((preset / PRESET_FILE).read_text())
-    files = store_folder(tools.ledger, tools.store, c.owner, preset, lambda: book.alive(1 - PREPARED / 2))
+    files = store_folder(context.ledger, context.store, c.owner, preset, lambda: recorder.alive(1 - PREPARED / 2))
     code = code_version()
 
     def effect(session: Session, moment: datetime) -> Next:
@@ -234,7 +234,7 @@ def _publish(tools: Tools, c: Claim, book: Book, preset: Path) -> Done:
 
 
 def _facts(found: Progress) -> dict[str, Any]:
-    return {"stage": found.stage, **found.figures}
+    return {"stage": found.stage, **found.metrics}
 
 
 def _memory_gib() -> float:

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.datasets import dataset_views
-from orchestrator.datasets import datasets
+from orchestrator.datasets import dataset_views, datasets
 from orchestrator.datasets.datasets import BuildRequest
 from orchestrator.errors import ConsentError, InputError, NotFoundError, StageError, UsageError
 from orchestrator.ledger import datasets as rows

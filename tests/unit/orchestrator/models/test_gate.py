@@ -22,7 +22,7 @@ RULES = gate.parse_rules(
 )
 
 
-def figures(mean: float, found: float = 0.95) -> dict[str, Any]:
+def metrics(mean: float, found: float = 0.95) -> dict[str, Any]:
     return {"identity": {"face_sim": {"mean": mean, "ci95": [mean - 0.03, mean + 0.03]}, "detection_rate": found}}
 
 
@@ -31,11 +31,11 @@ def refused(checks: list[gate.Check]) -> list[str]:
 
 
 def test_a_version_as_good_as_the_live_one_passes() -> None:
-    assert refused(gate.check_figures(RULES, figures(0.72), figures(0.74))) == []
+    assert refused(gate.check_metrics(RULES, metrics(0.72), metrics(0.74))) == []
 
 
 def test_a_version_below_the_live_interval_is_refused_with_the_numbers() -> None:
-    checks = gate.check_figures(RULES, figures(0.60), figures(0.74))
+    checks = gate.check_metrics(RULES, metrics(0.60), metrics(0.74))
 
     assert refused(checks) == ["identity.face_sim.mean no regression"]
     (bad,) = [check for check in checks if not check.passed]
@@ -43,19 +43,19 @@ def test_a_version_below_the_live_interval_is_refused_with_the_numbers() -> None
 
 
 def test_without_a_live_version_only_the_minimum_counts() -> None:
-    assert refused(gate.check_figures(RULES, figures(0.51), None)) == []
-    assert refused(gate.check_figures(RULES, figures(0.49), None)) == ["identity.face_sim.mean minimum"]
+    assert refused(gate.check_metrics(RULES, metrics(0.51), None)) == []
+    assert refused(gate.check_metrics(RULES, metrics(0.49), None)) == ["identity.face_sim.mean minimum"]
 
 
 def test_a_figure_without_an_interval_may_fall_by_its_tolerance() -> None:
-    assert refused(gate.check_figures(RULES, figures(0.7, 0.91), figures(0.7, 0.95))) == []
-    assert refused(gate.check_figures(RULES, figures(0.7, 0.89), figures(0.7, 0.95))) == [
+    assert refused(gate.check_metrics(RULES, metrics(0.7, 0.91), metrics(0.7, 0.95))) == []
+    assert refused(gate.check_metrics(RULES, metrics(0.7, 0.89), metrics(0.7, 0.95))) == [
         "identity.detection_rate no regression"
     ]
 
 
 def test_what_was_not_measured_is_refused() -> None:
-    checks = gate.check_figures(RULES, {"identity": {"detection_rate": 0.95}}, None)
+    checks = gate.check_metrics(RULES, {"identity": {"detection_rate": 0.95}}, None)
     assert refused(checks) == ["identity.face_sim.mean"]
     assert "was not measured" in checks[0].reason
 
