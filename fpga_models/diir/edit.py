@@ -185,8 +185,8 @@ def _path(
     keys = [_crop_key(crop, settings) for crop in crops]
     known = {key: inversions.get(key, levels) for key in keys}
     if missing := [crop for crop, key in zip(crops, keys, strict=True) if known[key] is None]:
-        climbed = torch.stack(_climb(pipeline, missing, pairs, settings, on_step), dim=1)
-        for crop, latents in zip(missing, climbed, strict=True):
+        inverted = torch.stack(_invert(pipeline, missing, pairs, settings, on_step), dim=1)
+        for crop, latents in zip(missing, inverted, strict=True):
             key = _crop_key(crop, settings)
             inversions.add(key, levels, latents)
             known[key] = latents
@@ -194,7 +194,7 @@ def _path(
     return list(together)
 
 
-def _climb(
+def _invert(
     pipeline: PortraitPipeline,
     crops: Sequence[CropEdit],
     pairs: list[tuple[int, int]],

@@ -77,7 +77,7 @@ class TrainingBatch:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Disturbance:
+class Augmentation:
     """Shares of samples whose condition is dropped or changed [field, all-ones masks ours].
 
     `local_token_drop` is the share of single local tokens left out, on top of the people who have none [ours].
@@ -91,8 +91,8 @@ class Disturbance:
     local_token_drop: float = 0.3
 
 
-def disturb(
-    batch: TrainingBatch, how: Disturbance, rng: np.random.Generator, empty_text: Tensor, local_tokens: int = 0
+def augment(
+    batch: TrainingBatch, how: Augmentation, rng: np.random.Generator, empty_text: Tensor, local_tokens: int = 0
 ) -> TrainingBatch:
     """Drop conditions, blur embeddings, shuffle people.
 

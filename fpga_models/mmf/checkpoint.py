@@ -1,6 +1,6 @@
 """Checkpoints of a training run: safetensors and one JSON, never a pickle, and never half a checkpoint.
 
-`checkpoint-<step>/` holds one file per part (weights, moving average, optimiser state); it is written beside and
+`checkpoint-<step>/` holds one file per part (weights, moving average, optimizer state); it is written beside and
 renamed into place, `state.json` last. Randomness is a function of (seed, step), so the step is the whole random state.
 """
 

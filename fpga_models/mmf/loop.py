@@ -1,4 +1,4 @@
-"""The training loop: batch in, one optimiser step, progress out as data.
+"""The training loop: batch in, one optimizer step, progress out as data.
 
 Noise, times, drops and modes of step n depend only on (seed, n, process): a resumed run continues bit for bit on a CPU.
 The caller decides which parameters learn, the learning rate of every step, and when to stop, to validate and to save.
@@ -25,10 +25,10 @@ from fpga_models.core.denoiser import Condition, Denoiser, People
 from fpga_models.core.rep_controlnet import RepControlNet
 from fpga_models.errors import DivergedError
 from fpga_models.mmf import checkpoint, parallel
-from fpga_models.mmf.batch import Disturbance, TrainingBatch, disturb
+from fpga_models.mmf.batch import Augmentation, TrainingBatch, augment
 from fpga_models.mmf.localisation import AttentionProbe
 from fpga_models.mmf.losses import clean_estimate, draw_timesteps, weighted_mse
-from fpga_models.mmf.optimiser import MuonAdamW, OptimiserConfig
+from fpga_models.mmf.optimizer import MuonAdamW, OptimizerConfig
 
 CleanLoss = Callable[[Tensor, TrainingBatch], Tensor]
 """Loss of clean latents (B, C, h, w) estimated for these samples."""
@@ -115,14 +115,14 @@ class LoopConfig:
     accumulate: int = 1
     losses: Losses = field(default_factory=Losses)
     average_decay: float = 0.998
-    disturbance: Disturbance = field(default_factory=Disturbance)
-    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    disturbance: Augmentation = field(default_factory=Augmentation)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     rate_factors: Mapping[str, float] = field(default_factory=dict)
     bfloat16: bool = True
 
 
 class Trainer:
-    """State of a run: networks, optimiser, moving average and the number of the next step."""
+    """State of a run: networks, optimizer, moving average and the number of the next step."""
 
     def __init__(
         self,
@@ -140,8 +140,8 @@ class Trainer:
         self.identity_loss = identity_loss
         self.eye_loss = eye_loss
         self.step = 0
-        self.optimiser = MuonAdamW(trainee.named_parameters(), config.optimiser, config.rate_factors)
-        self.average = {name: p.detach().clone() for name, p in self.optimiser.parameters.items()}
+        self.optimizer = MuonAdamW(trainee.named_parameters(), config.optimizer, config.rate_factors)
+        self.ema = {name: p.detach().clone() for name, p in self.optimizer.parameters.items()}
         self._probe = AttentionProbe(trainee.denoiser.unet, trainee.denoiser.id_adapter)
 
     @property
@@ -162,22 +162,22 @@ class Trainer:
         self.trainee.train()
         local = self.trainee.denoiser.id_adapter.local
         tokens = local.config.tokens if local else 0
-        batch = disturb(batch, self.config.disturbance, rng, self.empty_text, tokens)
+        batch = augment(batch, self.config.disturbance, rng, self.empty_text, tokens)
         at = draw_timesteps(len(batch), self.schedule.length, rng)
         noise = torch.from_numpy(rng.standard_normal(batch.latents.shape, dtype=np.float32))
-        figures: dict[str, float] = {}
+        metrics: dict[str, float] = {}
         for part in torch.arange(len(batch)).chunk(self.config.accumulate):
             losses = self._losses(batch.rows(part).to(self.device), noise[part].to(self.device), at[part], rng)
             share = len(part) / len(batch)
             torch.autograd.backward(share * torch.stack(list(losses.values())).sum())
             for name, value in losses.items():
-                figures[name] = figures.get(name, 0.0) + share * float(value.detach())
-        if not all(math.isfinite(value) for value in figures.values()):
-            raise DivergedError(f"Step {self.step + 1}: losses {figures}, finite ones were wanted.")
-        norm = self.optimiser.step(rate)
+                metrics[name] = metrics.get(name, 0.0) + share * float(value.detach())
+        if not all(math.isfinite(value) for value in metrics.values()):
+            raise DivergedError(f"Step {self.step + 1}: losses {metrics}, finite ones were wanted.")
+        norm = self.optimizer.step(rate)
         self.step += 1
-        self._update_average()
-        return figures | {"grad_norm": norm}
+        self._update_ema()
+        return metrics | {"grad_norm": norm}
 
     def _losses(self, batch: TrainingBatch, noise: Tensor, at: Tensor, rng: np.random.Generator) -> dict[str, Tensor]:
         """Weighted losses of one part of a batch, by name."""
@@ -222,42 +222,42 @@ class Trainer:
         return clean_estimate(self.schedule, latents, predict(latents, pairs[steps][0]), last)
 
     @torch.no_grad()
-    def _update_average(self) -> None:
-        decay = min(self.config.average_decay, (1 + self.optimiser.steps) / (10 + self.optimiser.steps))
-        learning: list[Tensor] = list(self.optimiser.parameters.values())
-        torch._foreach_lerp_(list(self.average.values()), learning, 1 - decay)
+    def _update_ema(self) -> None:
+        decay = min(self.config.average_decay, (1 + self.optimizer.steps) / (10 + self.optimizer.steps))
+        learning: list[Tensor] = list(self.optimizer.parameters.values())
+        torch._foreach_lerp_(list(self.ema.values()), learning, 1 - decay)
 
     @contextmanager
-    def averaged(self) -> Iterator[Trainee]:
+    def with_ema(self) -> Iterator[Trainee]:
         """The networks with the moving average in place of the weights, in evaluation mode."""
-        learning = self.optimiser.parameters
+        learning = self.optimizer.parameters
         weights = {name: p.detach().clone() for name, p in learning.items()}
         try:
-            self._put(self.average)
+            self._put(self.ema)
             yield self.trainee.eval()
         finally:
             self._put(weights)
 
-    def adopt_average(self) -> None:
+    def adopt_ema(self) -> None:
         """Make the moving average the weights: the end of a stage."""
-        self._put(self.average)
+        self._put(self.ema)
 
     def exchange(self) -> None:
-        """Average weights, moving average and optimiser state with the other processes."""
-        state = [*self.optimiser.parameters.values(), *self.average.values(), *self.optimiser.state.values()]
+        """Average weights, moving average and optimizer state with the other processes."""
+        state = [*self.optimizer.parameters.values(), *self.ema.values(), *self.optimizer.state.values()]
         parallel.average_([tensor.detach() for tensor in state])
 
     def save(self, directory: Path, facts: Mapping[str, Any]) -> Path:
         """Write a checkpoint; `facts` are the caller's own and come back from `resume`."""
-        parts = {"weights": self._own(), "average": self.average, "optimiser": self.optimiser.state}
-        return checkpoint.save(directory, self.step, parts, {"updates": self.optimiser.steps} | dict(facts))
+        parts = {"weights": self._own(), "average": self.ema, "optimiser": self.optimizer.state}
+        return checkpoint.save(directory, self.step, parts, {"updates": self.optimizer.steps} | dict(facts))
 
     def begin_from(self, weights: Mapping[str, Tensor]) -> None:
-        """Start from these weights, moving average included, with a fresh optimiser."""
+        """Start from these weights, moving average included, with a fresh optimizer."""
         self.trainee.load_state_dict(weights)
         with torch.no_grad():
-            for name, p in self.optimiser.parameters.items():
-                self.average[name].copy_(p)
+            for name, p in self.optimizer.parameters.items():
+                self.ema[name].copy_(p)
 
     def resume(self, folder: Path) -> dict[str, Any]:
         """Continue from a checkpoint; returns the caller's facts."""
@@ -265,9 +265,9 @@ class Trainer:
         self._put(parts["weights"])
         with torch.no_grad():
             for name, value in parts["average"].items():
-                self.average[name].copy_(value)
+                self.ema[name].copy_(value)
             self.step = int(facts["step"])
-            self.optimiser.load(parts["optimiser"], int(facts.get("updates", self.step)))
+            self.optimizer.load(parts["optimiser"], int(facts.get("updates", self.step)))
         return facts
 
     def _own(self) -> dict[str, Tensor]:

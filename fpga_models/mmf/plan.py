@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from fpga_models.core.rep_controlnet import RepRatio
 from fpga_models.errors import PlanError
 from fpga_models.idzoom.scenes import KINDS
-from fpga_models.mmf.batch import Disturbance
+from fpga_models.mmf.batch import Augmentation
 from fpga_models.mmf.loop import Losses
 from fpga_models.mmf.modes import ModePlan
 
@@ -35,7 +35,7 @@ class StagePlan:
     warmup: Count = 50
     anneal: Annotated[float, Field(gt=0, le=1)] = 0.6
 
-    def rate_at(self, done: int) -> float:
+    def learning_rate_at(self, done: int) -> float:
         """Learning rate of the step after `done` steps of this stage."""
         left = (self.steps - done) / (self.anneal * self.steps)
         return self.rate * min(1.0, (done + 1) / self.warmup, left)
@@ -71,7 +71,7 @@ class TrainPlan:
     ordinary_share: Share = 0.4
     clones: Count = 256
     modes: ModePlan = field(default_factory=ModePlan)
-    disturbance: Disturbance = field(default_factory=lambda: Disturbance(embedding_noise=0.01))
+    disturbance: Augmentation = field(default_factory=lambda: Augmentation(embedding_noise=0.01))
     losses: Losses = field(default_factory=Losses)
     ratio: RepRatio = field(default_factory=RepRatio)
     kind_shares: Annotated[tuple[float, ...], Field(min_length=len(KINDS), max_length=len(KINDS))] = KIND_SHARES

@@ -41,7 +41,7 @@ class Progress:
 
     Attributes:
         step, steps: over both stages.
-        figures: losses, rate, samples_per_s; for `validation` own_id, no_id, wrong_id.
+        metrics: losses, rate, samples_per_s; for `validation` own_id, no_id, wrong_id.
         path: checkpoint folder, PNG of samples, preset folder.
     """
 
@@ -49,7 +49,7 @@ class Progress:
     stage: str
     step: int
     steps: int
-    figures: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
     path: str | None = None
 
     def as_json(self) -> dict[str, Any]:
@@ -99,7 +99,7 @@ def train(
                 return TrainResult(
                     preset=None, step=trainer.step, finished=False, checkpoint=checkpoint.latest(out), stages=stages
                 )
-            trainer.adopt_average()
+            trainer.adopt_ema()
             export_stage(bench, stage, trainer)
             report(_progress("preset", bench, stage, trainer.step, path=bench.preset_of(stage)))
         stages[stage.name] = bench.preset_of(stage)
@@ -117,7 +117,7 @@ def run_stage(bench: Workbench, trainer: Trainer, stage: Stage, report: Report, 
     since, counted = time.monotonic(), 0
     while trainer.step < stage.last:
         rng = trainer.rng()
-        rate = stage.plan.rate_at(trainer.step - stage.first)
+        rate = stage.plan.learning_rate_at(trainer.step - stage.first)
         for name, value in trainer.train_step(draw(trainer.step, rng), rng, rate).items():
             steps[name] += value
         counted += 1
@@ -143,7 +143,7 @@ def run_stage(bench: Workbench, trainer: Trainer, stage: Stage, report: Report, 
 
 def validate(bench: Workbench, trainer: Trainer, stage: Stage, report: Report) -> None:
     """Report the errors of the moving average on held-out scenes, and a sheet of pictures."""
-    with trainer.averaged() as trainee:
+    with trainer.with_ema() as trainee:
         errors = face_errors(trainee, trainer.schedule, bench.held_out, trainer.config.bfloat16)
         report(_progress("validation", bench, stage, trainer.step, errors))
         few = bench.held_out.rows(torch.arange(min(8, len(bench.held_out))))
@@ -190,7 +190,7 @@ def _progress(
     bench: Workbench,
     stage: Stage,
     step: int,
-    figures: dict[str, float] | None = None,
+    metrics: dict[str, float] | None = None,
     path: Path | None = None,
 ) -> Progress:
     return Progress(
@@ -198,7 +198,7 @@ def _progress(
         stage=stage.name,
         step=step,
         steps=bench.plan.steps,
-        figures=figures or {},
+        metrics=metrics or {},
         path=str(path) if path else None,
     )
 

@@ -39,7 +39,7 @@ from fpga_models.mmf import checkpoint
 from fpga_models.mmf.data import TrainingData, draw_embeddings, gather, open_training_data
 from fpga_models.mmf.loop import Trainee
 from fpga_models.mmf.losses import clean_estimate
-from fpga_models.mmf.optimiser import MuonAdamW, OptimiserConfig
+from fpga_models.mmf.optimizer import MuonAdamW, OptimizerConfig
 from fpga_models.mmf.start import finish_preset, open_start
 from fpga_models.mmf.workbench import read_source
 
@@ -176,14 +176,14 @@ def sharp_loss(made: Tensor, real: Tensor, weights: Tensor, recipe: Recipe) -> T
 
 
 class Run:
-    """State of a run: decoder, optimiser, the decoder's moving average, the number of the next step."""
+    """State of a run: decoder, optimizer, the decoder's moving average, the number of the next step."""
 
     def __init__(self, decoder: Decoder, recipe: Recipe) -> None:
         self.recipe, self.step = recipe, 0
         self.decoder = decoder
         self.decoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack this form
-        self.optimiser = MuonAdamW(decoder.named_parameters(), OptimiserConfig())
-        self.average = {name: p.detach().clone() for name, p in decoder.named_parameters()}
+        self.optimizer = MuonAdamW(decoder.named_parameters(), OptimizerConfig())
+        self.ema = {name: p.detach().clone() for name, p in decoder.named_parameters()}
 
     def update(self, latents: Tensor, pixels: Tensor, weights: Tensor) -> float:
         """One step; returns the loss. The rate is flat at first, after a short warm-up, then falls linearly to 0."""
@@ -193,16 +193,16 @@ class Run:
             decoded = self.decoder(latents.contiguous(memory_format=torch.channels_last))
         loss = sharp_loss(decoded.float(), pixels, weights, recipe)
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        self.optimiser.step(recipe.rate * falling)
+        self.optimizer.step(recipe.rate * falling)
         self.step += 1
         decay = min(recipe.average_decay, (1 + self.step) / (10 + self.step))
         learning = [p.detach() for p in self.decoder.parameters()]
-        torch._foreach_lerp_(list(self.average.values()), learning, 1 - decay)
+        torch._foreach_lerp_(list(self.ema.values()), learning, 1 - decay)
         return loss.item()
 
     def save(self, out: Path) -> None:
         """Write a checkpoint and delete the one before."""
-        parts = {"weights": self.decoder.state_dict(), "average": self.average, "optimiser": self.optimiser.state}
+        parts = {"weights": self.decoder.state_dict(), "average": self.ema, "optimiser": self.optimizer.state}
         checkpoint.save(out, self.step, parts, {})
         checkpoint.prune(out, keep=1)
 
@@ -211,9 +211,9 @@ class Run:
         parts, facts = checkpoint.load(folder)
         self.decoder.load_state_dict(parts["weights"])
         for name, value in parts["average"].items():
-            self.average[name].copy_(value)
+            self.ema[name].copy_(value)
         self.step = int(facts["step"])
-        self.optimiser.load(parts["optimiser"], self.step)
+        self.optimizer.load(parts["optimiser"], self.step)
 
 
 def train(vae: MiniVAE, data: TrainingData, estimates: Path, out: Path, recipe: Recipe, console: Console) -> MiniVAE:
@@ -224,19 +224,19 @@ def train(vae: MiniVAE, data: TrainingData, estimates: Path, out: Path, recipe: 
     if newest := checkpoint.latest(out):
         run.resume(newest)
     sources = (data.latents, np.load(estimates, mmap_mode="r"))
-    average, saved = 0.0, time.monotonic()
+    ema, saved = 0.0, time.monotonic()
     columns = (TextColumn("decoder loss {task.fields[loss]:.4f}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
         task = progress.add_task("decoder", total=recipe.steps, completed=run.step, loss=0.0)
         while run.step < recipe.steps:
             loss = run.update(*sample_scenes(data.scenes, sources, recipe, run.step))
-            average = loss if not average else 0.98 * average + 0.02 * loss
-            progress.update(task, completed=run.step, loss=average)
+            ema = loss if not ema else 0.98 * ema + 0.02 * loss
+            progress.update(task, completed=run.step, loss=ema)
             if time.monotonic() - saved > 60 or run.step == recipe.steps:
                 run.save(out)
                 saved = time.monotonic()
-                console.log(f"step {run.step} loss {average:.4f}")
-    larger.decoder.load_state_dict(run.average)
+                console.log(f"step {run.step} loss {ema:.4f}")
+    larger.decoder.load_state_dict(run.ema)
     larger.eval()
     return larger
 

@@ -39,7 +39,7 @@ UNMEASURED = {"accept": 0.5, "review": 0.3}
 """Thresholds until the finished preset is measured."""
 
 
-def load_average(run: Path) -> tuple[Trainee, dict[str, Any]]:
+def load_ema(run: Path) -> tuple[Trainee, dict[str, Any]]:
     """The moving average of a run's newest checkpoint and what is known about the run."""
     folder = checkpoint.latest(run)
     if folder is None:
@@ -81,7 +81,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("var/mini/base"))
     parser.add_argument("--faces", type=Path, default=Path("var/mini/faces"), help="folder with pack/ and eval/")
     options = parser.parse_args()
-    trainee, facts = load_average(options.run)
+    trainee, facts = load_ema(options.run)
     metrics = options.run / "metrics.jsonl"
     made = {
         "command": "python -m fpga_models.lab.mini",

@@ -5,7 +5,7 @@
 The learning rate is flat and then falls linearly to zero over the last `--anneal` share of the minutes. A stopped run
 continues from its newest checkpoint; `--minutes` counts over all runs. The checkpoint before the fall is kept, so
 that a longer run can start from it (delete the later ones and raise `--minutes`). `--start PRESET` begins from the
-weights of a finished preset folder instead of random ones, with a fresh optimiser; `--local-tokens` lets the local
+weights of a finished preset folder instead of random ones, with a fresh optimizer; `--local-tokens` lets the local
 branch learn together with the rest.
 """
 
@@ -37,7 +37,7 @@ from fpga_models.lab.mini.networks import build_denoiser, build_scheduler, build
 from fpga_models.lab.mini.tokenizer import build_tokenizer
 from fpga_models.lab.synthetic import KINDS, VOCABULARY
 from fpga_models.mmf import checkpoint, parallel
-from fpga_models.mmf.batch import Disturbance
+from fpga_models.mmf.batch import Augmentation
 from fpga_models.mmf.data import TrainingData, draw_batch, open_training_data, token_ids
 from fpga_models.mmf.loop import LoopConfig, Trainee, Trainer
 from fpga_models.mmf.modes import ModePlan
@@ -220,7 +220,7 @@ def main() -> None:
     parser.add_argument("--start", type=Path, help="preset folder whose weights to begin from")
     parser.add_argument("--local-tokens", type=int, default=0, help="per person, learning together with the rest")
     parser.add_argument("--rate", type=float, default=RunConfig.rate)
-    parser.add_argument("--embedding-noise", type=float, default=Disturbance.embedding_noise)
+    parser.add_argument("--embedding-noise", type=float, default=Augmentation.embedding_noise)
     parser.add_argument("--batch-size", type=int, default=LoopConfig.batch_size)
     parser.add_argument("--shares", type=float, nargs=len(KINDS), default=KIND_SHARES, help=f"of {' '.join(KINDS)}")
     parser.add_argument("--mode-order", choices=("random", "strict"), default="random")
@@ -231,7 +231,7 @@ def main() -> None:
     loop = LoopConfig(
         seed=options.seed,
         batch_size=options.batch_size,
-        disturbance=Disturbance(embedding_noise=options.embedding_noise),
+        disturbance=Augmentation(embedding_noise=options.embedding_noise),
         bfloat16=not options.fp32,
     )
     config = RunConfig(

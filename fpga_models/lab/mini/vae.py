@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from fpga_models.core.vae import LATENT_NOISE, MiniVAE
 from fpga_models.idzoom.scenes import Scenes, open_scenes
 from fpga_models.mmf import checkpoint
-from fpga_models.mmf.optimiser import MuonAdamW, OptimiserConfig
+from fpga_models.mmf.optimizer import MuonAdamW, OptimizerConfig
 
 FACE_SIZES = ((14, 20), (20, 28), (28, 40), (50, 60), (60, 80))  # box height in pixels, for the report
 
@@ -95,24 +95,24 @@ def train(data: Path, out: Path, recipe: Recipe, console: Console) -> MiniVAE:
     vae: MiniVAE = MiniVAE()
     trainee = Trainee(vae)
     trainee.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack this form
-    optimiser = MuonAdamW(trainee.named_parameters(), OptimiserConfig())
+    optimizer = MuonAdamW(trainee.named_parameters(), OptimizerConfig())
     step = 0
     if newest := checkpoint.latest(out):
         parts, state = checkpoint.load(newest)
         trainee.load_state_dict(parts["weights"])
         step = int(state["step"])
-        optimiser.load(parts["optimiser"], step)
+        optimizer.load(parts["optimiser"], step)
     average, saved = 0.0, time.monotonic()
     columns = (TextColumn("vae loss {task.fields[loss]:.4f}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("vae", total=recipe.steps, completed=step, loss=0.0)
         while step < recipe.steps:
-            loss = _step(trainee, optimiser, scenes, recipe, step)
+            loss = _step(trainee, optimizer, scenes, recipe, step)
             average = loss if not average else 0.98 * average + 0.02 * loss
             step += 1
             progress.update(task, completed=step, loss=average)
             if time.monotonic() - saved > 60 or step == recipe.steps:
-                parts = {"weights": trainee.state_dict(), "optimiser": optimiser.state}
+                parts = {"weights": trainee.state_dict(), "optimiser": optimizer.state}
                 checkpoint.save(out, step, parts, {})
                 checkpoint.prune(out, keep=1)
                 saved = time.monotonic()
@@ -126,7 +126,7 @@ def train(data: Path, out: Path, recipe: Recipe, console: Console) -> MiniVAE:
     return vae
 
 
-def _step(trainee: Trainee, optimiser: MuonAdamW, scenes: Scenes, recipe: Recipe, step: int) -> float:
+def _step(trainee: Trainee, optimizer: MuonAdamW, scenes: Scenes, recipe: Recipe, step: int) -> float:
     """One update; the rate is flat at first (after a short warm-up), then falls linearly to 0."""
     rate = recipe.lr * min(1.0, (1 - step / recipe.steps) / (1 - recipe.flat_share), (step + 1) / 100)
     pixels, weights = sample_crops(scenes, recipe, step)
@@ -136,7 +136,7 @@ def _step(trainee: Trainee, optimiser: MuonAdamW, scenes: Scenes, recipe: Recipe
     )
     loss = reconstruction_loss(trainee(pixels, noise), pixels, weights, recipe.gradient_weight)
     loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-    optimiser.step(rate)
+    optimizer.step(rate)
     return loss.item()
 
 

@@ -22,7 +22,9 @@ FETCHED = 0.5
 LOST = ("object_missing", "object_damaged")
 
 
-def materialise(context: StageContext, version_id: str, preset: Path, cache: Path, report: Callable[[float], None]) -> Path:
+def materialise(
+    context: StageContext, version_id: str, preset: Path, cache: Path, report: Callable[[float], None]
+) -> Path:
     """Return the training folder of a version, which is made once per machine.
 
     Args:
@@ -82,7 +84,11 @@ def _drawn(context: StageContext, version: DataSetVersion, folder: Path, report:
 
 
 def _fetch(
-    context: StageContext, version: DataSetVersion, files: dict[str, Artifact], folder: Path, report: Callable[[float], None]
+    context: StageContext,
+    version: DataSetVersion,
+    files: dict[str, Artifact],
+    folder: Path,
+    report: Callable[[float], None],
 ) -> None:
     done = 0
 

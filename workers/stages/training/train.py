@@ -139,7 +139,9 @@ def _train(context: StageContext, c: Claim, lease: Lease) -> Done | None:
         out = Path(folder) / "out"
         cache = context.settings.state_dir.absolute() / "datasets"
         start = version_of(context, c).location
-        data = materialise(context, c.params["dataset"], Path(start), cache, lambda share: recorder.alive(PREPARED * share))
+        data = materialise(
+            context, c.params["dataset"], Path(start), cache, lambda share: recorder.alive(PREPARED * share)
+        )
         recorder.saved = _restore(context, c, out)
         here = {"start": start, "device": context.settings.device}
         with _says_where_it_stands(recorder, out):
@@ -165,7 +167,9 @@ def _says_where_it_stands(recorder: TrainingRecorder, out: Path) -> Iterator[Non
     except NetworkError as error:
         raise StageError(f"{error} {_last_good(recorder.saved)}", code=error.code, step=recorder.saved) from error
     except TransientError as error:
-        raise TransientError(f"{error.message}. {_last_good(recorder.saved)}", code=error.code, step=recorder.saved) from error
+        raise TransientError(
+            f"{error.message}. {_last_good(recorder.saved)}", code=error.code, step=recorder.saved
+        ) from error
 
 
 def _last_good(step: int | None) -> str:

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
 from fpga_models.mmf import checkpoint
-from fpga_models.mmf.optimiser import MuonAdamW, OptimiserConfig
+from fpga_models.mmf.optimizer import MuonAdamW, OptimizerConfig
 
 SECONDS_BETWEEN_CHECKPOINTS = 60.0
 CLIP_NORM = 5.0
@@ -46,9 +46,9 @@ def learning_rate(schedule: Schedule, share: float) -> float:
     return schedule.lr * 0.5 * (1 + math.cos(math.pi * min(through, 1.0)))
 
 
-def build_optimiser(module: nn.Module, schedule: Schedule) -> MuonAdamW:
+def build_optimizer(module: nn.Module, schedule: Schedule) -> MuonAdamW:
     """Return what trains this module; biases and norms do not decay."""
-    config = OptimiserConfig(
+    config = OptimizerConfig(
         muon=schedule.muon, betas=(0.9, 0.98), weight_decay=schedule.weight_decay, clip_norm=CLIP_NORM
     )
     return MuonAdamW(module.named_parameters(), config)
@@ -66,8 +66,8 @@ def train(
         The number of steps taken in all; the final state is in `folder`.
     """
     whole = nn.ModuleDict(modules)
-    optimiser = build_optimiser(whole, schedule)
-    step, seconds = _resume(whole, optimiser, folder)
+    optimizer = build_optimizer(whole, schedule)
+    step, seconds = _resume(whole, optimizer, folder)
     whole.train()
     total, saved_at, mean = schedule.minutes * 60, seconds, math.nan
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
@@ -79,31 +79,31 @@ def train(
             share = seconds / total
             loss = loss_of(np.random.default_rng([schedule.seed, step]), share)
             torch.autograd.backward(loss)
-            optimiser.step(learning_rate(schedule, share))
+            optimizer.step(learning_rate(schedule, share))
             step += 1
             seconds += time.perf_counter() - began
             mean = loss.item() if math.isnan(mean) else 0.95 * mean + 0.05 * loss.item()
             progress.update(task, completed=seconds, description=f"{folder.name} step {step} loss {mean:.3f}")
             if seconds - saved_at > SECONDS_BETWEEN_CHECKPOINTS:
-                _save(whole, optimiser, folder, step, seconds)
+                _save(whole, optimizer, folder, step, seconds)
                 saved_at = seconds
                 progress.console.print(f"{folder.name} {seconds:.0f} s, step {step}, loss {mean:.3f}")
-    _save(whole, optimiser, folder, step, seconds)
+    _save(whole, optimizer, folder, step, seconds)
     whole.eval()
     return step
 
 
-def _save(whole: nn.Module, optimiser: MuonAdamW, folder: Path, step: int, seconds: float) -> None:
-    checkpoint.save(folder, step, {"weights": whole.state_dict(), "optimiser": optimiser.state}, {"seconds": seconds})
+def _save(whole: nn.Module, optimizer: MuonAdamW, folder: Path, step: int, seconds: float) -> None:
+    checkpoint.save(folder, step, {"weights": whole.state_dict(), "optimiser": optimizer.state}, {"seconds": seconds})
     checkpoint.prune(folder, keep=1)
 
 
-def _resume(whole: nn.Module, optimiser: MuonAdamW, folder: Path) -> tuple[int, float]:
+def _resume(whole: nn.Module, optimizer: MuonAdamW, folder: Path) -> tuple[int, float]:
     """Steps taken and seconds spent so far."""
     newest = checkpoint.latest(folder)
     if newest is None:
         return 0, 0.0
     parts, state = checkpoint.load(newest)
     whole.load_state_dict(parts["weights"])
-    optimiser.load(parts["optimiser"], int(state["step"]))
+    optimizer.load(parts["optimiser"], int(state["step"]))
     return int(state["step"]), float(state["seconds"])

@@ -40,12 +40,12 @@ def shuffled(network: RepControlNet, seed: int = 5) -> RepControlNet:
 def trained(network: RepControlNet, steps: int = 3) -> RepControlNet:
     """A few steps towards a random target, in the branch form."""
     network.inject()
-    optimiser = torch.optim.AdamW(network.modal.parameters(), lr=1e-2)
+    optimizer = torch.optim.AdamW(network.modal.parameters(), lr=1e-2)
     target = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(9))
     for _ in range(steps):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         (run(network.unet) - target).square().mean().backward()
-        optimiser.step()
+        optimizer.step()
     network.eject()
     return network
 

@@ -102,9 +102,9 @@ def test_progress_says_what_happened_in_plain_numbers(straight: tuple[Path, list
     assert [p.step for p in seen if p.kind == "step"] == list(range(1, 8))
     assert [p.stage for p in seen if p.kind == "preset"] == ["mmf", "clone"]
     assert [p.step for p in seen if p.kind == "checkpoint"] == [2, 4, 6, 7]
-    numbers = next(p for p in seen if p.kind == "step").figures
+    numbers = next(p for p in seen if p.kind == "step").metrics
     assert {"loss", "localisation", "grad_norm", "rate", "samples_per_s"} == set(numbers)
-    assert {"own_id", "no_id", "wrong_id"} == set(next(p for p in seen if p.kind == "validation").figures)
+    assert {"own_id", "no_id", "wrong_id"} == set(next(p for p in seen if p.kind == "validation").metrics)
     assert all(Path(p.path).exists() for p in seen if p.kind in ("sample", "preset") and p.path)
     json.dumps([p.as_json() for p in seen])
 
@@ -220,7 +220,7 @@ def test_a_bad_plan_names_the_field(facts: dict[str, object], named: str) -> Non
 
 def test_the_rate_is_a_function_of_the_step() -> None:
     plan = StagePlan(steps=100, rate=1.0, warmup=10, anneal=0.4)
-    assert plan.rate_at(0) == pytest.approx(0.1)
-    assert plan.rate_at(59) == 1
-    assert plan.rate_at(80) == pytest.approx(0.5)
-    assert plan.rate_at(99) == pytest.approx(1 / 40)
+    assert plan.learning_rate_at(0) == pytest.approx(0.1)
+    assert plan.learning_rate_at(59) == 1
+    assert plan.learning_rate_at(80) == pytest.approx(0.5)
+    assert plan.learning_rate_at(99) == pytest.approx(1 / 40)

@@ -11,11 +11,11 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from fpga_models.core import ddim
 from fpga_models.errors import DivergedError
 from fpga_models.mmf import checkpoint
-from fpga_models.mmf.batch import Disturbance, TrainingBatch, disturb
+from fpga_models.mmf.batch import Augmentation, TrainingBatch, augment
 from fpga_models.mmf.loop import LoopConfig, Losses, Trainee, Trainer
 from fpga_models.mmf.losses import draw_timesteps, region_mse, weighted_mse
 from fpga_models.mmf.modes import ModePlan, draw_modes
-from fpga_models.mmf.optimiser import MuonAdamW, OptimiserConfig, orthogonalise
+from fpga_models.mmf.optimizer import MuonAdamW, OptimizerConfig, orthogonalise
 from tests.unit.fpga_models.networks import scheduler, tiny_denoiser
 
 EMPTY = torch.zeros(6, dtype=torch.long)
@@ -71,7 +71,7 @@ def test_a_resumed_run_continues_bit_for_bit(tmp_path: Path) -> None:
 
     assert facts["minutes"] == 1.5
     assert steps(resumed, 2) == after
-    assert all(torch.equal(a, b) for a, b in zip(whole.average.values(), resumed.average.values(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(whole.ema.values(), resumed.ema.values(), strict=True))
 
 
 def test_only_complete_checkpoints_are_found_and_old_ones_go(tmp_path: Path) -> None:
@@ -93,14 +93,14 @@ def test_orthogonalised_matrices_have_singular_values_near_one() -> None:
         assert 0.5 < values.min() <= values.max() < 1.4
 
 
-def test_the_optimiser_brings_a_matrix_and_a_bias_to_their_target() -> None:
+def test_the_optimizer_brings_a_matrix_and_a_bias_to_their_target() -> None:
     torch.manual_seed(0)
     layer, wanted = torch.nn.Linear(6, 6), torch.nn.Linear(6, 6)
-    optimiser = MuonAdamW(layer.named_parameters(), OptimiserConfig())
+    optimizer = MuonAdamW(layer.named_parameters(), OptimizerConfig())
     inputs = torch.randn(64, 6)
     for step in range(300):
         torch.autograd.backward(torch.nn.functional.mse_loss(layer(inputs), wanted(inputs).detach()))
-        optimiser.step(0.03 * (1 - step / 300))
+        optimizer.step(0.03 * (1 - step / 300))
     assert torch.nn.functional.mse_loss(layer(inputs), wanted(inputs)) < 1e-3
 
 
@@ -108,9 +108,9 @@ def test_an_update_of_a_convolution_has_the_size_of_an_adam_step() -> None:
     torch.manual_seed(0)
     conv = torch.nn.Conv2d(16, 16, 3)
     before = conv.weight.detach().clone()
-    optimiser = MuonAdamW(conv.named_parameters(), OptimiserConfig())
+    optimizer = MuonAdamW(conv.named_parameters(), OptimizerConfig())
     torch.autograd.backward(conv(torch.randn(2, 16, 8, 8)).square().mean())
-    optimiser.step(1e-2)
+    optimizer.step(1e-2)
     assert 0.1e-2 < (conv.weight.detach() - before).square().mean().sqrt() < 0.3e-2
 
 
@@ -118,15 +118,15 @@ def test_without_muon_it_is_torchs_adamw() -> None:
     torch.manual_seed(0)
     ours, theirs = torch.nn.Linear(6, 6), torch.nn.Linear(6, 6)
     theirs.load_state_dict(ours.state_dict())
-    config = OptimiserConfig(muon=False, weight_decay=0.02, clip_norm=1e9)
-    optimiser = MuonAdamW(ours.named_parameters(), config)
+    config = OptimizerConfig(muon=False, weight_decay=0.02, clip_norm=1e9)
+    optimizer = MuonAdamW(ours.named_parameters(), config)
     groups = [{"params": [theirs.weight], "weight_decay": 0.02}, {"params": [theirs.bias], "weight_decay": 0.0}]
     wanted = torch.optim.AdamW(groups, lr=1e-2, betas=config.betas)
     for seed in range(5):
         inputs = torch.randn(8, 6, generator=torch.Generator().manual_seed(seed))
         for layer in (ours, theirs):
             torch.autograd.backward(layer(inputs).square().mean())
-        optimiser.step(1e-2)
+        optimizer.step(1e-2)
         wanted.step()
         wanted.zero_grad()
     assert torch.allclose(ours.weight, theirs.weight, atol=1e-6)
@@ -134,8 +134,8 @@ def test_without_muon_it_is_torchs_adamw() -> None:
 
 
 def test_dropped_identities_are_zero_and_dropped_texts_are_empty() -> None:
-    always = Disturbance(text_drop=0, id_drop=0, both_drop=1, full_mask=0)
-    dropped = disturb(batch(), always, np.random.default_rng(0), EMPTY)
+    always = Augmentation(text_drop=0, id_drop=0, both_drop=1, full_mask=0)
+    dropped = augment(batch(), always, np.random.default_rng(0), EMPTY)
     assert dropped.embeddings.abs().max() == 0
     assert torch.equal(dropped.text, EMPTY.expand(4, -1))
 
@@ -143,23 +143,23 @@ def test_dropped_identities_are_zero_and_dropped_texts_are_empty() -> None:
 def test_whoever_is_dropped_loses_the_crop_too_and_crops_move_with_their_people() -> None:
     faces = torch.arange(1.0, 4.0).view(1, 3, 1, 1, 1).expand(8, 3, 3, 112, 112)
     shown = replace(batch(8), crops=faces)
-    quiet = Disturbance(text_drop=0, id_drop=0, both_drop=0, full_mask=0, embedding_noise=0, local_token_drop=0.5)
-    after = disturb(shown, quiet, np.random.default_rng(0), EMPTY, local_tokens=4)
+    quiet = Augmentation(text_drop=0, id_drop=0, both_drop=0, full_mask=0, embedding_noise=0, local_token_drop=0.5)
+    after = augment(shown, quiet, np.random.default_rng(0), EMPTY, local_tokens=4)
     assert after.crops is not None
     assert after.local_keep is not None
     marks = after.crops[:, :, 0, 0, 0].long() - 1
     assert torch.allclose(after.embeddings, batch(8).embeddings.gather(1, marks[..., None].expand(-1, -1, 32)))
     assert after.local_keep.shape == (8, 3, 4)
     assert 0.2 < after.local_keep.float().mean() < 0.8
-    dropped = disturb(shown, replace(quiet, both_drop=1), np.random.default_rng(0), EMPTY, local_tokens=4)
+    dropped = augment(shown, replace(quiet, both_drop=1), np.random.default_rng(0), EMPTY, local_tokens=4)
     assert dropped.crops is not None
     assert dropped.crops.abs().max() == 0
 
 
 def test_people_change_places_together_with_their_masks() -> None:
-    quiet = Disturbance(text_drop=0, id_drop=0, both_drop=0, full_mask=0, embedding_noise=0)
+    quiet = Augmentation(text_drop=0, id_drop=0, both_drop=0, full_mask=0, embedding_noise=0)
     before = batch(16)
-    after = disturb(before, quiet, np.random.default_rng(0), EMPTY)
+    after = augment(before, quiet, np.random.default_rng(0), EMPTY)
     before_map = torch.einsum("bke,bkhw->behw", before.embeddings, before.masks)
     after_map = torch.einsum("bke,bkhw->behw", after.embeddings, after.masks)
     assert torch.allclose(before_map, after_map, atol=1e-5)
@@ -167,7 +167,7 @@ def test_people_change_places_together_with_their_masks() -> None:
 
 
 def test_full_masks_never_give_padding_a_place() -> None:
-    after = disturb(batch(16), Disturbance(full_mask=1), np.random.default_rng(0), EMPTY)
+    after = augment(batch(16), Augmentation(full_mask=1), np.random.default_rng(0), EMPTY)
     assert torch.equal(after.masks.amin(dim=(-1, -2)).sum(dim=1), torch.full((16,), 2.0))
 
 
@@ -206,9 +206,9 @@ def test_a_factor_multiplies_the_rate_of_the_parameters_it_names() -> None:
         torch.manual_seed(0)
         layer = torch.nn.Linear(6, 6)
         before = layer.weight.detach().clone()
-        optimiser = MuonAdamW(layer.named_parameters(), OptimiserConfig(), factors)
+        optimizer = MuonAdamW(layer.named_parameters(), OptimizerConfig(), factors)
         torch.autograd.backward(layer(torch.ones(4, 6)).square().mean())
-        optimiser.step(1e-3)
+        optimizer.step(1e-3)
         moved.append(float((layer.weight.detach() - before).norm()))
     assert moved[1] == pytest.approx(10 * moved[0], rel=1e-3)
 
@@ -270,10 +270,10 @@ def test_nobody_is_drafted_where_nobody_is_asked_for() -> None:
 def test_a_gradient_that_is_not_finite_updates_nothing() -> None:
     layer = torch.nn.Linear(3, 3)
     before = layer.weight.detach().clone()
-    optimiser = MuonAdamW(layer.named_parameters(), OptimiserConfig())
+    optimizer = MuonAdamW(layer.named_parameters(), OptimizerConfig())
     torch.autograd.backward(layer(torch.ones(1, 3)).sum() * float("nan"))
     with pytest.raises(DivergedError):
-        optimiser.step(1.0)
+        optimizer.step(1.0)
     assert torch.equal(layer.weight, before)
 
 
@@ -282,8 +282,8 @@ def test_the_moving_average_stands_in_for_the_weights_and_goes_again() -> None:
     steps(run, 2)
     name, weight = next(iter(run.trainee.named_parameters()))
     before = weight.detach().clone()
-    with run.averaged() as trainee:
-        assert torch.equal(trainee.get_parameter(name), run.average[name])
+    with run.with_ema() as trainee:
+        assert torch.equal(trainee.get_parameter(name), run.ema[name])
     assert torch.equal(weight, before)
 
 

@@ -137,7 +137,7 @@ def test_a_resumed_run_continues_bit_for_bit(
     resumed = fresh()
     resumed.resume(tmp_path / "checkpoint-3")
     assert go(resumed, 1) == after
-    assert all(torch.equal(value, resumed.average[name]) for name, value in whole.average.items())
+    assert all(torch.equal(value, resumed.ema[name]) for name, value in whole.ema.items())
 
 
 def test_training_makes_decoded_scenes_more_like_the_rendered_ones(

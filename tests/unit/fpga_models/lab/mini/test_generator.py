@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fpga_models.core.weights import read_manifest
-from fpga_models.lab.mini.export import load_average
+from fpga_models.lab.mini.export import load_ema
 from fpga_models.lab.mini.generator import (
     RunConfig,
     build_trainer,
@@ -20,7 +20,7 @@ from fpga_models.lab.mini.networks import TEXT_LENGTH
 from fpga_models.lab.mini.preset import preset_facts
 from fpga_models.lab.mini.tokenizer import build_tokenizer
 from fpga_models.lab.synthetic import KINDS, VOCABULARY, layouts, words
-from fpga_models.mmf.batch import Disturbance
+from fpga_models.mmf.batch import Augmentation
 from fpga_models.mmf.data import draw_batch, latent_mask, open_training_data, token_ids
 from fpga_models.mmf.loop import LoopConfig
 from fpga_models.mmf.modes import ModePlan
@@ -111,7 +111,7 @@ def test_the_start_of_a_run_is_noted_by_its_hash_and_not_by_its_place() -> None:
 def test_a_run_that_begins_from_a_preset_lets_its_local_branch_learn_with_the_rest(
     data_folder: Path, tmp_path: Path
 ) -> None:
-    trainer, tokenizer = build_trainer(LoopConfig(seed=0, batch_size=4, disturbance=Disturbance()), local_tokens=8)
+    trainer, tokenizer = build_trainer(LoopConfig(seed=0, batch_size=4, disturbance=Augmentation()), local_tokens=8)
     trainer.begin_from(preset_weights(trainer, WEIGHTS))
     data = open_training_data(data_folder, tokenizer)
     kinds, rng = data.indices_by_kind(), trainer.rng()
@@ -124,5 +124,5 @@ def test_a_run_that_begins_from_a_preset_lets_its_local_branch_learn_with_the_re
     moved = {name for name, p in trainer.trainee.named_parameters() if not torch.equal(p, before[name])}
     assert any(".local.layers." in name for name in moved)
     assert any(name.startswith("denoiser.unet.") for name in moved)
-    again, _ = load_average(tmp_path)
+    again, _ = load_ema(tmp_path)
     assert local_tokens_of(dict(again.named_parameters())) == 8

@@ -1,4 +1,4 @@
-"""Muon for matrices, AdamW for the rest (or for all), as one optimiser whose state is a flat dictionary of tensors.
+"""Muon for matrices, AdamW for the rest (or for all), as one optimizer whose state is a flat dictionary of tensors.
 
 Muon replaces a matrix's momentum by its nearest orthogonal matrix (Jordan et al. 2024), here scaled to the root mean
 square of an Adam update (Moonlight: 0.2 * sqrt(max dimension)), so that both share one learning rate. A convolution
@@ -21,7 +21,7 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimiserConfig:
+class OptimizerConfig:
     """Constants of both halves; only matrices and kernels decay."""
 
     muon: bool = True
@@ -51,7 +51,7 @@ class MuonAdamW:
     def __init__(
         self,
         named: Iterable[tuple[str, nn.Parameter]],
-        config: OptimiserConfig,
+        config: OptimizerConfig,
         factors: Mapping[str, float] | None = None,
     ) -> None:
         """Take the trainable ones of these parameters; `factors` multiply the rate of names with this beginning."""
