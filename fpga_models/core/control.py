@@ -1,7 +1,8 @@
 """Control images and region masks from keypoints: pure drawing, no network.
 
-Skeletons are OpenPose-18 in their common colours; landmarks are the five points in InstantID's colours plus the outline
-of the face as an ellipse [ours, switchable]. All coordinates are pixels, x to the right, y down.
+Skeletons are OpenPose-18 in their common colours, landmarks the five points in InstantID's. Two drawings: `published`
+as the published ControlNets saw them, `ours` with even bars and the outline of the face as an ellipse. All coordinates
+are pixels, x to the right, y down.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from fpga_models.errors import PlacementError
 
 Floats = NDArray[np.floating]
 ControlMode = Literal["skeleton", "landmark", "both", "none"]
+Drawing = Literal["ours", "published"]
 CONTROL_MODES: tuple[ControlMode, ...] = ("skeleton", "landmark", "both", "none")
 
 SUBPIXEL_BITS = 4
@@ -29,6 +31,11 @@ RED_TO_PINK = np.clip(  # 18 hues once around the wheel from red, as OpenPose co
     [[abs(hue - 180) - 60, 120 - abs(hue - 120), 120 - abs(hue - 240)] for hue in range(0, 360, 20)], 0, 60
 ) * (255 / 60)
 LANDMARK_COLOURS = ((255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (255, 0, 255))
+FACE_BARS = tuple((point, 2, point) for point in (0, 1, 3, 4))
+"""From, to, and number of the colour: every point to the nose."""
+LANDMARK_SIZES, SKELETON_SIZES = (4 / 1024, 10 / 1024), (4 / 512, 4 / 512)
+"""Half width of a bar in its middle and radius of a dot, over the picture's shorter side: InstantID's at its 1024 px,
+OpenPose's at the 512 px of its ControlNet [field]."""
 NOSE, NECK, RIGHT_EYE, LEFT_EYE = 0, 1, 14, 15
 
 
@@ -72,17 +79,26 @@ class Ellipse:
 
 
 def control_image(
-    people: Sequence[Marks], *, width: int, height: int, mode: ControlMode, outline: bool = True
+    people: Sequence[Marks], *, width: int, height: int, mode: ControlMode, drawing: Drawing = "ours"
 ) -> NDArray[np.float32]:
     """Draw the control image of `mode`, (3, height, width) in [0, 1]; black where nothing is known."""
     canvas = np.zeros((height, width, 3), np.uint8)
+    if drawing == "published":
+        for person in people:
+            if mode in ("skeleton", "both") and person.skeleton is not None:
+                _draw_published(canvas, person.skeleton, _limbs(), RED_TO_PINK, SKELETON_SIZES)
+        for person in people:
+            if mode in ("landmark", "both"):
+                seen = np.concatenate([person.face_points(), np.ones((5, 1))], axis=1)
+                _draw_published(canvas, seen, FACE_BARS, np.array(LANDMARK_COLOURS, float), LANDMARK_SIZES)
+        return np.divide(canvas.transpose(2, 0, 1), 255, dtype=np.float32).copy()
     thickness = max(1, round(min(width, height) / 96))
     for person in people:
         if mode in ("skeleton", "both") and person.skeleton is not None:
             _draw_skeleton(canvas, person.skeleton, thickness)
     for person in people:
         if mode in ("landmark", "both"):
-            _draw_landmarks(canvas, person.face_points(), thickness, outline)
+            _draw_landmarks(canvas, person.face_points(), thickness)
     return np.divide(canvas.transpose(2, 0, 1), 255, dtype=np.float32).copy()
 
 
@@ -144,25 +160,42 @@ def _draw_skeleton(canvas: NDArray[np.uint8], skeleton: Floats, thickness: int) 
             _dot(canvas, joint, tuple(float(c) for c in RED_TO_PINK[index]), thickness)
 
 
-def _draw_landmarks(canvas: NDArray[np.uint8], kps5: Floats, thickness: int, outline: bool) -> None:
-    if outline:
-        ellipse = face_ellipse(kps5)
-        cv2.ellipse(
-            canvas,
-            (_fixed(ellipse.x), _fixed(ellipse.y)),
-            (_fixed(ellipse.across), _fixed(ellipse.along)),
-            float(np.degrees(ellipse.roll)),
-            0,
-            360,
-            (255, 255, 255),
-            thickness,
-            cv2.LINE_AA,
-            SUBPIXEL_BITS,
-        )
+def _draw_landmarks(canvas: NDArray[np.uint8], kps5: Floats, thickness: int) -> None:
+    ellipse = face_ellipse(kps5)
+    centre, axes = (_fixed(ellipse.x), _fixed(ellipse.y)), (_fixed(ellipse.across), _fixed(ellipse.along))
+    roll = float(np.degrees(ellipse.roll))
+    cv2.ellipse(canvas, centre, axes, roll, 0, 360, (255, 255, 255), thickness, cv2.LINE_AA, SUBPIXEL_BITS)
     for point, colour in zip(kps5, LANDMARK_COLOURS, strict=True):
         _line(canvas, point, kps5[2], tuple(c * 0.6 for c in colour), thickness)
     for point, colour in zip(kps5, LANDMARK_COLOURS, strict=True):
         _dot(canvas, point, colour, thickness)
+
+
+def _limbs() -> tuple[tuple[int, int, int], ...]:
+    return tuple((start, end, index) for index, (start, end) in enumerate(LIMBS))
+
+
+def _draw_published(
+    canvas: NDArray[np.uint8],
+    points: Floats,
+    bars: Sequence[tuple[int, int, int]],
+    colours: NDArray[np.floating],
+    sizes: tuple[float, float],
+) -> None:
+    """Bars that taper to both ends, at six tenths of the colour, then full dots; points (n, 3) x, y, seen.
+
+    In whole pixels and degrees, as the networks saw them in training [field].
+    """
+    half, radius = (max(1, round(size * min(canvas.shape[:2]))) for size in sizes)
+    for start, end, colour in bars:
+        if points[start, 2] > 0 and points[end, 2] > 0:
+            (x0, y0), (x1, y1) = points[start, :2], points[end, :2]
+            middle, axes = (int((x0 + x1) / 2), int((y0 + y1) / 2)), (int(np.hypot(x1 - x0, y1 - y0) / 2), half)
+            outline = cv2.ellipse2Poly(middle, axes, int(np.degrees(np.arctan2(y1 - y0, x1 - x0))), 0, 360, 1)
+            cv2.fillConvexPoly(canvas, outline, tuple(float(int(c * 0.6)) for c in colours[colour]))
+    for (x, y, seen), colour_of in zip(points, colours, strict=True):
+        if seen > 0:
+            cv2.circle(canvas, (int(x), int(y)), radius, tuple(float(c) for c in colour_of), cv2.FILLED)
 
 
 def _line(canvas: NDArray[np.uint8], start: Floats, end: Floats, colour: tuple[float, ...], thickness: int) -> None:

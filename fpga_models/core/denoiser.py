@@ -31,6 +31,9 @@ class People:
             there are none at all.
         local_scales: (B, K) strength of the local tokens; None means `scales`.
         local_keep: (B, K, m) 1 keeps a local token, 0 drops it (in training); None keeps all.
+        pictures: (B, K, 3, H, W) control picture of each person alone, for a ControlNet that reads identities; None
+            shows everybody the batch's.
+        present: (B, K) False for padding; None means all.
     """
 
     embeddings: Tensor
@@ -39,6 +42,8 @@ class People:
     crops: Tensor | None = None
     local_scales: Tensor | None = None
     local_keep: Tensor | None = None
+    pictures: Tensor | None = None
+    present: Tensor | None = None
 
     def nobody(self) -> People:
         """The same places without anybody: zero embeddings, no local tokens."""
@@ -56,6 +61,10 @@ class Added:
         """Both batches as one, this one first."""
         return Added(pooled=torch.cat([self.pooled, other.pooled]), sizes=torch.cat([self.sizes, other.sizes]))
 
+    def select(self, rows: Tensor) -> Added:
+        """Some rows of the batch."""
+        return Added(pooled=self.pooled[rows], sizes=self.sizes[rows])
+
     def as_arguments(self) -> dict[str, Tensor]:
         """Under the names that diffusers gives them."""
         return {"text_embeds": self.pooled, "time_ids": self.sizes}
@@ -63,23 +72,55 @@ class Added:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Control:
-    """What a ControlNet reads: picture (B, 3, H, W), states (B, M, D), strength (B,), 0 where nothing is shown."""
+    """What a ControlNet reads, in P passes: one a row, or one a person of a row.
 
+    Attributes:
+        rows: (P,) the row of the batch that a pass belongs to.
+        picture: (P, 3, H, W).
+        states: (P, M, D), what its cross-attention reads.
+        strength: (P,).
+        places: (P,) the person of its row, whose mask bounds where the pass acts; None means everywhere.
+        masks: (B, K, h, w) on the latent grid, of all rows.
+    """
+
+    rows: Tensor
     picture: Tensor
     states: Tensor
     strength: Tensor
+    places: Tensor | None
+    masks: Tensor
 
     def select(self, rows: Tensor) -> Control:
-        """Some rows of the batch."""
-        return Control(picture=self.picture[rows], states=self.states[rows], strength=self.strength[rows])
+        """The passes of some rows of the batch, which are counted anew."""
+        counted, passes = (self.rows[None] == rows[:, None]).nonzero(as_tuple=True)
+        return Control(
+            rows=counted,
+            picture=self.picture[passes],
+            states=self.states[passes],
+            strength=self.strength[passes],
+            places=None if self.places is None else self.places[passes],
+            masks=self.masks[rows],
+        )
 
     def join(self, other: Control) -> Control:
         """Both batches as one, this one first."""
         return Control(
+            rows=torch.cat([self.rows, other.rows + len(self.masks)]),
             picture=torch.cat([self.picture, other.picture]),
             states=torch.cat([self.states, other.states]),
             strength=torch.cat([self.strength, other.strength]),
+            places=None if self.places is None or other.places is None else torch.cat([self.places, other.places]),
+            masks=torch.cat([self.masks, other.masks]),
         )
+
+    def act(self, feature: Tensor) -> Tensor:
+        """What features (P, C, h, w) of the passes add to the rows, (B, C, h, w); exactly nothing outside a mask."""
+        weighted = feature * self.strength[:, None, None, None].to(feature.dtype)
+        if self.places is not None:
+            shares = mask_shares(self.masks, *feature.shape[-2:])[self.rows, self.places]
+            weighted = weighted * shares[:, None].to(feature.dtype)
+        owns = self.rows[None] == torch.arange(len(self.masks), device=self.rows.device)[:, None]
+        return torch.einsum("bp,pchw->bchw", owns.to(feature.dtype), weighted)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -98,7 +139,7 @@ class Condition:
             text=self.text[rows],
             identity=self.identity.select(rows),
             hint=None if self.hint is None else self.hint[rows],
-            added=None if self.added is None else Added(pooled=self.added.pooled[rows], sizes=self.added.sizes[rows]),
+            added=None if self.added is None else self.added.select(rows),
             control=None if self.control is None else self.control.select(rows),
         )
 
@@ -151,7 +192,14 @@ class Denoiser(nn.Module):
         self._previous = inject(self.unet, self.id_adapter)
 
     def prepare(
-        self, *, text: Tensor, people: People, control: Tensor, flags: Tensor, added: Added | None = None
+        self,
+        *,
+        text: Tensor,
+        people: People,
+        control: Tensor,
+        flags: Tensor,
+        added: Added | None = None,
+        strength: Tensor | None = None,
     ) -> Condition:
         """Project the identities and the control image once.
 
@@ -161,6 +209,7 @@ class Denoiser(nn.Module):
             control: (B, 3, H, W) in [0, 1].
             flags: (B, 2) modality flags.
             added: for bases of the SDXL class.
+            strength: (B,) of a ControlNet; None means 1.
         """
         local = None
         if self.id_adapter.local is not None and people.crops is not None:
@@ -177,9 +226,37 @@ class Denoiser(nn.Module):
             shares = mask_shares(people.masks, *people.masks.shape[-2:]) * people.scales[:, :, None, None]
             hint = self.hint(control, flags, people.embeddings, shares)
         if self.controlnet is not None:
-            states = text if self.control_states == "text" else who.tokens.flatten(1, 2)
-            shown = Control(picture=control, states=states, strength=flags.amax(dim=1))
+            shows = flags.amax(dim=1) if strength is None else flags.amax(dim=1) * strength.to(flags)
+            shown = self._shown(text, people, who.tokens, control, shows)
         return Condition(text=text, identity=who, hint=hint, added=added, control=shown)
+
+    def _shown(self, text: Tensor, people: People, tokens: Tensor, control: Tensor, strength: Tensor) -> Control:
+        """What the ControlNet reads.
+
+        One that reads text sees each row once. One that reads identities (InstantID) sees each person by themselves,
+        their landmarks alone, and acts inside their mask alone, so that nobody's features reach another's face [ours].
+        A person of scale 0 is shown to it as nobody; whoever is only padding is not shown at all.
+        """
+        if self.control_states == "text":
+            rows = strength.nonzero()[:, 0]
+            return Control(
+                rows=rows, picture=control[rows], states=text[rows], strength=strength[rows], places=None,
+                masks=people.masks,
+            )  # fmt: skip
+        acting = (strength > 0)[:, None].expand(people.scales.shape)
+        if people.present is not None:
+            acting = acting & people.present
+        rows, places = acting.nonzero(as_tuple=True)
+        silent = (people.scales[rows, places] == 0)[:, None, None]
+        nobody = self.id_adapter.image_proj(torch.zeros_like(people.embeddings[:1, :1]))[0]  # (1, n, D)
+        return Control(
+            rows=rows,
+            picture=control[rows] if people.pictures is None else people.pictures[rows, places],
+            states=torch.where(silent, nobody, tokens[rows, places]),
+            strength=strength[rows],
+            places=places,
+            masks=people.masks,
+        )
 
     def forward(self, latents: Tensor, timesteps: Tensor, condition: Condition) -> Tensor:
         """The UNet's prediction for latents (B, C, h, w) at timesteps (B,), in the schedule's prediction type."""
@@ -201,20 +278,20 @@ class Denoiser(nn.Module):
     def _residuals(self, latents: Tensor, timesteps: Tensor, condition: Condition) -> dict[str, Any]:
         """What the ControlNet adds to the UNet's skip connections and middle, as arguments of the UNet."""
         shown = condition.control
-        if self.controlnet is None or shown is None:
+        if self.controlnet is None or shown is None or not len(shown.rows):
             return {}
+        added = condition.added.select(shown.rows).as_arguments() if condition.added else None
         down, middle = self.controlnet(
-            latents,
-            timesteps,
+            latents[shown.rows],
+            timesteps[shown.rows],
             encoder_hidden_states=shown.states,
             controlnet_cond=shown.picture,
-            added_cond_kwargs=condition.added.as_arguments() if condition.added else None,
+            added_cond_kwargs=added,
             return_dict=False,
         )
-        strength = shown.strength[:, None, None, None].to(middle.dtype)
         return {
-            "down_block_additional_residuals": [feature * strength for feature in down],
-            "mid_block_additional_residual": middle * strength,
+            "down_block_additional_residuals": [shown.act(feature) for feature in down],
+            "mid_block_additional_residual": shown.act(middle),
         }
 
     def _add_hint(self, _conv: nn.Module, _inputs: Any, output: Tensor) -> Tensor:

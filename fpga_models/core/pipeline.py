@@ -24,7 +24,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from fpga_models.core import ddim, weights
 from fpga_models.core.autoencoder import Autoencoder, open_autoencoder
-from fpga_models.core.control import ControlMode, Marks, control_flags, control_image, region_mask
+from fpga_models.core.control import ControlMode, Drawing, Marks, control_flags, control_image, region_mask
 from fpga_models.core.denoiser import Added, Condition, Denoiser, People
 from fpga_models.core.hint import HintAdapter
 from fpga_models.core.id_adapter import IdAdapter
@@ -67,7 +67,11 @@ class PersonSlot:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PortraitRequest:
-    """One picture. `guidance` 1 means none; `id_scale` and `local_scale` 0 mean nobody in particular."""
+    """One picture. `guidance` 1 means none; `id_scale` and `local_scale` 0 mean nobody in particular.
+
+    `control_scale` is the strength of a ControlNet, where the preset has one. `masked` False lets every person act
+    everywhere instead of in their mask, as published adapters do (and as the ablation of MGMICA).
+    """
 
     prompt: str
     people: tuple[PersonSlot, ...]
@@ -80,6 +84,8 @@ class PortraitRequest:
     id_scale: float = 1.0
     local_scale: float = 1.0
     control: ControlMode = "landmark"
+    control_scale: float = 1.0
+    masked: bool = True
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -173,13 +179,12 @@ class PortraitPipeline:
 
     @torch.no_grad()
     def generate(
-        self, requests: Sequence[PortraitRequest], *, masked: bool = True, on_step: OnStep | None = None
+        self, requests: Sequence[PortraitRequest], *, on_step: OnStep | None = None
     ) -> list[NDArray[np.uint8] | None]:
         """Draw a batch of requests of one size and one number of steps.
 
         Args:
             requests: what to draw; numbers of people may differ.
-            masked: False lets every person act everywhere (the ablation of MGMICA).
             on_step: called as (step done, steps in all) after every step; returns the indices of requests to drop.
                 What it raises ends the batch.
 
@@ -197,7 +202,7 @@ class PortraitPipeline:
         shapes = {(request.width, request.height, request.steps) for request in requests}
         if len(shapes) > 1:
             raise RequestError(f"A batch has one size and one number of steps; got (width, height, steps) {shapes}.")
-        running = self._start(requests, masked)
+        running = self._start(requests)
         pairs = ddim.trajectory(self.schedule, requests[0].steps)
         for done, (start, end) in enumerate(pairs, start=1):
             output = self._predict(running, start)
@@ -211,12 +216,13 @@ class PortraitPipeline:
             pictures[index] = picture
         return pictures
 
-    def _start(self, requests: Sequence[PortraitRequest], masked: bool) -> Running:
+    def _start(self, requests: Sequence[PortraitRequest]) -> Running:
         """Noise and conditions of a fresh batch."""
-        people = self.people(requests, masked=masked)
+        people = self.people(requests)
         control, flags = self._controls(requests)
+        strength = torch.tensor([request.control_scale for request in requests], device=self.device)
         conditions = [
-            self.prepare(prompts, people=who, control=control, flags=flags)
+            self.prepare(prompts, people=who, control=control, flags=flags, strength=strength)
             for prompts, who in (
                 ([request.prompt for request in requests], people),
                 ([request.negative_prompt for request in requests], people.nobody()),
@@ -245,7 +251,15 @@ class PortraitPipeline:
         output: Tensor = self.denoiser(latents, at, condition)
         return output
 
-    def prepare(self, prompts: Sequence[str], *, people: People, control: Tensor, flags: Tensor) -> Condition:
+    def prepare(
+        self,
+        prompts: Sequence[str],
+        *,
+        people: People,
+        control: Tensor,
+        flags: Tensor,
+        strength: Tensor | None = None,
+    ) -> Condition:
         """The condition of a batch of prompts; control (B, 3, H, W) also says how large the pictures are."""
         text = encode(prompts, self.text_encoder, self.tokenizer, self.second_encoder)
         added = None
@@ -253,14 +267,16 @@ class PortraitPipeline:
             height, width = control.shape[-2:]
             sizes = torch.tensor([[height, width, 0, 0, height, width]] * len(prompts)).to(text.pooled)
             added = Added(pooled=text.pooled, sizes=sizes)
-        return self.denoiser.prepare(text=text.states, people=people, control=control, flags=flags, added=added)
+        return self.denoiser.prepare(
+            text=text.states, people=people, control=control, flags=flags, added=added, strength=strength
+        )
 
     def control_picture(
         self, people: Sequence[Marks], *, width: int, height: int, mode: ControlMode
     ) -> NDArray[np.float32]:
-        """The control image (3, height, width) as the networks know it: a ControlNet never saw our outline."""
-        outline = self.denoiser.controlnet is None
-        return control_image(people, width=width, height=height, mode=mode, outline=outline)
+        """The control image (3, height, width) as the networks know it: a ControlNet never saw our drawing."""
+        drawing: Drawing = "ours" if self.denoiser.controlnet is None else "published"
+        return control_image(people, width=width, height=height, mode=mode, drawing=drawing)
 
     def noise(self, request: PortraitRequest) -> Tensor:
         """Starting latents (C, h, w), float32, drawn on the CPU from the request's seed alone."""
@@ -268,7 +284,7 @@ class PortraitPipeline:
         shape = (self.denoiser.unet.config.in_channels, request.height // factor, request.width // factor)
         return torch.randn(shape, generator=torch.Generator("cpu").manual_seed(request.seed))
 
-    def people(self, requests: Sequence[PortraitRequest], *, masked: bool = True) -> People:
+    def people(self, requests: Sequence[PortraitRequest]) -> People:
         """Embeddings, crops, latent-size masks and scales, padded to one number of people with zero masks."""
         most = max(1, *(len(request.people) for request in requests))
         factor = self.preset.latent_factor
@@ -278,11 +294,13 @@ class PortraitPipeline:
         masks = torch.zeros(len(requests), most, *cells)
         scales, local_scales = torch.ones(len(requests), most), torch.ones(len(requests), most)
         crops = torch.zeros(len(requests), most, 3, CROP_SIDE, CROP_SIDE)
+        present = torch.zeros(len(requests), most, dtype=torch.bool)
         for row, request in enumerate(requests):
             for place, person in enumerate(request.people):
                 embeddings[row, place] = unit_embedding(person.embedding, width) * self.preset.embedding_length
                 region = torch.from_numpy(person_mask(person, request.width, request.height))
-                masks[row, place] = F.adaptive_max_pool2d(region[None], cells)[0] if masked else 1.0
+                masks[row, place] = F.adaptive_max_pool2d(region[None], cells)[0] if request.masked else 1.0
+                present[row, place] = True
                 scales[row, place] = request.id_scale * person.id_scale
                 local_scales[row, place] = request.local_scale * person.id_scale
                 if person.crop is not None:
@@ -293,19 +311,28 @@ class PortraitPipeline:
             scales=scales.to(self.device, self.dtype),
             crops=crops.to(self.device, self.dtype) if bool(crops.any()) else None,
             local_scales=local_scales.to(self.device, self.dtype),
+            pictures=self._pictures(requests, most),
+            present=present.to(self.device),
         )
+
+    def _pictures(self, requests: Sequence[PortraitRequest], most: int) -> Tensor | None:
+        """Control pictures (B, K, 3, H, W) of each person alone, where a ControlNet reads identities."""
+        if self.denoiser.controlnet is None or self.denoiser.control_states == "text":
+            return None
+        pictures = np.zeros((len(requests), most, 3, requests[0].height, requests[0].width), np.float32)
+        for row, request in enumerate(requests):
+            for place, person in enumerate(request.people):
+                pictures[row, place] = self._picture([person], request)
+        return torch.from_numpy(pictures).to(self.device, self.dtype)
+
+    def _picture(self, people: Sequence[PersonSlot], request: PortraitRequest) -> NDArray[np.float32]:
+        """The control picture of those of a request's people whose keypoints are known."""
+        known = [person.marks() for person in people if person.kps5 is not None or person.skeleton is not None]
+        return self.control_picture(known, width=request.width, height=request.height, mode=request.control)
 
     def _controls(self, requests: Sequence[PortraitRequest]) -> tuple[Tensor, Tensor]:
         """Control images (B, 3, H, W) and modality flags (B, 2)."""
-        images = [
-            self.control_picture(
-                [person.marks() for person in request.people if person.kps5 is not None or person.skeleton is not None],
-                width=request.width,
-                height=request.height,
-                mode=request.control,
-            )
-            for request in requests
-        ]
+        images = [self._picture(request.people, request) for request in requests]
         flags = torch.tensor([control_flags(request.control) for request in requests])
         return torch.from_numpy(np.stack(images)).to(self.device, self.dtype), flags.to(self.device, self.dtype)
 
@@ -345,8 +372,9 @@ def check_request(request: PortraitRequest, preset: Preset) -> None:
         raise RequestError(f"{len(request.people)} people: preset {preset.name} places at most {preset.max_people}.")
     if request.control not in preset.controls:
         raise RequestError(f"Control {request.control!r}: one of {', '.join(preset.controls)} wanted.")
-    for name in ("steps", "guidance", "id_scale", "local_scale"):
-        low, high = preset.limits["id_scale" if name == "local_scale" else name]
+    limits = {"local_scale": preset.limits["id_scale"], "control_scale": (1.0, 1.0)} | dict(preset.limits)
+    for name in ("steps", "guidance", "id_scale", "local_scale", "control_scale"):
+        low, high = limits[name]
         if not low <= (got := getattr(request, name)) <= high:
             raise RequestError(f"{name} {got}: {low} to {high} wanted.")
 

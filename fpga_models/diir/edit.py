@@ -155,8 +155,10 @@ def _conditions(
     control = torch.from_numpy(np.stack(images)).to(pipeline.device, pipeline.dtype)
     flags = torch.tensor([control_flags(mode)] * len(crops)).to(control)
     prompts = [settings.prompt] * len(crops)
+    strength = torch.full((len(crops),), float(pipeline.preset.defaults.get("control_scale", 1.0))).to(control)
     wanted, without = (
-        pipeline.prepare(prompts, people=who, control=control, flags=flags) for who in (people, people.nobody())
+        pipeline.prepare(prompts, people=who, control=control, flags=flags, strength=strength)
+        for who in (people, people.nobody())
     )
     return wanted, without
 

@@ -192,6 +192,8 @@ class _Planner:
             "width": size[0],
             **numbers,
         }
+        if row.masked is False:
+            params["masked"] = False
         return _Found(params=params, errors=errors)
 
     def items(self, row: ManifestRow, params: dict[str, Any], *, start: int) -> Iterator[PlannedItem]:
@@ -222,11 +224,17 @@ class _Planner:
 
     def _numbers(self, row: ManifestRow, errors: list[RowError]) -> dict[str, float]:
         limits, ours, preset = self.preset.limits, self.defaults, self.preset.defaults
-        asked = (
+        asked = [
             ("steps", _first(row.steps, ours.steps, preset.steps), limits.steps),
             ("guidance", float(_first(row.guidance, ours.guidance, preset.guidance)), limits.guidance),
             ("id_scale", float(_first(row.id_scale, ours.id_scale, preset.id_scale)), limits.id_scale),
-        )
+        ]
+        if limits.control_scale:
+            wanted = float(_first(row.control_scale, preset.control_scale))
+            asked.append(("control_scale", wanted, limits.control_scale))
+        elif row.control_scale is not None:
+            message = f"preset {self.preset.name!r} has no ControlNet whose strength could be set"
+            errors.append(_error(row, "control_scale", "no_controlnet", message))
         for name, value, (low, high) in asked:
             if not low <= value <= high:
                 message = f"{name} is {low} to {high} for preset {self.preset.name!r}, got {value:g}"

@@ -52,6 +52,8 @@ class Defaults(_Frozen):
     guidance: float
     id_scale: float
     control: Control
+    control_scale: float = 1.0
+    """Strength of a ControlNet."""
     small_faces: SmallFaces = "restore"
 
 
@@ -61,6 +63,8 @@ class Limits(_Frozen):
     steps: tuple[int, int]
     guidance: Range
     id_scale: Range
+    control_scale: Range | None = None
+    """None where the preset has no ControlNet."""
 
 
 class Preset(_Frozen):

@@ -164,6 +164,8 @@ class ManifestRow(_Strict):
     guidance: Number | None = None
     id_scale: Number | None = None
     control: Control | None = None
+    control_scale: Number | None = None
+    masked: bool | None = None
     small_faces: SmallFaces | None = None
     extra: dict[Name, Extra] = {}
     """Columns whose name starts with `x_`: ours to carry, not to read."""

@@ -4,6 +4,7 @@ First as MMF draws them, then with their small faces drawn again by DIIR, as the
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,9 +51,10 @@ def generate(
     for start in range(0, len(trials), BATCH):
         part = trials[start : start + BATCH]
         requests = [
-            adapt(request_of(trial, pipeline.preset, seed + start + offset)) for offset, trial in enumerate(part)
+            replace(adapt(request_of(trial, pipeline.preset, seed + start + offset)), masked=masked)
+            for offset, trial in enumerate(part)
         ]
-        pictures += [picture for picture in pipeline.generate(requests, masked=masked) if picture is not None]
+        pictures += [picture for picture in pipeline.generate(requests) if picture is not None]
         advance(len(part))
     return pictures
 

@@ -150,6 +150,8 @@ def _request(context: StageContext, c: Claim, version: ModelVersion) -> Portrait
         guidance=p["guidance"],
         id_scale=p["id_scale"],
         control=p["control"],
+        control_scale=p.get("control_scale", 1.0),
+        masked=p.get("masked", True),
     )
 
 

@@ -139,9 +139,9 @@ def test_what_on_step_raises_ends_the_batch_and_the_pipeline_stays_usable(pipeli
 
 def test_unmasked_people_act_everywhere(pipeline: PortraitPipeline) -> None:
     requests = [request(pipeline, "group_2")]
-    people = pipeline.people(requests, masked=False)
-    assert people.masks.min() == 1
-    assert difference(pipeline.generate(requests)[0], pipeline.generate(requests, masked=False)[0]) > 0
+    everywhere = [replace(requests[0], masked=False)]
+    assert pipeline.people(everywhere).masks.min() == 1
+    assert difference(pipeline.generate(requests)[0], pipeline.generate(everywhere)[0]) > 0
 
 
 BAD_PEOPLE = {

@@ -60,6 +60,25 @@ def test_row_beats_batch_beats_preset(make: MakePlan) -> None:
     assert first.params["negative_prompt"] == "blurry"
 
 
+def test_a_controlnet_has_a_strength_and_other_presets_have_none(
+    make: MakePlan, preset: Preset, identities: Known
+) -> None:
+    (error,) = make({"control_scale": 0.5}).errors
+    assert (error.field, error.code) == ("control_scale", "no_controlnet")
+    assert make({}).items[0].params.keys().isdisjoint({"control_scale", "masked"}), "records of before stay the same"
+    assert make({"masked": False}).items[0].params["masked"] is False
+
+    update = {
+        "limits": preset.limits.model_copy(update={"control_scale": (0.0, 2.0)}),
+        "defaults": preset.defaults.model_copy(update={"control_scale": 0.8}),
+    }
+    for given, wanted in (("", 0.8), (', "control_scale": 1.5', 1.5), (', "control_scale": 3', None)):
+        read = read_manifest(f'{{"custom_id": "a", "people": "ada"{given}}}'.encode(), "jsonl")
+        planned = plan_rows(read.rows, preset=preset.model_copy(update=update), known_identities=identities)
+        assert [item.params["control_scale"] for item in planned.items] == ([] if wanted is None else [wanted])
+        assert [error.code for error in planned.errors] == ([] if wanted else ["out_of_range"])
+
+
 def test_small_faces_are_drawn_again_unless_row_batch_or_preset_keep_them(
     make: MakePlan, preset: Preset, identities: Known
 ) -> None:
