@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import ast
 import contextlib
+import inspect
 import io
 import json
 import os
@@ -169,20 +170,21 @@ def _is_state(node: ast.AST) -> bool:
 def walk() -> dict[str, list[str]]:
     """The project files that execute between the submit of one portrait and its download, by what was asked."""
     seen: dict[str, list[str]] = {}
+    trace = Trace()
     with tempfile.TemporaryDirectory(prefix="fpga-walk-") as folder:
         os.environ["FPGA_STATE_DIR"] = str(Path(folder) / "state")  # the settings' one door, for this process alone
         manifest, out = Path(folder) / "one.jsonl", Path(folder) / "out"
-        manifest.write_text('{"people": ["ada"], "prompt": "a portrait in a park", "seed": 1}\n')
+        manifest.write_text('{"custom_id": "one", "people": ["ada"], "prompt": "a portrait in a park", "seed": 1}\n')
         _fpga("identity", "add", "ada", str(ROOT / "examples" / "people" / "ada"), "--consent", "generate", "--no-wait")
         from orchestrator.settings import load_settings  # noqa: PLC0415 counting must not load the product
         from workers.runtime.process import Process  # noqa: PLC0415
 
         process = Process(load_settings())
         _drain(process)
-        seen["submit"] = _traced(lambda: _fpga("batch", "submit", str(manifest)))
-        seen["work"] = _traced(lambda: _drain(process))
-        (batch,) = _fpga("batch", "list", "--json")["data"]
-        seen["fetch"] = _traced(lambda: _fpga("batch", "results", batch["id"], "--download", str(out)))
+        seen["submit"] = trace.of(lambda: _fpga("batch", "submit", str(manifest)))
+        seen["work"] = trace.of(lambda: _drain(process))
+        batch = max(_fpga("batch", "list", "--json"), key=lambda one: one["created_at"])
+        seen["fetch"] = trace.of(lambda: _fpga("batch", "results", batch["id"], "--download", str(out)))
         process.end()
         assert list(out.rglob("*.png")), "the walk ends with a picture"
     return seen
@@ -203,23 +205,24 @@ def _drain(process: Process) -> None:
             process.run(queue)
 
 
-def _traced(work: Callable[[], object]) -> list[str]:
-    """Paths of the project's modules in which a function body ran meanwhile, in any thread begun meanwhile too."""
-    seen: set[str] = set()
+class Trace:
+    """Which of the project's modules ran a function, in any thread that began while it was installed."""
 
-    def note(frame: FrameType, event: str, _: object) -> None:
-        if event == "call" and frame.f_code.co_name != "<module>":
-            seen.add(frame.f_code.co_filename)
+    def __init__(self) -> None:
+        self._seen: set[str] = set()
+        threading.setprofile(self._note)
+        sys.setprofile(self._note)
 
-    threading.setprofile_all_threads(note)
-    sys.setprofile(note)
-    try:
+    def _note(self, frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code.co_flags & inspect.CO_OPTIMIZED:  # bodies of modules and classes are not
+            self._seen.add(frame.f_code.co_filename)
+
+    def of(self, work: Callable[[], object]) -> list[str]:
+        """Paths below the checkout of what ran while `work` did."""
+        self._seen.clear()
         work()
-    finally:
-        sys.setprofile(None)
-        threading.setprofile_all_threads(None)
-    ours = (Path(name) for name in seen)
-    return sorted(str(p.relative_to(ROOT)) for p in ours if p.is_relative_to(ROOT) and ".venv" not in p.parts)
+        ours = [Path(name) for name in self._seen]
+        return sorted(str(p.relative_to(ROOT)) for p in ours if p.is_relative_to(ROOT) and ".venv" not in p.parts)
 
 
 def main() -> None:

@@ -8,7 +8,8 @@ ModelError
 ├── RequestError      sizes, steps, numbers of people outside what the preset offers
 ├── PlanError         a training plan cannot be read, or is not the one that this folder was begun with
 ├── DataError         training data is missing, unreadable, or not of the preset's shape
-└── DivergedError     the loss of a training is not finite any more
+├── DivergedError     the loss of a training is not finite any more
+└── LandmarksError    the landmarks are not five finite points
 """
 
 from __future__ import annotations
@@ -66,3 +67,9 @@ class DivergedError(ModelError):
     """The loss of a training is not finite any more."""
 
     code = "training_diverged"
+
+
+class LandmarksError(ModelError):
+    """The landmarks are not five finite points."""
+
+    code = "landmarks_invalid"

@@ -5,7 +5,7 @@ import numpy as np
 from insightface.utils.face_align import arcface_dst
 from numpy.typing import NDArray
 
-from fpga_models.faces.errors import LandmarksError
+from fpga_models.errors import LandmarksError
 
 Image = NDArray[np.uint8]
 Floats = NDArray[np.float32]

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from fpga_models.core import ddim, weights
+from fpga_models.core.alignment import CROP_SIDE
 from fpga_models.core.autoencoder import Autoencoder, open_autoencoder
 from fpga_models.core.control import ControlMode, Drawing, Marks, control_flags, control_image, region_mask
 from fpga_models.core.denoiser import Added, Condition, Denoiser, People
@@ -31,7 +32,6 @@ from fpga_models.core.id_adapter import IdAdapter
 from fpga_models.core.presets import Preset, read_preset
 from fpga_models.core.text import SecondEncoder, encode
 from fpga_models.errors import EmbeddingError, PlacementError, RequestError
-from fpga_models.faces.alignment import CROP_SIDE
 
 PARTS = ("unet/", "vae/", "text_encoder", "tokenizer", "scheduler/", "controlnet/", "id_adapter", "hint", "preset.json")
 """What this pipeline reads of a preset folder, and therefore checks against its manifest."""

@@ -2,8 +2,7 @@
 
 ModelError
 ├── FacePackError   the folder of networks is missing, changed or not what insightface reads
-├── PictureError    the picture is not uint8 RGB
-└── LandmarksError  the landmarks are not five finite points
+└── PictureError    the picture is not uint8 RGB
 """
 
 from fpga_models.errors import ModelError
@@ -19,9 +18,3 @@ class PictureError(ModelError):
     """The picture is not uint8 RGB."""
 
     code = "picture_invalid"
-
-
-class LandmarksError(ModelError):
-    """The landmarks are not five finite points."""
-
-    code = "landmarks_invalid"

@@ -14,7 +14,7 @@ import onnxruntime
 from insightface.app import FaceAnalysis
 from numpy.typing import NDArray
 
-from fpga_models.faces.alignment import align
+from fpga_models.core.alignment import align
 from fpga_models.faces.errors import FacePackError, PictureError
 from fpga_models.faces.settings import PackSettings, read_settings
 

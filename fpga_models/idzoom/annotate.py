@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from fpga_models.core.alignment import align
 from fpga_models.core.control import region_mask
-from fpga_models.faces.alignment import align
 from fpga_models.faces.pack import Face, FacePack
 from fpga_models.faces.pose import PoseNetwork
 from fpga_models.idzoom.records import Floats, Image, Record, RecordPerson

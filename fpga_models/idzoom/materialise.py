@@ -27,11 +27,11 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 
+from fpga_models.core.alignment import CROP_SIDE, align
 from fpga_models.core.autoencoder import Autoencoder, encode, open_autoencoder
 from fpga_models.core.control import region_mask
 from fpga_models.core.presets import read_preset
 from fpga_models.core.weights import file_sha256
-from fpga_models.faces.alignment import CROP_SIDE, align
 from fpga_models.idzoom.arrange import INDEX_SCHEMA, SPLITS
 from fpga_models.idzoom.errors import NoRecordsError, ShardError
 from fpga_models.idzoom.records import Record, View

@@ -14,9 +14,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from fpga_models.core.alignment import CROP_SIDE
 from fpga_models.core.autoencoder import Autoencoder, open_autoencoder
 from fpga_models.core.weights import bytes_sha256
-from fpga_models.faces.alignment import CROP_SIDE
 from fpga_models.faces.pack import FacePack
 from fpga_models.idzoom.annotate import Label, RawPicture, stored
 from fpga_models.idzoom.materialise import FORMAT, REFERENCES, latents_of

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from fpga_models.core.alignment import CROP_SIDE, similarity
 from fpga_models.core.autoencoder import Autoencoder
-from fpga_models.faces.alignment import CROP_SIDE, similarity
 from fpga_models.mmf.batch import TrainingBatch
 from fpga_models.mmf.losses import cosine_loss
 

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from fpga_models.faces.alignment import CROP_SIDE, align
+from fpga_models.core.alignment import CROP_SIDE, align
 from fpga_models.idzoom.scenes import KINDS, MASK_SIDE, Arrays, ArraySpec, create_arrays, open_arrays, scene_arrays
 from fpga_models.lab.synthetic.render import PersonTruth, render
 from fpga_models.lab.synthetic.sampling import random_scene

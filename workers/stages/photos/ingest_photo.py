@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 from sqlalchemy.orm import Session
 
+from fpga_models.core.alignment import align
 from fpga_models.diir.detection import find_faces
 from fpga_models.diir.picture import Image
 from fpga_models.faces import Face, FacePack
-from fpga_models.faces.alignment import align
 from orchestrator.ledger import stage_results
 from orchestrator.ledger.photos import ORDINALS
 from orchestrator.ledger.queue.claims import Claim, Next

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from sqlalchemy.orm import Session
 
-from fpga_models.faces.alignment import align
+from fpga_models.core.alignment import align
 from orchestrator.errors import InputError
 from orchestrator.ledger import identities
 from orchestrator.ledger.identities import NewReference

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from insightface.utils.face_align import arcface_dst, estimate_norm, norm_crop
 
+from fpga_models.core.alignment import similarity
 from fpga_models.faces import LandmarksError, align
-from fpga_models.faces.alignment import similarity
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (160, 140, 3), dtype=np.uint8)
 

@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from fpga_models.core import ddim
+from fpga_models.core.alignment import align
 from fpga_models.core.pipeline import PortraitPipeline
 from fpga_models.core.presets import preset_directory
 from fpga_models.core.rep_controlnet import RepControlNet
 from fpga_models.errors import WeightsError
-from fpga_models.faces.alignment import align
 from fpga_models.faces.recogniser import OnnxRecogniser
 from fpga_models.lab.mini.faces.export import export_encoder
 from fpga_models.mmf.data import TrainingData, draw_embeddings, gather
