@@ -74,10 +74,11 @@ def test_workers_use_only_the_lower_rooms_of_the_orchestrator() -> None:
 
 
 def test_lower_rooms_do_not_import_higher_ones() -> None:
-    below = {"settings", "errors"}
+    below = {"settings", "errors", "wording"}
     allowed = {
         "settings": {"errors"},
         "errors": set(),
+        "wording": set(),
         "logs": below,
         "tracing": below,
         "pictures": below,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -46,7 +45,6 @@ FeedOption = Annotated[
 ]
 PresetOption = Annotated[str | None, typer.Option(help="Preset to run on (default: FPGA_PRESET, or mini).")]
 KeyOption = Annotated[str | None, typer.Option(help="The same key with the same request makes one batch only.")]
-LOOK_SECONDS = 1.0
 
 
 def restore(
@@ -268,14 +266,18 @@ def _delivery(s: Services, batch_id: str, out: str | None) -> Any:
 
 def _deliver_until_ended(s: Services, batch_id: str, delivery: Any) -> None:
     """Write results as they come; Ctrl-C leaves the batch running."""
-    from orchestrator.status.progress import look
+    from orchestrator.status.progress import Progress, look
+    from orchestrator.status.watching import until
 
     with screen().status("restoring") as status:
-        try:
-            while not (found := look(s.ledger, s.owner, batch_id)).ended:
-                status.update(f"{found.state}: {found.done} of {found.total} photos, {words(found.counts)}")
+
+        def tell(found: Progress) -> None:
+            status.update(f"{found.state}: {found.done} of {found.total} photos, {words(found.counts)}")
+            if not found.ended:
                 delivery.step()
-                time.sleep(LOOK_SECONDS)
+
+        try:
+            until(lambda: look(s.ledger, s.owner, batch_id), lambda found: found.ended, tell)
         except KeyboardInterrupt:
             say(f"\nThe batch goes on. Come back with: fpga batch results {batch_id} --download DIR")
             raise FinishError(130) from None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -46,7 +44,6 @@ SetOption = Annotated[
 PromoteOption = Annotated[
     bool, typer.Option("--promote/--no-promote", help="Passing the gate makes it champion, or only candidate.")
 ]
-LOOK_SECONDS = 1.0
 INTERRUPTED = 130
 ENDED = ("completed", "completed_with_errors", "failed", "cancelled")
 
@@ -282,20 +279,26 @@ def _follow(s: Services, run_id: str, *, as_json: bool) -> None:
         FinishError: 2 where it failed or was refused, 130 where interrupted.
     """
     from orchestrator.models import training
+    from orchestrator.status.watching import until
 
     seen, told = -1, ""
+
+    def look() -> dict[str, Any]:
+        nonlocal seen
+        found = training.watch(s.ledger, s.store, s.owner, run_id, after=seen)
+        seen = max([seen, *(record["step"] for record in found["records"])])
+        return found
+
+    def tell(found: dict[str, Any]) -> None:
+        nonlocal told
+        if as_json:
+            print_lines(found["records"])
+        elif (line := _line(found)) != told:
+            say(line)
+            told = line
+
     try:
-        while True:
-            found = training.watch(s.ledger, s.store, s.owner, run_id, after=seen)
-            seen = max([seen, *(record["step"] for record in found["records"])])
-            if as_json:
-                print_lines(found["records"])
-            elif (line := _line(found)) != told:
-                say(line)
-                told = line
-            if found["state"] in ENDED:
-                break
-            time.sleep(LOOK_SECONDS if sys.stderr.isatty() else 2 * LOOK_SECONDS)
+        until(look, lambda found: found["state"] in ENDED, tell)
         found = _decided(s, run_id)
     except KeyboardInterrupt:
         say(f"\nThe run goes on. Come back with: fpga train watch {run_id}")

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     from orchestrator.status.progress import Progress
 
-LIVE_SECONDS = 0.5
 LINE_SECONDS = 5.0
 BAR_WIDTH = 40
 INTERRUPTED = 130
@@ -43,24 +42,27 @@ def follow(s: Services, batch_id: str, *, as_json: bool = False, title: str = ""
 def _live(s: Services, batch_id: str, title: str) -> Progress:
     from rich.live import Live
 
-    from orchestrator.status.progress import look
+    with Live(console=screen(), auto_refresh=False) as live:
+        shown: tuple[object, ...] = ()
 
-    with Live(console=screen(), refresh_per_second=4) as live:
-        while True:
-            found = look(s.ledger, s.owner, batch_id)
-            live.update(_picture(found, title))
-            if found.ended:
-                return found
-            time.sleep(LIVE_SECONDS)
+        def tell(found: Progress) -> None:
+            nonlocal shown
+            state = (found.state, found.counts, found.stages, _when(found))
+            if state != shown:
+                live.update(_picture(found, title), refresh=True)
+            shown = state
+
+        return _each_look(s, batch_id, tell)
 
 
 def _each_line(s: Services, batch_id: str) -> Progress:
-    told = 0.0
+    told, seen = float("-inf"), None
 
     def tell(found: Progress) -> None:
-        nonlocal told
-        if found.ended or time.monotonic() - told >= LINE_SECONDS:
-            told = time.monotonic()
+        nonlocal told, seen
+        state = (found.state, found.counts)
+        if found.ended or (state != seen and time.monotonic() - told >= LINE_SECONDS):
+            told, seen = time.monotonic(), state
             say(_line(found))
 
     return _each_look(s, batch_id, tell)
@@ -81,13 +83,9 @@ def _each_change(s: Services, batch_id: str, tell: Callable[[Progress], None]) -
 
 def _each_look(s: Services, batch_id: str, tell: Callable[[Progress], None]) -> Progress:
     from orchestrator.status.progress import look
+    from orchestrator.status.watching import until
 
-    while True:
-        found = look(s.ledger, s.owner, batch_id)
-        tell(found)
-        if found.ended:
-            return found
-        time.sleep(LIVE_SECONDS)
+    return until(lambda: look(s.ledger, s.owner, batch_id), lambda found: found.ended, tell)
 
 
 def _line(found: Progress) -> str:
@@ -137,14 +135,15 @@ def _stages(found: Progress) -> str:
 
 def _when(found: Progress) -> str:
     from orchestrator.planning.estimate import describe
+    from orchestrator.wording import duration
 
     if found.ended:
-        return f"after {found.elapsed:.0f} s"
+        return f"after {duration(found.elapsed)}"
     if found.state == "paused":
         return "paused; `fpga batch show` says why"
     if not found.workers:
         return "no worker runs; start one with `fpga up`"
     if found.eta is None:
-        return f"{found.elapsed:.0f} s so far, {describe(found.eta)}"
+        return f"{duration(found.elapsed)} so far, {describe(found.eta)}"
     lacking = f" without {' and '.join(found.unmeasured)}, never measured yet" if found.unmeasured else ""
     return f"{describe(found.eta)} to go{lacking}"

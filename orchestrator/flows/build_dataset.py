@@ -6,7 +6,6 @@ is killed and started again finds what has been done. Without a Prefect server t
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from prefect import flow, get_run_logger, runtime, task
@@ -17,11 +16,13 @@ from prefect.states import Completed, Failed
 
 from orchestrator.datasets import dataset_views, datasets
 from orchestrator.datasets.datasets import BuildRequest, Progress
-from orchestrator.errors import TransientError, UsageError
-from orchestrator.flows.generate_batch import FIRST_LOOK_SECONDS, LONGEST_PAUSE_SECONDS
+from orchestrator.errors import UsageError
+from orchestrator.flows.generate_batch import ledger_away
 from orchestrator.ledger.engine.session import Ledger
 from orchestrator.ledger.tables.rows import Batch
 from orchestrator.settings import Settings, get_settings
+from orchestrator.status import watching
+from orchestrator.status.watching import LONGEST_PAUSE_SECONDS, Tenths
 from orchestrator.storage import open_store
 
 
@@ -82,25 +83,24 @@ def arrange(ledger: Ledger, owner: str, batch_id: str) -> Progress:
 
 
 def _watch(ledger: Ledger, owner: str, batch_id: str, *, until: str | None) -> Progress:
-    """Poll the ledger until the phase `until` or the end; log a line whenever a tenth of the chunks more is done."""
-    log = get_run_logger()
-    pause, shown, told = FIRST_LOOK_SECONDS, -1, None
-    while True:
-        try:
-            found = datasets.progress(ledger, owner, batch_id)
-        except TransientError as error:
-            log.warning("the ledger does not answer: %s", error.message)
-        else:
-            if found.ended or found.phase == until:
-                return found
-            if found.paused and found.paused != told:
-                log.warning("%s", found.paused)
-            told = found.paused
-            if (tenth := 10 * found.done // max(1, found.total)) > shown:
-                log.info("%s: %d of %d", found.phase, found.done, found.total)
-                shown = tenth
-        time.sleep(pause)
-        pause = min(LONGEST_PAUSE_SECONDS, pause * 1.2)
+    """Wait until the phase `until` or the end; log a line whenever a tenth of the chunks more is done."""
+    log, tenths = get_run_logger(), Tenths()
+    told: set[str | None] = {None}
+
+    def tell(found: Progress) -> None:
+        if found.paused not in told:
+            log.warning("%s", found.paused)
+        told.add(found.paused)
+        if tenths.came(found.done, found.total):
+            log.info("%s: %d of %d", found.phase, found.done, found.total)
+
+    return watching.until(
+        lambda: datasets.progress(ledger, owner, batch_id),
+        lambda found: found.ended or found.phase == until,
+        tell,
+        away=ledger_away,
+        longest=LONGEST_PAUSE_SECONDS,
+    )
 
 
 def _leave_artifact(ledger: Ledger, owner: str, version_id: str) -> None:

@@ -6,7 +6,7 @@ watching. Cancelling the flow run does not cancel the batch; `fpga batch cancel`
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable
 from typing import Any
 
 from prefect import flow, get_run_logger, runtime
@@ -22,10 +22,8 @@ from orchestrator.ledger.queue import batches
 from orchestrator.ledger.tables.rows import Batch
 from orchestrator.portraits.submit import submit_portraits
 from orchestrator.settings import Settings, get_settings
+from orchestrator.status.watching import LONGEST_PAUSE_SECONDS, Tenths, until
 from orchestrator.storage import open_store
-
-FIRST_LOOK_SECONDS = 0.5
-LONGEST_PAUSE_SECONDS = 10.0
 
 
 @flow(name="generate_batch", persist_result=False, log_prints=False)
@@ -79,24 +77,32 @@ def _submit(ledger: Ledger, settings: Settings, manifest: dict[str, Any]) -> str
     return made.batch_id
 
 
-def watch_batch(ledger: Ledger, batch_id: str) -> tuple[Batch, dict[str, int]]:
-    """Poll the ledger until the batch has ended; log a line whenever a tenth of it more is done."""
-    log = get_run_logger()
-    pause, shown = FIRST_LOOK_SECONDS, -1
-    while True:
-        try:
-            batch, counts = look(ledger, batch_id)
-        except TransientError as error:
-            log.warning("the ledger does not answer: %s", error.message)
-        else:
-            if batch.state in BATCH_ENDED:
-                return batch, counts
-            done = sum(counts[state] for state in ("completed", "failed", "cancelled", "held"))
-            if (tenth := 10 * done // max(1, batch.total)) > shown:
-                log.info("batch %s is %s: %d of %d items have ended", batch.id, batch.state, done, batch.total)
-                shown = tenth
-        time.sleep(pause)
-        pause = min(LONGEST_PAUSE_SECONDS, pause * 1.2)
+def watch_batch(
+    ledger: Ledger, batch_id: str, tell: Callable[[Batch], None] | None = None
+) -> tuple[Batch, dict[str, int]]:
+    """Wait until the batch has ended, telling each look; log a line whenever a tenth of it more is done."""
+    log, tenths = get_run_logger(), Tenths()
+
+    def each(found: tuple[Batch, dict[str, int]]) -> None:
+        batch, counts = found
+        done = sum(counts[state] for state in ("completed", "failed", "cancelled", "held"))
+        if batch.state not in BATCH_ENDED and tenths.came(done, batch.total):
+            log.info("batch %s is %s: %d of %d items have ended", batch.id, batch.state, done, batch.total)
+        if tell is not None:
+            tell(batch)
+
+    return until(
+        lambda: look(ledger, batch_id),
+        lambda found: found[0].state in BATCH_ENDED,
+        each,
+        away=ledger_away,
+        longest=LONGEST_PAUSE_SECONDS,
+    )
+
+
+def ledger_away(error: TransientError) -> None:
+    """Log that the ledger does not answer; a flow waits for it."""
+    get_run_logger().warning("the ledger does not answer: %s", error.message)
 
 
 def look(ledger: Ledger, batch_id: str) -> tuple[Batch, dict[str, int]]:

@@ -16,12 +16,11 @@ from prefect.states import Cancelled, Completed, Failed
 from orchestrator.archive.reach import Reach
 from orchestrator.errors import ConflictError, FpgaError, TransientError, UsageError
 from orchestrator.flows.generate_batch import (
-    FIRST_LOOK_SECONDS,
-    LONGEST_PAUSE_SECONDS,
     leave_artifact,
     look,
     scheduled_key,
     sentence,
+    watch_batch,
 )
 from orchestrator.ledger.engine.session import Ledger
 from orchestrator.ledger.engine.states import BATCH_ENDED
@@ -32,6 +31,7 @@ from orchestrator.photos.feeding import Fed
 from orchestrator.photos.restore import RestoreOptions
 from orchestrator.results.delivery import Delivery
 from orchestrator.settings import Settings, get_settings
+from orchestrator.status.watching import LONGEST_PAUSE_SECONDS
 from orchestrator.storage import ByteStore, open_store
 
 
@@ -111,21 +111,10 @@ def _feed(ledger: Ledger, store: ByteStore, settings: Settings, batch: Batch, de
 
 
 def _watch(ledger: Ledger, batch_id: str, delivery: Delivery | None) -> tuple[Batch, dict[str, int]]:
-    log = get_run_logger()
-    pause = FIRST_LOOK_SECONDS
-    while True:
-        try:
-            batch, counts = look(ledger, batch_id)
-        except TransientError as error:
-            log.warning("the ledger does not answer: %s", error.message)
-        else:
-            if batch.state in BATCH_ENDED:
-                if delivery is not None:
-                    delivery.finish()
-                return batch, counts
-            _deliver(delivery)
-        time.sleep(pause)
-        pause = min(LONGEST_PAUSE_SECONDS, pause * 1.2)
+    ended = watch_batch(ledger, batch_id, lambda batch: None if batch.state in BATCH_ENDED else _deliver(delivery))
+    if delivery is not None:
+        delivery.finish()
+    return ended
 
 
 def _deliver(delivery: Delivery | None) -> None:

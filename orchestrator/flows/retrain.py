@@ -7,7 +7,6 @@ the run by itself. Cancelling the flow run does not cancel the training; `fpga t
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -17,13 +16,14 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Cancelled, Completed, Failed
 
-from orchestrator.errors import TransientError, UsageError
-from orchestrator.flows.generate_batch import FIRST_LOOK_SECONDS, LONGEST_PAUSE_SECONDS, scheduled_key
+from orchestrator.errors import UsageError
+from orchestrator.flows.generate_batch import ledger_away, scheduled_key
 from orchestrator.ledger.engine.session import Ledger
 from orchestrator.ledger.engine.states import BATCH_ENDED
 from orchestrator.ledger.tables.rows import Batch
 from orchestrator.models import retraining, training
 from orchestrator.settings import Settings, get_settings
+from orchestrator.status.watching import LONGEST_PAUSE_SECONDS, Tenths, until
 
 Run = dict[str, Any]
 
@@ -108,22 +108,20 @@ def promote(decision: dict[str, Any]) -> None:
 
 
 def _watch(ledger: Ledger, run: Run, done: Callable[[Run], bool]) -> Run:
-    """Poll the ledger until `done` or the end of the batch; log a line whenever a tenth of it more is done."""
-    log = get_run_logger()
-    pause, shown = FIRST_LOOK_SECONDS, -1
-    while True:
-        try:
-            found = training.show(ledger, run["owner"], run["batch_id"])
-        except TransientError as error:
-            log.warning("the ledger does not answer: %s", error.message)
-        else:
-            if found["state"] in BATCH_ENDED or done(found):
-                return found
-            if (tenth := 10 * found["step"] // found["steps"]) > shown:
-                log.info("step %d of %d, loss %s", found["step"], found["steps"], found["loss"])
-                shown = tenth
-        time.sleep(pause)
-        pause = min(LONGEST_PAUSE_SECONDS, pause * 1.2)
+    """Wait until `done` or the end of the batch; log a line whenever a tenth of it more is done."""
+    log, tenths = get_run_logger(), Tenths()
+
+    def tell(found: Run) -> None:
+        if tenths.came(found["step"], found["steps"]):
+            log.info("step %d of %d, loss %s", found["step"], found["steps"], found["loss"])
+
+    return until(
+        lambda: training.show(ledger, run["owner"], run["batch_id"]),
+        lambda found: found["state"] in BATCH_ENDED or done(found),
+        tell,
+        away=ledger_away,
+        longest=LONGEST_PAUSE_SECONDS,
+    )
 
 
 def _ended(run: Run) -> State[Any]:

@@ -7,6 +7,8 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from orchestrator.wording import duration
+
 MIN_HISTORY = 3
 RECENT = 200
 Z90 = 1.2816
@@ -64,7 +66,7 @@ def describe(eta: Eta | None) -> str:
         return "no history yet"
     if eta.p90 == 0:
         return "done"
-    p50, p90 = _duration(eta.p50), _duration(eta.p90)
+    p50, p90 = duration(max(1, round(eta.p50))), duration(max(1, round(eta.p90)))
     return f"about {p50}" if p50 == p90 else f"about {p50}, likely within {p90}"
 
 
@@ -92,11 +94,3 @@ def _typical(durations: Sequence[float]) -> tuple[float, float, int]:
     limit = OUTLIER * statistics.median(recent)
     cut = [min(value, limit) for value in recent]
     return statistics.fmean(cut), statistics.variance(cut), len(cut)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(round(seconds), 1)} s"
-    if seconds < 5400:
-        return f"{round(seconds / 60)} min"
-    return f"{seconds / 3600:.1f} h"

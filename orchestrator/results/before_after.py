@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
+from orchestrator.results.reports import environment
 from orchestrator.results.results_folder import write_new
 
 SCRIPT = """for (const one of document.querySelectorAll(".pair")) {
@@ -73,10 +72,9 @@ def write_before_after(path: Path, sheet: BeforeAfter) -> Path:
 
 def render(sheet: BeforeAfter, names: Sequence[Mapping[str, str]]) -> str:
     """Return the page; every text in it is escaped, whoever wrote it."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
     digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
-    return environment.get_template("before_after.html").render(
-        sheet=sheet, pairs=list(zip(sheet.photos, names, strict=True)), script=SCRIPT, digest=digest
+    return (
+        environment()
+        .get_template("before_after.html")
+        .render(sheet=sheet, pairs=list(zip(sheet.photos, names, strict=True)), script=SCRIPT, digest=digest)
     )

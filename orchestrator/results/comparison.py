@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.models.evaluations import Cell, Comparison
-from orchestrator.results.contact_sheet import environment
+from orchestrator.results.reports import environment
 from orchestrator.results.results_folder import write_new
 
 WIDTH = 260.0

@@ -11,18 +11,16 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import lru_cache
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from orchestrator.pictures import BROKEN, check_picture, open_picture
+from orchestrator.results.reports import environment
 from orchestrator.results.results_folder import write_new
 
 VERDICTS = {"accepted": "accepted", "needs_review": "needs review", "rejected": "rejected"}
 THUMBNAIL_PX = 160
-PIXELATED_BELOW = 256
 """Smaller pictures are shown with hard pixels: enlarging smoothly would hide what they are."""
 
 
@@ -122,31 +120,6 @@ def render_contact_sheet(sheet: ContactSheet) -> str:
     )
 
 
-@lru_cache(maxsize=1)
-def environment() -> Environment:
-    """Return the templates of these pages; every text put into them is escaped."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(inline=_inline, pixelated=_pixelated, cosine=_cosine, duration=_duration)
-    return environment
-
-
-def _inline(picture: bytes) -> str:
-    """Return a picture as a data URI, its bytes untouched."""
-    facts = check_picture(picture)
-    return f"data:{facts.media_type};base64,{base64.b64encode(picture).decode()}"
-
-
-def _pixelated(picture: bytes) -> bool:
-    facts = check_picture(picture)
-    return max(facts.width, facts.height) < PIXELATED_BELOW
-
-
 def _thumbnail(picture: bytes | None) -> str | None:
     """Return a reference as a small square data URI, or None where there is none to show."""
     if picture is None:
@@ -166,17 +139,3 @@ def _thumbnail(picture: bytes | None) -> str | None:
     out = io.BytesIO()
     square.save(out, "PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}"
-
-
-def _cosine(value: float | None) -> str:
-    """Write a similarity with two digits and a true minus sign."""
-    return "–" if value is None else f"{value:.2f}".replace("-", "−")
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "–"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -17,6 +17,7 @@ from orchestrator.ledger.tables.rows import Batch
 from orchestrator.results.before_after import BeforeAfter, Photo, write_before_after
 from orchestrator.results.results import errors_lines, results_lines
 from orchestrator.storage import ByteStore
+from orchestrator.wording import cosine
 
 MOST_PHOTOS = 5000
 
@@ -110,13 +111,9 @@ def _face(face: Mapping[str, Any], handles: Mapping[str, str]) -> dict[str, str]
     return {
         "person": str(name or ""),
         "outcome": str(face["outcome"]).replace("_", " "),
-        "before": _cosine(face.get("before")),
-        "after": _cosine(face.get("after")),
+        "before": cosine(face.get("before")) if face.get("before") is not None else "",
+        "after": cosine(face.get("after")) if face.get("after") is not None else "",
     }
-
-
-def _cosine(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}".replace("-", "\N{MINUS SIGN}")
 
 
 def _failure(line: Mapping[str, Any]) -> dict[str, str]:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from orchestrator.portraits.candidate import Pair, Side
-from orchestrator.results.contact_sheet import VERDICTS, environment
+from orchestrator.results.contact_sheet import VERDICTS
+from orchestrator.results.reports import environment
 from orchestrator.results.results_folder import write_new
 
 

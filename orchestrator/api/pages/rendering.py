@@ -13,6 +13,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from starlette.responses import HTMLResponse
 
+from orchestrator.wording import ago, capitalize_first, cosine, duration, number, size
+
 HERE = Path(__file__).parent
 NAVIGATION = (
     ("Home", "/"),
@@ -92,55 +94,9 @@ def words(text: str | None) -> str:
     return "" if text is None else WORDS.get(text, text.replace("_", " "))
 
 
-def capitalize_first(sentence: str) -> str:
-    """Return a sentence with a capital, its other letters as they are."""
-    return sentence[:1].upper() + sentence[1:]
-
-
-def duration(seconds: float | None) -> str:
-    """Return a time as people say it, as exact as its length deserves."""
-    if seconds is None:
-        return "–"
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 90:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} days {hours % 24} h"
-
-
 def moment(when: datetime | str | None) -> Markup | str:
     """Return a moment to the minute, in UTC."""
     if when is None:
         return "–"
     written = when if isinstance(when, str) else when.isoformat()
     return Markup('<time datetime="{}">{} {} UTC</time>').format(written, written[:10], written[11:16])
-
-
-def cosine(value: float | None) -> str:
-    """Return a similarity with two digits and a true minus sign."""
-    return "–" if value is None else f"{value:.2f}".replace("-", "−")
-
-
-def number(value: int) -> str:
-    """Return a whole number in groups of three, with narrow spaces that do not break."""
-    return f"{value:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
-
-
-def size(count: int) -> str:
-    """Return a number of bytes as people say it."""
-    left = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if left < 1000:
-            return f"{left:.0f} {unit}" if left >= 10 or unit == "B" else f"{left:.1f} {unit}"
-        left /= 1000
-    return f"{left:.1f} TB"
-
-
-def ago(then: datetime, now: datetime) -> str:
-    """Return how long ago something was."""
-    seconds = max(0.0, (now - then).total_seconds())
-    return "just now" if seconds < 1 else f"{duration(max(10.0, seconds)) if seconds >= 10 else f'{seconds:.0f} s'} ago"

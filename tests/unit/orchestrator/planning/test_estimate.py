@@ -60,7 +60,7 @@ def test_nothing_left_is_done() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "words"), [(0.2, "about 1 s"), (40, "about 40 s"), (600, "about 10 min"), (7200, "about 2.0 h")]
+    ("seconds", "words"), [(0.2, "about 1 s"), (40, "about 40 s"), (600, "about 10 min"), (7200, "about 2 h 0 min")]
 )
 def test_a_duration_is_told_in_its_own_unit(seconds: float, words: str) -> None:
     assert describe(estimate([load(1, [seconds] * 3)])) == words

@@ -139,7 +139,7 @@ def test_each_reference_is_stored_once_and_small() -> None:
 def test_likeness_and_matrix_are_told() -> None:
     page = Page(render_contact_sheet(sheet(result())))
 
-    for words in ("0.81", "−0.05", "more like ada", "2 faces found", "seed 77", "1 min 23 s", "mini v1"):
+    for words in ("0.81", "−0.05", "more like ada", "2 faces found", "seed 77", "83 s", "mini v1"):
         assert words in page.text
     cells = [attrs.get("class") for attrs in page.all("td")]
     assert cells == [None, "own", None, None, "own beaten"]
