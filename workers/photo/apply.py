@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import cv2
 import numpy as np
@@ -38,24 +37,19 @@ def apply_patches(native: Native, patches: Sequence[Patch]) -> tuple[Pixels, Fla
     return pixels, touched
 
 
-def outside_change(source: Native, written: Native, touched: Flags) -> dict[str, Any]:
-    """Return by how much two versions of a photo differ where nothing was to be changed, in 8-bit levels.
+def outside_change(before: Pixels, after: Pixels, reach: Flags) -> dict[str, float]:
+    """Return by how much two versions (H, W, C) of a photo differ where nothing was to be changed, in 8-bit levels.
 
     `max` over all channels, `mean` of the absolute difference, `share` of the channel values that differ at all.
     """
-    if source.pixels.shape == written.pixels.shape and source.pixels.dtype == written.pixels.dtype:
-        before, after, scale = source.pixels, written.pixels, (257 if source.bits == 16 else 1)
-    else:  # another depth or colour model: compared as they are seen
-        before, after, scale = working(source).to_rgb(source.pixels), working(written).to_rgb(written.pixels), 1
-        before, after = upright(before, source.orientation), upright(after, written.orientation)
-        touched = upright(touched, source.orientation)
+    scale = 257 if before.dtype == np.uint16 else 1
     largest, total, different, count = 0, 0, 0, 0
     for top in range(0, len(before), ROWS):
         band = slice(top, top + ROWS)
-        if not touched[band].any() and np.array_equal(before[band], after[band]):
+        if not reach[band].any() and np.array_equal(before[band], after[band]):
             count += before[band].size
             continue
-        apart = cv2.absdiff(before[band], after[band]).reshape(before[band].shape)[~touched[band]]
+        apart = cv2.absdiff(before[band], after[band]).reshape(before[band].shape)[~reach[band]]
         if apart.size:
             largest = max(largest, int(apart.max()))
             total += int(apart.sum(dtype=np.int64))

@@ -13,14 +13,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.errors import FpgaError, InputError, StageError
-from workers.photo import exif, xmp
-from workers.photo.apply import apply_patches, outside_change
+from orchestrator.errors import FpgaError, InputError
+from workers.photo.apply import apply_patches
+from workers.photo.check import confirm, misread
 from workers.photo.colour import working
 from workers.photo.frames import pack, unpack
-from workers.photo.native import GPS_IFD, Native, raw_exif, read_native, upright
+from workers.photo.jpeg import JpegError
+from workers.photo.native import Native, Stays, upright
 from workers.photo.patch import Patch
-from workers.photo.write import OutputOptions, is_lossless, write, written_form
+from workers.photo.positions import has_positions, without_positions
+from workers.photo.read import read_native
+from workers.photo.write import OutputOptions, is_lossless, write
 from workers.runtime.guard import bound_this_process
 
 CPU_SECONDS = 240
@@ -43,14 +46,15 @@ def main() -> None:
 
 def decode(job: dict[str, Any], parts: list[memoryview]) -> list[bytes | memoryview]:
     """Answer with the upright sRGB pixels of a photo and what its file says."""
-    native = read_native(bytes(parts[0]), job["max_pixels"])
+    data = bytes(parts[0])
+    native = read_native(data, job["max_pixels"])
     rgb = np.ascontiguousarray(upright(working(native).to_rgb(native.pixels), native.orientation))
     digest = hashlib.sha256(f"{rgb.shape}".encode())
     digest.update(rgb.data)
     head = {
         "width": rgb.shape[1],
         "height": rgb.shape[0],
-        "facts": facts(native),
+        "facts": facts(native, data),
         "notes": native.notes,
         "pixels_sha256": digest.hexdigest(),
         "phash": perceptual_hash(rgb),
@@ -59,7 +63,10 @@ def decode(job: dict[str, Any], parts: list[memoryview]) -> list[bytes | memoryv
 
 
 def encode(job: dict[str, Any], parts: list[memoryview]) -> list[bytes | memoryview]:
-    """Answer with the photo as a file, changed where the patches say so."""
+    """Answer with the photo as a file, changed where the patches say so, or with why it stays as it is.
+
+    What was written is confirmed by a second reader; whatever that one doubts is not handed on.
+    """
     data = bytes(parts[0])
     native = read_native(data, job["max_pixels"])
     options = OutputOptions(**job["options"])
@@ -67,30 +74,34 @@ def encode(job: dict[str, Any], parts: list[memoryview]) -> list[bytes | memoryv
         Patch(left=place["left"], top=place["top"], rgba=np.frombuffer(part, np.uint8).reshape(place["shape"]))
         for place, part in zip(job["patches"], parts[1:], strict=True)
     ]
+    reason = native.stays or misread(native, data)
+    if reason is not None:
+        return _stays(reason, native)
     pixels, touched = apply_patches(native, patches)
-    written = write(native, data, pixels, job["record"], options)
-    form = written_form(native, options)
-    outside = outside_change(native, read_native(written, job["max_pixels"]), touched)
-    if is_lossless(native, form, data) and outside["max"]:
-        raise StageError(f"pixels outside of the changes differ by up to {outside['max']}", code="output_differs")
-    head = {"form": form, "outside": outside, "notes": native.notes}
-    return pack(head, written)
+    try:
+        made = write(native, data, pixels, touched, job["record"], options)
+    except JpegError as error:
+        return _stays(Stays("stays_storage", f"the JPEG cannot be changed in place ({error})"), native)
+    exact = is_lossless(native, made.form, data)
+    outside, reason = confirm(native, data, made.data, made.form, made.reach, lossless=exact)
+    if reason is not None:
+        return _stays(reason, native)
+    out = without_positions(made.data, made.form) if options.gps == "strip" else made.data
+    return pack({"form": made.form, "outside": outside, "aside": made.aside, "notes": native.notes}, out)
 
 
 def strip(job: dict[str, Any], parts: list[memoryview]) -> list[bytes | memoryview]:
-    """Answer with where in the file positions are recorded: the old bytes and those that take their place."""
+    """Answer with the file without recorded positions; nothing else of it moves, but for packed text in PNG."""
     data = bytes(parts[0])
     native = read_native(data, job["max_pixels"])
-    found: list[bytes] = []
-    block = data if native.form == "TIFF" else raw_exif(native, data)
-    if block is not None and exif.has_gps(block):
-        found += [block, exif.without_gps(block)]
-    if native.xmp is not None and xmp.has_gps(native.xmp):
-        found += [native.xmp, xmp.without_gps(native.xmp)]
-    return pack({}, *found)
+    return pack({}, without_positions(data, native.form))
 
 
-def facts(native: Native) -> dict[str, Any]:
+def _stays(reason: Stays, native: Native) -> list[bytes | memoryview]:
+    return pack({"stays": reason._asdict(), "notes": native.notes})
+
+
+def facts(native: Native, data: bytes) -> dict[str, Any]:
     """Return what a record says of a source file; small JSON."""
     height, width = native.pixels.shape[:2]
     return {
@@ -101,8 +112,9 @@ def facts(native: Native) -> dict[str, Any]:
         "orientation": native.orientation,
         "alpha": native.alpha,
         "profile": native.profile is not None,
-        "gps": exif.has_gps(native.exif) or xmp.has_gps(native.xmp) or GPS_IFD in native.tags,
+        "gps": has_positions(data, native.form),
         "several_frames": native.several,
+        "stays": native.stays._asdict() if native.stays else None,
     }
 
 

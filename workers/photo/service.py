@@ -11,10 +11,8 @@ from numpy.typing import NDArray
 
 from orchestrator.errors import FpgaError, InputError, StageError
 from orchestrator.pictures import PHOTO_MEDIA_TYPES, photo_format
-from workers.photo.containers import join_png, png_chunks, replaced, text_key
 from workers.photo.frames import pack, unpack
 from workers.photo.patch import Patch, is_changed
-from workers.photo.picture import XMP_KEY
 from workers.photo.write import OutputOptions
 from workers.runtime.guard import run_guarded
 
@@ -24,7 +22,6 @@ BASE_MEMORY = 1 << 30
 BYTES_PER_PIXEL = 24
 """Of a 16-bit photo with alpha: its pixels twice, its 8-bit version and the bands on the way."""
 SUFFIXES = {"PNG": ".png", "JPEG": ".jpg"}
-RAW_EXIF = b"Raw profile type"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +67,8 @@ class Encoded:
         suffix: appended to the name where the format is not the source's, else empty.
         changed: whether any pixel was.
         outside: how far pixels differ where nothing was changed, in 8-bit levels: `max`, `mean`, `share`.
+        stays: code and sentence of why it was not changed though it was to be, or None.
+        aside: whether the record found no place in the file and belongs into a side file.
         notes: sentences for the record.
     """
 
@@ -78,6 +77,8 @@ class Encoded:
     suffix: str
     changed: bool
     outside: dict[str, float]
+    stays: dict[str, str] | None = None
+    aside: bool = False
     notes: tuple[str, ...]
 
 
@@ -111,9 +112,10 @@ def encode_photo(
     options: OutputOptions | None = None,
     limits: PhotoLimits | None = None,
 ) -> Encoded:
-    """Write a photo with these changes, and measure what differs elsewhere: nothing, for lossless formats.
+    """Write a photo with these changes, and measure what differs elsewhere: nothing, where the format allows that.
 
-    Without any change the source's own bytes come back; only positions are blanked in them if that is wanted.
+    Without any change the source's own bytes come back; only positions are blanked in them if that is wanted. So they
+    do where a change cannot be written without loss of something else, or a second reader doubts it: see `stays`.
 
     Args:
         data: the source file.
@@ -123,8 +125,7 @@ def encode_photo(
         limits: of the child.
 
     Raises:
-        InputError: as `decode_photo`, or `patch_outside`.
-        StageError: `output_differs`, a lossless file did not come back the same elsewhere.
+        InputError: as `decode_photo`, `patch_outside`, or `gps_not_erased`.
     """
     options, limits = options or OutputOptions(), limits or PhotoLimits()
     if not is_changed(patches):
@@ -135,30 +136,33 @@ def encode_photo(
         "options": asdict(options),
         "patches": [{"left": p.left, "top": p.top, "shape": p.rgba.shape} for p in patches],
     }
-    encoded = _ask(job, [data, *(p.rgba.tobytes() for p in patches)], limits, _encoded)
-    return replace(encoded, suffix="") if PHOTO_MEDIA_TYPES.get(_form(data)) == encoded.media_type else encoded
+    made = _ask(job, [data, *(p.rgba.tobytes() for p in patches)], limits, _encoded)
+    if made.stays is not None:
+        return replace(_unchanged(data, options, limits), stays=made.stays, notes=made.notes)
+    return replace(made, suffix="") if PHOTO_MEDIA_TYPES.get(_form(data)) == made.media_type else made
 
 
 def _encoded(head: dict[str, Any], parts: list[memoryview]) -> Encoded:
-    (written,) = parts
+    stays = head.get("stays")
     return Encoded(
-        data=bytes(written),
-        media_type=PHOTO_MEDIA_TYPES[head["form"]],
-        suffix=SUFFIXES.get(head["form"], ""),
-        changed=True,
-        outside=head["outside"],
+        data=b"" if stays else bytes(parts[0]),
+        media_type="" if stays else PHOTO_MEDIA_TYPES[head["form"]],
+        suffix="" if stays else SUFFIXES.get(head["form"], ""),
+        changed=not stays,
+        outside={} if stays else head["outside"],
+        stays=stays,
+        aside=not stays and head["aside"],
         notes=tuple(head["notes"]),
     )
 
 
 def _unchanged(data: bytes, options: OutputOptions, limits: PhotoLimits) -> Encoded:
-    form, kept = _form(data), data
+    kept = data
     if options.gps == "strip":
-        found = _ask({"job": "strip"}, [data], limits, lambda _, parts: [bytes(part) for part in parts])
-        kept = _without(data, form, found)
+        kept = _ask({"job": "strip"}, [data], limits, lambda _, parts: bytes(parts[0]))
     return Encoded(
         data=kept,
-        media_type=PHOTO_MEDIA_TYPES[form],
+        media_type=PHOTO_MEDIA_TYPES[_form(data)],
         suffix="",
         changed=False,
         outside={"max": 0, "mean": 0.0, "share": 0.0},
@@ -171,37 +175,6 @@ def _form(data: bytes) -> str:
     if form is None:
         raise InputError("the file is not a picture", code="not_an_image")
     return form
-
-
-def _without(data: bytes, form: str, found: Sequence[bytes]) -> bytes:
-    """Return the file with some runs of bytes replaced by others of the same length.
-
-    Raises:
-        InputError: `gps_not_erased`.
-    """
-    pairs = list(zip(found[::2], found[1::2], strict=True))
-    if form == "PNG":
-        return join_png([_changed(chunk, pairs) for chunk in png_chunks(data) if _stays(chunk)]) if pairs else data
-    kept = data
-    for old, new in pairs:
-        if old not in kept:
-            raise InputError("the recorded position cannot be erased in place", code="gps_not_erased")
-        kept = replaced(kept, old, new)
-    return kept
-
-
-def _stays(chunk: tuple[bytes, bytes]) -> bool:
-    packed = chunk[0] in (b"zTXt", b"iTXt") and text_key(chunk) == XMP_KEY.encode() and chunk[1][len(XMP_KEY) + 1] == 1
-    return not packed and not text_key(chunk).startswith(RAW_EXIF)
-
-
-def _changed(chunk: tuple[bytes, bytes], pairs: Sequence[tuple[bytes, bytes]]) -> tuple[bytes, bytes]:
-    kind, body = chunk
-    if kind == b"IDAT":
-        return chunk
-    for old, new in pairs:
-        body = replaced(body, old, new)
-    return kind, body
 
 
 def _ask(

@@ -1,11 +1,11 @@
 """Writes a changed photo in its own format, with its own metadata and what has to be said of the change. Child only.
 
+TIFF    touched strips anew, all else where it was, see `tiff`
 PNG     same depth and alpha; chunks carried over byte by byte; a palette becomes full colour
-TIFF    same depth, model and alpha; tags carried over; deflate if it was packed
-JPEG    same quantisation tables, subsampling and scan order; segments carried over byte by byte
-WebP    lossless stays lossless, else quality 90
-AVIF    quality 90
-BMP     as it is; the format holds no metadata
+JPEG    the blocks that were touched, see `jpeg`; segments and what lies behind carried over byte by byte
+WebP    lossless stays lossless, else quality 90; chunks carried over byte by byte
+AVIF    quality 90, same sampling
+BMP     pixels written where they are; with a palette or few bits, anew; the format holds no metadata
 HEIC    becomes JPEG of quality 95, or PNG where it has alpha: there is no free encoder
 GIF     becomes PNG: a palette cannot hold new colours
 """
@@ -14,42 +14,34 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import cv2
+import imagecodecs
 import numpy as np
-from PIL import Image, JpegImagePlugin
+from numpy.typing import NDArray
+from PIL import Image
 
 from orchestrator.pictures import RECORD_KEY
+from workers.photo import heif, jpeg, png, webp
 from workers.photo import xmp as xmp_of
-from workers.photo.containers import (
-    EXIF_SEGMENT,
-    MAX_SEGMENT,
-    XMP_MORE,
-    XMP_SEGMENT,
-    Part,
-    international_text,
-    is_application,
-    join_jpeg,
-    join_png,
-    jpeg_segments,
-    png_chunks,
-    text_key,
-)
-from workers.photo.exif import without_gps, without_preview
+from workers.photo.colour import working
+from workers.photo.exif import without_preview
 from workers.photo.native import Native, Pixels
 from workers.photo.picture import MINIMAL, XMP_KEY, Level
-from workers.photo.tiff import exif_block, exif_ifds, write_tiff
+from workers.photo.read import in_place_bmp
+from workers.photo.tiff import write_tiff
 
-JFIF = b"\xff\xe0"
 QUALITY = 90
 HEIF_QUALITY = 95
-LOSSLESS = ("PNG", "TIFF", "BMP")
+LOSSLESS = ("PNG", "TIFF", "BMP", "JPEG")
 CLAIMS = "a content credential of the source no longer holds and is left out"
-DROPPED_CHUNKS = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"hIST", b"sPLT", b"acTL", b"fcTL", b"fdAT", b"caBX"}
-OF_THE_STORAGE = {b"sBIT", b"bKGD"}
+ASIDE = "the record does not fit into the file beside its own metadata; it lies in a side file"
+NO_PLACE = "the format holds no metadata; the record lies in a side file"
+DROPPED_CHUNKS = {b"IHDR", b"IDAT", b"IEND", b"caBX", b"iDOT"}
+OF_THE_PALETTE = {b"PLTE", b"tRNS", b"hIST", b"sPLT", b"sBIT", b"bKGD"}
 """Chunks whose form depends on how pixels are stored."""
 
 
@@ -68,6 +60,33 @@ class OutputOptions:
     level: Level = "full"
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Written:
+    """A photo as a file.
+
+    Attributes:
+        data: its bytes.
+        form: its format.
+        reach: (H, W) where pixels may differ: what was touched, or the blocks around it.
+        aside: whether the record found no place in the file.
+    """
+
+    data: bytes
+    form: str
+    reach: NDArray[np.bool_]
+    aside: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metadata:
+    """What goes into the file beside the pixels: packets are None where the photo's own cannot take ours."""
+
+    exif: bytes | None
+    xmp: bytes | None
+    bare_xmp: bytes | None
+    record: str | None
+
+
 def written_form(native: Native, options: OutputOptions) -> str:
     """Return the format that a changed photo gets."""
     if options.format == "png" or native.form == "GIF" or (native.form == "HEIF" and native.alpha):
@@ -77,180 +96,216 @@ def written_form(native: Native, options: OutputOptions) -> str:
 
 def is_lossless(native: Native, form: str, data: bytes) -> bool:
     """Whether pixels outside of the changes must come back bit by bit."""
-    return form in LOSSLESS or (form == native.form == "WEBP" and b"VP8L" in data[: 1 << 16])
+    if form == "JPEG":
+        return native.form == "JPEG"
+    return form in LOSSLESS or (form == native.form == "WEBP" and webp.is_lossless(data))
 
 
-def write(native: Native, data: bytes, pixels: Pixels, record: Mapping[str, Any], options: OutputOptions) -> bytes:
+def write(
+    native: Native,
+    data: bytes,
+    pixels: Pixels,
+    touched: NDArray[np.bool_],
+    record: Mapping[str, Any],
+    options: OutputOptions,
+) -> Written:
     """Return the photo with these pixels.
 
     Args:
         native: the source, decoded from `data`.
+        data: its file.
         pixels: (H, W, C) of the same kind as the source's.
+        touched: (H, W), where they differ.
         record: small JSON that says how the picture was made.
         options: what to write.
+
+    Raises:
+        JpegError: the coefficients of a JPEG cannot be written.
     """
     form = written_form(native, options)
     meta = _metadata(native, record, options)
+    reach, aside = touched, meta.record is not None and meta.xmp is None
     if form == "PNG":
-        return _png(native, data, pixels, meta)
-    if form == "TIFF":
-        ifds = exif_ifds(native.image, keep_gps=options.gps == "keep")
-        return write_tiff(native, pixels, meta.xmp, ifds)
-    if form == "JPEG":
-        return _jpeg(native, data, pixels, meta)
-    return _other(native, data, form, pixels, meta)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Metadata:
-    """What goes into the file beside the pixels; `record` is JSON or nothing."""
-
-    exif: bytes | None
-    xmp: bytes
-    bare_xmp: bytes
-    record: str | None
-    keep_gps: bool
+        if native.model == "CMYK":  # PNG has no inks
+            pixels, native = working(native).to_rgb(pixels), replace(native, model="RGB", profile=None)
+        out, aside = _png(native, data, pixels, meta), False
+    elif form == "TIFF":
+        out = write_tiff(native, data, pixels, touched, meta.xmp or meta.bare_xmp)
+    elif form == "JPEG" and native.form == "JPEG":
+        out, reach, aside = _jpeg(native, data, pixels, meta)
+    elif form == "BMP":
+        out, aside = _bmp(native, data, pixels), meta.record is not None
+    elif form == "WEBP":
+        out = _webp(native, data, pixels, meta)
+    else:
+        out, aside = _other(native, data, form, pixels, meta)
+    if aside:
+        native.notes.append(NO_PLACE if form == "BMP" else ASIDE)
+    return Written(data=out, form=form, reach=reach, aside=aside)
 
 
 def _metadata(native: Native, record: Mapping[str, Any], options: OutputOptions) -> Metadata:
-    keep_gps = options.gps == "keep"
-    exif, packet = native.exif, native.xmp
-    if native.form == "TIFF":
-        exif = exif_block(native, keep_gps=keep_gps)
-    elif exif is not None:
-        exif = without_preview(exif if keep_gps else without_gps(exif))
-    if packet is not None and not keep_gps:
-        packet = xmp_of.without_gps(packet)
+    exif = native.exif
+    if exif is not None and native.form != "TIFF":
+        exif = without_preview(exif)
     kept = dict(record) if options.level == "full" else {key: record[key] for key in MINIMAL if key in record}
     text = None
     if options.level != "none":
         text = json.dumps(kept, sort_keys=True, ensure_ascii=False, allow_nan=False)
     return Metadata(
-        exif=exif,
-        xmp=xmp_of.marked(packet, text),
-        bare_xmp=xmp_of.marked(packet, None),
-        record=text,
-        keep_gps=keep_gps,
+        exif=exif, xmp=xmp_of.marked(native.xmp, text), bare_xmp=xmp_of.marked(native.xmp, None), record=text
     )
 
 
 def _png(native: Native, data: bytes, pixels: Pixels, meta: Metadata) -> bytes:
-    header, *image = [chunk for chunk in png_chunks(_png_pixels(native, pixels)) if chunk[0] in (b"IHDR", b"IDAT")]
+    header, *image = [c for c in png.chunks(_png_pixels(native, pixels)) if c[0] in (b"IHDR", b"IDAT")]
+    rest, said = b"", list[png.Part]()
     if native.form == "PNG":
-        kept = _kept_chunks(native, data, header, meta)
+        kept, rest = _kept_chunks(native, data, header, meta), png.rest(data)
     else:
         kept = [*_profile_chunks(native), *([(b"eXIf", meta.exif)] if meta.exif else [])]
-    said = [international_text(XMP_KEY, meta.bare_xmp)]
     if meta.record is not None:
-        said.insert(0, international_text(RECORD_KEY, meta.record.encode()))
-    return join_png([header, *kept, *said, *image, (b"IEND", b"")])
+        said.append(png.international_text(RECORD_KEY, meta.record.encode()))
+    if meta.bare_xmp is not None:
+        said.append(png.international_text(XMP_KEY, meta.bare_xmp))
+    return png.join([header, *kept, *said, *image, (b"IEND", b"")]) + rest
 
 
-def _kept_chunks(native: Native, data: bytes, header: Part, meta: Metadata) -> list[Part]:
-    source = list(png_chunks(data))
-    dropped = DROPPED_CHUNKS if source[0][1][8:10] == header[1][8:10] else DROPPED_CHUNKS | OF_THE_STORAGE
+def _kept_chunks(native: Native, data: bytes, header: png.Part, meta: Metadata) -> list[png.Part]:
+    source = list(png.chunks(data))
+    dropped = DROPPED_CHUNKS if source[0][1][8:10] == header[1][8:10] else DROPPED_CHUNKS | OF_THE_PALETTE
     kept = []
     for chunk in source:
-        key = text_key(chunk)
-        if chunk[0] in dropped or key in (XMP_KEY.encode(), RECORD_KEY.encode()):
+        key = png.text_key(chunk)
+        ours = key == RECORD_KEY.encode() or (key == XMP_KEY.encode() and meta.bare_xmp is not None)
+        if chunk[0] in dropped or ours:
             if chunk[0] == b"caBX":
                 native.notes.append(CLAIMS)
             continue
         if chunk[0] == b"eXIf" and meta.exif is not None:
             chunk = (b"eXIf", meta.exif)
-        if key.startswith(b"Raw profile type") and not meta.keep_gps:
-            continue  # EXIF of old programs, as text
         kept.append(chunk)
     return kept
 
 
-def _profile_chunks(native: Native) -> list[Part]:
-    """Return the chunks of the colour profile, as Pillow writes them."""
+def _profile_chunks(native: Native) -> list[png.Part]:
+    """Return the chunk of the colour profile, as Pillow writes it."""
     if native.profile is None:
         return []
     out = io.BytesIO()
     Image.new("L" if native.model == "L" else "RGB", (1, 1)).save(out, "PNG", icc_profile=native.profile)
-    return [chunk for chunk in png_chunks(out.getvalue()) if chunk[0] == b"iCCP"]
+    return [chunk for chunk in png.chunks(out.getvalue()) if chunk[0] == b"iCCP"]
 
 
 def _png_pixels(native: Native, pixels: Pixels) -> bytes:
-    if native.bits == 16 and pixels.shape[2] > 1:
-        channels = pixels[..., [0, 0, 0, 1]] if pixels.shape[2] == 2 else pixels
-        order = cv2.COLOR_RGBA2BGRA if channels.shape[2] == 4 else cv2.COLOR_RGB2BGR
-        done, encoded = cv2.imencode(".png", cv2.cvtColor(channels, order), [cv2.IMWRITE_PNG_COMPRESSION, 6])
-        assert done, "a 16-bit picture can be written"
-        return encoded.tobytes()
+    if native.bits == 16:
+        planes = np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+        return bytes(imagecodecs.png_encode(planes, level=6))
     out = io.BytesIO()
     _image(native, pixels).save(out, "PNG", compress_level=6)
     return out.getvalue()
 
 
-def _jpeg(native: Native, data: bytes, pixels: Pixels, meta: Metadata) -> bytes:
-    out = io.BytesIO()
-    if native.form != "JPEG":
-        _image(native, pixels).save(
-            out, "JPEG", quality=HEIF_QUALITY, subsampling=0, exif=EXIF_SEGMENT + meta.exif if meta.exif else b"",
-            icc_profile=native.profile, xmp=_fitting(native, meta),
-        )  # fmt: skip
+def _jpeg(native: Native, data: bytes, pixels: Pixels, meta: Metadata) -> tuple[bytes, NDArray[np.bool_], bool]:
+    before = native.pixels.astype(np.uint8, copy=False)
+    coding, reach = jpeg.changed(data, before, pixels.astype(np.uint8, copy=False))
+    if native.progressive:
+        native.notes.append("the progressive JPEG becomes a sequential one; its pixels stay")
+    ours, rest = jpeg.segments(coding)
+    picture_end = jpeg.end(coding)
+    assert picture_end is not None, "the library writes the mark of the end"
+    fits = jpeg.MAX_SEGMENT - len(jpeg.XMP_SEGMENT)
+    packet = next((p for p in (meta.xmp, meta.bare_xmp) if p is not None and len(p) <= fits), None)
+    theirs = _kept_segments(native, data, meta, packet)
+    tables = [segment for segment in ours if not jpeg.is_application(segment)]
+    scans = coding[len(coding) - len(rest) : picture_end]
+    out = jpeg.join([*theirs, *tables], scans) + jpeg.behind(data)
+    return jpeg.with_moved_pictures(out, data), reach, meta.record is not None and packet != meta.xmp
+
+
+def _kept_segments(native: Native, data: bytes, meta: Metadata, packet: bytes | None) -> list[jpeg.Part]:
+    """Return the segments of the file in their order, with the EXIF and XMP that a changed photo has."""
+    found = [segment for segment in jpeg.segments(data)[0] if jpeg.is_application(segment)]
+    exif = _exif_parts(found)
+    kept, place, said = list[jpeg.Part](), 0, packet is None
+    for number, (marker, body) in enumerate(found):
+        if number in exif:
+            kept.append((marker, exif[number]))
+            place = len(kept)
+        elif marker == jpeg.APP1 and body.startswith(jpeg.XMP_SEGMENT):
+            if packet is None or said:
+                kept.append((marker, body))
+            else:
+                kept.append((marker, jpeg.XMP_SEGMENT + packet))
+                said = True
+        elif marker == jpeg.APP11:
+            native.notes.append(CLAIMS)
+        else:
+            kept.append((marker, body))
+            place = place or (len(kept) if marker == b"\xff\xe0" and len(kept) == 1 else 0)
+    if not said and packet is not None:
+        kept.insert(place, (jpeg.APP1, jpeg.XMP_SEGMENT + packet))
+    return kept
+
+
+def _exif_parts(found: list[jpeg.Part]) -> dict[int, bytes]:
+    """Return the EXIF segments by number, without the small picture; one block may go through several of them."""
+    head, blocks = len(jpeg.EXIF_SEGMENT), list[list[int]]()
+    for number, (marker, body) in enumerate(found):
+        if marker == jpeg.APP1 and body.startswith(jpeg.EXIF_SEGMENT):
+            if blocks and body[head : head + 4] not in (b"II*\0", b"MM\0*"):
+                blocks[-1].append(number)
+            else:
+                blocks.append([number])
+    parts = {}
+    for numbers in blocks:
+        pieces = [found[number][1][head:] for number in numbers]
+        block, place = without_preview(b"".join(pieces)), 0
+        for number, piece in zip(numbers, pieces, strict=True):
+            parts[number] = jpeg.EXIF_SEGMENT + block[place : place + len(piece)]
+            place += len(piece)
+    return parts
+
+
+def _bmp(native: Native, data: bytes, pixels: Pixels) -> bytes:
+    if not in_place_bmp(data):
+        out = io.BytesIO()
+        _image(native, pixels).save(out, "BMP")
         return out.getvalue()
-    _image(native, pixels).save(out, "JPEG", **_jpeg_settings(native))
-    ours, rest = jpeg_segments(out.getvalue())
-    theirs = [segment for segment in jpeg_segments(data)[0] if is_application(segment)]
-    kept = [new for segment in theirs if (new := _kept_segment(native, segment, meta)) is not None]
-    jfif = [segment for segment in kept if segment[0] == JFIF]
-    said = (b"\xff\xe1", XMP_SEGMENT + _fitting(native, meta))
-    rest_of_kept = [segment for segment in kept if segment[0] != JFIF]
-    coding = [segment for segment in ours if segment[0] != JFIF]
-    return join_jpeg([*jfif, *rest_of_kept, said, *coding], rest)
+    start = struct.unpack_from("<L", data, 10)[0]
+    width, height, _, bits = struct.unpack_from("<llHH", data, 18)
+    row = -(-width * bits // 32) * 4
+    lines = np.frombuffer(data, np.uint8, row * abs(height), start).reshape(abs(height), row).copy()
+    stored = lines[:, : width * bits // 8].reshape(abs(height), width, bits // 8)
+    shown = pixels[::-1] if height > 0 else pixels
+    stored[..., :3] = shown[..., 2::-1] if shown.shape[2] >= 3 else shown[..., :1]
+    return data[:start] + lines.tobytes() + data[start + lines.nbytes :]
 
 
-def _jpeg_settings(native: Native) -> dict[str, Any]:
-    image: Any = native.image
-    sampling = JpegImagePlugin.get_sampling(image)
-    settings: dict[str, Any] = {
-        "qtables": image.quantization,
-        "progressive": bool(image.info.get("progressive")),
-        "keep_rgb": native.model == "RGB" and image.info.get("adobe_transform") == 0,
-    }
-    if native.model != "L":
-        settings["subsampling"] = sampling if sampling >= 0 else 0
-    return settings
-
-
-def _kept_segment(native: Native, segment: Part, meta: Metadata) -> Part | None:
-    marker, body = segment
-    if marker == b"\xff\xe1" and body.startswith(EXIF_SEGMENT):
-        return (marker, EXIF_SEGMENT + meta.exif) if meta.exif is not None else segment
-    if marker == b"\xff\xe1" and body.startswith(XMP_SEGMENT):
-        return None
-    if marker == b"\xff\xe1" and body.startswith(XMP_MORE) and not meta.keep_gps:
-        return None
-    if marker == b"\xff\xee" or (marker == b"\xff\xe2" and body.startswith(b"MPF\0")):
-        return None  # how the old pixels were coded, and where the second picture began
-    if marker == b"\xff\xeb":
-        native.notes.append(CLAIMS)
-        return None
-    return segment
-
-
-def _fitting(native: Native, meta: Metadata) -> bytes:
-    """Return the XMP that fits into one segment."""
-    most = MAX_SEGMENT - len(XMP_SEGMENT)
-    if len(meta.xmp) <= most:
-        return meta.xmp
-    native.notes.append("the record does not fit into the file beside its own metadata; the sidecar has it")
-    return meta.bare_xmp if len(meta.bare_xmp) <= most else xmp_of.marked(None, None)
-
-
-def _other(native: Native, data: bytes, form: str, pixels: Pixels, meta: Metadata) -> bytes:
+def _webp(native: Native, data: bytes, pixels: Pixels, meta: Metadata) -> bytes:
+    lossless: dict[str, Any] = {"lossless": True, "exact": True} if webp.is_lossless(data) else {"quality": QUALITY}
     out = io.BytesIO()
-    settings: dict[str, Any] = {}
-    if form in ("WEBP", "AVIF"):
-        settings = {"quality": QUALITY, "exif": meta.exif or b"", "icc_profile": native.profile or b"", "xmp": meta.xmp}
-    if form == "WEBP" and is_lossless(native, form, data):
-        settings |= {"lossless": True, "exact": True}
+    _image(native, pixels).save(out, "WEBP", **lossless)
+    height, width = pixels.shape[:2]
+    given = {b"XMP ": meta.xmp or meta.bare_xmp} if meta.bare_xmp is not None else {}
+    if meta.exif is not None:
+        old = next(body for kind, body in webp.chunks(data) if kind == b"EXIF")
+        given[b"EXIF"] = old[: len(old) - len(meta.exif)] + meta.exif
+    return webp.around(data, out.getvalue(), size=(width, height), alpha=native.alpha, given=given)
+
+
+def _other(native: Native, data: bytes, form: str, pixels: Pixels, meta: Metadata) -> tuple[bytes, bool]:
+    out = io.BytesIO()
+    fits = jpeg.MAX_SEGMENT - len(jpeg.XMP_SEGMENT) if form == "JPEG" else 1 << 30
+    packet = next((p for p in (meta.xmp, meta.bare_xmp, native.xmp) if p is not None and len(p) <= fits), b"")
+    settings: dict[str, Any] = {"icc_profile": native.profile or b"", "xmp": packet}
+    if form == "JPEG":
+        exif = jpeg.EXIF_SEGMENT + meta.exif if meta.exif else b""
+        settings |= {"quality": HEIF_QUALITY, "subsampling": 0, "exif": exif}
+    else:
+        settings |= {"quality": QUALITY, "exif": meta.exif or b"", "subsampling": heif.sampling(data)}
     _image(native, pixels).save(out, form, **settings)
-    return out.getvalue()
+    return out.getvalue(), meta.record is not None and packet != meta.xmp
 
 
 def _image(native: Native, pixels: Pixels) -> Image.Image:

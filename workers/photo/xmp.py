@@ -12,47 +12,52 @@ SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrain
 NAMESPACE = "urn:fpga:record:1"
 _IPTC = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
 _END = re.compile(rb"</([A-Za-z_][\w.-]*:)?RDF\s*>")
+_EMPTY = re.compile(rb"<(x:xmpmeta|x:xapmeta)\b[^<>]*(/>|>\s*</\1\s*>)")
 _ABOUT = re.compile(rb"\babout\s*=\s*(\"[^\"<]*\"|'[^'<]*')")
 _OLD = (
     re.compile(rb"\s[\w.-]+:DigitalSourceType\s*=\s*(\"[^\"]*\"|'[^']*')"),
     re.compile(rb"<([\w.-]+:DigitalSourceType)\b[^<]*</\1\s*>|<[\w.-]+:DigitalSourceType\b[^<>]*/>"),
     re.compile(rb"<[\w.-]+:Description\b[^<>]*urn:fpga:record:1[^<>]*/>"),
 )
-_GPS = (
-    re.compile(rb"\s[\w.-]+:GPS\w+\s*=\s*(\"[^\"]*\"|'[^']*')"),
-    re.compile(rb"<([\w.-]+:GPS\w+)\b[^<]*</\1\s*>|<[\w.-]+:GPS\w+\b[^<>]*/>"),
-)
 
 
-def marked(packet: bytes | None, record: str | None) -> bytes:
-    """Return a packet that says what a model did, around what the photo's own packet says.
+def marked(packet: bytes | None, record: str | None) -> bytes | None:
+    """Return a packet that says what a model did, around what the photo's own packet says, in its own coding.
 
     Args:
         packet: the photo's, or None.
         record: JSON that says how the picture was made, or None to leave it out.
+
+    Returns:
+        None where the photo's packet is damaged and so cannot take anything.
     """
-    kept = packet or b""
+    if packet is None or not packet.strip(b"\0 \r\n\t"):
+        return _own(record)
+    coding = _coding(packet)
+    try:
+        kept = packet.decode(coding).encode() if coding else packet
+    except UnicodeDecodeError:
+        return None
     for old in _OLD:
         kept = old.sub(b"", kept)
     ends = list(_END.finditer(kept))
-    if not ends or b"\0" in kept:  # none, damaged, or UTF-16: a packet of our own takes its place
+    if not ends and _EMPTY.search(kept):
         return _own(record)
+    if not ends or b"\0" in kept:
+        return None
     end, prefix = ends[-1].start(), ends[-1].group(1) or b"rdf:"
     about = _ABOUT.search(kept)
     ours = _description(record, (about.group(1) if about else b'""').decode("utf-8", "replace"), prefix.decode())
-    return kept[:end] + ours + kept[end:]
+    whole = kept[:end] + ours + kept[end:]
+    return whole.decode().encode(coding) if coding else whole
 
 
-def has_gps(packet: bytes | None) -> bool:
-    """Whether a packet records a position."""
-    return packet is not None and any(field.search(packet) for field in _GPS)
-
-
-def without_gps(packet: bytes) -> bytes:
-    """Return the packet with its positions made blanks, of the same length."""
-    for field in _GPS:
-        packet = field.sub(lambda match: b" " * len(match[0]), packet)
-    return packet
+def _coding(packet: bytes) -> str | None:
+    """Return the coding of a packet of wide characters, or None for UTF-8."""
+    for coding in ("utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be"):
+        if "RDF".encode(coding) in packet:
+            return coding
+    return None
 
 
 def _own(record: str | None) -> bytes:

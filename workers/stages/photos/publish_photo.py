@@ -19,6 +19,7 @@ from workers.photo import Encoded, OutputOptions, encode_photo
 from workers.runtime.lease import Lease
 from workers.stages.base import Done, Ended, StageContext, one_by_one, version_of
 from workers.stages.photos.photo_bytes import ingested, limits, original, read_patches, store_bytes
+from workers.stages.photos.score_photo import UNTOUCHED
 from workers.stages.portraits.generate import SOFTWARE
 
 SUFFIXES = {
@@ -59,7 +60,7 @@ def _publish(context: StageContext, c: Claim) -> Done:
         encoded = encode_photo(data, patches, record=record, options=options, limits=limits(context))
         rows.append(_output(context, c, story, number, encoded, record))
     chosen = story.scored["chosen"]
-    best = story.scored["candidates"][chosen]
+    best = rows[chosen]
 
     def effect(session: Session, moment: datetime) -> Next:
         for row in rows:
@@ -90,12 +91,13 @@ def _output(
     context: StageContext, c: Claim, story: Story, number: int, encoded: Encoded, record: dict[str, Any]
 ) -> dict[str, Any]:
     stored = store_bytes(context, c.owner, encoded.data, SUFFIXES[encoded.media_type], encoded.media_type)
-    judged = story.scored["candidates"][number]
+    judged = _judged(story, number, encoded)
     scores = {
         **judged,
         "outside": encoded.outside,
         "suffix": encoded.suffix,
         "changed": encoded.changed,
+        "aside": encoded.aside,
         "notes": [*c.params.get("notes", ()), *story.found["notes"], *encoded.notes],
         "previews": story.scored["previews"] if number == story.scored["chosen"] else None,
         "reused_from": story.made["reused_from"],
@@ -112,14 +114,24 @@ def _output(
         "height": story.found["height"],
         "seed": story.made["candidates"][number]["seed"],
         "model_version_id": story.version.id,
-        "record": record,
+        "record": {**record, "faces": judged["faces"], "verdict": judged["verdict"]},
         "verdict": judged["verdict"],
         "similarity": judged["similarity"],
         "scores": scores,
     }
 
 
-def _record(context: StageContext, c: Claim, story: Story, number: int) -> dict[str, Any]:
+def _judged(story: Story, number: int, encoded: Encoded) -> dict[str, Any]:
+    """Return the verdict on one version; a photo that could not be written with its change is unchanged."""
+    judged: dict[str, Any] = story.scored["candidates"][number]
+    if encoded.stays is None:
+        return judged
+    stayed = {"outcome": "photo_stays", "reason": encoded.stays["message"]}
+    faces = [face if face["outcome"] in UNTOUCHED else {**face, **stayed} for face in judged["faces"]]
+    return {**judged, "verdict": "unchanged", "reason": encoded.stays, "similarity": None, "faces": faces}
+
+
+def _record(context: Tools, c: Claim, story: Story, number: int) -> dict[str, Any]:
     """Everything that says how this picture came to be; people by id, files by hash, no name and no path."""
     return {
         "schema": "fpga/restored/1",

@@ -37,6 +37,7 @@ SKIPPED = {
     "face_too_small": "The face is smaller than was asked for; it stays.",
     "good_already": "The face resembles its person well enough; it stays.",
     "no_reference": "No reference belongs to this face.",
+    "photo_stays": "A change of this photo cannot be written; it stays.",
 }
 
 
@@ -119,6 +120,8 @@ def _job(context: StageContext, c: Claim, version: ModelVersion, restorer: Resto
         side = float(min(face.box[2:] - face.box[:2]))
         if index not in pairs:
             skipped[index] = "no_reference"
+        elif found["facts"].get("stays"):
+            skipped[index] = "photo_stays"
         elif side < float(c.options.get("min_face", 0)):
             skipped[index] = "face_too_small"
         elif good is not None and float(face.embedding @ people[pairs[index]].vector) >= good:

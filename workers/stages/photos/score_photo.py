@@ -26,12 +26,12 @@ from orchestrator.ledger.photos import ORDINALS
 from orchestrator.ledger.queue.claims import Claim, Next
 from workers.runtime.lease import Lease
 from workers.stages.base import Done, Ended, StageContext, one_by_one, version_of
-from workers.stages.photos.photo_bytes import StoredBytes, decoded, patched, read_patches, store_bytes
+from workers.stages.photos.photo_bytes import StoredBytes, decoded, ingested, patched, read_patches, store_bytes
 from workers.stages.portraits.people import Person, known_people
 
 PREVIEW_PX = 720
 ORDER = ("accepted", "unchanged", "needs_review", "rejected")
-UNTOUCHED = ("no_reference", "face_too_small", "good_already")
+UNTOUCHED = ("no_reference", "face_too_small", "good_already", "photo_stays")
 
 
 def score_photo(context: StageContext, held: Sequence[Claim], lease: Lease) -> Iterator[Ended]:
@@ -46,11 +46,12 @@ def _score(context: StageContext, c: Claim) -> Done:
         made = photos.said(session, c.item_id, "restore")
     if made is None:
         raise StageError(f"item {c.item_id} was not restored", code="restore_missing")
+    found = ingested(context, c)
     people = known_people(context, c, pack.encoder_sha256)
     rgb = decoded(context, c).rgb
     pictures = [patched(rgb, read_patches(context, candidate["patches"])) for candidate in made["candidates"]]
     scored = [
-        _judge(pack, picture, candidate["faces"], people, version.manifest["verdict"])
+        _judge(pack, picture, candidate["faces"], people, version.manifest["verdict"], found["facts"].get("stays"))
         for picture, candidate in zip(pictures, made["candidates"], strict=True)
     ]
     chosen = min(range(len(scored)), key=lambda n: (ORDER.index(scored[n]["verdict"]), -(scored[n]["similarity"] or 0)))
@@ -76,11 +77,13 @@ def _judge(
     reports: Sequence[dict[str, Any]],
     people: Sequence[Person],
     thresholds: dict[str, Any],
+    stays: dict[str, str] | None,
 ) -> dict[str, Any]:
     """Return the verdict on one version, with each face's similarity before and after."""
     changed = [report for report in reports if report["outcome"] not in UNTOUCHED]
     if not changed:
-        return {"verdict": "unchanged", "reason": _why_unchanged(reports), "similarity": None, "faces": list(reports)}
+        reason = why_unchanged(reports, stays)
+        return {"verdict": "unchanged", "reason": reason, "similarity": None, "faces": list(reports)}
     seen = find_faces(pack, picture)
     places = np.array([face.kps5 for face in seen], np.float32).reshape(-1, 5, 2)
     matched = match_places(np.array([report["kps5"] for report in changed], np.float32), places)
@@ -100,7 +103,10 @@ def _judge(
     return {"verdict": verdict, "reason": None, "similarity": least, "faces": faces + rest}
 
 
-def _why_unchanged(reports: Sequence[dict[str, Any]]) -> dict[str, str]:
+def why_unchanged(reports: Sequence[dict[str, Any]], stays: dict[str, str] | None) -> dict[str, str]:
+    """Return code and sentence of why a photo comes back as it was."""
+    if stays and any(report["outcome"] == "photo_stays" for report in reports):
+        return stays
     if not reports:
         return {"code": "no_face", "message": "no face was found in the photo; it comes back as it was"}
     codes = {report["outcome"] for report in reports}

@@ -123,7 +123,7 @@ def test_of_several_frames_the_first_one_counts_and_it_is_said(form: str) -> Non
 
     assert rgb.mean(axis=(0, 1))[1] > 40
     assert head["facts"]["several_frames"]
-    assert "the file has several frames or pages; only the first one is used" in head["notes"]
+    assert (head["facts"]["stays"] or {}).get("code") == (None if form == "TIFF" else "stays_frames")
 
 
 def test_a_phone_picture_with_a_second_one_behind_it_is_a_jpeg() -> None:
@@ -132,7 +132,7 @@ def test_a_phone_picture_with_a_second_one_behind_it_is_a_jpeg() -> None:
     rgb, head = decoded(data)
 
     assert rgb.shape == (120, 160, 3)
-    assert head["notes"] == ["a second picture behind the first one is left out"]
+    assert (head["facts"]["several_frames"], head["facts"]["stays"], head["notes"]) == (True, None, [])
 
 
 def test_heic_of_a_phone_is_upright_with_its_position_seen() -> None:
