@@ -6,18 +6,15 @@ what it shows of the two files, not what our reader made of them: so a misreadin
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import pyvips
 from numpy.typing import NDArray
 
 from workers.photo.apply import Flags, outside_change
 from workers.photo.native import Native, Pixels, Stays, upright
-
-os.environ.setdefault("VIPS_CONCURRENCY", "1")
-import pyvips  # it reads the environment
 
 SAME_READING = 2
 """Levels of 8 bits by which two readers may differ, for rounding of colours and of JPEG's transform."""

@@ -29,6 +29,7 @@ def run_guarded(module: str, arguments: list[str], given: bytes, *, wall_seconds
         "LC_ALL": "C.UTF-8",
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
+        "VIPS_CONCURRENCY": "1",
     }
     try:
         child = subprocess.run(

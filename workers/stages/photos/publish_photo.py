@@ -131,7 +131,7 @@ def _judged(story: Story, number: int, encoded: Encoded) -> dict[str, Any]:
     return {**judged, "verdict": "unchanged", "reason": encoded.stays, "similarity": None, "faces": faces}
 
 
-def _record(context: Tools, c: Claim, story: Story, number: int) -> dict[str, Any]:
+def _record(context: StageContext, c: Claim, story: Story, number: int) -> dict[str, Any]:
     """Everything that says how this picture came to be; people by id, files by hash, no name and no path."""
     return {
         "schema": "fpga/restored/1",
