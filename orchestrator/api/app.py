@@ -72,6 +72,10 @@ ROUTERS = (
     item_pages.router,
 )
 HEADERS = {
+    "cache-control": "no-store",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
     "x-content-type-options": "nosniff",
     "referrer-policy": "same-origin",
     "x-frame-options": "DENY",
@@ -80,7 +84,8 @@ HEADERS = {
         "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     ),
 }
-"""On every answer: nothing is loaded from elsewhere, nothing inline runs, nobody frames a page."""
+"""On every answer that says nothing else: nothing is kept, nothing is loaded from elsewhere, nothing inline runs,
+nobody frames a page."""
 
 
 def create_app(settings: Settings) -> FastAPI:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated
 
@@ -19,6 +19,7 @@ from orchestrator.settings import Settings
 from orchestrator.storage import ByteStore
 
 COOKIE = "fpga_session"
+LOGINS_PER_MINUTE = 60
 SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 
 
@@ -30,6 +31,8 @@ class Context:
     ledger: Ledger
     store: ByteStore
     rate: Rate
+    logins: Rate = field(default_factory=lambda: Rate(LOGINS_PER_MINUTE))
+    """By address: what comes without a key is counted too."""
 
     @cached_property
     def vault(self) -> Vault:
@@ -87,14 +90,19 @@ def _caller(
     secret = given.credentials if given else session
     if not secret:
         raise AccessError("this needs a key: send `Authorization: Bearer KEY`", code="key_missing")
-    bearer = keys.authenticate(context.ledger, secret)
+    # a program bears its key, a browser its session; neither passes for the other
+    bearer = keys.authenticate(context.ledger, secret, kind="key" if given else "session")
     if given is None and request.method not in SAFE_METHODS:
-        _check_origin(request)
+        check_origin(request)
     return Caller(context=context, bearer=bearer)
 
 
-def _check_origin(request: Request) -> None:
-    """Refuse a browser's request that another site made it send; its cookie is SameSite=Strict besides."""
+def check_origin(request: Request) -> None:
+    """Refuse a browser's request that another site made it send; its cookie is SameSite=Strict besides.
+
+    Raises:
+        ForbiddenError: `foreign_origin`.
+    """
     origin = request.headers.get("origin")
     if origin is None and request.headers.get("sec-fetch-site", "same-origin") in ("same-origin", "none"):
         return
@@ -104,7 +112,9 @@ def _check_origin(request: Request) -> None:
 
 def of_this_site(request: Request, origin: str) -> bool:
     """Tell whether a browser names this site as the one that its request comes from."""
-    return origin.partition("://")[2] == request.headers.get("host")
+    scheme, _, host = origin.partition("://")
+    # behind a proxy that speaks TLS a page is https though the request here is not, never the other way round
+    return host == request.headers.get("host") and scheme in (request.url.scheme, "https")
 
 
 class Allowed:
@@ -126,7 +136,7 @@ class Allowed:
             ForbiddenError: the key has not this scope.
             LimitError: it asks too often.
         """
-        caller.context.rate.take(f"{caller.bearer.key_id} {self._purpose}", self._cost)
+        caller.context.rate.take(f"{caller.bearer.rate_id} {self._purpose}", self._cost)
         for scope in needed.scopes:
             if scope not in caller.bearer.scopes:
                 raise ForbiddenError(f"this needs a key with the scope {scope!r}")

@@ -15,7 +15,8 @@ app = typer.Typer(name="key", help="Keys of the HTTP API.", no_args_is_help=True
 def create(
     name: Annotated[str, typer.Argument(help="What the key is for.")],
     scope: Annotated[
-        list[str] | None, typer.Option(help="read, write, people, models, admin; may be repeated (default: all).")
+        list[str] | None,
+        typer.Option(help="read, write, people, models, admin, override; may be repeated (default: read and write)."),
     ] = None,
     days: Annotated[float | None, typer.Option(help="How long it is valid (default: for ever).")] = None,
     owner: Annotated[str | None, typer.Option(help="Whose key it is (default: FPGA_OWNER).")] = None,
@@ -25,7 +26,7 @@ def create(
     from orchestrator.access import keys
 
     with services() as s:
-        secret, made = keys.create(s.ledger, owner or s.owner, name=name, scopes=scope or keys.SCOPES, days=days)
+        secret, made = keys.create(s.ledger, owner or s.owner, name=name, scopes=scope or keys.USUAL, days=days)
     if as_json:
         print_json({**made, "key": secret})
     else:
@@ -34,12 +35,15 @@ def create(
 
 
 @app.command("list")
-def list_(as_json: JsonOption = False) -> None:
-    """List the keys of this owner, without their secrets."""
+def list_(
+    sessions: Annotated[bool, typer.Option("--sessions", help="The sessions of browsers that are open.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """List the keys of this owner, or the open sessions, without their secrets."""
     from orchestrator.access import keys
 
     with services() as s:
-        found = keys.list_keys(s.ledger, s.owner)
+        found = keys.list_keys(s.ledger, s.owner, kind="session" if sessions else "key")
     if as_json:
         print_json(found)
         return
@@ -50,9 +54,10 @@ def list_(as_json: JsonOption = False) -> None:
 
 @app.command()
 def revoke(
-    key_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the key.")], as_json: JsonOption = False
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="Id of the key, or of a session.")],
+    as_json: JsonOption = False,
 ) -> None:
-    """End a key at once."""
+    """End a key and the sessions that it opened, or one session, at once."""
     from orchestrator.access import keys
 
     with services() as s:

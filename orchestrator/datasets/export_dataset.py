@@ -62,7 +62,7 @@ def export(
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        partial.mkdir(parents=True)
+        partial.mkdir(parents=True, mode=0o700)
         (partial / "index.parquet").write_bytes(index)
         names = (_raw if raw else _by_side)(store, version, index, partial, tick)
         (partial / "version.json").write_text(json.dumps({**version, "shards": names}, indent=1) + "\n")
@@ -143,5 +143,5 @@ def _named(data: bytes, side: str, people: list[str]) -> bytes:
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     info = tarfile.TarInfo(name)
-    info.size, info.mode = len(data), 0o644
+    info.size, info.mode = len(data), 0o600
     tar.addfile(info, io.BytesIO(data))

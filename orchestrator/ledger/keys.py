@@ -20,9 +20,21 @@ USED_EVERY = timedelta(minutes=1)
 
 @retrying
 def create(
-    ledger: Ledger, *, owner: str, kind: str, name: str, sha256: str, scopes: Sequence[str], seconds: float | None
+    ledger: Ledger,
+    *,
+    owner: str,
+    kind: str,
+    name: str,
+    sha256: str,
+    scopes: Sequence[str],
+    seconds: float | None,
+    parent_id: str | None = None,
 ) -> ApiKey:
-    """Enter a key by the hash of its secret; `seconds` is how long it lives, None for ever."""
+    """Enter a key by the hash of its secret; `seconds` is how long it lives, None for ever.
+
+    Args:
+        parent_id: of a session: what opened it.
+    """
     with ledger.write() as session:
         moment = now(session)
         row = ApiKey(
@@ -32,6 +44,7 @@ def create(
             name=name,
             sha256=sha256,
             scopes=list(scopes),
+            parent_id=parent_id,
             created_at=moment,
             expires_at=moment + timedelta(seconds=seconds) if seconds else None,
         )
@@ -54,7 +67,13 @@ def alive(session: Session, key_id: str) -> bool:
 
 
 def _valid(session: Session, row: ApiKey) -> bool:
-    return row.revoked_at is None and (row.expires_at is None or row.expires_at > now(session))
+    """Say whether a row opens anything now; a session dies with the key that opened it, a link was used up by that."""
+    if row.revoked_at is not None or (row.expires_at is not None and row.expires_at <= now(session)):
+        return False
+    if row.kind != "session":
+        return True
+    parent = session.get(ApiKey, row.parent_id) if row.parent_id else None
+    return parent is not None and (parent.kind == "login" or _valid(session, parent))
 
 
 @retrying
@@ -67,6 +86,9 @@ def touch(ledger: Ledger, key_id: str) -> None:
 @retrying
 def take(ledger: Ledger, sha256: str) -> ApiKey | None:
     """Use up a login link and return its row; None where there is none, or it was used before."""
+    with ledger.read() as session:
+        if find(session, sha256, "login") is None:
+            return None  # who guesses does not take the writer's lock
     with ledger.write() as session:
         row = find(session, sha256, "login")
         if row is not None:
@@ -74,10 +96,11 @@ def take(ledger: Ledger, sha256: str) -> ApiKey | None:
         return row
 
 
-def listing(session: Session, owner: str) -> Sequence[ApiKey]:
-    """Return the keys of an owner, newest first; sessions and links are left out."""
-    query = select(ApiKey).where(ApiKey.owner == owner, ApiKey.kind == "key")
-    return session.scalars(query.order_by(ApiKey.created_at.desc(), ApiKey.id.desc())).all()
+def listing(session: Session, owner: str, kind: str) -> Sequence[ApiKey]:
+    """Return the keys, sessions or links of an owner, newest first; of sessions those that open something now."""
+    query = select(ApiKey).where(ApiKey.owner == owner, ApiKey.kind == kind)
+    found = session.scalars(query.order_by(ApiKey.created_at.desc(), ApiKey.id.desc())).all()
+    return found if kind == "key" else [row for row in found if _valid(session, row)]
 
 
 @retrying

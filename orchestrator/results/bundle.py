@@ -89,7 +89,7 @@ def _photos(session: Session, batch: Batch) -> Iterator[Entry]:
 def _info(name: str, time: datetime) -> zipfile.ZipInfo:
     """Return the head of an entry; a zip knows no year before 1980."""
     made = zipfile.ZipInfo(name, max(time.timetuple()[:6], (1980, 1, 1, 0, 0, 0)))
-    made.external_attr = 0o644 << 16
+    made.external_attr = 0o600 << 16
     return made
 
 

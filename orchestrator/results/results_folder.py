@@ -66,7 +66,7 @@ def write_results_folder(
 
 
 def write_new(path: Path, data: bytes) -> None:
-    """Write a file that is not there yet, whole or not at all; folders on the way are made.
+    """Write a file that is not there yet, for its owner alone, whole or not at all; folders on the way are made.
 
     Raises:
         ConflictError: it is there already, also if it came while we wrote.
@@ -86,7 +86,6 @@ def write_new(path: Path, data: bytes) -> None:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            Path(temporary).chmod(0o644)
             os.link(temporary, path)  # fails where the name is taken, unlike a rename
         finally:
             Path(temporary).unlink()

@@ -39,7 +39,7 @@ class Site:
 
     def new_key(self, owner: str = "local") -> str:
         """Return the secret of a new key."""
-        return keys.create(self.ledger, owner, name="browser")[0]
+        return keys.create(self.ledger, owner, name="browser", scopes=keys.SCOPES)[0]
 
     def login_link(self, owner: str = "local") -> str:
         """Return a link that logs a browser in, once."""

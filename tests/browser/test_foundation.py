@@ -57,3 +57,17 @@ def test_a_form_that_another_site_sends_is_refused(page: Page, site: Site) -> No
     assert refused.status == 403
     page.goto(site.url)
     expect(page.get_by_role("heading", level=1)).to_have_text("Home")
+
+
+def test_back_shows_no_face_after_log_out(browser: Browser, site: Site) -> None:
+    page = browser.new_page()
+    page.goto(site.login_link())
+    page.goto(f"{site.url}/people")
+    expect(page.get_by_role("heading", level=1)).to_have_text("People")
+
+    page.get_by_role("button", name="Log out").click()
+    expect(page).to_have_url(f"{site.url}/login")
+    page.go_back()
+
+    expect(page).to_have_url(f"{site.url}/login")
+    page.close()

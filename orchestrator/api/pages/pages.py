@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Form, Query, Request
 from starlette.responses import RedirectResponse, Response
 
 from orchestrator.access import keys
-from orchestrator.api.context import COOKIE, Context, Reader, context_of, of_this_site
+from orchestrator.api.context import COOKIE, Context, check_origin, context_of
 from orchestrator.api.pages.rendering import shown as shown
 from orchestrator.api.pages.rendering import static_files
 from orchestrator.errors import AccessError, NotFoundError
@@ -19,26 +19,33 @@ Here = Annotated[Context, Depends(context_of)]
 
 
 @router.get("/login")
-def login_page(context: Here, token: Annotated[str | None, Query(max_length=200)] = None) -> Response:
-    """Open a session by a link, or ask for a key."""
-    return _opened(context, token, secure=False) if token else _ask(None)
+def login_page(request: Request, context: Here, token: Annotated[str | None, Query(max_length=200)] = None) -> Response:
+    """Open a session by a link, or ask for a key.
+
+    A link that another page led to, or that would replace a session, is followed only when a person says so: else any
+    site could log somebody in as somebody else.
+    """
+    if not token:
+        return _ask(None)
+    led_here = request.headers.get("sec-fetch-site", "none") != "none"
+    return _ask(None, token=token) if led_here or COOKIE in request.cookies else _opened(request, context, token)
 
 
 @router.post("/login")
 def login(request: Request, context: Here, key: Annotated[str, Form(max_length=200)]) -> Response:
-    """Open a session by a key."""
-    origin = request.headers.get("origin")
-    if origin is not None and not of_this_site(request, origin):
-        return _ask("this came from another site")
-    return _opened(context, key.strip(), secure=request.url.scheme == "https")
+    """Open a session by a key or a link's token."""
+    check_origin(request)
+    return _opened(request, context, key.strip())
 
 
 @router.post("/logout")
-def logout(caller: Reader) -> Response:
-    """End this session."""
-    keys.revoke(caller.ledger, caller.owner, caller.bearer.key_id)
+def logout(request: Request, context: Here) -> Response:
+    """End this browser's session; a key is ended by `fpga key revoke` alone."""
+    check_origin(request)
+    if session := request.cookies.get(COOKIE):
+        keys.end_session(context.ledger, session)
     answer = RedirectResponse("/login", 303)
-    answer.delete_cookie(COOKIE)
+    answer.delete_cookie(COOKIE, secure=request.url.scheme == "https", httponly=True, samesite="strict")
     return answer
 
 
@@ -51,7 +58,9 @@ def static(name: str) -> Response:
     return Response(data, media_type=media_type, headers={**KEPT, "ETag": f'"{tag}"'})
 
 
-def _opened(context: Context, secret: str, *, secure: bool) -> Response:
+def _opened(request: Request, context: Context, secret: str) -> Response:
+    context.logins.take(request.client.host if request.client else "")
+    secure = request.url.scheme == "https"
     try:
         session = keys.open_session(context.ledger, secret)
     except AccessError as error:
@@ -62,5 +71,5 @@ def _opened(context: Context, secret: str, *, secure: bool) -> Response:
     return answer
 
 
-def _ask(wrong: str | None) -> Response:
-    return shown("login.html", "Log in", 401 if wrong else 200, wrong=wrong, signed_in=False)
+def _ask(wrong: str | None, *, token: str | None = None) -> Response:
+    return shown("login.html", "Log in", 401 if wrong else 200, wrong=wrong, token=token, signed_in=False)

@@ -60,7 +60,7 @@ def run(caller: Reader, run_id: str) -> Response:
 def sample(caller: Viewer, run_id: str, step: int) -> Response:
     """Return the validation picture of a step."""
     data = training_view.sample(caller.ledger, caller.store, caller.owner, run_id, step)
-    return Response(data, media_type="image/png", headers={"Cache-Control": "private, max-age=3600"})
+    return Response(data, media_type="image/png", headers={"Cache-Control": "private, no-store"})
 
 
 @router.post("/{run_id}/{move}")

@@ -29,6 +29,8 @@ class ApiKey(Row):
     name: Mapped[str]
     sha256: Mapped[str] = mapped_column(unique=True)
     scopes: Mapped[list[str]]
+    parent_id: Mapped[str | None]
+    """Of a session: the key or the link that opened it. It lives no longer than such a key does."""
     created_at: Mapped[datetime]
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]

@@ -56,7 +56,7 @@ def ledger(settings: Settings) -> Iterator[Ledger]:
 
 @pytest.fixture
 def eve(settings: Settings, ledger: Ledger) -> TestClient:
-    secret, _ = keys.create(ledger, "eve", name="test")
+    secret, _ = keys.create(ledger, "eve", name="test", scopes=keys.SCOPES)
     return TestClient(create_app(settings), headers={"Authorization": f"Bearer {secret}"})
 
 

@@ -77,7 +77,7 @@ def test_a_login_link_opens_one_session_once(ledger: Ledger) -> None:
 
     session = keys.open_session(ledger, token)
 
-    assert keys.authenticate(ledger, session).owner == "local"
+    assert keys.authenticate(ledger, session, kind="session").owner == "local"
     with pytest.raises(AccessError):
         keys.open_session(ledger, token)
     with pytest.raises(AccessError):
@@ -205,3 +205,10 @@ def test_an_unknown_address_is_a_problem_too(client: Client) -> None:
 
     assert (found.status_code, found.json()["code"]) == (404, "not_found")
     assert "default-src 'none'" in found.headers["content-security-policy"]
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/people", "/v1/batches", "/v1/identities", "/v1/models", "/v1/nothing", "/health/live", "/login"]
+)
+def test_no_answer_is_kept_by_a_browser(client: Client, path: str) -> None:
+    assert "no-store" in client().get(path).headers["cache-control"]

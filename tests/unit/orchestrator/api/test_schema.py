@@ -32,7 +32,7 @@ SAME = "FPGA_TEST_EXPLORE" not in os.environ
 def test_no_request_made_from_the_document_breaks_the_server(app: FastAPI, ledger: Ledger, person: AddPerson) -> None:
     person("ada", "generate")
     assert sweeper.lead(ledger, holder="test", owner="local", seconds=3600), "or it would never be ready"
-    secret, _ = keys.create(ledger, "local", name="test")
+    secret, _ = keys.create(ledger, "local", name="test", scopes=keys.SCOPES)
     schema = schemathesis.openapi.from_asgi("/v1/openapi.json", app)
     tried: collections.Counter[str] = collections.Counter()
     broken: list[str] = []

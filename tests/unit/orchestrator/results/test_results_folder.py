@@ -118,3 +118,13 @@ def test_a_template_without_the_ending_would_mix_up_sidecars(tmp_path: Path) -> 
     with pytest.raises(UsageError, match="ext"):
         write_results_folder(tmp_path, [item("a.x", 0), item("a.y", 1)], template="{custom_id}")
     assert files(tmp_path) == set()
+
+
+def test_what_is_written_is_its_owners_alone_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        write_new(tmp_path / "sheet.html", b"faces")
+    finally:
+        os.umask(before)
+
+    assert (tmp_path / "sheet.html").stat().st_mode & 0o777 == 0o600
