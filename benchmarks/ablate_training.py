@@ -26,8 +26,8 @@ from fpga_models.lab.measures.restorations import mixed_trials
 from fpga_models.lab.measures.trials import GROUP_KINDS, SINGLE_KINDS
 from fpga_models.metrics.contrasts import Contrast
 from fpga_models.mmf.loop import Losses
-from fpga_models.mmf.modes import ModePlan
 from fpga_models.mmf.plan import StagePlan, TrainPlan
+from fpga_models.mmf.samples.modes import ModePlan
 from fpga_models.mmf.train import train
 
 WHOLE = "alternated, C4"

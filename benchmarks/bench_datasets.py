@@ -42,9 +42,9 @@ from fpga_models.idzoom.facts import SCHEMA
 from fpga_models.idzoom.materialise import ShardFile, latents_of, materialise
 from fpga_models.lab.mini.generator import build_trainer
 from fpga_models.lab.rendered import rendered
-from fpga_models.mmf.data import draw_batch, open_training_data
 from fpga_models.mmf.loop import LoopConfig
-from fpga_models.mmf.modes import ModePlan
+from fpga_models.mmf.samples.data import draw_batch, open_training_data
+from fpga_models.mmf.samples.modes import ModePlan
 from orchestrator.datasets import datasets
 from orchestrator.datasets.datasets import BuildRequest
 from orchestrator.ledger.datasets import resolve

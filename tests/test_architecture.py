@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import house
+
 ROOT = Path(__file__).parents[1]
 ROOMS = ("orchestrator", "workers", "fpga_models", "migrations")
 HEAVY = {"torch", "diffusers", "insightface", "onnxruntime", "transformers"}
@@ -73,31 +75,69 @@ def test_workers_use_only_the_lower_rooms_of_the_orchestrator() -> None:
     assert found == []
 
 
-def test_lower_rooms_do_not_import_higher_ones() -> None:
-    below = {"settings", "errors", "wording"}
-    allowed = {
-        "settings": {"errors"},
-        "errors": set(),
-        "wording": set(),
-        "logs": below,
-        "tracing": below,
-        "pictures": below,
-        "secrets": below | {"secrets"},
-        "ledger": below | {"ledger", "tracing"},
-        "storage": below | {"storage"},
-        "planning": below | {"planning"},
-        "archive": below | {"archive", "ledger", "pictures", "storage"},
-    }
-    found = []
-    for path, tree in sources("orchestrator"):
-        room = path.relative_to(ROOT / "orchestrator").parts[0].removesuffix(".py")
-        if room not in allowed:
-            continue
-        for name in imports(tree):
-            parts = name.split(".")
-            if parts[0] == "orchestrator" and len(parts) > 1 and parts[1] not in allowed[room]:
-                found.append(f"{path.relative_to(ROOT)}: {name}")
+FLOORS = (
+    {"errors", "wording"},
+    {"settings"},
+    {"logs", "tracing", "pictures", "secrets", "pipelines"},
+    {"storage", "planning", "ledger"},
+    {"archive"},
+    {"models"},
+    {"portraits", "datasets"},
+    {"results", "photos"},
+    {"people"},
+    {"runtime"},
+    {"access", "status"},
+    {"embedded", "flows", "api"},
+    {"cli"},
+)
+"""Rooms of the orchestrator, lowest first; a room imports only what stands lower."""
+
+
+def test_rooms_import_only_what_stands_lower() -> None:
+    floor = {f"orchestrator.{room}": number for number, rooms in enumerate(FLOORS) for room in rooms}
+
+    up = [(a, b) for a, b in sorted(house.arrows("orchestrator")) if floor[a] <= floor[b]]
+
+    assert up == []
+
+
+@pytest.mark.parametrize("package", ["orchestrator", "fpga_models"])
+def test_no_folders_import_each_other(package: str) -> None:
+    assert house.cycles(house.arrows(package)) == []
+
+
+def test_the_method_never_imports_the_laboratory() -> None:
+    found = [
+        f"{path}: {name}"
+        for path, tree in house.modules("fpga_models")
+        for name in house.imported(tree)
+        if name.startswith("fpga_models.lab") and path.parts[1] != "lab"
+    ]
     assert found == []
+
+
+def test_every_entry_of_the_tree_stands_in_the_plan() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    block = text.split("```")[1]
+    planned: dict[str, set[str]] = {}
+    package = ""
+    for line in block.strip().splitlines():
+        name = line.split()[0].rstrip("/")
+        if not line.startswith(" "):
+            package = name
+        elif line.startswith("  ") and not line.startswith("    "):
+            planned.setdefault(package, set()).add(name)
+    tracked = subprocess.run(["git", "ls-files", *house.PACKAGES], cwd=ROOT, capture_output=True, text=True, check=True)
+    there: dict[str, set[str]] = {}
+    for path in map(Path, tracked.stdout.split()):
+        if path.parts[1] not in {"__init__.py", "py.typed"}:
+            there.setdefault(path.parts[0], set()).add(path.parts[1])
+
+    assert planned == there
+
+
+def test_no_folder_is_crowded() -> None:
+    assert house.measure().crowded == {}
 
 
 def test_only_the_settings_read_the_environment() -> None:

@@ -13,9 +13,9 @@ import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
 from torch import Tensor, nn
 
-from fpga_models.core.hint import HintAdapter
-from fpga_models.core.id_adapter import IdAdapter
-from fpga_models.core.local_tokens import LocalConfig
+from fpga_models.core.adapters.hint import HintAdapter
+from fpga_models.core.adapters.id_adapter import IdAdapter
+from fpga_models.core.adapters.local_tokens import LocalConfig
 from fpga_models.core.multi_id_attention import IdentityCondition, eject, inject, mask_shares
 
 

@@ -21,8 +21,8 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
-from fpga_models.core.id_adapter import IdAdapter
-from fpga_models.core.id_layers import IdKeyValue, cross_attention_sizes
+from fpga_models.core.adapters.id_adapter import IdAdapter
+from fpga_models.core.adapters.id_layers import IdKeyValue, cross_attention_sizes
 from fpga_models.errors import PlacementError
 
 EXPLICIT_SCORES = 256 * 1024

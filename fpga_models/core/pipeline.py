@@ -23,12 +23,12 @@ from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from fpga_models.core import ddim, weights
+from fpga_models.core.adapters.hint import HintAdapter
+from fpga_models.core.adapters.id_adapter import IdAdapter
 from fpga_models.core.alignment import CROP_SIDE
 from fpga_models.core.autoencoder import Autoencoder, open_autoencoder
 from fpga_models.core.control import ControlMode, Drawing, Marks, control_flags, control_image, region_mask
 from fpga_models.core.denoiser import Added, Condition, Denoiser, People
-from fpga_models.core.hint import HintAdapter
-from fpga_models.core.id_adapter import IdAdapter
 from fpga_models.core.presets import Preset, read_preset
 from fpga_models.core.text import SecondEncoder, encode
 from fpga_models.errors import EmbeddingError, PlacementError, RequestError

@@ -24,12 +24,12 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from fpga_models.core import ddim
+from fpga_models.core.adapters.id_adapter import IdAdapter, IdAdapterConfig
+from fpga_models.core.adapters.resampler import ResamplerConfig
 from fpga_models.core.denoiser import Denoiser
-from fpga_models.core.id_adapter import IdAdapter, IdAdapterConfig
 from fpga_models.core.pipeline import PersonSlot, PortraitPipeline, PortraitRequest
 from fpga_models.core.presets import Preset, preset_directory, read_preset
 from fpga_models.core.rep_controlnet import RepControlNet, merge_states
-from fpga_models.core.resampler import ResamplerConfig
 from fpga_models.core.text import SecondEncoder
 from fpga_models.diir.edit import CropEdit, edit_crops
 from fpga_models.diir.settings import RESTORE

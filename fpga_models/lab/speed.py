@@ -1,6 +1,6 @@
 """Measures what the parts of the method cost, as ratios of times taken in turns within one run.
 
-    python -m fpga_models.lab.measures.speed --preset-dir DIR --rounds 20 --json
+    python -m fpga_models.lab.speed --preset-dir DIR --rounds 20 --json
 
 Ratios survive a busy or throttled machine where times do not: both sides of each are run in turns, and a null test runs
 one side against itself; if that is off by more than 3 %, the run is void and says so. Latency does not depend on weight

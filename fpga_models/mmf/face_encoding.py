@@ -18,8 +18,8 @@ from torch.nn import functional as F
 
 from fpga_models.core.alignment import CROP_SIDE, similarity
 from fpga_models.core.autoencoder import Autoencoder
-from fpga_models.mmf.batch import TrainingBatch
 from fpga_models.mmf.losses import cosine_loss
+from fpga_models.mmf.samples.batch import TrainingBatch
 
 EYE_BAND = slice(32, 64), slice(22, 90)
 """Rows and columns of ArcFace's frame with both eyes and brows, glasses too [ours]."""

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
-from fpga_models.core.id_adapter import IdAdapter
-from fpga_models.core.id_layers import cross_attention_sizes
+from fpga_models.core.adapters.id_adapter import IdAdapter
+from fpga_models.core.adapters.id_layers import cross_attention_sizes
 from fpga_models.mmf.losses import localisation_loss
 
 

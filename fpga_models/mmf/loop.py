@@ -25,10 +25,10 @@ from fpga_models.core.denoiser import Condition, Denoiser, People
 from fpga_models.core.rep_controlnet import RepControlNet
 from fpga_models.errors import DivergedError
 from fpga_models.mmf import checkpoint, parallel
-from fpga_models.mmf.batch import Augmentation, TrainingBatch, augment
 from fpga_models.mmf.localisation import AttentionProbe
 from fpga_models.mmf.losses import clean_estimate, draw_timesteps, weighted_mse
 from fpga_models.mmf.optimizer import MuonAdamW, OptimizerConfig
+from fpga_models.mmf.samples.batch import Augmentation, TrainingBatch, augment
 
 CleanLoss = Callable[[Tensor, TrainingBatch], Tensor]
 """Loss of clean latents (B, C, h, w) estimated for these samples."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from fpga_models.core import ddim
-from fpga_models.mmf.batch import TrainingBatch
 from fpga_models.mmf.loop import Trainee
+from fpga_models.mmf.samples.batch import TrainingBatch
 
 SCENES = 4
 SHARE_OF_TIME = 0.5

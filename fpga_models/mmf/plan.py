@@ -11,9 +11,9 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from fpga_models.core.rep_controlnet import RepRatio
 from fpga_models.errors import PlanError
 from fpga_models.idzoom.scenes import KINDS
-from fpga_models.mmf.batch import Augmentation
 from fpga_models.mmf.loop import Losses
-from fpga_models.mmf.modes import ModePlan
+from fpga_models.mmf.samples.batch import Augmentation
+from fpga_models.mmf.samples.modes import ModePlan
 
 CloneRecipe = Literal["C1", "C2", "C3", "C4"]
 Count = Annotated[int, Field(ge=1)]

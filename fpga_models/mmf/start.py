@@ -13,7 +13,7 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from fpga_models.core import weights
-from fpga_models.core.id_adapter import IdAdapter, IdProjector
+from fpga_models.core.adapters.id_adapter import IdAdapter, IdProjector
 from fpga_models.core.pipeline import PortraitPipeline
 from fpga_models.core.presets import FILE
 from fpga_models.core.rep_controlnet import RepControlNet

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from fpga_models.core import ddim
 from fpga_models.core.autoencoder import Autoencoder
-from fpga_models.mmf.batch import TrainingBatch
-from fpga_models.mmf.data import TrainingData, draw_embeddings, gather
 from fpga_models.mmf.loop import Trainee
 from fpga_models.mmf.losses import region_mse
+from fpga_models.mmf.samples.batch import TrainingBatch
+from fpga_models.mmf.samples.data import TrainingData, draw_embeddings, gather
 
 SHARES_OF_TIME = (0.15, 0.35, 0.55, 0.75)
 SAMPLING_STEPS = 12

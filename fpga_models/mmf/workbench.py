@@ -14,22 +14,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fpga_models.core import autoencoder
-from fpga_models.core.local_tokens import LocalConfig
+from fpga_models.core.adapters.local_tokens import LocalConfig
 from fpga_models.core.pipeline import PortraitPipeline
 from fpga_models.core.rep_controlnet import RepControlNet
 from fpga_models.errors import DataError, PlanError
 from fpga_models.faces.recogniser import OnnxRecogniser
 from fpga_models.mmf import checkpoint
-from fpga_models.mmf.batch import TrainingBatch
-from fpga_models.mmf.clone import RECIPES, CloneSource, appearances
-from fpga_models.mmf.clone_making import CloneMaker, load_clones, save_clones
-from fpga_models.mmf.data import TrainingData, draw_batch, open_training_data, token_ids
 from fpga_models.mmf.face_encoding import DecodedEyes, DecodedIdentity, FaceEncoder
 from fpga_models.mmf.loop import LoopConfig, Trainee, Trainer
-from fpga_models.mmf.modes import draw_modes
 from fpga_models.mmf.plan import StagePlan, TrainPlan
+from fpga_models.mmf.samples.batch import TrainingBatch
+from fpga_models.mmf.samples.clone import RECIPES, CloneSource, appearances
+from fpga_models.mmf.samples.clone_making import CloneMaker, load_clones, save_clones
+from fpga_models.mmf.samples.data import TrainingData, draw_batch, open_training_data, token_ids
+from fpga_models.mmf.samples.modes import draw_modes
+from fpga_models.mmf.samples.text_cache import cache_text_states
 from fpga_models.mmf.start import open_start
-from fpga_models.mmf.text_cache import cache_text_states
 from fpga_models.mmf.validation import validation_batch
 
 VALIDATION_SCENES = 256

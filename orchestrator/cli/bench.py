@@ -11,7 +11,7 @@ from orchestrator.cli.common import JsonOption, print_json, read_input, say
 from orchestrator.cli.evaluate import PresetOption, measure_in_process
 
 app = typer.Typer(name="bench", help="Measure what things cost.", no_args_is_help=True)
-PROGRAM = "fpga_models.lab.measures.speed"
+PROGRAM = "fpga_models.lab.speed"
 
 
 @app.callback()

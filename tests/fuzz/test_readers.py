@@ -14,8 +14,8 @@ from diffusers import UNet2DConditionModel
 from safetensors.torch import save_file
 
 from fpga_models.core import weights
-from fpga_models.core.hint import HintAdapter
-from fpga_models.core.id_adapter import IdAdapter
+from fpga_models.core.adapters.hint import HintAdapter
+from fpga_models.core.adapters.id_adapter import IdAdapter
 from fpga_models.core.presets import preset_directory, read_preset
 from fpga_models.core.rep_controlnet import RepControlNet
 from fpga_models.errors import ModelError

@@ -20,10 +20,10 @@ from einops import rearrange
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from fpga_models.core.id_layers import IdKeyValue, IdLayers, cross_attention_sizes
-from fpga_models.core.local_tokens import HEAD_WIDTH as LOCAL_HEAD_WIDTH
-from fpga_models.core.local_tokens import LocalConfig, LocalTokens
-from fpga_models.core.resampler import HEAD_WIDTH, Resampler, ResamplerConfig, resampler_config_of
+from fpga_models.core.adapters.id_layers import IdKeyValue, IdLayers, cross_attention_sizes
+from fpga_models.core.adapters.local_tokens import HEAD_WIDTH as LOCAL_HEAD_WIDTH
+from fpga_models.core.adapters.local_tokens import LocalConfig, LocalTokens
+from fpga_models.core.adapters.resampler import HEAD_WIDTH, Resampler, ResamplerConfig, resampler_config_of
 from fpga_models.core.weights import read_safetensors
 from fpga_models.errors import WeightsError
 

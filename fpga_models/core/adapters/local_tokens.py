@@ -15,10 +15,10 @@ from einops import rearrange
 from insightface.utils.face_align import arcface_dst
 from torch import Tensor, nn
 
+from fpga_models.core.adapters.id_layers import IdLayers
+from fpga_models.core.adapters.resampler import Resampler, ResamplerConfig
 from fpga_models.core.alignment import CROP_SIDE
 from fpga_models.core.control import region_mask
-from fpga_models.core.id_layers import IdLayers
-from fpga_models.core.resampler import Resampler, ResamplerConfig
 
 HEAD_WIDTH = 32
 GRID = CROP_SIDE // 8

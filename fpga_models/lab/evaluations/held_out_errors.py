@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
-from fpga_models.mmf.data import open_training_data
 from fpga_models.mmf.loop import Trainee
+from fpga_models.mmf.samples.data import open_training_data
 from fpga_models.mmf.start import open_start
 from fpga_models.mmf.validation import face_errors
 from fpga_models.mmf.workbench import check_fit, split

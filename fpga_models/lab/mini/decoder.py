@@ -36,10 +36,10 @@ from fpga_models.core.weights import read_manifest
 from fpga_models.idzoom.scenes import Scenes, open_scenes
 from fpga_models.lab.mini.vae import evaluate, reconstruction_loss
 from fpga_models.mmf import checkpoint
-from fpga_models.mmf.data import TrainingData, draw_embeddings, gather, open_training_data
 from fpga_models.mmf.loop import Trainee
 from fpga_models.mmf.losses import clean_estimate
 from fpga_models.mmf.optimizer import MuonAdamW, OptimizerConfig
+from fpga_models.mmf.samples.data import TrainingData, draw_embeddings, gather, open_training_data
 from fpga_models.mmf.start import finish_preset, open_start
 from fpga_models.mmf.workbench import read_source
 

@@ -31,16 +31,16 @@ from torch.multiprocessing.spawn import spawn
 from transformers import CLIPTokenizer
 
 from fpga_models.core import ddim
-from fpga_models.core.local_tokens import LocalConfig, LocalTokens
+from fpga_models.core.adapters.local_tokens import LocalConfig, LocalTokens
 from fpga_models.core.weights import read_manifest
 from fpga_models.lab.mini.networks import build_denoiser, build_scheduler, build_text_encoder
 from fpga_models.lab.mini.tokenizer import build_tokenizer
 from fpga_models.lab.synthetic import KINDS, VOCABULARY
 from fpga_models.mmf import checkpoint, parallel
-from fpga_models.mmf.batch import Augmentation
-from fpga_models.mmf.data import TrainingData, draw_batch, open_training_data, token_ids
 from fpga_models.mmf.loop import LoopConfig, Trainee, Trainer
-from fpga_models.mmf.modes import ModePlan
+from fpga_models.mmf.samples.batch import Augmentation
+from fpga_models.mmf.samples.data import TrainingData, draw_batch, open_training_data, token_ids
+from fpga_models.mmf.samples.modes import ModePlan
 from fpga_models.mmf.validation import face_errors, validation_batch
 
 Indices = NDArray[np.int64]

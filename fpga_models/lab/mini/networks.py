@@ -5,9 +5,9 @@ from __future__ import annotations
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from fpga_models.core.adapters.hint import HintAdapter, HintConfig
+from fpga_models.core.adapters.id_adapter import IdAdapter, IdAdapterConfig
 from fpga_models.core.denoiser import Denoiser
-from fpga_models.core.hint import HintAdapter, HintConfig
-from fpga_models.core.id_adapter import IdAdapter, IdAdapterConfig
 
 IMAGE_SIDE = 128
 LATENT_SIDE = 16

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fpga_models.core.control import ControlMode, Marks, control_flags, control_image
-from fpga_models.mmf.batch import TrainingBatch
-from fpga_models.mmf.data import TrainingData, draw_crops, draw_embeddings, gather, latent_mask
+from fpga_models.mmf.samples.batch import TrainingBatch
+from fpga_models.mmf.samples.data import TrainingData, draw_crops, draw_embeddings, gather, latent_mask
 
 COUNTED_FROM = 0.1
 """A latent cell counts as face from this region value on."""

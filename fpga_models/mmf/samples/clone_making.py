@@ -16,10 +16,10 @@ from torch import Tensor
 from fpga_models.core import ddim
 from fpga_models.core.autoencoder import Autoencoder
 from fpga_models.errors import DataError
-from fpga_models.mmf.batch import TrainingBatch
-from fpga_models.mmf.clone import Clones, CloneSource, clone_batch
 from fpga_models.mmf.face_encoding import FaceEncoder, aligned_faces
 from fpga_models.mmf.loop import Trainee
+from fpga_models.mmf.samples.batch import TrainingBatch
+from fpga_models.mmf.samples.clone import Clones, CloneSource, clone_batch
 
 SAMPLING_STEPS = 12
 BATCH = 16

@@ -24,8 +24,8 @@ from transformers import CLIPTokenizer
 from fpga_models.core.control import ControlMode, Marks, control_flags, control_image, region_mask
 from fpga_models.errors import DataError
 from fpga_models.idzoom.scenes import KINDS, Scenes, open_scenes
-from fpga_models.mmf.batch import TrainingBatch
-from fpga_models.mmf.modes import ModePlan, draw_modes
+from fpga_models.mmf.samples.batch import TrainingBatch
+from fpga_models.mmf.samples.modes import ModePlan, draw_modes
 
 CROP_SHARE = 0.5
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import CLIPTextModel
 
-from fpga_models.mmf.data import TrainingData
+from fpga_models.mmf.samples.data import TrainingData
 
 BATCH = 256
 

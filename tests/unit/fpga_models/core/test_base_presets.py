@@ -11,14 +11,13 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
 
-from fpga_models.core.id_adapter import IdAdapter
+from fpga_models.core.adapters.id_adapter import IdAdapter
 from fpga_models.core.pipeline import PersonSlot, PortraitPipeline, PortraitRequest
 from fpga_models.core.presets import preset_directory, read_preset
 from fpga_models.core.text import encode
 from fpga_models.core.weights import write_manifest
 from fpga_models.errors import RequestError
-from fpga_models.lab import random_networks
-from fpga_models.lab.measures import speed
+from fpga_models.lab import random_networks, speed
 from fpga_models.lab.random_networks import BASES, generate_and_restore, modal_shapes_agree, narrow, random_pipeline
 from orchestrator.models.pull import CATALOG, read_catalog, write_index
 from orchestrator.planning.presets import Preset as PlannersPreset

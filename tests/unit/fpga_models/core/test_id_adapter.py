@@ -8,7 +8,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
-from fpga_models.core.id_adapter import IdAdapter, IdAdapterConfig
+from fpga_models.core.adapters.id_adapter import IdAdapter, IdAdapterConfig
 from fpga_models.errors import WeightsError
 from tests.unit.fpga_models.networks import tiny_adapter, tiny_unet
 

@@ -11,7 +11,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
-from fpga_models.core.id_adapter import IdAdapter
+from fpga_models.core.adapters.id_adapter import IdAdapter
 from fpga_models.core.multi_id_attention import IdentityCondition, eject, inject
 from fpga_models.errors import WeightsError
 

@@ -14,9 +14,9 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 
 from fpga_models.core import ddim
+from fpga_models.core.adapters.hint import HintAdapter, HintConfig
+from fpga_models.core.adapters.id_adapter import IdAdapter, IdAdapterConfig
 from fpga_models.core.denoiser import Denoiser
-from fpga_models.core.hint import HintAdapter, HintConfig
-from fpga_models.core.id_adapter import IdAdapter, IdAdapterConfig
 from fpga_models.core.pipeline import PortraitPipeline
 from fpga_models.core.presets import read_preset
 from fpga_models.core.vae import DecoderOutput, DiagonalGaussianDistribution, EncoderOutput

@@ -8,7 +8,7 @@ import torch
 
 from fpga_models.core.pipeline import PortraitPipeline
 from fpga_models.core.presets import preset_directory
-from fpga_models.mmf.data import TrainingData, open_training_data
+from fpga_models.mmf.samples.data import TrainingData, open_training_data
 from fpga_models.mmf.start import open_start
 from tests.unit.fpga_models.training_folder import write_training_folder
 

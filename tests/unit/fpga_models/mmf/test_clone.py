@@ -11,11 +11,11 @@ from torch import Tensor
 from fpga_models.core.control import CONTROL_MODES
 from fpga_models.core.pipeline import PortraitPipeline
 from fpga_models.errors import DataError
-from fpga_models.mmf.batch import TrainingBatch
-from fpga_models.mmf.clone import RECIPES, CloneSource, appearances, draw_canvas
-from fpga_models.mmf.clone_making import CloneMaker, load_clones, save_clones
-from fpga_models.mmf.data import TrainingData
 from fpga_models.mmf.loop import Trainee
+from fpga_models.mmf.samples.batch import TrainingBatch
+from fpga_models.mmf.samples.clone import RECIPES, CloneSource, appearances, draw_canvas
+from fpga_models.mmf.samples.clone_making import CloneMaker, load_clones, save_clones
+from fpga_models.mmf.samples.data import TrainingData
 
 MODES = CONTROL_MODES * 3
 

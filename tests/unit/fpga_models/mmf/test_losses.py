@@ -17,12 +17,12 @@ from fpga_models.core.rep_controlnet import RepControlNet
 from fpga_models.errors import WeightsError
 from fpga_models.faces.recogniser import OnnxRecogniser
 from fpga_models.lab.mini.faces.export import export_encoder
-from fpga_models.mmf.data import TrainingData, draw_embeddings, gather
 from fpga_models.mmf.face_encoding import DecodedEyes, DecodedIdentity, aligned_faces
 from fpga_models.mmf.localisation import AttentionProbe, attention_shares
 from fpga_models.mmf.loop import Trainee
 from fpga_models.mmf.losses import clean_estimate, cosine_loss, localisation_loss
-from fpga_models.mmf.text_cache import cache_text_states
+from fpga_models.mmf.samples.data import TrainingData, draw_embeddings, gather
+from fpga_models.mmf.samples.text_cache import cache_text_states
 from fpga_models.mmf.workbench import ADAPTERS
 from tests.unit.fpga_models.networks import scheduler
 

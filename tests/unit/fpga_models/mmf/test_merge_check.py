@@ -4,9 +4,9 @@ import torch
 
 from fpga_models.core.pipeline import PortraitPipeline
 from fpga_models.core.rep_controlnet import RepControlNet
-from fpga_models.mmf.data import TrainingData
 from fpga_models.mmf.loop import Trainee
 from fpga_models.mmf.merge_check import merged_difference
+from fpga_models.mmf.samples.data import TrainingData
 from fpga_models.mmf.validation import validation_batch
 
 

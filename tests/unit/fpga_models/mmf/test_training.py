@@ -11,11 +11,11 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from fpga_models.core import ddim
 from fpga_models.errors import DivergedError
 from fpga_models.mmf import checkpoint
-from fpga_models.mmf.batch import Augmentation, TrainingBatch, augment
 from fpga_models.mmf.loop import LoopConfig, Losses, Trainee, Trainer
 from fpga_models.mmf.losses import draw_timesteps, region_mse, weighted_mse
-from fpga_models.mmf.modes import ModePlan, draw_modes
 from fpga_models.mmf.optimizer import MuonAdamW, OptimizerConfig, orthogonalise
+from fpga_models.mmf.samples.batch import Augmentation, TrainingBatch, augment
+from fpga_models.mmf.samples.modes import ModePlan, draw_modes
 from tests.unit.fpga_models.networks import scheduler, tiny_denoiser
 
 EMPTY = torch.zeros(6, dtype=torch.long)

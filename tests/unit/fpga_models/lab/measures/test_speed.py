@@ -10,7 +10,7 @@ from rich.console import Console
 
 from fpga_models.core.pipeline import PortraitPipeline
 from fpga_models.core.presets import preset_directory
-from fpga_models.lab.measures import speed
+from fpga_models.lab import speed
 
 CPU = torch.device("cpu")
 

@@ -27,7 +27,7 @@ from fpga_models.lab.mini.decoder import (
     train,
 )
 from fpga_models.lab.mini.decoder import with_autoencoder as put
-from fpga_models.mmf.data import TrainingData, open_training_data
+from fpga_models.mmf.samples.data import TrainingData, open_training_data
 from fpga_models.mmf.start import open_start
 from tests.unit.fpga_models.training_folder import write_training_folder
 

@@ -20,10 +20,10 @@ from fpga_models.lab.mini.networks import TEXT_LENGTH
 from fpga_models.lab.mini.preset import preset_facts
 from fpga_models.lab.mini.tokenizer import build_tokenizer
 from fpga_models.lab.synthetic import KINDS, VOCABULARY, layouts, words
-from fpga_models.mmf.batch import Augmentation
-from fpga_models.mmf.data import draw_batch, latent_mask, open_training_data, token_ids
 from fpga_models.mmf.loop import LoopConfig
-from fpga_models.mmf.modes import ModePlan
+from fpga_models.mmf.samples.batch import Augmentation
+from fpga_models.mmf.samples.data import draw_batch, latent_mask, open_training_data, token_ids
+from fpga_models.mmf.samples.modes import ModePlan
 from tests.unit.fpga_models.training_folder import write_training_folder
 
 

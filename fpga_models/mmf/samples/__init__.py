@@ -1,0 +1,1 @@
+"""What a training step sees: batches, their data, modes and clones."""
