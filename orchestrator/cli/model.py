@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -15,7 +16,7 @@ app = typer.Typer(name="model", help="Model versions and their aliases.", no_arg
 Wanted = Annotated[str, typer.Argument(help="Id of a version, or preset@alias such as mini@champion.")]
 Reason = Annotated[str, typer.Option(help="Why; kept in the alias's history.")]
 Alias = Annotated[str, typer.Option(help="Which alias to move.")]
-LONG = ("files", "history", "made", "object", "evaluations", "decisions")
+LONG = ("thresholds", "files", "history", "made", "object", "evaluations", "decisions")
 
 
 @app.command("list")
@@ -107,6 +108,7 @@ def show(wanted: Wanted, as_json: JsonOption = False) -> None:
         return
     print_facts({name: value for name, value in version.items() if name not in LONG})
     print_facts(dict(version["made"] or {}))
+    print_facts({f"threshold {name}": value for name, value in (version["thresholds"] or {}).items()})
     print_table(
         ["file", "bytes", "sha256"],
         [(path, entry["bytes"], entry["sha256"][:16]) for path, entry in (version["files"] or {}).items()],
@@ -114,6 +116,26 @@ def show(wanted: Wanted, as_json: JsonOption = False) -> None:
     for decision in version["decisions"]:
         say_decision(decision)
     _say_moves(version["history"])
+
+
+@app.command()
+def calibrate(
+    people: Annotated[Path, typer.Argument(help="A folder that holds one folder a person, with their pictures.")],
+    model: Annotated[str, typer.Option(help="Id of a version, or preset@alias.")] = "",
+    origin: Annotated[str | None, typer.Option(help="What the pictures are; kept with the thresholds.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure on your own pictures at which likeness faces are paired, accepted and shown to you."""
+    from orchestrator.models import calibration
+
+    with services() as s:
+        _register_installed(s)
+        wanted = model or f"{s.settings.preset}@champion"
+        found = calibration.calibrate(s.ledger, s.settings, wanted, people, origin=origin)
+    if as_json:
+        print_json(found)
+    else:
+        print_facts(found)
 
 
 @app.command()

@@ -7,8 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy.orm import Session
+
 from orchestrator.errors import UsageError
-from orchestrator.ledger import identities, models, photos
+from orchestrator.ledger import identities, models, photos, thresholds
 from orchestrator.ledger.engine.session import Ledger, now
 from orchestrator.ledger.queue import batches
 from orchestrator.ledger.tables import rows
@@ -95,7 +97,7 @@ def write_contact_sheet(ledger: Ledger, store: ByteStore, vault: Vault, owner: s
             seconds=_seconds(batch),
             model=f"version {version.number} ({version.tensor_sha256[:12]})" if version else "",
             preset=batch.preset,
-            thresholds=_thresholds(version),
+            thresholds=_thresholds(session, version),
             made_at=batch.finished_at or now(session),
         )
     return contact_sheet.write_contact_sheet(path, sheet)
@@ -153,11 +155,12 @@ def _seconds(batch: Batch) -> float | None:
     return (ended - began).total_seconds() if ended and began else None
 
 
-def _thresholds(version: ModelVersion | None) -> dict[str, float]:
-    """Return the two lines that a verdict draws, out of all that was measured with them."""
-    measured = version.manifest.get("verdict", {}) if version else {}
-    words = {"accept": "accepted", "review": "needs review"}
-    return {word: float(measured[name]) for name, word in words.items() if name in measured}
+def _thresholds(session: Session, version: ModelVersion | None) -> dict[str, float]:
+    """Return the two lines that a verdict draws."""
+    if version is None or not version.manifest.get("verdict"):
+        return {}
+    drawn = thresholds.of(session, version)
+    return {"accepted": drawn.accept, "needs review": drawn.review}
 
 
 def _people(item: Mapping[str, Any], handles: Mapping[str, str]) -> list[str]:

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.errors import FpgaError
-from orchestrator.ledger import models
+from orchestrator.ledger import models, thresholds
 from orchestrator.ledger.engine.session import Ledger
 from orchestrator.ledger.queue.claims import Claim, Effect
 from orchestrator.ledger.tables.rows import ModelVersion
+from orchestrator.ledger.thresholds import Thresholds
 from orchestrator.secrets.vault import Vault
 from orchestrator.settings import Settings
 from orchestrator.storage import ByteStore, content_key
@@ -86,6 +87,12 @@ def version_of(context: StageContext, c: Claim) -> ModelVersion:
     with context.ledger.read() as session:
         version = models.get(session, c.model_version_id) if c.model_version_id else models.resolve(session, c.preset)
     return weights.here(context.ledger, context.store, context.settings, version)
+
+
+def thresholds_of(context: StageContext, version: ModelVersion) -> Thresholds:
+    """Return at which cosines this version takes a face for its person's, as they are set now."""
+    with context.ledger.read() as session:
+        return thresholds.of(session, version)
 
 
 def one_by_one(

@@ -19,12 +19,12 @@ from orchestrator.ledger.engine.base import new_id
 from orchestrator.ledger.queue.claims import Claim, Next
 from orchestrator.ledger.tables.rows_photos import ArchivePerson
 from workers.runtime.lease import Lease
-from workers.stages.base import Done, Ended, StageContext, one_by_one, version_of
+from workers.stages.base import Done, Ended, StageContext, one_by_one, thresholds_of, version_of
 
 LEAST_SIDE = 24
 """Faces with a shorter side are no references [ours]."""
 LIKENESS = 0.85
-"""Share of the preset's accept threshold that faces of one person reach on average [ours]."""
+"""Share of the pairing threshold that faces of one person reach on average [ours]."""
 
 
 def cluster(context: StageContext, held: Sequence[Claim], lease: Lease) -> Iterator[Ended]:
@@ -44,7 +44,7 @@ def _gather(context: StageContext, c: Claim) -> Done:
         vectors,
         [face["quality"] for face in fit],
         [face["photo"] for face in fit],
-        likeness=LIKENESS * version.manifest["verdict"]["accept"],
+        likeness=LIKENESS * thresholds_of(context, version).pair,
     )
     rows = [_row(context, c, number, one, fit, encoder) for number, one in enumerate(people, start=1)]
 

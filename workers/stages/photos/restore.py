@@ -27,7 +27,7 @@ from orchestrator.ledger.stage_results import NewResult
 from orchestrator.ledger.tables.rows import ModelVersion
 from workers.photo import patches_of
 from workers.runtime.lease import Lease
-from workers.stages.base import Done, DrainedError, Ended, StageContext, StoppedError, version_of
+from workers.stages.base import Done, DrainedError, Ended, StageContext, StoppedError, thresholds_of, version_of
 from workers.stages.photos.photo_bytes import TENSORS, decoded, ingested, kept_faces, pack_patches, store_bytes
 from workers.stages.portraits.people import Person, known_people, pair_faces
 
@@ -113,7 +113,7 @@ def _job(context: StageContext, c: Claim, version: ModelVersion, restorer: Resto
     if faces is None:
         faces = restorer.faces(decoded(context, c).rgb)
     people = known_people(context, c, restorer.pack.encoder_sha256)
-    pairs = pair_faces(faces, people, c, accept=version.manifest["verdict"]["accept"])
+    pairs = pair_faces(faces, people, c, least=thresholds_of(context, version).pair)
     good = c.options.get("good")
     skipped: dict[int, str] = {}
     for index, face in enumerate(faces):

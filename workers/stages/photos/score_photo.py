@@ -24,8 +24,9 @@ from orchestrator.errors import StageError
 from orchestrator.ledger import artifacts, photos
 from orchestrator.ledger.photos import ORDINALS
 from orchestrator.ledger.queue.claims import Claim, Next
+from orchestrator.ledger.thresholds import Thresholds
 from workers.runtime.lease import Lease
-from workers.stages.base import Done, Ended, StageContext, one_by_one, version_of
+from workers.stages.base import Done, Ended, StageContext, one_by_one, thresholds_of, version_of
 from workers.stages.photos.photo_bytes import StoredBytes, decoded, ingested, patched, read_patches, store_bytes
 from workers.stages.portraits.people import Person, known_people
 
@@ -50,8 +51,9 @@ def _score(context: StageContext, c: Claim) -> Done:
     people = known_people(context, c, pack.encoder_sha256)
     rgb = decoded(context, c).rgb
     pictures = [patched(rgb, read_patches(context, candidate["patches"])) for candidate in made["candidates"]]
+    lines = thresholds_of(context, version)
     scored = [
-        _judge(pack, picture, candidate["faces"], people, version.manifest["verdict"], found["facts"].get("stays"))
+        _judge(pack, picture, candidate["faces"], people, lines, found["facts"].get("stays"))
         for picture, candidate in zip(pictures, made["candidates"], strict=True)
     ]
     chosen = min(range(len(scored)), key=lambda n: (ORDER.index(scored[n]["verdict"]), -(scored[n]["similarity"] or 0)))
@@ -76,7 +78,7 @@ def _judge(
     picture: NDArray[np.uint8],
     reports: Sequence[dict[str, Any]],
     people: Sequence[Person],
-    thresholds: dict[str, Any],
+    thresholds: Thresholds,
     stays: dict[str, str] | None,
 ) -> dict[str, Any]:
     """Return the verdict on one version, with each face's similarity before and after."""
@@ -95,7 +97,7 @@ def _judge(
         after = 0.0 if cosines is None else round(float(cosines[own]), 4)
         lost = cosines is None or int(cosines.argmax()) != own
         this = "rejected" if report["outcome"] == "changed" and lost else "accepted"
-        if this == "accepted" and after < thresholds["accept"]:
+        if this == "accepted" and after < thresholds.accept:
             this = "needs_review"
         verdict, least = max(verdict, this, key=ORDER.index), min(least, after)
         faces.append({**report, "after": after, "verdict": this})

@@ -82,19 +82,19 @@ def known_people(context: StageContext, c: Claim, encoder: str) -> list[Person]:
     return people
 
 
-def pair_faces(faces: Sequence[Face], people: Sequence[Person], c: Claim, *, accept: float) -> dict[int, int]:
+def pair_faces(faces: Sequence[Face], people: Sequence[Person], c: Claim, *, least: float) -> dict[int, int]:
     """Return index of the person by index of the face, by the rules of the batch; faces of nobody are left out.
 
-    A face that is restored into the wrong person is worse than one that stays, so likeness alone must be as clear as
-    the verdict on a finished face asks. Where the caller says who a photo shows, it need not be.
+    A face that is restored into the wrong person is worse than one that stays, so likeness alone must reach the
+    threshold that was measured or published for the recogniser. Where the caller says who a photo shows, it need not.
 
     Args:
-        accept: cosine from which the preset takes a face for its person's.
+        least: cosine from which a face may be a person's (the version's threshold of pairing).
 
     Raises:
         StageError: a rule of a swap names a face that is not there.
     """
-    sure = replace(RESTORE, min_likeness=accept, margin=MARGIN)
+    sure = replace(RESTORE, min_likeness=least, margin=MARGIN)
     if rules := c.params.get("swap"):
         return dict(_swapped(faces, people, rule, sure) for rule in rules)
     if not faces or not people:

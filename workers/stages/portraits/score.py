@@ -27,8 +27,9 @@ from orchestrator.ledger.engine.session import now
 from orchestrator.ledger.queue import claims
 from orchestrator.ledger.queue.claims import Claim, Next
 from orchestrator.ledger.tables.rows import Artifact, Item, Output
+from orchestrator.ledger.thresholds import Thresholds
 from workers.runtime.lease import Lease
-from workers.stages.base import Done, Ended, StageContext, one_by_one, version_of
+from workers.stages.base import Done, Ended, StageContext, one_by_one, thresholds_of, version_of
 
 Floats = NDArray[np.float32]
 DIGITS = 4
@@ -66,7 +67,7 @@ def _score(context: StageContext, c: Claim) -> Done:
         image = np.asarray(opened.convert("RGB"))
     faces = pack.detect(image)
     wanted = np.stack([vectors[person["identity"]] for person in people]) if people else np.zeros((0, 512), np.float32)
-    scores = judge(faces, wanted, places(people), version.manifest["verdict"])
+    scores = judge(faces, wanted, places(people), thresholds_of(context, version))
     return Done(result=scores, effect=_effect(c, row.id, scores))
 
 
@@ -75,7 +76,7 @@ def places(people: Sequence[dict[str, Any]]) -> Floats:
     return np.asarray([person["kps5"] for person in people], np.float32).reshape(-1, 5, 2)
 
 
-def judge(faces: Sequence[Face], wanted: Floats, requested: Floats, thresholds: dict[str, Any]) -> dict[str, Any]:
+def judge(faces: Sequence[Face], wanted: Floats, requested: Floats, thresholds: Thresholds) -> dict[str, Any]:
     """Compare found faces with the wanted people.
 
     Args:
@@ -109,16 +110,16 @@ def judge(faces: Sequence[Face], wanted: Floats, requested: Floats, thresholds: 
         "faces": [
             {"box": np.round(face.box.astype(float), 1).tolist(), "score": round(face.score, DIGITS)} for face in faces
         ],
-        "thresholds": {name: thresholds[name] for name in ("accept", "review")},
+        "thresholds": {"accept": thresholds.accept, "review": thresholds.review},
     }
 
 
-def _verdict(people: Sequence[dict[str, Any]], thresholds: dict[str, Any]) -> str:
+def _verdict(people: Sequence[dict[str, Any]], thresholds: Thresholds) -> str:
     worst = "accepted"
     for index, person in enumerate(people):
-        if person["face"] is None or person["nearest"] != index or person["similarity"] < thresholds["review"]:
+        if person["face"] is None or person["nearest"] != index or person["similarity"] < thresholds.review:
             return "rejected"
-        if person["similarity"] < thresholds["accept"]:
+        if person["similarity"] < thresholds.accept:
             worst = "needs_review"
     return worst
 
