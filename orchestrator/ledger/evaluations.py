@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -10,10 +11,15 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from orchestrator.ledger.engine.base import new_id
+from orchestrator.ledger.tables.rows import ModelVersion
 from orchestrator.ledger.tables.rows_training import Evaluation, GateDecision
 
 ON_DATA_SET = "held_out"
 """The suite that looks at the held-out people of a data set; all others look at people that the renderer draws."""
+
+
+THRESHOLDS = "thresholds"
+"""The suite that `fpga model calibrate` measures: kept beside a version's sealed files, never in them."""
 
 
 class Wanted(Protocol):
@@ -30,6 +36,32 @@ class Wanted(Protocol):
     @property
     def count(self) -> int:
         """How many pictures."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thresholds:
+    """What decides verdicts and pairs, cosines of the version's own recogniser.
+
+    Attributes:
+        accept: a finished face at least so like its person is accepted.
+        review: below this it is rejected; between the two a person looks at it.
+        pair: a face of a photo at least so like somebody may be theirs.
+        origin: where the numbers come from.
+    """
+
+    accept: float
+    review: float
+    pair: float
+    origin: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThresholdMeasurement:
+    """A measurement of thresholds, as `evaluations.store` takes it."""
+
+    count: int
+    suite: str = THRESHOLDS
+    seed: int = 0
 
 
 def store(
@@ -120,3 +152,36 @@ def as_object(row: Evaluation) -> dict[str, Any]:
         "figures": row.figures,
         "created_at": row.created_at.isoformat(),
     }
+
+
+def thresholds(session: Session, version: ModelVersion) -> Thresholds:
+    """Return the thresholds of a version: the newest that were measured for it, else its preset's."""
+    query = select(Evaluation).where(Evaluation.model_version_id == version.id, Evaluation.suite == THRESHOLDS)
+    newest = session.scalars(query.order_by(Evaluation.created_at.desc(), Evaluation.id.desc()).limit(1)).first()
+    if newest is not None:
+        return Thresholds(**{name: newest.figures[name] for name in ("accept", "review", "pair", "origin")})
+    shipped: dict[str, Any] = version.manifest["verdict"]
+    return Thresholds(
+        accept=float(shipped["accept"]),
+        review=float(shipped["review"]),
+        pair=float(shipped.get("pair", shipped["accept"])),
+        origin=str(shipped.get("origin", "the preset's own")),
+    )
+
+
+def store_thresholds(
+    session: Session, owner: str, version_id: str, found: Thresholds, rates: dict[str, Any], moment: datetime
+) -> None:
+    """Keep measured thresholds, with the rates of error that they have on what they were measured on."""
+    figures = {**rates, **asdict(found)}
+    count = int(rates.get("faces", 0))
+    store(
+        session,
+        owner,
+        version_id,
+        ThresholdMeasurement(count=count),
+        figures,
+        dataset_id=None,
+        batch_id=None,
+        moment=moment,
+    )

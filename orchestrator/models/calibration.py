@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import UsageError
-from orchestrator.ledger import thresholds
+from orchestrator.ledger import evaluations
 from orchestrator.ledger.engine.session import Ledger, now
-from orchestrator.ledger.thresholds import Thresholds
+from orchestrator.ledger.evaluations import Thresholds
 from orchestrator.models.registry import find_version
 from orchestrator.settings import Settings
 
@@ -42,5 +42,5 @@ def calibrate(ledger: Ledger, settings: Settings, wanted: str, people: Path, *, 
         origin=origin or f"{rates['faces']} pictures of {rates['people']} people, named at `fpga model calibrate`",
     )
     with ledger.write() as session:
-        thresholds.store(session, settings.owner, version.id, found, rates, now(session))
+        evaluations.store_thresholds(session, settings.owner, version.id, found, rates, now(session))
     return {"model_version_id": version.id, **rates, "origin": found.origin}

@@ -13,7 +13,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from orchestrator.errors import ModelError, NotFoundError, UsageError
-from orchestrator.ledger import evaluations, models, thresholds
+from orchestrator.ledger import evaluations, models
 from orchestrator.ledger.engine.session import Ledger
 from orchestrator.ledger.tables.rows import ModelAliasMove, ModelVersion
 from orchestrator.ledger.tables.rows_datasets import DataSetIdentity
@@ -162,7 +162,7 @@ def show_version(ledger: Ledger, wanted: str) -> dict[str, Any]:
             **version_object(version, names),
             "made": version.manifest.get("made"),
             "files": version.manifest.get("files"),
-            "thresholds": asdict(thresholds.of(session, version)) if version.manifest.get("verdict") else None,
+            "thresholds": asdict(evaluations.thresholds(session, version)) if version.manifest.get("verdict") else None,
             "identities": _people(session, version),
             "evaluations": [evaluations.as_object(row) for row in evaluations.listing(session, [version.id])],
             "decisions": [decision_object(row) for row in evaluations.decisions(session, version.id)],

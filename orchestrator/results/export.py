@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from orchestrator.errors import UsageError
-from orchestrator.ledger import identities, models, photos, thresholds
+from orchestrator.ledger import evaluations, identities, models, photos
 from orchestrator.ledger.engine.session import Ledger, now
 from orchestrator.ledger.queue import batches
 from orchestrator.ledger.tables import rows
@@ -159,7 +159,7 @@ def _thresholds(session: Session, version: ModelVersion | None) -> dict[str, flo
     """Return the two lines that a verdict draws."""
     if version is None or not version.manifest.get("verdict"):
         return {}
-    drawn = thresholds.of(session, version)
+    drawn = evaluations.thresholds(session, version)
     return {"accepted": drawn.accept, "needs review": drawn.review}
 
 

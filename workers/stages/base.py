@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.errors import FpgaError
-from orchestrator.ledger import models, thresholds
+from orchestrator.ledger import evaluations, models
 from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.evaluations import Thresholds
 from orchestrator.ledger.queue.claims import Claim, Effect
 from orchestrator.ledger.tables.rows import ModelVersion
-from orchestrator.ledger.thresholds import Thresholds
 from orchestrator.secrets.vault import Vault
 from orchestrator.settings import Settings
 from orchestrator.storage import ByteStore, content_key
@@ -92,7 +92,7 @@ def version_of(context: StageContext, c: Claim) -> ModelVersion:
 def thresholds_of(context: StageContext, version: ModelVersion) -> Thresholds:
     """Return at which cosines this version takes a face for its person's, as they are set now."""
     with context.ledger.read() as session:
-        return thresholds.of(session, version)
+        return evaluations.thresholds(session, version)
 
 
 def one_by_one(

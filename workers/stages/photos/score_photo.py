@@ -22,9 +22,9 @@ from fpga_models.faces import FacePack
 from fpga_models.metrics.assignment import ABSENT, match_places
 from orchestrator.errors import StageError
 from orchestrator.ledger import artifacts, photos
+from orchestrator.ledger.evaluations import Thresholds
 from orchestrator.ledger.photos import ORDINALS
 from orchestrator.ledger.queue.claims import Claim, Next
-from orchestrator.ledger.thresholds import Thresholds
 from workers.runtime.lease import Lease
 from workers.stages.base import Done, Ended, StageContext, one_by_one, thresholds_of, version_of
 from workers.stages.photos.photo_bytes import StoredBytes, decoded, ingested, patched, read_patches, store_bytes

@@ -24,10 +24,10 @@ from fpga_models.metrics.assignment import ABSENT, match_places
 from orchestrator.errors import StageError
 from orchestrator.ledger import identities
 from orchestrator.ledger.engine.session import now
+from orchestrator.ledger.evaluations import Thresholds
 from orchestrator.ledger.queue import claims
 from orchestrator.ledger.queue.claims import Claim, Next
 from orchestrator.ledger.tables.rows import Artifact, Item, Output
-from orchestrator.ledger.thresholds import Thresholds
 from workers.runtime.lease import Lease
 from workers.stages.base import Done, Ended, StageContext, one_by_one, thresholds_of, version_of
 

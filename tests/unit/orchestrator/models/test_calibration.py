@@ -9,7 +9,7 @@ import pytest
 from fpga_models.core.presets import preset_directory
 from fpga_models.core.weights import verify
 from orchestrator.errors import UsageError
-from orchestrator.ledger import models, thresholds
+from orchestrator.ledger import evaluations, models
 from orchestrator.ledger.engine.session import Ledger
 from orchestrator.models import registry
 from orchestrator.models.calibration import calibrate
@@ -23,13 +23,13 @@ def test_measured_thresholds_replace_the_presets_own_and_the_seal_holds(ledger: 
     registry.ensure_registered(ledger, installed)
     with ledger.read() as session:
         version = models.resolve(session, "mini")
-        before = thresholds.of(session, version)
+        before = evaluations.thresholds(session, version)
     assert before.pair == before.accept, "a preset that names no pairing threshold pairs as it accepts"
 
     found = calibrate(ledger, installed, "mini@champion", PEOPLE, origin="the eight drawn people of the examples")
 
     with ledger.read() as session:
-        after = thresholds.of(session, models.resolve(session, "mini"))
+        after = evaluations.thresholds(session, models.resolve(session, "mini"))
     assert (found["people"], found["without_face"]) == (8, 0)
     assert (after.accept, after.review, after.pair) == (found["accept"], found["review"], found["pair"])
     assert after.origin == "the eight drawn people of the examples"
