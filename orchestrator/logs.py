@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from pythonjsonlogger.json import JsonFormatter
 
+from orchestrator.errors import FpgaError
 from orchestrator.settings import Settings
 
+log = logging.getLogger(__name__)
 USUAL = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "data"}
 QUIET = ("kombu", "amqp", "botocore", "urllib3", "httpx", "alembic", "celery.redirected")
 
@@ -39,3 +43,19 @@ def setup(settings: Settings) -> None:
     root.setLevel(settings.log_level.upper())
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+@contextmanager
+def surviving(what: str, **about: object) -> Iterator[None]:
+    """Log whatever goes wrong inside: nothing that one row says may end a loop, or keep its neighbours waiting.
+
+    Args:
+        what: the event's name, such as `sweep put off`.
+        about: ids of the row.
+    """
+    try:
+        yield
+    except FpgaError as error:
+        log.warning(what, extra={**about, "error": error.code})
+    except Exception:  # the outermost loop of a thread, or of one row
+        log.exception(what, extra=about)

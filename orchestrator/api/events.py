@@ -10,6 +10,7 @@ import asyncio
 import bisect
 import contextlib
 import json
+import logging
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -26,6 +27,7 @@ from orchestrator.ledger.views import events, listings
 from orchestrator.ledger.views.events import Event, Place
 from orchestrator.results import results
 
+log = logging.getLogger(__name__)
 LOOK_SECONDS = 0.5
 PING_SECONDS = 15.0
 KEPT = 1024
@@ -50,7 +52,15 @@ class Feed:
         """Look for news until nobody watches."""
         while self.watchers:
             with contextlib.suppress(TransientError):  # the next look may be luckier
-                found, progress, ended = await run_in_threadpool(self._look)
+                try:
+                    found, progress, ended = await run_in_threadpool(self._look)
+                except TransientError:
+                    raise
+                except Exception as error:
+                    log.error("feed ended", exc_info=error, extra={"batch": self._batch_id})
+                    self.ended, self._head = True, self._floor
+                    self._news.set()
+                    return
                 self._log += found
                 if found:
                     self._head = found[-1][0]

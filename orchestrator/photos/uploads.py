@@ -11,6 +11,7 @@ import io
 from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
+from orchestrator import logs
 from orchestrator.archive.kinds import HEAD
 from orchestrator.archive.originals import SUFFIXES
 from orchestrator.archive.reach import KEPT
@@ -253,11 +254,14 @@ def remove_overdue(ledger: Ledger, store: ByteStore) -> int:
     """Remove uploads whose time is over, with their parts; return how many those were."""
     with ledger.read() as session:
         found = uploads.overdue(session)
+    gone = []
     for upload in found:
-        _remove_parts(store, upload)
-    if found:
-        uploads.forget(ledger, [upload.id for upload in found])
-    return len(found)
+        with logs.surviving("upload not removed", upload=upload.id):
+            _remove_parts(store, upload)
+            gone.append(upload.id)
+    if gone:
+        uploads.forget(ledger, gone)
+    return len(gone)
 
 
 def upload_object(upload: Upload) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from datetime import datetime, timedelta
 
+from orchestrator import logs
 from orchestrator.datasets import datasets
 from orchestrator.errors import FpgaError, TransientError
 from orchestrator.ledger import photos, training
@@ -50,10 +51,8 @@ def read_on(ledger: Ledger, settings: Settings) -> int:
         lapsed = photos.unread(session, now(session))
     for batch_id, until in lapsed:
         key = f"{batch_id}:{until.timestamp():.0f}"
-        try:
+        with logs.surviving("reading on postponed", batch=batch_id):
             batches.set_flow_run(ledger, batch_id, start_flow(settings, batch_id, photos.KIND, key=key))
-        except FpgaError as error:
-            log.warning("reading on postponed", extra={"batch": batch_id, "error": error.code})
     return len(lapsed)
 
 
@@ -95,6 +94,9 @@ def deliver(ledger: Ledger, settings: Settings) -> int:
             _postpone(ledger, row, error)
             if isinstance(error, TransientError):
                 break  # the next one would wait for the same server
+        except Exception as error:
+            log.error("effect postponed", exc_info=error, extra={"kind": row.kind, "ref": row.ref})
+            _postpone(ledger, row, FpgaError(type(error).__name__))
         else:
             _settle(ledger, row)
             delivered += 1

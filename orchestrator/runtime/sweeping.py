@@ -14,7 +14,7 @@ import time
 from types import FrameType
 
 from orchestrator import logs
-from orchestrator.errors import FpgaError, StoreUnavailableError, TransientError
+from orchestrator.errors import FpgaError
 from orchestrator.ledger.engine.session import Ledger
 from orchestrator.ledger.queue import sweeper, wakeups
 from orchestrator.people import retention
@@ -52,10 +52,8 @@ class Sweeper:
         threading.Thread(target=self._tell, args=(stop,), name="webhooks", daemon=True).start()
         threading.Thread(target=self._ring, args=(stop,), name="bell", daemon=True).start()
         while not stop.is_set():
-            try:
+            with logs.surviving("sweep put off"):
                 self.round()
-            except TransientError as error:
-                log.warning("sweep put off", extra={"error": error.code})
             stop.wait(self._settings.sweep_seconds)
         self._ledger.dispose()
 
@@ -67,13 +65,14 @@ class Sweeper:
         ledger, bell = Ledger(self._settings.database_url), Bell(self._settings)
         requests, looked = wakeups.Requests(ledger), 0.0
         while not stop.wait(min(GLANCE_SECONDS, self._settings.ring_seconds)):
-            try:
+            done = False
+            with logs.surviving("bell put off"):
                 due = requests.came() or time.monotonic() - looked >= self._settings.ring_seconds
                 if due and self._leads:
                     dispatch.ring(ledger, self._settings, bell)
                     looked = time.monotonic()
-            except TransientError as error:
-                log.warning("bell put off", extra={"error": error.code})
+                done = True
+            if not done:
                 stop.wait(self._settings.sweep_seconds)
         ledger.dispose()
 
@@ -81,11 +80,9 @@ class Sweeper:
         """Deliver events to their receivers, in a thread of its own: they may be slow or dead."""
         ledger = Ledger(self._settings.database_url)
         while not stop.is_set():
-            try:
+            with logs.surviving("webhooks put off"):
                 while self._leads and webhooks.deliver(ledger, self._settings):
                     pass
-            except FpgaError as error:
-                log.warning("webhooks put off", extra={"error": error.code})
             stop.wait(self._settings.sweep_seconds)
         ledger.dispose()
 
@@ -95,24 +92,30 @@ class Sweeper:
         self._leads = sweeper.lead(self._ledger, holder=self._holder, owner=self._settings.owner, seconds=lease)
         if not self._leads:
             return False
-        sweeper.sweep(self._ledger, self._settings)
-        # the bell before everything that may wait for a store or a server
-        dispatch.ring(self._ledger, self._settings, self._bell)
-        dispatch.deliver(self._ledger, self._settings)
-        dispatch.read_on(self._ledger, self._settings)
-        self._watch_flows()
-        try:
-            remove_expired(self._ledger, self._store)
-            uploads.remove_overdue(self._ledger, self._store)
-            if time.monotonic() - self._tidied > STALE_SECONDS:
-                self._store.sweep_stale(STALE_SECONDS, spare=uploads.PREFIX)
-                gone = retention.clean(self._ledger, self._store, self._settings)
-                if any(one.count for one in gone):
-                    log.info("cleaned", extra={one.name: one.count for one in gone})
-                self._tidied = time.monotonic()
-        except StoreUnavailableError as error:
-            log.warning("byte store does not answer", extra={"error": error.code})
+        # the bell before everything that may wait for a store or a server; each part by itself, whatever ends another
+        for part in (
+            lambda: sweeper.sweep(self._ledger, self._settings),
+            lambda: dispatch.ring(self._ledger, self._settings, self._bell),
+            lambda: dispatch.deliver(self._ledger, self._settings),
+            lambda: dispatch.read_on(self._ledger, self._settings),
+            self._watch_flows,
+            lambda: remove_expired(self._ledger, self._store),
+            lambda: uploads.remove_overdue(self._ledger, self._store),
+            self._tidy,
+        ):
+            with logs.surviving("part of a sweep put off"):
+                part()
         return True
+
+    def _tidy(self) -> None:
+        """Every now and then: remove what killed writers left, and what was kept long enough."""
+        if time.monotonic() - self._tidied <= STALE_SECONDS:
+            return
+        self._store.sweep_stale(STALE_SECONDS, spare=uploads.PREFIX)
+        gone = retention.clean(self._ledger, self._store, self._settings)
+        if any(one.count for one in gone):
+            log.info("cleaned", extra={one.name: one.count for one in gone})
+        self._tidied = time.monotonic()
 
     def _watch_flows(self) -> None:
         """Once in a life: let Prefect notice flow runs whose process is gone."""
@@ -128,12 +131,14 @@ class Sweeper:
 
 def remove_expired(ledger: Ledger, store: ByteStore) -> int:
     """Remove the bytes of artifacts whose time is over, and return how many those were."""
-    expired = sweeper.expired_artifacts(ledger)
-    for _, key in expired:
-        thumbnails.delete(store, key)
-    if expired:
-        sweeper.artifacts_deleted(ledger, [artifact_id for artifact_id, _ in expired])
-    return len(expired)
+    gone = []
+    for artifact_id, key in sweeper.expired_artifacts(ledger):
+        with logs.surviving("bytes not removed", artifact=artifact_id):
+            thumbnails.delete(store, key)
+            gone.append(artifact_id)
+    if gone:
+        sweeper.artifacts_deleted(ledger, gone)
+    return len(gone)
 
 
 def main() -> None:

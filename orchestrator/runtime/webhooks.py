@@ -18,6 +18,7 @@ import logging
 import secrets
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -85,10 +86,12 @@ def check_url(url: str, *, private: bool) -> None:
         UsageError: it is no https address, holds a password or a fragment, or names a private network.
     """
     try:
-        parts = urlsplit(url)
+        parts, sent_to = urlsplit(url), httpx.URL(url)
         host, port = parts.hostname, parts.port
-    except ValueError as error:
+    except (ValueError, httpx.InvalidURL) as error:  # the second is who delivers
         raise UsageError("a webhook's url cannot be read", code="url_invalid") from error
+    if host != sent_to.host.strip("[]"):
+        raise UsageError("a webhook's url can be read in two ways", code="url_invalid")
     if parts.scheme not in (("https", "http") if private else ("https",)) or not host:
         raise UsageError("a webhook's url begins with https://", code="url_invalid")
     if parts.username or parts.password or parts.fragment or port == 0 or len(url) > 2000 or not url.isascii():
@@ -97,6 +100,8 @@ def check_url(url: str, *, private: bool) -> None:
         try:
             check_address(ipaddress.ip_address(host))
         except ValueError:
+            with suppress(OSError):  # a name; but some spell an address so: 0x7f.1, 2130706433
+                check_address(ipaddress.IPv4Address(socket.inet_aton(host)))
             if host == "localhost" or host.endswith((".localhost", ".local", ".internal")):
                 raise UsageError(f"{host} is on a private network", code="address_private") from None
 
@@ -113,11 +118,23 @@ def check_address(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> Non
             check_address(inner)
         elif address in NAT64:
             check_address(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+        if any(address in network for network in NEVER):
+            raise UsageError(f"{address} is not a public address", code="address_private")
     if not address.is_global or address.is_multicast:
         raise UsageError(f"{address} is not a public address", code="address_private")
 
 
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
+NEVER = [
+    ipaddress.ip_network(one)
+    for one in (
+        "64:ff9b:1::/48",  # a network's own translation to IPv4 (RFC 8215)
+        "::/96",  # IPv4-compatible, deprecated
+        "::ffff:0:0:0/96",  # IPv4-translated
+        "fec0::/10",  # site-local, deprecated
+    )
+]
+"""IPv6 ranges that lead, or once led, to private places, and that Python's `is_global` lets through."""
 
 
 def resolve(host: str, port: int, *, private: bool) -> str:
@@ -214,6 +231,10 @@ async def _round(
             log.warning("webhook postponed", extra={"delivery": delivery.id, "error": error.code})
             status_seen = error.status if isinstance(error, ReceiverError) else None
             await asyncio.to_thread(webhooks.postpone, ledger, delivery, error.message, status_seen)
+            return False
+        except Exception as error:
+            log.error("webhook postponed", exc_info=error, extra={"delivery": delivery.id})
+            await asyncio.to_thread(webhooks.postpone, ledger, delivery, type(error).__name__, None)
             return False
         await asyncio.to_thread(webhooks.sent, ledger, delivery.id, status)
         return True

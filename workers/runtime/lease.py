@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Sequence
 
+from orchestrator import logs
 from orchestrator.errors import TransientError
 from orchestrator.ledger.engine.session import Ledger
 from orchestrator.ledger.queue import claims
@@ -80,9 +81,10 @@ class Lease:
     def _keep(self) -> None:
         wait = min(LOOK_SECONDS, self._settings.heartbeat_seconds)
         while not self._ended.wait(wait):
-            with self._changing:
-                self._wind_up()
-            self.look()
+            with logs.surviving("lease not looked after"):
+                with self._changing:
+                    self._wind_up()
+                self.look()
 
     def _wind_up(self) -> None:
         """Set the timer that ends the process, with a trace of where it hangs, unless it is set again in time."""

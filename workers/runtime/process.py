@@ -221,7 +221,7 @@ class Process:
         """Report to the ledger; look for work when it has been quiet; obey a drain that was asked for."""
         wait = min(self.settings.heartbeat_seconds, self.settings.idle_look_seconds)
         while not self._ended.wait(wait):
-            try:
+            with logs.surviving("pulse missed"):
                 state = "ready" if self._drain_until is None else "draining"
                 if workers.beat(self.ledger, self.worker_id, state=state, warm=self.engine.warm):
                     self.drain()
@@ -231,8 +231,6 @@ class Process:
                 if time.monotonic() - self._heard > self.settings.idle_look_seconds and not self._busy.locked():
                     for queue in self.queues:
                         self.run(queue)
-            except TransientError as error:
-                log.warning("ledger does not answer", extra={"error": error.code})
 
 
 def _listener() -> int:

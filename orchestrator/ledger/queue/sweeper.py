@@ -13,6 +13,7 @@ from sqlalchemy import and_, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from orchestrator import logs
 from orchestrator.ledger import photos, webhooks
 from orchestrator.ledger.engine.session import Ledger, now, retrying
 from orchestrator.ledger.engine.states import LEASED
@@ -78,14 +79,17 @@ def sweep(ledger: Ledger, settings: Settings) -> Swept:
             .with_for_update(skip_locked=True)
         ).all()
         for stage in lost:
-            _recover(session, stage, settings, moment, swept)
+            # a row that cannot be mended keeps no other from it
+            with logs.surviving("stage not recovered", stage=stage.id), session.begin_nested():
+                _recover(session, stage, settings, moment, swept)
         workers.mark_gone(session, dead, moment)
         for batch_id in session.scalars(select(Batch.id).where(Batch.state.in_(("in_progress", "cancelling")))).all():
-            photos.gather(session, batch_id, moment)
-            if state := lifecycle.close_batch(session, batch_id, moment):
-                swept.closed.append(f"{batch_id} {state}")
-            elif swept.held:
-                lifecycle.pause_hopeless(session, batch_id, moment)
+            with logs.surviving("batch not swept", batch=batch_id), session.begin_nested():
+                photos.gather(session, batch_id, moment)
+                if state := lifecycle.close_batch(session, batch_id, moment):
+                    swept.closed.append(f"{batch_id} {state}")
+                elif swept.held:
+                    lifecycle.pause_hopeless(session, batch_id, moment)
     if lost:
         log.warning("leases lost", extra={"requeued": swept.requeued, "held": swept.held})
     return swept
