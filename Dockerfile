@@ -1,9 +1,10 @@
 # Two variants of one image: `--build-arg VARIANT=cpu` (default) and `--build-arg VARIANT=cuda`.
-# The only difference is where torch comes from; the driver comes with the host through the NVIDIA container toolkit.
+# They differ in where torch and onnxruntime come from; the driver comes with the host through the NVIDIA container toolkit.
 FROM python:3.11.13-slim-bookworm
 
 ARG VARIANT=cpu
 ARG TORCH_VERSION=2.13.0
+ARG ONNXRUNTIME_GPU_VERSION=1.31.1
 
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends build-essential libgl1 libglib2.0-0 \
@@ -26,6 +27,12 @@ RUN if [ "$VARIANT" = cpu ]; then \
         echo "VARIANT must be cpu or cuda, got $VARIANT" >&2; exit 1; \
     fi \
     && pip install --no-cache-dir --constraint constraints.txt --editable .
+
+# face networks on CUDA: the wheel with the provider takes the place of the one that insightface asks for by name
+RUN if [ "$VARIANT" = cuda ]; then \
+        pip uninstall --yes onnxruntime \
+        && pip install --no-cache-dir --no-deps "onnxruntime-gpu==${ONNXRUNTIME_GPU_VERSION}"; \
+    fi
 
 USER fpga
 ENV FPGA_STATE_DIR=/var/lib/fpga \

@@ -4,8 +4,10 @@ Any folder that `insightface.app.FaceAnalysis` reads works, with a `pack.json` b
 identities, portraits or thresholds of similarity.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import cv2
@@ -21,6 +23,13 @@ from fpga_models.faces.settings import PackSettings, read_settings
 Image = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 MODULES = ("detection", "recognition")
+CLOSE_SIDE = 128
+"""Besides `det_size` px, pictures are looked at this small: a detector misses faces that fill what it sees
+(insightface's own default) [field]."""
+
+ACCELERATORS = ("cuda", "mps", "xpu")
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -46,6 +55,8 @@ class FacePack:
         self.settings = settings
         self.encoder_sha256 = settings.sha256[Path(self._recogniser.model_file).name]
         """Names the recogniser: embeddings of two recognisers must never be compared."""
+        self.provider: str = self._recogniser.session.get_providers()[0]
+        """What onnxruntime runs it on."""
 
     @classmethod
     def load(cls, directory: str | Path, *, device: str = "cpu", threads: int = 1) -> "FacePack":
@@ -57,7 +68,7 @@ class FacePack:
             threads: what onnxruntime may use inside one operator; one process per device shares the machine.
 
         Raises:
-            FacePackError: the folder is not a whole, unchanged pack, or the device has no onnxruntime provider.
+            FacePackError: the folder is not a whole, unchanged pack, or the device has an unknown name.
         """
         directory = Path(directory).resolve()
         settings = read_settings(directory)
@@ -77,7 +88,8 @@ class FacePack:
         if "recognition" not in analysis.models:
             raise FacePackError(f"{directory} holds no face recogniser.")
         side = settings.det_size
-        analysis.prepare(ctx_id=0, det_thresh=settings.det_thresh, det_size=(side, side))
+        sides = sorted({CLOSE_SIDE, side}) if settings.close_ups else [side]
+        analysis.prepare(ctx_id=0, det_thresh=settings.det_thresh, det_size=[(each, each) for each in sides])
         return cls(analysis, settings)
 
     def detect(self, image: Image) -> list[Face]:
@@ -127,12 +139,25 @@ def _check_picture(image: Image) -> None:
 def providers(device: str) -> list[str | tuple[str, dict[str, str]]]:
     """Return what onnxruntime calls a device: "cpu", "cuda" or "cuda:N".
 
+    Where the installed onnxruntime has no provider for it, the processor does the work and the log says so once: face
+    networks take milliseconds there.
+
     Raises:
-        FacePackError: onnxruntime has no provider for it.
+        FacePackError: no device has such a name.
     """
     kind, _, index = device.partition(":")
-    if kind == "cpu":
-        return ["CPUExecutionProvider"]
     if kind == "cuda" and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         return [("CUDAExecutionProvider", {"device_id": index or "0"}), "CPUExecutionProvider"]
-    raise FacePackError(f"onnxruntime has no provider for {device!r}; cpu always works.")
+    if kind not in ("cpu", *ACCELERATORS):
+        raise FacePackError(f"There is no device {device!r}; cpu, cuda and cuda:N are known.")
+    if kind != "cpu":
+        _say_once(kind)
+    return ["CPUExecutionProvider"]
+
+
+@lru_cache
+def _say_once(kind: str) -> None:
+    log.warning(
+        "face networks run on the processor: the installed onnxruntime has no %s provider (docs/presets.md, extra gpu)",
+        kind,
+    )

@@ -12,12 +12,16 @@ FILE_NAME = "pack.json"
 
 @dataclass(frozen=True, kw_only=True)
 class PackSettings:
-    """Detector input side in px (a multiple of 32), score threshold in (0, 1), licence, sha256 of each file."""
+    """Detector input side in px (a multiple of 32), score threshold in (0, 1), licence, sha256 of each file.
+
+    `close_ups` looks at each picture at 128 px too, for faces that fill it.
+    """
 
     det_size: int
     det_thresh: float
     licence: str
     sha256: dict[str, str]
+    close_ups: bool = False
 
 
 def read_settings(directory: Path) -> PackSettings:

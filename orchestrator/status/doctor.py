@@ -352,8 +352,10 @@ def _sha256(settings: Settings, preset: str, path: str) -> str | None:
 
 
 def _device(settings: Settings) -> Check:
-    """Let a process of its own multiply two matrices on the device: torch is not loaded here."""
-    command = [sys.executable, "-m", "workers.runtime.selftest", settings.device]
+    """Let a process of its own compute on the device, look at a face and draw: torch is not loaded here."""
+    command = [
+        sys.executable, "-m", "workers.runtime.selftest", settings.device, str(settings.models_dir), settings.preset
+    ]  # fmt: skip
     try:
         ran = subprocess.run(command, capture_output=True, text=True, timeout=DEVICE_SECONDS, check=False)
         said = (ran.stdout or ran.stderr).strip().splitlines()[-1:]

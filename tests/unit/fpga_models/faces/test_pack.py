@@ -8,6 +8,7 @@ import torch
 from insightface.app import FaceAnalysis
 
 from fpga_models.faces import FacePack, FacePackError, PictureError, align
+from fpga_models.faces.pack import _say_once
 from fpga_models.lab.mini.faces.networks import Detector, EncoderA
 
 KPS5 = np.array([[40, 50], [70, 50], [55, 68], [44, 85], [67, 85]], np.float32)
@@ -105,6 +106,19 @@ def test_impossible_settings_are_refused(pack_copy: Path, change: dict[str, floa
 
     with pytest.raises(FacePackError, match=r"pack\.json"):
         FacePack.load(pack_copy)
+
+
+def test_without_a_cuda_provider_faces_are_looked_at_on_the_processor_and_the_log_says_so_once(
+    untrained_pack: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _say_once.cache_clear()
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this onnxruntime has CUDA")
+    packs = [FacePack.load(untrained_pack, device=device) for device in ("cuda", "cuda:1", "cpu")]
+    vectors = [pack.embed(picture(), KPS5) for pack in packs]
+    assert np.array_equal(vectors[0], vectors[2])
+    (said,) = [record.getMessage() for record in caplog.records if "processor" in record.getMessage()]
+    assert "no cuda provider" in said
 
 
 def test_an_unknown_device_is_refused(untrained_pack: Path) -> None:
