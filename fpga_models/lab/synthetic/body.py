@@ -93,7 +93,8 @@ class Body:
             outward = np.array([-0.2 if side == "left" else 0.2, 0.0]) * self.unit
             path(image, [shoe, shoe + outward], (56, 40, 40), 0.36 * self.unit)
 
-    def _torso(self, image: Image) -> None:
+    def torso(self) -> list[tuple[float, float]]:
+        """Outline of the torso in body coordinates."""
         right = [
             (0.3, 1.34),
             (0.72, 1.44),
@@ -104,8 +105,10 @@ class Body:
             (0.94, 3.5),
             (1.0, 4.05),
         ]
-        left = [(-x, y) for x, y in reversed(right)]
-        polygon(image, self.pixels([*right, *left]), self.cloth)
+        return [*right, *((-x, y) for x, y in reversed(right))]
+
+    def _torso(self, image: Image) -> None:
+        polygon(image, self.pixels(self.torso()), self.cloth)
         shade = [(0.5, 4.05), (0.62, 2.6), (0.86, 2.1), (1.2, 2.2), (0.98, 2.7), (0.94, 3.5), (1.0, 4.05)]
         polygon(image, self.pixels(shade), darker(self.cloth, 0.16))
 

@@ -3,6 +3,8 @@
 Coordinates of a face: the head's centre is (0, 0), the chin about (0, 1), the crown (0, -0.95), x to the image's right.
 """
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +15,37 @@ from fpga_models.lab.synthetic.scene import Pose
 
 EYE_WHITE: Colour = (250, 250, 248)
 LINE: Colour = (34, 20, 22)
+LENS_HALF_HEIGHT = 0.25
 _ANGLES = np.linspace(0, 2 * np.pi, 49)[:-1]
+
+
+Line = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lips:
+    """Eleven points across the mouth: x, and y of the seam, of the outer edges, and how far it is open."""
+
+    x: Line
+    seam: Line
+    gap: Line
+    top: Line
+    bottom: Line
+
+
+@dataclass(frozen=True, kw_only=True)
+class Eye:
+    """One eye: centre, half width and height, eleven points across of both lids, where it looks, the iris' radius."""
+
+    cx: float
+    cy: float
+    half: float
+    tall: float
+    x: Line
+    top: Line
+    bottom: Line
+    gaze: tuple[float, float]
+    radius: float
 
 
 class Head:
@@ -283,58 +315,76 @@ class Head:
         polygon(image, self.surface([*bridge, (tip - side * wide, y + 0.03), (tip, y - 0.01)]), shade)
         polygon(image, self.surface(ellipse((tip, y - 0.02), wide * 0.62, 0.06)), lighter(self.who.skin, 0.22))
 
-    def _mouth(self, image: Image) -> None:
+    def lips(self) -> Lips:
+        """The mouth's lines in face coordinates."""
         who, pose = self.who, self.pose
         left, right = self.mouth_corners
         t = np.linspace(-1, 1, 11)
-        x = t * right[0]
         bow = 1 - t**2
-        middle = who.mouth_height
         corner = left[1]
-        seam = corner + (middle - corner) * bow + 0.05 * pose.smile * bow
+        seam = corner + (who.mouth_height - corner) * bow + 0.05 * pose.smile * bow
         gap = 0.2 * pose.mouth_open * bow
         lip = who.lip_thickness
         top = seam - lip * bow * (1 - 0.25 * np.exp(-((t / 0.18) ** 2))) - gap * 0.15
-        bottom = seam + 1.15 * lip * bow + gap
-        colour = mix(mix(who.skin, (190, 48, 62), 0.25 + 0.5 * who.lip_redness), (120, 20, 40), 0.12)
-        if who.beard in ("moustache", "full"):
-            self._moustache(image)
-        if who.beard == "goatee":
-            goatee = [
+        return Lips(x=t * right[0], seam=seam, gap=gap, top=top, bottom=seam + 1.15 * lip * bow + gap)
+
+    def lip_colour(self) -> Colour:
+        """Colour of the lips."""
+        who = self.who
+        return mix(mix(who.skin, (190, 48, 62), 0.25 + 0.5 * who.lip_redness), (120, 20, 40), 0.12)
+
+    def goatee(self) -> Points:
+        """Outline of a goatee in face coordinates."""
+        who, middle = self.who, self.who.mouth_height
+        return np.array(
+            [
                 (-0.2, middle + 0.1),
                 (0.2, middle + 0.1),
                 (0.17, who.chin_length + 0.02),
                 (0, who.chin_length + 0.12),
                 (-0.17, who.chin_length + 0.02),
             ]
-            polygon(image, self.surface(goatee), self._beard_colour())
-        polygon(image, self.surface(_ribbon(x, top, bottom)), colour)
+        )
+
+    def _mouth(self, image: Image) -> None:
+        who, pose = self.who, self.pose
+        lips, colour = self.lips(), self.lip_colour()
+        x, seam, gap = lips.x, lips.seam, lips.gap
+        if who.beard in ("moustache", "full"):
+            self._moustache(image)
+        if who.beard == "goatee":
+            polygon(image, self.surface(self.goatee()), self.beard_colour())
+        polygon(image, self.surface(ribbon(x, lips.top, lips.bottom)), colour)
         if pose.mouth_open > 0.12:
             inner_top, inner_bottom = seam - 0.15 * gap, seam + gap * 0.95
-            polygon(image, self.surface(_ribbon(0.9 * x, inner_top, inner_bottom)), (96, 20, 30))
-            polygon(image, self.surface(_ribbon(0.8 * x, inner_top, inner_top + 0.42 * gap)), EYE_WHITE)
+            polygon(image, self.surface(ribbon(0.9 * x, inner_top, inner_bottom)), (96, 20, 30))
+            polygon(image, self.surface(ribbon(0.8 * x, inner_top, inner_top + 0.42 * gap)), EYE_WHITE)
         else:
             path(image, self.surface(np.stack([x, seam], 1)), darker(colour, 0.55), 0.03 * self.unit)
 
-    def _beard_colour(self) -> Colour:
+    def beard_colour(self) -> Colour:
+        """Colour of the beard."""
         return mix(darker(self.hair, 0.1), self.who.skin, 0.08)
 
-    def _moustache(self, image: Image) -> None:
+    def moustache(self) -> Points:
+        """Outline of a moustache in face coordinates."""
         y, half = self.who.mouth_height - self.who.lip_thickness - 0.02, self.who.mouth_width * 1.12
         drop = 0.08 - 0.08 * self.pose.smile
-        shape = [
-            (-half, y + drop),
-            (-half * 0.55, y - 0.09),
-            (0, y - 0.08),
-            (half * 0.55, y - 0.09),
-            (half, y + drop),
-            (half * 0.5, y + 0.045),
-            (0, y + 0.01),
-            (-half * 0.5, y + 0.045),
-        ]
-        polygon(image, self.surface(shape), self._beard_colour())
+        return np.array(
+            [
+                (-half, y + drop),
+                (-half * 0.55, y - 0.09),
+                (0, y - 0.08),
+                (half * 0.55, y - 0.09),
+                (half, y + drop),
+                (half * 0.5, y + 0.045),
+                (0, y + 0.01),
+                (-half * 0.5, y + 0.045),
+            ]
+        )
 
-    def _full_beard(self, image: Image) -> None:
+    def full_beard(self) -> Points:
+        """Outline of a full beard in pixels."""
         w, y = self.who.face_width, self.who.mouth_height
         lower = self.outline(1.03)[(np.pi > _ANGLES) & (_ANGLES > 0.0)]
         inner = [
@@ -345,26 +395,42 @@ class Head:
             (w * 0.62, y - 0.2),
             (w * 0.8, 0.2),
         ]
-        polygon(image, np.concatenate([self.rigid(lower), self.surface(inner)]), self._beard_colour())
+        return np.concatenate([self.rigid(lower), self.surface(inner)])
 
-    def _eye(self, image: Image, side: int) -> None:
-        who, pose, unit = self.who, self.pose, self.unit
+    def _moustache(self, image: Image) -> None:
+        polygon(image, self.surface(self.moustache()), self.beard_colour())
+
+    def _full_beard(self, image: Image) -> None:
+        polygon(image, self.full_beard(), self.beard_colour())
+
+    def eye(self, side: int) -> Eye:
+        """The image-left (-1) or image-right (1) eye in face coordinates."""
+        who, pose = self.who, self.pose
         half = who.eye_size
-        open_share = 1 - pose.blink
-        tall = half * who.eye_aspect * (0.14 + 0.86 * open_share) * (1 - 0.15 * max(pose.smile, 0))
+        tall = half * who.eye_aspect * (0.14 + 0.86 * (1 - pose.blink)) * (1 - 0.15 * max(pose.smile, 0))
         cx, cy = side * who.eye_spacing, who.eye_height
         t = np.linspace(-1, 1, 11)
-        x = cx + half * t
         tilt = -side * who.eye_tilt * half * t
-        top, bottom = cy + tilt - tall * (1 - t**2), cy + tilt + 0.85 * tall * (1 - t**2)
-        lid = darker(who.skin, 0.3)
-        polygon(image, self.surface(_ribbon(x, top - 0.05, bottom + 0.01)), lid)
-        opening = self.surface(_ribbon(x, top, bottom))
-        if pose.blink < 0.8:
+        return Eye(
+            cx=cx,
+            cy=cy,
+            half=half,
+            tall=tall,
+            x=cx + half * t,
+            top=cy + tilt - tall * (1 - t**2),
+            bottom=cy + tilt + 0.85 * tall * (1 - t**2),
+            gaze=(cx + 0.38 * half * pose.gaze[0], cy + 0.12 * tall + 0.25 * tall * pose.gaze[1]),
+            radius=min(0.66 * half, 0.125),
+        )
+
+    def _eye(self, image: Image, side: int) -> None:
+        eye = self.eye(side)
+        polygon(image, self.surface(ribbon(eye.x, eye.top - 0.05, eye.bottom + 0.01)), darker(self.who.skin, 0.3))
+        opening = self.surface(ribbon(eye.x, eye.top, eye.bottom))
+        if self.pose.blink < 0.8:
             polygon(image, opening, EYE_WHITE)
-            iris = self.surface([(cx + 0.38 * half * pose.gaze[0], cy + 0.12 * tall + 0.25 * tall * pose.gaze[1])])[0]
-            self._iris(image, opening, iris, min(0.66 * half, 0.125))
-        path(image, self.surface(np.stack([x, top], 1)), LINE, 0.058 * unit)
+            self._iris(image, opening, self.surface([eye.gaze])[0], eye.radius)
+        path(image, self.surface(np.stack([eye.x, eye.top], 1)), LINE, 0.058 * self.unit)
 
     def _iris(self, image: Image, opening: Points, centre: Points, radius: float) -> None:
         """Iris and pupil, cut off by the lids: drawn on a patch and copied through the opening."""
@@ -386,38 +452,48 @@ class Head:
         alpha = inside[..., None].astype(np.float32) / 255
         region[:] = (patch * alpha + region * (1 - alpha)).astype(np.uint8)
 
-    def _brow(self, image: Image, side: int) -> None:
+    def brow(self, side: int) -> tuple[Line, Line, Line]:
+        """x, upper and lower edge of a brow in face coordinates, from the nose outwards."""
         who = self.who
         cx = side * (who.eye_spacing + 0.02)
         base = who.eye_height - who.eye_size * who.eye_aspect - who.brow_gap - 0.03 - 0.03 * self.pose.mouth_open
         t = np.linspace(-1, 1, 7)
-        x = cx + side * who.brow_length * t  # from the nose outwards
         middle = base - 0.05 * (1 - t**2) - who.brow_angle * 0.24 * t
         thick = who.brow_thickness * np.array([0.85, 1, 1, 0.95, 0.85, 0.65, 0.35])
-        dark_face = is_dark(who.skin)
-        light_hair = not is_dark(self.hair)
-        colour = darker(self.hair, 0.3 if light_hair else 0.15)
+        return cx + side * who.brow_length * t, middle - 0.5 * thick, middle + 0.5 * thick
+
+    def brow_colour(self) -> Colour:
+        """Colour of the brows, which must show on the skin."""
+        dark_face, light_hair = is_dark(self.who.skin), not is_dark(self.hair)
+        if self.who.hair_colour == "white":
+            return (150, 148, 146) if not dark_face else (225, 222, 218)
         if dark_face and not light_hair:
-            colour = (18, 10, 10)
-        if who.hair_colour == "white":
-            colour = (150, 148, 146) if not dark_face else (225, 222, 218)
-        polygon(image, self.surface(_ribbon(x, middle - 0.5 * thick, middle + 0.5 * thick)), colour)
+            return (18, 10, 10)
+        return darker(self.hair, 0.3 if light_hair else 0.15)
+
+    def _brow(self, image: Image, side: int) -> None:
+        polygon(image, self.surface(ribbon(*self.brow(side))), self.brow_colour())
+
+    def lenses(self) -> tuple[Points, Points]:
+        """Outlines of the image-left and image-right lens in face coordinates."""
+        left, right = (self._lens(side * self.who.eye_spacing) for side in (-1, 1))
+        return left, right
+
+    def _lens(self, cx: float) -> Points:
+        half_x, half_y, y = self._lens_half_width(), LENS_HALF_HEIGHT, self.who.eye_height + 0.02
+        if self.who.glasses == "square":
+            return rounded(cx, y, half_x * 1.04, half_y * 0.88)
+        return ellipse((cx, y), half_x, half_y * (1.0 if self.who.glasses == "round" else 0.92))
+
+    def _lens_half_width(self) -> float:
+        return min(0.27, self.who.eye_spacing - 0.045)
 
     def _glasses(self, image: Image) -> None:
         who, width = self.who, max(0.066 * self.unit, 1.6)
-        lens_x, lens_y = min(0.27, who.eye_spacing - 0.045), 0.25
-        frame = who.frame
-        y = who.eye_height + 0.02
+        lens_x, frame, y = self._lens_half_width(), who.frame, who.eye_height + 0.02
         inner = who.eye_spacing - lens_x
-        for side in (-1, 1):
-            cx = side * who.eye_spacing
-            if who.glasses == "round":
-                lens = ellipse((cx, y), lens_x, lens_y)
-            elif who.glasses == "square":
-                lens = _rounded(cx, y, lens_x * 1.04, lens_y * 0.88)
-            else:
-                lens = ellipse((cx, y), lens_x, lens_y * 0.92)
-            points = self.surface(lens)
+        for side, lens in zip((-1, 1), self.lenses(), strict=True):
+            cx, points = side * who.eye_spacing, self.surface(lens)
             if who.glasses == "browline":
                 path(image, points, mix(frame, who.skin, 0.3), 0.5 * width, closed=True)
                 top = self.surface(
@@ -456,12 +532,14 @@ class Head:
             disc(mask, self.rigid([self._bun()])[0], 0.36 * self.unit, 255)
 
 
-def _ribbon(x: npt.NDArray[np.float64], top: npt.NDArray[np.float64], bottom: npt.NDArray[np.float64]) -> Points:
+def ribbon(x: Line, top: Line, bottom: Line) -> Points:
+    """Outline of what lies between two lines over the same x."""
     upper, lower = np.stack([x, top], 1), np.stack([x[::-1], bottom[::-1]], 1)
     return np.concatenate([upper, lower]).astype(np.float32)
 
 
-def _rounded(x: float, y: float, half_x: float, half_y: float) -> Points:
+def rounded(x: float, y: float, half_x: float, half_y: float) -> Points:
+    """Outline of a square with round corners."""
     angle = np.linspace(0, 2 * np.pi, 25)[:-1]
     cos, sin = np.cos(angle), np.sin(angle)
     corner = (np.abs(cos) ** 6 + np.abs(sin) ** 6) ** (-1 / 6)

@@ -8,6 +8,9 @@ import numpy as np
 from fpga_models.lab.synthetic.background import draw_background
 from fpga_models.lab.synthetic.body import Body
 from fpga_models.lab.synthetic.canvas import Image, Points
+from fpga_models.lab.synthetic.fine_background import draw_fine_background
+from fpga_models.lab.synthetic.fine_body import FineBody
+from fpga_models.lab.synthetic.fine_head import FineHead
 from fpga_models.lab.synthetic.head import Head
 from fpga_models.lab.synthetic.identity import Identity
 from fpga_models.lab.synthetic.sampling import random_scene
@@ -54,10 +57,11 @@ class Rendered:
 def render(scene: Scene) -> Rendered:
     """Draw a scene; the same scene always gives the same pixels."""
     side = scene.size * SUPERSAMPLING
-    background = draw_background(scene.background, scene.background_seed, scene.size)
+    behind = draw_fine_background if scene.fine else draw_background
+    background = behind(scene.background, scene.background_seed, scene.size)
     canvas: Image = cv2.resize(background, (side, side), interpolation=cv2.INTER_LINEAR)
     for person in sorted(scene.people, key=lambda p: p.pose.y if scene.rows > 1 else 0.0):
-        _draw_person(canvas, person, scene.light_angle)
+        _draw_person(canvas, person, scene)
     image = cv2.resize(canvas, (scene.size, scene.size), interpolation=cv2.INTER_AREA)
     return Rendered(
         image=_light(image, scene),
@@ -86,9 +90,9 @@ def truth(person: Person, size: int) -> PersonTruth:
     )
 
 
-def reference_crop(identity: int, rng: np.random.Generator, size: int) -> Rendered:
+def reference_crop(identity: int, rng: np.random.Generator, size: int, *, fine: bool = False) -> Rendered:
     """A portrait-like reference picture of one person: large face, calm pose, the light of any day."""
-    scene = random_scene(rng, [identity], "portrait", size)
+    scene = random_scene(rng, [identity], "portrait", size, fine=fine)
     pose = scene.people[0].pose
     calm = replace(
         pose,
@@ -100,14 +104,18 @@ def reference_crop(identity: int, rng: np.random.Generator, size: int) -> Render
     return render(replace(scene, people=(replace(scene.people[0], pose=calm),)))
 
 
-def _draw_person(canvas: Image, person: Person, light_angle: float) -> None:
+def _draw_person(canvas: Image, person: Person, scene: Scene) -> None:
     who = Identity.from_seed(person.identity)
     side = canvas.shape[0]
-    head, body = Head(who, person.pose, side), Body(person, who.skin, side)
+    if scene.fine:
+        head: Head = FineHead(who, person.pose, side)
+        body: Body = FineBody(person, who.skin, side, scene.light_angle)
+    else:
+        head, body = Head(who, person.pose, side), Body(person, who.skin, side)
     body.draw(canvas)
     head.draw_hair_behind(canvas)
     body.draw_neck(canvas)
-    head.draw(canvas, light_angle)
+    head.draw(canvas, scene.light_angle)
 
 
 def _light(image: Image, scene: Scene) -> Image:

@@ -23,7 +23,9 @@ from fpga_models.lab.synthetic.scene import (
 LIGHT_SHARES = (0.44, 0.16, 0.14, 0.13, 0.13)
 
 
-def random_scene(rng: np.random.Generator, identities: Sequence[int], kind: str, size: int = 128) -> Scene:
+def random_scene(
+    rng: np.random.Generator, identities: Sequence[int], kind: str, size: int = 128, *, fine: bool = False
+) -> Scene:
     """Draw a scene of this kind showing these people from left to right.
 
     Args:
@@ -31,6 +33,7 @@ def random_scene(rng: np.random.Generator, identities: Sequence[int], kind: str,
         identities: identity seeds, as many as the kind has people (back row first when there are two rows).
         kind: one of KINDS.
         size: side of the picture in pixels, a multiple of 8.
+        fine: draw what 256 pixels show; everything else stays the same.
 
     Raises:
         ValueError: unknown kind, or the wrong number of identities.
@@ -56,6 +59,7 @@ def random_scene(rng: np.random.Generator, identities: Sequence[int], kind: str,
         tint=(float(red), 1.0, float(blue)),
         expression=expression,
         rows=rows,
+        fine=fine,
         caption=describe(
             rng,
             kind,

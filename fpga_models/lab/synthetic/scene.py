@@ -15,6 +15,7 @@ PLACES = ("studio", "park", "beach", "city", "mountain", "room", "sunset")
 LIGHTS = ("neutral", "warm", "cool", "evening", "bright")
 EXPRESSIONS = ("serious", "smiling", "laughing")
 ARMS = ("down", "hips", "waving", "crossed", "behind")
+FINE_FROM = 256  # px; below, locks of hair and irises' rings are smaller than a pixel
 FACE_HEIGHT = 1.62  # height of a face box (hairline to chin) in head half-heights
 
 
@@ -60,7 +61,8 @@ class Scene:
     """One picture before it is drawn; `people` stand in order from left to right (front row after back row).
 
     `light_angle` (radians) is where light comes from, `tint` a white balance (factor per RGB channel).
-    `expression` is set when everybody shares one that the caption may name.
+    `expression` is set when everybody shares one that the caption may name. `fine` draws what 256 pixels show: locks of
+    hair, ringed irises, hands, lit skin and cloth, depth behind people.
     """
 
     kind: str
@@ -74,11 +76,17 @@ class Scene:
     expression: str | None
     rows: int
     caption: str
+    fine: bool = False
 
 
 def number_of_people(kind: str) -> int:
     """People in a scene of this kind."""
     return int(kind[-1]) if kind.startswith("group_") else 1
+
+
+def drawn_fine(side: int) -> bool:
+    """Whether the world of pictures of this side is drawn fine."""
+    return side >= FINE_FROM
 
 
 def check_kind(kind: str, identities: Sequence[int]) -> None:

@@ -1,11 +1,13 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from fpga_models.idzoom.scenes import open_scenes
 from fpga_models.lab.synthetic.dataset import (
     CONDITIONING_IDENTITIES,
     EVALUATION_IDENTITIES,
+    RENDERED,
     TEST_IDENTITIES,
     TRAIN_IDENTITIES,
     aligned_crop,
@@ -57,3 +59,16 @@ def test_small_faces_give_softer_crops() -> None:
 def test_splits_share_no_identity() -> None:
     assert not set(CONDITIONING_IDENTITIES) & set(EVALUATION_IDENTITIES)
     assert not set(TRAIN_IDENTITIES) & set(TEST_IDENTITIES)
+
+
+def test_rendering_goes_on_behind_the_last_whole_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fpga_models.lab.synthetic.dataset.PIECE", 4)
+    render_scenes(tmp_path, 6, seed=3, identities=range(50), workers=1, side=256)
+    whole = open_scenes(tmp_path)
+    images, captions = whole.images.copy(), whole.captions
+    assert images.shape == (6, 256, 256, 3)
+    (tmp_path / RENDERED).write_text("4")
+    np.load(tmp_path / "images.npy", mmap_mode="r+")[4:] = 0
+    render_scenes(tmp_path, 6, seed=3, identities=range(50), workers=1, side=256)
+    assert np.array_equal(open_scenes(tmp_path).images, images)
+    assert open_scenes(tmp_path).captions == captions

@@ -1,3 +1,4 @@
+import hashlib
 from dataclasses import replace
 
 import numpy as np
@@ -19,6 +20,9 @@ from fpga_models.lab.synthetic import (
 from fpga_models.lab.synthetic.identity import BEARDS, EYE_COLOURS, GLASSES, HAIR_STYLES
 from fpga_models.lab.synthetic.render import truth
 from fpga_models.lab.synthetic.scene import number_of_people
+from fpga_models.lab.synthetic.soft import clipped, rim, soft
+
+FLAT = "4e7dae94055d6c28164a6a5da0c6951f9b7fb83afbcb0561ecc0c1a32cb29166"
 
 
 def _scene(kind: str, seed: int, size: int = 128) -> Scene:
@@ -148,3 +152,52 @@ def test_wrong_kind_or_number_of_people_is_refused() -> None:
         random_scene(np.random.default_rng(0), [1], "crowd")
     with pytest.raises(ValueError, match="group_3 shows 3 people, got 1"):
         random_scene(np.random.default_rng(0), [1], "group_3")
+
+
+def test_the_flat_world_keeps_every_pixel() -> None:
+    """The shipped weights were trained on these pictures: a change of the drawing is a change of their data."""
+    kept = hashlib.sha256()
+    for number, kind in enumerate(KINDS):
+        kept.update(render(_scene(kind, number)).image.tobytes())
+    assert kept.hexdigest() == FLAT
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_fine_picture_shows_the_same_people_at_the_same_places(kind: str) -> None:
+    flat = _scene(kind, 3, 256)
+    plain, fine = render(flat), render(replace(flat, fine=True))
+    assert np.array_equal(fine.image, render(replace(flat, fine=True)).image)
+    for one, other in zip(plain.people, fine.people, strict=True):
+        assert np.array_equal(one.kps5, other.kps5)
+        assert np.array_equal(one.mask, other.mask)
+    difference = np.abs(plain.image.astype(int) - fine.image).mean()
+    assert 2 < difference < 40
+
+
+def test_fine_hair_and_eyes_hold_more_detail_than_flat_ones() -> None:
+    for seed in range(4):
+        flat = _scene("portrait", seed, 256)
+        (person,) = render(flat).people
+        x0, y0, x1, y1 = np.clip(np.round(person.box), 0, 255).astype(int)
+        detail = [
+            float(np.abs(np.diff(render(scene).image[y0:y1, x0:x1].astype(float), axis=1)).mean())
+            for scene in (flat, replace(flat, fine=True))
+        ]
+        assert detail[1] > 1.05 * detail[0], seed
+
+
+def test_what_is_drawn_inside_an_outline_changes_nothing_outside() -> None:
+    image = np.full((40, 40, 3), 100, np.uint8)
+    square = np.array([(10, 10), (30, 10), (30, 30), (10, 30)], np.float32)
+    clipped(image, square, lambda target: target.fill(0))
+    soft(image, square, (255, 0, 0), strength=0.5, blur=3.0, within=square)
+    rim(image, square, (0, 255, 0), towards=(4.0, 0.0), strength=1.0, blur=2.0)
+    outside = np.ones((40, 40), bool)
+    outside[7:33, 7:33] = False
+    assert (image[outside] == 100).all()
+    assert not (image[14:26, 14:26] == 100).all()
+    beyond = square + np.array((100.0, 0.0), np.float32)
+    before = image.copy()
+    soft(image, beyond, (255, 0, 0), strength=0.5, blur=3.0)
+    clipped(image, beyond, lambda target: target.fill(0))
+    assert np.array_equal(image, before)
