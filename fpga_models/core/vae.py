@@ -1,10 +1,11 @@
-"""A small autoencoder with AutoencoderKL's calling convention: sides 8x smaller, 16 channels, unit variance.
+"""A small autoencoder with AutoencoderKL's calling convention: latents of unit variance, sides 8x or 16x smaller.
 
 It knows pixels and latents, nothing of faces or of its training (fpga_models/lab/mini). All operations
 are local (channel norm, no attention), but what lies beyond a border is felt several latent cells inside.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, overload
 
@@ -60,9 +61,9 @@ class ResBlock(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Pixels (B, 3, H, W) to raw latents (B, C, H/8, W/8)."""
+    """Pixels (B, 3, H, W) to raw latents (B, C, H/f, W/f), f = 2 to the number of widths."""
 
-    def __init__(self, widths: tuple[int, int, int], blocks: tuple[int, int, int], latent_channels: int) -> None:
+    def __init__(self, widths: Sequence[int], blocks: Sequence[int], latent_channels: int) -> None:
         super().__init__()
         layers: list[nn.Module] = [nn.PixelUnshuffle(2), nn.Conv2d(12, widths[0], 3, padding=1)]
         for level, (width, count) in enumerate(zip(widths, blocks, strict=True)):
@@ -80,12 +81,12 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latents (B, C, h, w) to pixels (B, 3, 8h, 8w)."""
+    """Latents (B, C, h, w) to pixels (B, 3, f h, f w), f = 2 to the number of widths."""
 
-    def __init__(self, widths: tuple[int, int, int], blocks: tuple[int, int, int], latent_channels: int) -> None:
+    def __init__(self, widths: Sequence[int], blocks: Sequence[int], latent_channels: int) -> None:
         super().__init__()
         layers: list[nn.Module] = [nn.Conv2d(latent_channels, widths[-1], 3, padding=1)]
-        for level in (2, 1, 0):
+        for level in reversed(range(len(widths))):
             layers += [ResBlock(widths[level]) for _ in range(blocks[level])]
             if level:
                 layers += [nn.Conv2d(widths[level], 4 * widths[level - 1], 1), nn.PixelShuffle(2)]
@@ -99,10 +100,11 @@ class Decoder(nn.Module):
 
 
 class MiniVAE(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers ships no types
-    """The autoencoder of the mini preset; `from_pretrained` and `save_pretrained` as in diffusers.
+    """The autoencoder of the mini presets; `from_pretrained` and `save_pretrained` as in diffusers.
 
-    Pixels are (B, 3, H, W) in [-1, 1], H and W divisible by 8; latents (B, 16, H/8, W/8) have about unit variance per
-    channel, hence `scaling_factor` 1. The first entry of `block_out_channels` is the unshuffled pixels.
+    Pixels are (B, 3, H, W) in [-1, 1], H and W divisible by f = `factor`; latents (B, C, H/f, W/f) have about unit
+    variance per channel, hence `scaling_factor` 1. The first entry of `block_out_channels` is the unshuffled pixels;
+    each further one halves the sides once.
     """
 
     config_name = "config.json"
@@ -113,19 +115,24 @@ class MiniVAE(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers ships
         in_channels: int = 3,
         out_channels: int = 3,
         latent_channels: int = 16,
-        block_out_channels: tuple[int, int, int, int] = (12, 24, 48, 96),
-        encoder_blocks: tuple[int, int, int] = (1, 1, 2),
-        decoder_blocks: tuple[int, int, int] = (2, 2, 3),
+        block_out_channels: Sequence[int] = (12, 24, 48, 96),
+        encoder_blocks: Sequence[int] = (1, 1, 2),
+        decoder_blocks: Sequence[int] = (2, 2, 3),
         sample_size: int = 128,
         scaling_factor: float = 1.0,
         force_upcast: bool = False,
     ) -> None:
         super().__init__()
-        widths = (block_out_channels[1], block_out_channels[2], block_out_channels[3])
+        widths = block_out_channels[1:]
         self.encoder = Encoder(widths, encoder_blocks, latent_channels)
         self.decoder = Decoder(widths, decoder_blocks, latent_channels)
         self.register_buffer("latent_mean", torch.zeros(latent_channels))
         self.register_buffer("latent_std", torch.ones(latent_channels))
+
+    @property
+    def factor(self) -> int:
+        """Pixels per latent cell and side."""
+        return int(2 ** (len(self.config.block_out_channels) - 1))
 
     @overload
     def encode(self, x: Tensor, return_dict: Literal[True] = True) -> EncoderOutput: ...
@@ -137,10 +144,11 @@ class MiniVAE(ModelMixin, ConfigMixin):  # type: ignore[misc]  # diffusers ships
         """Encode pixels; `.latent_dist.mode()` is exact, `.sample()` adds the small noise of training.
 
         Raises:
-            ValueError: sides not divisible by 8.
+            ValueError: sides not divisible by the factor.
         """
-        if x.shape[-1] % 8 or x.shape[-2] % 8:
-            raise ValueError(f"picture of {x.shape[-1]}x{x.shape[-2]} pixels: both sides must be divisible by 8")
+        if x.shape[-1] % self.factor or x.shape[-2] % self.factor:
+            size = f"{x.shape[-1]}x{x.shape[-2]}"
+            raise ValueError(f"picture of {size} pixels: both sides must be divisible by {self.factor}")
         mean = self.latent_mean.view(1, -1, 1, 1)
         latents = (self.encoder(x) - mean) / self.latent_std.view(1, -1, 1, 1)
         log_variance = torch.full_like(latents, 2 * math.log(LATENT_NOISE))

@@ -21,6 +21,12 @@ from fpga_models.mmf.samples.data import TrainingData, draw_embeddings, gather
 
 SHARES_OF_TIME = (0.15, 0.35, 0.55, 0.75)
 SAMPLING_STEPS = 12
+VALIDATION_SCENES = 256
+
+
+def held_out_scenes(total: int) -> int:
+    """How many of so many scenes, the last ones, training leaves out."""
+    return min(VALIDATION_SCENES, max(1, total // 10))
 
 
 def validation_batch(data: TrainingData, count: int) -> TrainingBatch:

@@ -30,9 +30,8 @@ from fpga_models.mmf.samples.data import TrainingData, draw_batch, open_training
 from fpga_models.mmf.samples.modes import draw_modes
 from fpga_models.mmf.samples.text_cache import cache_text_states
 from fpga_models.mmf.start import open_start
-from fpga_models.mmf.validation import validation_batch
+from fpga_models.mmf.validation import VALIDATION_SCENES, held_out_scenes, validation_batch
 
-VALIDATION_SCENES = 256
 ADAPTERS = ("denoiser.id_adapter.", "denoiser.hint.")
 LEARNING = {"mmf": ("modal.", *ADAPTERS), "clone": ADAPTERS}
 """What learns in each stage [paper: the modal part and the adapter; ours: the clone stage]."""
@@ -267,5 +266,5 @@ def split(
         if len(people) > 0 and people.max() < len(data.embeddings):
             other = open_training_data(folder, pipeline.tokenizer, part="scenes_test")
             return validation_batch(other, min(VALIDATION_SCENES, len(other.latents))), by_kind
-    count = min(VALIDATION_SCENES, max(1, len(data.latents) // 10))
+    count = held_out_scenes(len(data.latents))
     return validation_batch(data, count), [indices[indices < len(data.latents) - count] for indices in by_kind]

@@ -7,6 +7,7 @@ from pathlib import Path
 from fpga_models.core.pipeline import PortraitPipeline
 from fpga_models.diir import Restorer
 from fpga_models.lab.measures.trials import GALLERY, Advance, Gallery, Instruments, draw_gallery
+from fpga_models.lab.synthetic.scene import drawn_fine
 
 Track = Callable[[str, int], Advance]
 """Begins a part of the work, by title and number of units, and returns what is told how many were finished."""
@@ -64,7 +65,8 @@ class Bench:
 
     def gallery(self, size: int = GALLERY) -> Gallery:
         """Draw this many held-out people."""
-        return draw_gallery(self.instruments, self.seed, size, self.track("references", size))
+        fine = drawn_fine(self.side)
+        return draw_gallery(self.instruments, self.seed, size, self.track("references", size), fine=fine)
 
     def restorer(self) -> Restorer:
         """DIIR with this pipeline and the product's own face pack."""

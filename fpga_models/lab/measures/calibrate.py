@@ -34,6 +34,7 @@ from fpga_models.lab.measures.trials import (
     observe,
     single_trials,
 )
+from fpga_models.lab.synthetic.scene import drawn_fine
 
 Floats = NDArray[np.float32]
 
@@ -116,7 +117,7 @@ def calibrate(
     """Generate `count` portraits and a quarter as many groups of each size, and measure the thresholds."""
     side = min(pipeline.preset.sizes[0])
     task = progress.add_task("references", total=GALLERY)
-    gallery = draw_gallery(instruments, seed, GALLERY, partial(progress.advance, task))
+    gallery = draw_gallery(instruments, seed, GALLERY, partial(progress.advance, task), fine=drawn_fine(side))
     sets = [single_trials(gallery, count, seed, side)]
     sets += [draw_trials(gallery.people, kind, max(count // 4, 1), seed, side) for kind in GROUP_KINDS]
     pictures = progress.add_task("pictures", total=sum(map(len, sets)))

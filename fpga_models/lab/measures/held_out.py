@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fpga_models.faces import Face, FacePack, align
 from fpga_models.lab.synthetic import KINDS, Rendered, random_scene, reference_crop, render
 from fpga_models.lab.synthetic.dataset import TEST_IDENTITIES
+from fpga_models.lab.synthetic.scene import drawn_fine
 from fpga_models.metrics.errors import HeldOutError
 
 Image = NDArray[np.uint8]
@@ -55,14 +56,15 @@ def draw_people(seed: int, count: int) -> list[int]:
     return [TEST_IDENTITIES[int(index)] for index in chosen]
 
 
-def reference(pack: FacePack, identity: int, seed: int) -> Reference:
+def reference(pack: FacePack, identity: int, seed: int, *, fine: bool = False) -> Reference:
     """Render a reference picture and take its face as the product does.
 
     Raises:
         HeldOutError: the detector found no single face on any of several pictures.
     """
     for attempt in range(REFERENCE_TRIES):
-        picture = reference_crop(identity, np.random.default_rng([seed, 12, identity, attempt]), REFERENCE_SIDE).image
+        rng = np.random.default_rng([seed, 12, identity, attempt])
+        picture = reference_crop(identity, rng, REFERENCE_SIDE, fine=fine).image
         faces = pack.detect(picture)
         if len(faces) == 1:
             return Reference(identity=identity, picture=picture, face=faces[0])
@@ -78,7 +80,7 @@ def draw_trials(people: Sequence[Reference], kind: str, count: int, seed: int, s
     for index in range(count):
         chosen = _different(turns[index * per_scene : (index + 1) * per_scene], len(people))
         shown = tuple(people[place] for place in chosen)
-        scene = random_scene(rng, [person.identity for person in shown], kind, size)
+        scene = random_scene(rng, [person.identity for person in shown], kind, size, fine=drawn_fine(size))
         trials.append(Trial(kind=kind, real=render(scene), references=shown))
     return trials
 

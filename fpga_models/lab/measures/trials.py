@@ -70,11 +70,11 @@ class Gallery:
         return [index[person.identity] for person in trial.references]
 
 
-def draw_gallery(instruments: Instruments, seed: int, size: int, advance: Advance) -> Gallery:
-    """Render and embed one reference of each of `size` held-out people."""
+def draw_gallery(instruments: Instruments, seed: int, size: int, advance: Advance, *, fine: bool = False) -> Gallery:
+    """Render and embed one reference of each of `size` held-out people, drawn as the preset's pictures are."""
     people = []
     for identity in draw_people(seed, size):
-        people.append(reference(instruments.pack, identity, seed))
+        people.append(reference(instruments.pack, identity, seed, fine=fine))
         advance(1)
     return Gallery(people=people, judged=instruments.judge.embed_crops([person.crop for person in people]))
 

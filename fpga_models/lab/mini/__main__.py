@@ -1,8 +1,8 @@
-"""Makes the weights of the mini preset from nothing: every step of the recipe in order (`make weights`).
+"""Makes the weights of a preset of the mini world from nothing: every step of its recipe (`make weights`).
 
-    python -m fpga_models.lab.mini --data var/mini --out fpga_models/weights/mini
+    python -m fpga_models.lab.mini --preset mini [--data var/mini] [--out fpga_models/weights/mini]
 
-About ten hours on two cores, by the sum of its steps; it was never yet run in one go. A step whose product
+About ten hours on two cores for mini, by the sum of its steps; it was never yet run in one go. A step whose product
 exists is skipped, and the long ones continue from their own checkpoints, so a stopped run is simply started again.
 Delete a product to make it anew.
 """
@@ -12,22 +12,16 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
+
+from fpga_models.lab.mini.networks import MINI, MINI256
+from fpga_models.lab.mini.recipe256 import Amount, recipe256
+from fpga_models.lab.mini.steps import Stage, Step, one_by_one, run_stages
 
 PLAN_FILES = ("plan-2.json", "plan-3.json", "plan-4.json", "plan-5.json", "plan.json")
 PLANS = tuple(Path(__file__).with_name(name) for name in PLAN_FILES)
 """Of the MMF runs, each from where the one before it came to."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Step:
-    """One command; done when `product` exists, always run without one. `output` takes what the command prints."""
-
-    module: str
-    arguments: tuple[str, ...]
-    product: Path | None
-    output: Path | None = None
 
 
 def recipe(data: Path, out: Path, *, workers: int, seed: int) -> list[Step]:
@@ -37,7 +31,7 @@ def recipe(data: Path, out: Path, *, workers: int, seed: int) -> list[Step]:
         Step(
             module="fpga_models.lab.synthetic.dataset",
             arguments=("--out", str(data), "--seed", str(seed), "--workers", str(workers)),
-            product=data / "crops_test" / "crops.npy",
+            product=data / "source.json",
         ),
         *face_networks(data, seed),
         *autoencoder(data, seed),
@@ -176,36 +170,28 @@ def measured(preset: Path, data: Path, out: Path) -> list[Step]:
     ]
 
 
-def run_step(step: Step) -> None:
-    """Run one step in a process of its own; its output file appears only when it succeeded."""
-    command = [sys.executable, "-m", step.module, *step.arguments]
-    if step.output is None:
-        subprocess.run(command, check=True)
-        return
-    finished = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    step.output.write_text(finished.stdout)
+STAGES: dict[str, Callable[[Path, Path, int, int], list[Stage]]] = {
+    MINI.name: lambda data, out, workers, seed: one_by_one(recipe(data, out, workers=workers, seed=seed)),
+    MINI256.name: lambda data, out, workers, seed: recipe256(data, out, Amount(), workers=workers, seed=seed),
+}
 
 
 def main() -> int:
     """Command line; exit code 1 when a step fails."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path("var/mini"), help="where everything in between is kept")
-    parser.add_argument("--out", type=Path, default=Path("fpga_models/weights/mini"))
+    parser.add_argument("--preset", choices=STAGES, default=MINI.name)
+    parser.add_argument("--data", type=Path, help="where everything in between is kept, else var/PRESET")
+    parser.add_argument("--out", type=Path, help="else fpga_models/weights/PRESET")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    steps = recipe(options.data, options.out, workers=options.workers, seed=options.seed)
-    for number, step in enumerate(steps, start=1):
-        title = f"[{number}/{len(steps)}] {step.module} {' '.join(step.arguments)}\n"
-        if step.product and step.product.exists():
-            sys.stderr.write(f"done {title}")
-            continue
-        sys.stderr.write(title)
-        try:
-            run_step(step)
-        except subprocess.CalledProcessError as error:
-            sys.stderr.write(f"{step.module} ended with exit code {error.returncode}; start again to continue.\n")
-            return 1
+    data = options.data or Path("var") / options.preset
+    out = options.out or Path("fpga_models/weights") / options.preset
+    try:
+        run_stages(STAGES[options.preset](data, out, options.workers, options.seed))
+    except subprocess.CalledProcessError as error:
+        sys.stderr.write(f"{error.cmd[2]} ended with exit code {error.returncode}; start again to continue.\n")
+        return 1
     return 0
 
 

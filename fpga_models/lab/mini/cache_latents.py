@@ -16,9 +16,9 @@ from fpga_models.idzoom.scenes import open_scenes
 
 @torch.inference_mode()
 def cache_latents(scenes_folder: Path, vae: MiniVAE, target: Path, batch: int = 64) -> None:
-    """Write the latent mode of every scene, (N, 16, 16, 16) float16, row by row as in the scenes."""
+    """Write the latent mode of every scene, (N, C, h, w) float16, row by row as in the scenes."""
     scenes = open_scenes(scenes_folder)
-    side = scenes.images.shape[1] // 8
+    side = scenes.images.shape[1] // vae.factor
     shape = (len(scenes), vae.config.latent_channels, side, side)
     target.parent.mkdir(parents=True, exist_ok=True)
     latents = np.lib.format.open_memmap(target, "w+", np.float16, shape)

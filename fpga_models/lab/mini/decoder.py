@@ -3,9 +3,7 @@
     python -m fpga_models.lab.mini.decoder --data var/mini --preset var/mini/mmf/preset --out var/mini/decoder
 
 An enlarged decoder begins as the given one and learns to make rendered scenes of their latents and of the generator's
-estimates of them. What pixels cannot tell it draws blurred, so the strength of edges counts besides, wherever they lie
-[field: gradient variance loss, Abrahamyan et al. 2022]. Scenes are decoded whole: what lies beyond the border of a crop
-is felt several cells inside.
+estimates of them. Scenes are decoded whole: what lies beyond the border of a crop is felt several cells inside.
 The encoder is left alone, so cached latents and trained generators fit as before. Stopped and started again, it
 continues from its checkpoint. OUT/preset is the given preset with the new autoencoder.
 """
@@ -17,7 +15,7 @@ import json
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +26,14 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, track
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from fpga_models.core import ddim
 from fpga_models.core.vae import LATENT_NOISE, Decoder, MiniVAE, ResBlock
 from fpga_models.core.weights import read_manifest
 from fpga_models.idzoom.scenes import Scenes, open_scenes
-from fpga_models.lab.mini.vae import evaluate, reconstruction_loss
+from fpga_models.lab.mini.networks import MINI, MINI256
+from fpga_models.lab.mini.pixels import PixelLoss, pixel_weights, sharp_loss
+from fpga_models.lab.mini.vae import evaluate
 from fpga_models.mmf import checkpoint
 from fpga_models.mmf.loop import Trainee
 from fpga_models.mmf.losses import clean_estimate
@@ -53,9 +52,6 @@ class Recipe:
     Attributes:
         estimated: share of scenes that are decoded from the generator's estimates, of the first `estimates` scenes.
         latest: of the diffusion time, up to which scenes were noised for these estimates.
-        largest_weight: of a pixel in the smallest faces; one in a face of `plain_face` px and more has `face_weight`.
-        eye_weight: what pixels around the eyes are weighted with besides.
-        edge_weight: of the difference in strength of edges, over `edge_window` px [ours].
     """
 
     steps: int = 3600
@@ -63,26 +59,26 @@ class Recipe:
     estimated: float = 0.6
     estimates: int = 6144
     latest: float = 0.5
-    face_weight: float = 2.0
-    largest_weight: float = 8.0
-    plain_face: float = 64.0
-    eye_weight: float = 5.0
-    gradient_weight: float = 0.5
-    edge_weight: float = 1.5
-    edge_window: int = 4
+    pixels: PixelLoss = field(default_factory=PixelLoss)
     rate: float = 1e-3
     flat_share: float = 0.35
     average_decay: float = 0.998
-    blocks: tuple[int, int, int] = (2, 3, 5)
+    blocks: tuple[int, ...] = (2, 3, 5)
     seed: int = 0
 
 
-def enlarged(vae: MiniVAE, blocks: tuple[int, int, int]) -> MiniVAE:
+RECIPES = {
+    MINI.name: Recipe(),
+    MINI256.name: Recipe(blocks=(2, 3, 4, 6), pixels=PixelLoss(plain_face=128.0)),
+}
+
+
+def enlarged(vae: MiniVAE, blocks: tuple[int, ...]) -> MiniVAE:
     """The same autoencoder with more residual blocks in its decoder, which begin as the identity.
 
     Args:
         vae: what to begin from.
-        blocks: at full, half and quarter width, at least as many as there are.
+        blocks: of each level from pixels to latents, at least as many as there are.
     """
     config = {key: value for key, value in vae.config.items() if not key.startswith("_")}
     larger: MiniVAE = MiniVAE(**(config | {"decoder_blocks": blocks}))
@@ -122,25 +118,6 @@ def estimate_latents(preset: Path, data: TrainingData, recipe: Recipe, target: P
     partial.replace(target)
 
 
-def pixel_weights(scenes: Scenes, index: int, recipe: Recipe) -> NDArray[np.float32]:
-    """Weight of every pixel (H, W) of a scene: small faces count more, eyes most."""
-    weights = np.ones(scenes.images.shape[1:3], np.float32)
-    for place in range(scenes.count[index]):
-        x0, y0, x1, y1 = np.rint(scenes.box[index, place]).astype(int)
-        size = max(x1 - x0, y1 - y0, 1)
-        weight = np.clip(recipe.face_weight * recipe.plain_face / size, recipe.face_weight, recipe.largest_weight)
-        weights[max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)] = weight
-        left, right = scenes.kps5[index, place, :2]
-        reach = max(0.25 * float(np.linalg.norm(right - left)), 1.0)
-        for eye in (left, right):
-            low, high = (
-                np.maximum(np.floor(eye - reach), 0).astype(int),
-                np.maximum(np.ceil(eye + reach), 0).astype(int),
-            )
-            weights[low[1] : high[1], low[0] : high[0]] = weight * recipe.eye_weight
-    return weights
-
-
 def sample_scenes(
     scenes: Scenes, sources: tuple[NDArray[np.float16], NDArray[np.float16]], recipe: Recipe, step: int
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -156,23 +133,8 @@ def sample_scenes(
         latents.append(found)
         chosen.append(index)
     images = torch.from_numpy(np.stack([scenes.images[index] for index in chosen])).permute(0, 3, 1, 2)
-    weights = np.stack([pixel_weights(scenes, index, recipe) for index in chosen])[:, None]
+    weights = np.stack([pixel_weights(scenes, index, recipe.pixels) for index in chosen])[:, None]
     return torch.from_numpy(np.stack(latents)), images.float() / 127.5 - 1, torch.from_numpy(weights)
-
-
-def edges(pixels: Tensor, window: int) -> Tensor:
-    """Strength of edges (B, 3, h, w) in overlapping windows of pixels (B, 3, H, W): root mean square of differences."""
-    across, down = pixels.diff(dim=-1)[..., 1:, :], pixels.diff(dim=-2)[..., 1:]
-    return (F.avg_pool2d(across.square() + down.square(), window, stride=window // 2) + 1e-5).sqrt()
-
-
-def sharp_loss(made: Tensor, real: Tensor, weights: Tensor, recipe: Recipe) -> Tensor:
-    """Difference of pixels (B, 3, H, W) and of the strength of edges, weighted by (B, 1, H, W)."""
-    window = recipe.edge_window
-    looked = F.avg_pool2d(weights[..., 1:, 1:], window, stride=window // 2)
-    stronger = (looked * (edges(made, window) - edges(real, window)).abs()).mean()
-    plain = reconstruction_loss(made, real, weights, recipe.gradient_weight)
-    return (plain + recipe.edge_weight * stronger) / weights.mean()
 
 
 class Run:
@@ -191,7 +153,7 @@ class Run:
         falling = min(1.0, (1 - self.step / recipe.steps) / (1 - recipe.flat_share), (self.step + 1) / 100)
         with torch.autocast("cpu", torch.bfloat16):
             decoded = self.decoder(latents.contiguous(memory_format=torch.channels_last))
-        loss = sharp_loss(decoded.float(), pixels, weights, recipe)
+        loss = sharp_loss(decoded.float(), pixels, weights, recipe.pixels)
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         self.optimizer.step(recipe.rate * falling)
         self.step += 1
@@ -266,17 +228,19 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("var/mini"))
     parser.add_argument("--preset", type=Path, required=True, help="folder with the autoencoder and the generator")
     parser.add_argument("--out", type=Path, default=Path("var/mini/decoder"))
-    parser.add_argument("--steps", type=int, default=Recipe.steps)
+    parser.add_argument("--steps", type=int)
     parser.add_argument("--seed", type=int, default=Recipe.seed)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     cv2.setNumThreads(1)
-    recipe = Recipe(steps=options.steps, seed=options.seed)
     console = Console(stderr=True)
     options.out.mkdir(parents=True, exist_ok=True)
     pipeline = open_start(options.preset, "cpu")
-    assert isinstance(pipeline.vae, MiniVAE), "the mini preset has a MiniVAE"
+    assert isinstance(pipeline.vae, MiniVAE), "presets of the mini world have a MiniVAE"
+    recipe = replace(RECIPES[pipeline.preset.name], seed=options.seed)
+    if options.steps:
+        recipe = replace(recipe, steps=options.steps)
     data = open_training_data(options.data, pipeline.tokenizer)
     estimates = options.out / "estimates.npy"
     if not estimates.exists():

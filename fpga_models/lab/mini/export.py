@@ -19,8 +19,9 @@ import torch
 from fpga_models.core import weights
 from fpga_models.core.presets import FILE
 from fpga_models.core.vae import MiniVAE
+from fpga_models.lab.mini import averages
 from fpga_models.lab.mini.generator import build_trainer, local_tokens_of
-from fpga_models.lab.mini.networks import build_scheduler
+from fpga_models.lab.mini.networks import MINI, SIZES, Sizes, build_scheduler
 from fpga_models.lab.mini.preset import LICENCE, preset_facts
 from fpga_models.mmf import checkpoint
 from fpga_models.mmf.loop import LoopConfig, Trainee
@@ -39,22 +40,26 @@ UNMEASURED = {"accept": 0.5, "review": 0.3}
 """Thresholds until the finished preset is measured."""
 
 
-def load_ema(run: Path) -> tuple[Trainee, dict[str, Any]]:
+def load_ema(run: Path, sizes: Sizes = MINI) -> tuple[Trainee, dict[str, Any]]:
     """The moving average of a run's newest checkpoint and what is known about the run."""
     folder = checkpoint.latest(run)
     if folder is None:
         raise FileNotFoundError(f"{run} holds no checkpoint; run python -m fpga_models.lab.mini.generator first")
     parts, facts = checkpoint.load(folder)
-    trainer, _ = build_trainer(LoopConfig(seed=0), local_tokens_of(parts["weights"]))
+    trainer, _ = build_trainer(LoopConfig(seed=0), local_tokens_of(parts["weights"]), sizes)
     trainer.trainee.load_state_dict(parts["weights"] | parts["average"])
     return trainer.trainee.eval(), facts
 
 
-def export(trainee: Trainee, vae: MiniVAE, out: Path, *, made: dict[str, Any]) -> None:
+def export(trainee: Trainee, vae: MiniVAE, out: Path, *, made: dict[str, Any], sizes: Sizes = MINI) -> None:
     """Write the preset folder; `made` goes into weights.json."""
     _, tokenizer = build_trainer(LoopConfig(seed=0))
     out.mkdir(parents=True, exist_ok=True)
-    metadata = {"modelspec.license": LICENCE, "modelspec.title": "FPGA mini", "modelspec.architecture": "fpga-mini"}
+    metadata = {
+        "modelspec.license": LICENCE,
+        "modelspec.title": f"FPGA {sizes.name}",
+        "modelspec.architecture": "fpga-mini",
+    }
     denoiser = trainee.denoiser
     denoiser.id_adapter.save(out / "id_adapter.safetensors", dtype=torch.float16, metadata=metadata)
     assert denoiser.hint is not None, "the mini preset has a hint adapter"
@@ -69,7 +74,7 @@ def export(trainee: Trainee, vae: MiniVAE, out: Path, *, made: dict[str, Any]) -
         for name, file in NETWORKS.items()
         if (out / file).is_file()  # the pose network is optional
     ]
-    (out / FILE).write_text(json.dumps(preset_facts(UNMEASURED, components), indent=1) + "\n")
+    (out / FILE).write_text(json.dumps(preset_facts(UNMEASURED, components, sizes), indent=1) + "\n")
     weights.write_manifest(out, made)
 
 
@@ -80,20 +85,27 @@ def main() -> None:
     parser.add_argument("--vae", type=Path, default=Path("var/mini/vae"), help="folder with the trained autoencoder")
     parser.add_argument("--out", type=Path, default=Path("var/mini/base"))
     parser.add_argument("--faces", type=Path, default=Path("var/mini/faces"), help="folder with pack/ and eval/")
+    parser.add_argument(
+        "--data", type=Path, help="choose the span of the average by the scenes held out of this folder"
+    )
     options = parser.parse_args()
-    trainee, facts = load_ema(options.run)
+    config = json.loads((options.run / "config.json").read_text())
+    sizes = SIZES[config.get("preset", MINI.name)]
+    trainee, facts = load_ema(options.run, sizes)
+    spans = averages.adopt_best(trainee, options.run, options.data) if options.data else None
     metrics = options.run / "metrics.jsonl"
     made = {
         "command": "python -m fpga_models.lab.mini",
-        "config": json.loads((options.run / "config.json").read_text()),
+        "config": config,
         "steps": facts["step"],
         "minutes": round(float(facts["minutes"]), 1),
         "validation": [json.loads(line) for line in metrics.read_text().splitlines() if "own_id" in line][-1:],
+        "averages": spans,
     }
     for source, name in (("pack", "faces"), ("eval", "eval"), ("pose", "pose")):
         if source != "pose" or (options.faces / source).is_dir():
             shutil.copytree(options.faces / source, options.out / name, dirs_exist_ok=True)
-    export(trainee, MiniVAE.from_pretrained(options.vae), options.out, made=made)
+    export(trainee, MiniVAE.from_pretrained(options.vae), options.out, made=made, sizes=sizes)
 
 
 if __name__ == "__main__":

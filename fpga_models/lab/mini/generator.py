@@ -2,11 +2,12 @@
 
     python -m fpga_models.lab.mini.generator --data var/mini --out var/mini/generator --minutes 70 --workers 2
 
-The learning rate is flat and then falls linearly to zero over the last `--anneal` share of the minutes. A stopped run
-continues from its newest checkpoint; `--minutes` counts over all runs. The checkpoint before the fall is kept, so
-that a longer run can start from it (delete the later ones and raise `--minutes`). `--start PRESET` begins from the
-weights of a finished preset folder instead of random ones, with a fresh optimizer; `--local-tokens` lets the local
-branch learn together with the rest.
+The learning rate is flat and then falls linearly to zero over the last `--anneal` share of the minutes, or of `--steps`
+where minutes say little because the machine is shared. A stopped run continues from its newest checkpoint; both count
+over all runs. The checkpoint before the fall is kept, so that a longer run can start from it (delete the later ones and
+raise the number). The moving average is kept at every save, for averages over longer spans after the fact
+(averages.py). `--start PRESET` begins from the weights of a finished preset folder instead of random ones, with a fresh
+optimizer; `--local-tokens` lets the local branch learn together with the rest.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ from transformers import CLIPTokenizer
 from fpga_models.core import ddim
 from fpga_models.core.adapters.local_tokens import LocalConfig, LocalTokens
 from fpga_models.core.weights import read_manifest
-from fpga_models.lab.mini.networks import build_denoiser, build_scheduler, build_text_encoder
+from fpga_models.lab.mini import averages
+from fpga_models.lab.mini.networks import MINI, SIZES, Sizes, build_denoiser, build_scheduler, build_text_encoder
 from fpga_models.lab.mini.tokenizer import build_tokenizer
 from fpga_models.lab.synthetic import KINDS, VOCABULARY
 from fpga_models.mmf import checkpoint, parallel
@@ -41,19 +43,19 @@ from fpga_models.mmf.loop import LoopConfig, Trainee, Trainer
 from fpga_models.mmf.samples.batch import Augmentation
 from fpga_models.mmf.samples.data import TrainingData, draw_batch, open_training_data, token_ids
 from fpga_models.mmf.samples.modes import ModePlan
-from fpga_models.mmf.validation import face_errors, validation_batch
+from fpga_models.mmf.validation import face_errors, held_out_scenes, validation_batch
 
 Indices = NDArray[np.int64]
 
-VALIDATION_SCENES = 256
 KIND_SHARES = (0.34, 0.12, 0.08, 0.2, 0.16, 0.1)  # portrait, half body, full body, groups of 2, 3, 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """One training run of the mini generator."""
+    """One training run of a generator; its length is in minutes, or in steps if they are given."""
 
-    minutes: float
+    minutes: float = 70.0
+    steps: int | None = None
     anneal: float = 0.35
     rate: float = 3e-3
     warmup_steps: int = 100
@@ -78,16 +80,21 @@ class Clock:
         return self.before + (time.monotonic() - self.started) / 60
 
 
+def done(config: RunConfig, step: int, minutes: float) -> float:
+    """Share of the run that is behind, by steps or by minutes."""
+    return step / config.steps if config.steps else minutes / config.minutes
+
+
 def learning_rate(config: RunConfig, step: int, minutes: float) -> float:
-    """Warm up by steps, stay flat, fall linearly to zero over the last share of the minutes."""
-    left = (config.minutes - minutes) / (config.anneal * config.minutes)
+    """Warm up by steps, stay flat, fall linearly to zero over the last share of the run."""
+    left = (1 - done(config, step, minutes)) / config.anneal
     return config.rate * min(1.0, (step + 1) / config.warmup_steps, max(left, 0.0))
 
 
-def build_trainer(loop: LoopConfig, local_tokens: int = 0) -> tuple[Trainer, CLIPTokenizer]:
+def build_trainer(loop: LoopConfig, local_tokens: int = 0, sizes: Sizes = MINI) -> tuple[Trainer, CLIPTokenizer]:
     """A fresh trainer and its tokenizer; initial weights follow from the seed."""
     torch.manual_seed(loop.seed)
-    tokenizer, denoiser = build_tokenizer(VOCABULARY), build_denoiser()
+    tokenizer, denoiser = build_tokenizer(VOCABULARY), build_denoiser(sizes)
     if local_tokens:
         denoiser.add_local(LocalConfig(tokens=local_tokens))
     trainee = Trainee(denoiser, build_text_encoder(len(tokenizer), tokenizer.eos_token_id))
@@ -125,15 +132,16 @@ def fresh_local(local: LocalTokens) -> dict[str, Tensor]:
 
 
 def train(trainer: Trainer, data: TrainingData, config: RunConfig, out: Path) -> Iterator[dict[str, Any]]:
-    """Train until the minutes are used up, round by round; yields one record per round and saves as it goes."""
+    """Train until the run is through, round by round; yields one record per round and saves as it goes."""
     newest = checkpoint.latest(out)
     facts = trainer.resume(newest) if newest else {}
     clock = Clock(before=float(facts.get("minutes", 0)), started=time.monotonic())
     flat: str | None = facts.get("flat")
-    held_out = validation_batch(data, VALIDATION_SCENES)
-    by_kind = [indices[indices < len(data.latents) - VALIDATION_SCENES] for indices in data.indices_by_kind()]
+    left_out = held_out_scenes(len(data.latents))
+    held_out = validation_batch(data, left_out)
+    by_kind = [indices[indices < len(data.latents) - left_out] for indices in data.indices_by_kind()]
     minutes = parallel.agree(clock.minutes())
-    while minutes < config.minutes:
+    while done(config, trainer.step, minutes) < 1:
         rate = learning_rate(config, trainer.step, minutes)
         if flat is None and trainer.step >= config.warmup_steps and rate < config.rate:
             flat = str(out / f"checkpoint-{trainer.step}")
@@ -176,15 +184,25 @@ def train_round(
 def _save(trainer: Trainer, out: Path, minutes: float, flat: str | None) -> None:
     if parallel.rank() == 0:
         trainer.save(out, {"minutes": minutes, "flat": flat})
+        averages.keep(out, trainer.step, trainer.ema)
         checkpoint.prune(out, keep=2, protected=Path(flat) if flat else None)
 
 
-def run(rank: int, workers: int, store: Path, data: Path, out: Path, loop: LoopConfig, config: RunConfig) -> None:
+def run(
+    rank: int,
+    workers: int,
+    store: Path,
+    data: Path,
+    out: Path,
+    loop: LoopConfig,
+    config: RunConfig,
+    sizes: Sizes = MINI,
+) -> None:
     """One training process; process 0 writes the records and the checkpoints."""
     parallel.join(rank, workers, store)
     cv2.setNumThreads(1)
     torch.set_num_threads(1 if workers > 1 else config.threads)
-    trainer, tokenizer = build_trainer(loop, config.local_tokens)
+    trainer, tokenizer = build_trainer(loop, config.local_tokens, sizes)
     if config.start:
         trainer.begin_from(preset_weights(trainer, Path(config.start)))
     records = train(trainer, open_training_data(data, tokenizer), config, out)
@@ -193,7 +211,8 @@ def run(rank: int, workers: int, store: Path, data: Path, out: Path, loop: LoopC
             if rank == 0:
                 log.write(json.dumps(record) + "\n")
                 log.flush()
-                sys.stderr.write(f"{json.dumps(record)} of {config.minutes:.0f} min\n")
+                length = f"{config.steps} steps" if config.steps else f"{config.minutes:.0f} min"
+                sys.stderr.write(f"{json.dumps(record)} of {length}\n")
     parallel.leave()
 
 
@@ -210,7 +229,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("var/mini"))
     parser.add_argument("--out", type=Path, default=Path("var/mini/generator"))
-    parser.add_argument("--minutes", type=float, default=70.0, help="training minutes over all runs")
+    parser.add_argument("--preset", choices=SIZES, default=MINI.name)
+    parser.add_argument("--minutes", type=float, default=RunConfig.minutes, help="training minutes over all runs")
+    parser.add_argument("--steps", type=int, help="instead of minutes")
     parser.add_argument(
         "--anneal", type=float, default=RunConfig.anneal, help="share of the minutes in which the rate falls"
     )
@@ -236,6 +257,7 @@ def main() -> None:
     )
     config = RunConfig(
         minutes=options.minutes,
+        steps=options.steps,
         rate=options.rate,
         start=str(options.start) if options.start else None,
         anneal=options.anneal,
@@ -245,9 +267,10 @@ def main() -> None:
         local_tokens=options.local_tokens,
     )
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "config.json").write_text(json.dumps(configuration(loop, config), indent=1))
+    facts = {"preset": options.preset} | configuration(loop, config)
+    (options.out / "config.json").write_text(json.dumps(facts, indent=1))
     store = options.out / f".meeting-{os.getpid()}"
-    arguments = (options.workers, store, options.data, options.out, loop, config)
+    arguments = (options.workers, store, options.data, options.out, loop, config, SIZES[options.preset])
     if options.workers == 1:
         run(0, *arguments)
     else:

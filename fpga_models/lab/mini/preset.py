@@ -1,10 +1,10 @@
-"""The public facts of the mini preset: its preset.json as a plain dictionary, layouts taken from the renderer."""
+"""The public facts of a preset of the mini world, its preset.json; layouts are taken from the renderer."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from fpga_models.lab.mini.networks import IMAGE_SIDE, MAX_PEOPLE
+from fpga_models.lab.mini.networks import MAX_PEOPLE, MINI, Sizes
 from fpga_models.lab.synthetic import Slot, layouts
 
 LAYOUT_TEXTS = {
@@ -27,20 +27,22 @@ STYLES = {
 LICENCE = "Apache-2.0"
 
 
-def preset_facts(verdict: dict[str, Any], components: list[dict[str, str]]) -> dict[str, Any]:
-    """Everything a client may know of the mini preset.
+def preset_facts(verdict: dict[str, Any], components: list[dict[str, str]], sizes: Sizes = MINI) -> dict[str, Any]:
+    """Everything a client may know of a preset of the mini world.
 
     Args:
         verdict: measured thresholds.
         components: name, file, licence and sha256 of each network.
+        sizes: of the preset.
     """
+    side = sizes.image_side
     return {
-        "name": "mini",
-        "title": "Mini: synthetic portraits, 128 pixels, runs on two CPU cores",
+        "name": sizes.name,
+        "title": f"Mini: synthetic portraits, {side} pixels, runs on two CPU cores",
         "licence": LICENCE,
-        "size": [IMAGE_SIDE, IMAGE_SIDE],
-        "sizes": [[IMAGE_SIDE, IMAGE_SIDE]],
-        "latent_factor": 8,
+        "size": [side, side],
+        "sizes": [[side, side]],
+        "latent_factor": sizes.latent_factor,
         "max_people": MAX_PEOPLE,
         "defaults": {"steps": 20, "guidance": 1.5, "id_scale": 1.0, "control": "landmark"},
         "limits": {"steps": [1, 100], "guidance": [1.0, 8.0], "id_scale": [0.0, 2.0]},

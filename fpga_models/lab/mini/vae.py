@@ -8,7 +8,7 @@ About 20 minutes on one core (4 steps a second); stopped and started again, it c
 import argparse
 import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,25 +19,36 @@ from torch import Tensor, nn
 
 from fpga_models.core.vae import LATENT_NOISE, MiniVAE
 from fpga_models.idzoom.scenes import Scenes, open_scenes
+from fpga_models.lab.mini.networks import MINI, MINI256, SIZES, Sizes
+from fpga_models.lab.mini.pixels import PixelLoss, pixel_weights, sharp_loss
 from fpga_models.mmf import checkpoint
 from fpga_models.mmf.optimizer import MuonAdamW, OptimizerConfig
 
-FACE_SIZES = ((14, 20), (20, 28), (28, 40), (50, 60), (60, 80))  # box height in pixels, for the report
+FACE_SIZES = ((14, 20), (20, 28), (28, 40), (50, 60), (60, 80), (80, 120), (120, 160))  # box height in px
+
+
+PLAIN = PixelLoss(largest_weight=2.0, eye_weight=1.0, edge_weight=0.0)
+SHARP = PixelLoss(largest_weight=5.0, plain_face=128.0, eye_weight=4.0, edge_weight=1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Numeric choices of the training."""
+    """Numeric choices of the training; `crop` is the side of a crop in pixels."""
 
     steps: int = 4500
     batch: int = 32
     crop: int = 64
     face_share: float = 0.8
-    face_weight: float = 2.0
-    gradient_weight: float = 0.5
+    pixels: PixelLoss = PLAIN
     lr: float = 3e-3
     flat_share: float = 0.4
     seed: int = 0
+
+
+RECIPES = {
+    MINI.name: Recipe(),
+    MINI256.name: Recipe(steps=8000, batch=16, crop=128, pixels=SHARP),
+}
 
 
 class Trainee(nn.Module):
@@ -45,11 +56,11 @@ class Trainee(nn.Module):
 
     def __init__(self, vae: MiniVAE) -> None:
         super().__init__()
-        self.encoder, self.decoder = vae.encoder, vae.decoder
+        self.encoder, self.decoder, self.factor = vae.encoder, vae.decoder, vae.factor
         self.normalise = nn.BatchNorm2d(vae.config.latent_channels, affine=False, momentum=0.02)
 
     def forward(self, pixels: Tensor, noise: Tensor) -> Tensor:
-        """Round trip of pixels (B, 3, H, W) with unit noise (B, 16, H/8, W/8) added, scaled, to the latents."""
+        """Round trip of pixels (B, 3, H, W) with unit noise (B, C, H/f, W/f) added, scaled, to the latents."""
         with torch.autocast("cpu", torch.bfloat16):
             raw = self.encoder(pixels)
         latents = self.normalise(raw.float()) + LATENT_NOISE * noise
@@ -73,26 +84,16 @@ def sample_crops(scenes: Scenes, recipe: Recipe, step: int) -> tuple[Tensor, Ten
             corner = np.clip(centre - side / 2 + rng.uniform(-8, 8, 2), 0, limit).astype(int)
         x, y = corner
         pixels[row] = scenes.images[index, y : y + side, x : x + side]
-        for x0, y0, x1, y1 in np.clip(np.rint(boxes - [x, y, x, y]), 0, side).astype(int):
-            weights[row, 0, y0:y1, x0:x1] = recipe.face_weight
+        weights[row, 0] = pixel_weights(scenes, index, recipe.pixels)[y : y + side, x : x + side]
     tensor = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
     return tensor.contiguous(memory_format=torch.channels_last), torch.from_numpy(weights)
 
 
-def reconstruction_loss(made: Tensor, wanted: Tensor, weights: Tensor, gradient_weight: float) -> Tensor:
-    """Weighted L1 + L2 of pixels plus L1 of their horizontal and vertical differences."""
-    error = made - wanted
-    plain = (weights * (error.abs() + error.square())).mean()
-    across = (weights[..., 1:] * error.diff(dim=-1).abs()).mean()
-    down = (weights[..., 1:, :] * error.diff(dim=-2).abs()).mean()
-    return plain + gradient_weight * (across + down)
-
-
-def train(data: Path, out: Path, recipe: Recipe, console: Console) -> MiniVAE:
+def train(data: Path, out: Path, recipe: Recipe, console: Console, sizes: Sizes = MINI) -> MiniVAE:
     """Train for the recipe's steps and return the autoencoder with folded latent statistics."""
     torch.manual_seed(recipe.seed)
     scenes = open_scenes(data / "scenes")
-    vae: MiniVAE = MiniVAE()
+    vae = sizes.build_vae()
     trainee = Trainee(vae)
     trainee.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack this form
     optimizer = MuonAdamW(trainee.named_parameters(), OptimizerConfig())
@@ -131,10 +132,9 @@ def _step(trainee: Trainee, optimizer: MuonAdamW, scenes: Scenes, recipe: Recipe
     rate = recipe.lr * min(1.0, (1 - step / recipe.steps) / (1 - recipe.flat_share), (step + 1) / 100)
     pixels, weights = sample_crops(scenes, recipe, step)
     generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
-    noise = torch.randn(
-        recipe.batch, trainee.normalise.num_features, recipe.crop // 8, recipe.crop // 8, generator=generator
-    )
-    loss = reconstruction_loss(trainee(pixels, noise), pixels, weights, recipe.gradient_weight)
+    cells = recipe.crop // trainee.factor
+    noise = torch.randn(recipe.batch, trainee.normalise.num_features, cells, cells, generator=generator)
+    loss = sharp_loss(trainee(pixels, noise), pixels, weights, recipe.pixels)
     loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     optimizer.step(rate)
     return loss.item()
@@ -189,15 +189,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("var/mini"))
     parser.add_argument("--out", type=Path, default=Path("var/mini/vae"))
-    parser.add_argument("--steps", type=int, default=Recipe.steps)
-    parser.add_argument("--batch", type=int, default=Recipe.batch)
+    parser.add_argument("--preset", choices=SIZES, default=MINI.name)
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--batch", type=int)
     parser.add_argument("--seed", type=int, default=Recipe.seed)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     console = Console(stderr=True)
-    recipe = Recipe(steps=options.steps, batch=options.batch, seed=options.seed)
-    vae = train(options.data, options.out, recipe, console)
+    given = {"steps": options.steps, "batch": options.batch, "seed": options.seed}
+    recipe = replace(RECIPES[options.preset], **{name: value for name, value in given.items() if value is not None})
+    vae = train(options.data, options.out, recipe, console, SIZES[options.preset])
     vae.save_pretrained(options.out, safe_serialization=True)
     report = {"recipe": asdict(recipe), "held_out": evaluate(vae, open_scenes(options.data / "scenes_test"))}
     (options.out / "report.json").write_text(json.dumps(report, indent=2) + "\n")

@@ -27,6 +27,7 @@ from fpga_models.lab.mini.faces.embeddings import embed_crops
 from fpga_models.lab.mini.faces.report import recognition
 from fpga_models.lab.mini.faces.teach import open_encoder_a, teach_traits
 from fpga_models.lab.synthetic.dataset import open_crops
+from fpga_models.lab.synthetic.scene import drawn_fine
 
 DET_SIZE, DET_THRESH = 256, 0.55
 PARTS = ("encoder_a", "teach", "embeddings", "detector", "encoder_b", "traits")
@@ -35,7 +36,7 @@ PARTS = ("encoder_a", "teach", "embeddings", "detector", "encoder_b", "traits")
 def train_encoder(part: str, data: Path, out: Path, schedule: loop.Schedule) -> dict[str, object]:
     """Train and export one encoder; return its figures on people it never saw."""
     crops = people_by_views(data / "crops")
-    split = encoders.SPLITS[part]
+    split = encoders.split_of(part, len(crops))
     trainer = encoders.train_encoder_a if part == "encoder_a" else encoders.train_encoder_b
     checkpoint = out / "checkpoints" / part
     encoder = trainer(encoders.halve(crops[split.start : split.stop]), checkpoint, schedule)
@@ -47,8 +48,9 @@ def train_encoder(part: str, data: Path, out: Path, schedule: loop.Schedule) -> 
 
 def teach_encoder(data: Path, out: Path, schedule: loop.Schedule) -> dict[str, object]:
     """Teach encoder A traits and export it to the pack; return its figures on people it never saw."""
-    split = encoders.SPLITS["encoder_a"]
-    crops = encoders.halve(people_by_views(data / "crops")[split.start : split.stop])
+    everybody = people_by_views(data / "crops")
+    split = encoders.split_of("encoder_a", len(everybody))
+    crops = encoders.halve(everybody[split.start : split.stop])
     encoder = open_encoder_a(out / "untaught" / "recogniser.onnx")
     taught = teach_traits(encoder, crops, labels(list(split)), out / "checkpoints" / "teach", schedule)
     target = out / "pack" / "recogniser.onnx"
@@ -86,8 +88,9 @@ def train_detector(data: Path, out: Path, schedule: loop.Schedule) -> dict[str, 
     export.export_detector(detector.train_detector(source, checkpoint, schedule), target)
     seal(out / "pack")
     figures: dict[str, object] = {"part": "detector", "file": str(target)}
-    for size, count in ((128, 600), (384, 60)):
-        scenes = held_out_scenes(schedule.seed, count, size)
+    side = source.scenes.images.shape[1]
+    for size, count in ((side, 600), (384, 60)):
+        scenes = held_out_scenes(schedule.seed, count, size, fine=drawn_fine(side))
         found = detection_figures(target, scenes, det_size=DET_SIZE, det_thresh=DET_THRESH)
         figures[f"{size} px"] = asdict(found)
     return figures

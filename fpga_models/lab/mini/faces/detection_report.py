@@ -32,7 +32,7 @@ class Detection:
     faces: int
 
 
-def held_out_scenes(seed: int, count: int, size: int = 128) -> list[Rendered]:
+def held_out_scenes(seed: int, count: int, size: int = 128, *, fine: bool = False) -> list[Rendered]:
     """Render scenes of all kinds in turn with people that no training saw."""
     rng = np.random.default_rng([seed, 1])
     scenes = []
@@ -40,7 +40,7 @@ def held_out_scenes(seed: int, count: int, size: int = 128) -> list[Rendered]:
         kind = KINDS[index % len(KINDS)]
         people = int(kind[-1]) if kind.startswith("group_") else 1
         identities = HELD_OUT_IDENTITIES + rng.choice(1_000_000, people, replace=False)
-        scenes.append(render(random_scene(rng, identities.tolist(), kind, size)))
+        scenes.append(render(random_scene(rng, identities.tolist(), kind, size, fine=fine)))
     return scenes
 
 

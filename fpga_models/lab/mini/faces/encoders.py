@@ -1,6 +1,7 @@
 """Training of encoder A (CosFace) and encoder B (supervised contrastive) on rendered, aligned crops.
 
-The two see different identities: A 0-3999, B 4000-7999. What one never saw is the other's held-out set.
+The two see different identities: A the first half of the people, B the second. What one never saw is the other's
+held-out set.
 """
 
 from dataclasses import dataclass
@@ -15,11 +16,9 @@ from torch import Tensor, nn
 from fpga_models.lab.mini.faces.augment import augment
 from fpga_models.lab.mini.faces.loop import Schedule, train
 from fpga_models.lab.mini.faces.networks import EMBEDDING_WIDTH, EncoderA, EncoderB
-from fpga_models.lab.synthetic.dataset import CONDITIONING_IDENTITIES, EVALUATION_IDENTITIES
 
 Crops = NDArray[np.uint8]
 AnyEncoder = EncoderA | EncoderB
-SPLITS = {"encoder_a": CONDITIONING_IDENTITIES, "encoder_b": EVALUATION_IDENTITIES}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +38,11 @@ class ContrastiveConfig:
     temperature: float = 0.1
     people: int = 64
     views: int = 3
+
+
+def split_of(part: str, people: int) -> range:
+    """The people, of so many, that encoder A or encoder B is trained on."""
+    return range(people // 2) if part == "encoder_a" else range(people // 2, people)
 
 
 def halve(crops: Crops) -> Crops:
@@ -104,7 +108,7 @@ def train_encoder_b(crops: Crops, path: Path, schedule: Schedule, config: Contra
     encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # twice as fast on a CPU
 
     def loss_of(generator: np.random.Generator, share: float) -> Tensor:
-        chosen = generator.choice(len(crops), config.people, replace=False)
+        chosen = generator.choice(len(crops), min(config.people, len(crops)), replace=False)
         people = np.repeat(chosen, config.views)
         views = np.concatenate([generator.permutation(crops.shape[1])[: config.views] for _ in chosen])
         order = generator.permutation(len(people))  # the degradations come in runs: spread each person over them

@@ -1,7 +1,7 @@
 """The one training loop of the three face networks: clock, learning rate, checkpoint, progress with ETA.
 
-The budget is wall time: the learning rate follows the share of the minutes spent, so a busy machine takes fewer
-steps instead of longer. Batches are drawn from (seed, step) alone, so a resumed run sees what it would have seen.
+The budget is processor time, so a busy machine takes longer and not fewer steps; the learning rate follows the share of
+the minutes spent. Batches are drawn from (seed, step) alone, so a resumed run sees what it would have seen.
 """
 
 import math
@@ -75,13 +75,13 @@ def train(
         task = progress.add_task(folder.name, total=total)
         progress.update(task, completed=seconds)
         while seconds < total:
-            began = time.perf_counter()
+            began = time.process_time()
             share = seconds / total
             loss = loss_of(np.random.default_rng([schedule.seed, step]), share)
             torch.autograd.backward(loss)
             optimizer.step(learning_rate(schedule, share))
             step += 1
-            seconds += time.perf_counter() - began
+            seconds += time.process_time() - began
             mean = loss.item() if math.isnan(mean) else 0.95 * mean + 0.05 * loss.item()
             progress.update(task, completed=seconds, description=f"{folder.name} step {step} loss {mean:.3f}")
             if seconds - saved_at > SECONDS_BETWEEN_CHECKPOINTS:

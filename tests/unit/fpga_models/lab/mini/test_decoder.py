@@ -17,21 +17,20 @@ from fpga_models.lab.mini.cache_latents import cache_latents
 from fpga_models.lab.mini.decoder import (
     Recipe,
     Run,
-    edges,
     enlarged,
     estimate_latents,
-    pixel_weights,
     sample_scenes,
-    sharp_loss,
     told,
     train,
 )
 from fpga_models.lab.mini.decoder import with_autoencoder as put
+from fpga_models.lab.mini.pixels import PixelLoss, edges, pixel_weights, sharp_loss
 from fpga_models.mmf.samples.data import TrainingData, open_training_data
 from fpga_models.mmf.start import open_start
 from tests.unit.fpga_models.training_folder import write_training_folder
 
 QUICK = Recipe(steps=4, batch=4, estimates=8)
+LOSS = PixelLoss()
 QUIET = Console(quiet=True)
 
 
@@ -61,7 +60,7 @@ def autoencoder(mini: PortraitPipeline) -> MiniVAE:
 
 def test_an_enlarged_decoder_begins_as_the_given_one(mini: PortraitPipeline) -> None:
     vae = autoencoder(mini)
-    larger = enlarged(vae, tuple(n + 1 for n in vae.config.decoder_blocks))  # type: ignore[arg-type]  # three of them
+    larger = enlarged(vae, tuple(n + 1 for n in vae.config.decoder_blocks))
     latents = torch.randn(2, 16, 4, 4, generator=torch.Generator().manual_seed(0))
     pixels = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(1)) * 2 - 1
     with torch.no_grad():
@@ -96,12 +95,12 @@ def test_scenes_are_a_function_of_the_step_and_show_what_their_latents_are_of(
 
 def test_small_faces_count_more_and_eyes_most(data: TrainingData) -> None:
     scene = int(np.flatnonzero(data.scenes.count == 1)[0])
-    weights = pixel_weights(data.scenes, scene, QUICK)
+    weights = pixel_weights(data.scenes, scene, LOSS)
     x0, y0, x1, y1 = data.scenes.box[scene, 0]
     size = max(x1 - x0, y1 - y0)
-    inside = np.clip(QUICK.face_weight * QUICK.plain_face / size, QUICK.face_weight, QUICK.largest_weight)
+    inside = np.clip(LOSS.face_weight * LOSS.plain_face / size, LOSS.face_weight, LOSS.largest_weight)
     x, y = data.scenes.kps5[scene, 0, 0]
-    assert weights[int(y), int(x)] == pytest.approx(inside * QUICK.eye_weight, rel=0.1)
+    assert weights[int(y), int(x)] == pytest.approx(inside * LOSS.eye_weight, rel=0.1)
     assert weights[int(y1) - 2, int((x0 + x1) / 2)] == pytest.approx(inside, rel=0.1)
     assert weights[-1, 0] == 1 or weights[0, 0] == 1
 
@@ -111,11 +110,11 @@ def test_the_loss_sees_a_blurred_edge_that_is_right_on_the_mean() -> None:
     real[..., 8:] = 1
     blurred = F.avg_pool2d(F.pad(real, (2, 2, 2, 2), mode="replicate"), 5, stride=1)
     shifted = real.roll(1, dims=-1)
-    ones, window = torch.ones(1, 1, 16, 16), QUICK.edge_window
+    ones, window = torch.ones(1, 1, 16, 16), LOSS.edge_window
     assert edges(shifted, window).max() == edges(real, window).max()
     assert edges(blurred, window).max() < 0.5 * edges(real, window).max()
-    assert sharp_loss(real, real, ones, QUICK) == 0
-    assert sharp_loss(blurred, real, ones, QUICK) > sharp_loss(blurred, real, ones, replace(QUICK, edge_weight=0.0))
+    assert sharp_loss(real, real, ones, LOSS) == 0
+    assert sharp_loss(blurred, real, ones, LOSS) > sharp_loss(blurred, real, ones, replace(LOSS, edge_weight=0.0))
 
 
 def test_a_resumed_run_continues_bit_for_bit(

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from fpga_models.core import weights
-from fpga_models.lab.mini.__main__ import PLANS, Step, recipe, run_step
+from fpga_models.lab.mini.__main__ import PLANS, recipe
 from fpga_models.lab.mini.ship import ship, story
+from fpga_models.lab.mini.steps import Step, run_step
 from fpga_models.mmf.plan import TrainPlan
 
 

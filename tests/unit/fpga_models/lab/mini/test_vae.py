@@ -7,7 +7,8 @@ from rich.console import Console
 
 from fpga_models.idzoom.scenes import open_scenes
 from fpga_models.lab.mini.cache_latents import cache_latents
-from fpga_models.lab.mini.vae import Recipe, evaluate, reconstruction_loss, sample_crops, train
+from fpga_models.lab.mini.pixels import reconstruction_loss
+from fpga_models.lab.mini.vae import Recipe, evaluate, sample_crops, train
 from fpga_models.lab.synthetic.dataset import render_scenes
 
 
@@ -24,7 +25,7 @@ def test_crops_are_a_function_of_seed_and_step(data: Path) -> None:
     assert torch.equal(first[0], again[0])
     assert not torch.equal(first[0], later[0])
     assert first[0].shape == (4, 3, 64, 64)
-    assert set(first[1].unique().tolist()) == {1.0, recipe.face_weight}
+    assert set(first[1].unique().tolist()) == {1.0, recipe.pixels.face_weight}
 
 
 def test_loss_is_zero_for_equal_pictures_and_counts_faces_double() -> None:
