@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fpga_models.lab.synthetic.archive import write_archive
-from fpga_models.lab.synthetic.archive_files import DAMAGES
+from fpga_models.lab.synthetic.archive.files import DAMAGES
 from orchestrator.archive import Photo, Refused, open_source
 from orchestrator.errors import InputError
 from tests.unit.workers.photo.pictures import decoded

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from fpga_models.lab.synthetic.archive_files import DAMAGES, Damage, Sink, open_sink
+from fpga_models.lab.synthetic.archive.files import DAMAGES, Damage, Sink, open_sink
 from fpga_models.lab.synthetic.render import Rendered, render
 from fpga_models.lab.synthetic.sampling import random_scene
 from fpga_models.lab.synthetic.scene import number_of_people
@@ -209,7 +209,3 @@ def main() -> None:
     truths = write_archive(options.out, count=options.count, seed=options.seed, damaged=options.damaged)
     beside = options.out.with_name(f"{options.out.name}.truth.jsonl")
     beside.write_text("".join(json.dumps(asdict(truth), ensure_ascii=False) + "\n" for truth in truths))
-
-
-if __name__ == "__main__":
-    main()
