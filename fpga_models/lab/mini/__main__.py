@@ -71,12 +71,12 @@ def autoencoder(data: Path, seed: int) -> list[Step]:
     vae = data / "vae"
     return [
         Step(
-            module="fpga_models.lab.mini.vae",
+            module="fpga_models.lab.mini.autoencoder.vae",
             arguments=("--data", str(data), "--seed", str(seed), "--out", str(vae)),
             product=vae / "report.json",
         ),
         Step(
-            module="fpga_models.lab.mini.cache_latents",
+            module="fpga_models.lab.mini.autoencoder.cache_latents",
             arguments=("--data", str(data), "--vae", str(vae), "--out", str(data / "latents")),
             product=data / "latents" / "scenes.npy",
         ),
@@ -88,7 +88,7 @@ def detector(data: Path, seed: int) -> list[Step]:
     decoded, pack = data / "decoded.npy", data / "faces" / "pack"
     return [
         Step(
-            module="fpga_models.lab.mini.decoded",
+            module="fpga_models.lab.mini.autoencoder.decoded",
             arguments=("--data", str(data), "--vae", str(data / "vae"), "--seed", str(seed), "--out", str(decoded)),
             product=decoded,
         ),
@@ -142,7 +142,9 @@ def decoder(data: Path, seed: int) -> Step:
     """The decoder once more, beside a generator whose latents it gets to know."""
     out, preset = data / "decoder", data / "mmf" / "preset"
     arguments = ("--data", str(data), "--preset", str(preset), "--out", str(out), "--seed", str(seed))
-    return Step(module="fpga_models.lab.mini.decoder", arguments=arguments, product=out / "preset" / "weights.json")
+    return Step(
+        module="fpga_models.lab.mini.autoencoder.decoder", arguments=arguments, product=out / "preset" / "weights.json"
+    )
 
 
 def measured(preset: Path, data: Path, out: Path) -> list[Step]:

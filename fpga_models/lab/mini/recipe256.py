@@ -71,8 +71,8 @@ def _autoencoder(data: Path, amount: Amount, seed: int) -> list[Step]:
     common = ("--preset", MINI256.name, "--data", data, "--seed", seed, "--out", vae)
     latents = ("--data", data, "--vae", vae, "--out", data / "latents")
     return [
-        _step(f"{PACKAGE}.vae", vae / "report.json", *common, "--steps", amount.autoencoder),
-        _step(f"{PACKAGE}.cache_latents", data / "latents" / "scenes.npy", *latents),
+        _step(f"{PACKAGE}.autoencoder.vae", vae / "report.json", *common, "--steps", amount.autoencoder),
+        _step(f"{PACKAGE}.autoencoder.cache_latents", data / "latents" / "scenes.npy", *latents),
     ]
 
 
@@ -106,7 +106,7 @@ def _detector(data: Path, amount: Amount, seed: int) -> list[Step]:
     decoded, vae = data / "decoded.npy", data / "vae"
     arguments = ("--data", data, "--vae", vae, "--seed", seed, "--out", decoded, "--count", amount.decoded)
     return [
-        _step(f"{PACKAGE}.decoded", decoded, *arguments),
+        _step(f"{PACKAGE}.autoencoder.decoded", decoded, *arguments),
         _face_network(data, seed, "detector", amount.minutes[-1], data / "faces" / "pack" / "detector.onnx"),
     ]
 
@@ -124,7 +124,7 @@ def _preset(data: Path, amount: Amount, seed: int) -> list[Step]:
         _step(
             f"{PACKAGE}.distil", few / "preset" / "weights.json", *student, "--seed", seed, "--steps", amount.distilled
         ),
-        _step(f"{PACKAGE}.decoder", finished / "preset" / "weights.json", *sharper, "--seed", seed),
+        _step(f"{PACKAGE}.autoencoder.decoder", finished / "preset" / "weights.json", *sharper, "--seed", seed),
     ]
 
 

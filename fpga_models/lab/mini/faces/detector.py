@@ -1,7 +1,7 @@
 """Training of the face detector on rendered scenes: crops at many scales, degraded like real and generated pictures.
 
 Some samples hold no face at all and some faces are painted over, so that skin-coloured blobs do not fire. Half of the
-scenes come out of the autoencoder (`mini/decoded.py`), whose smears are those of generated pictures.
+scenes come out of the autoencoder (`autoencoder/decoded.py`), whose smears are those of generated pictures.
 """
 
 import math

@@ -9,8 +9,8 @@ import torch
 from fpga_models.core import ddim
 from fpga_models.core.presets import preset_directory
 from fpga_models.core.weights import verify
+from fpga_models.lab.mini.autoencoder.cache_latents import cache_latents
 from fpga_models.lab.mini.averages import KEPT, keep, kept, mean_of
-from fpga_models.lab.mini.cache_latents import cache_latents
 from fpga_models.lab.mini.distil import LEARNING, Distiller, Recipe, distil, jump_target
 from fpga_models.lab.mini.networks import MINI256, build_denoiser, build_scheduler
 from fpga_models.mmf.loop import Trainee

@@ -6,9 +6,9 @@ import torch
 from rich.console import Console
 
 from fpga_models.idzoom.scenes import open_scenes
-from fpga_models.lab.mini.cache_latents import cache_latents
-from fpga_models.lab.mini.pixels import reconstruction_loss
-from fpga_models.lab.mini.vae import Recipe, evaluate, sample_crops, train
+from fpga_models.lab.mini.autoencoder.cache_latents import cache_latents
+from fpga_models.lab.mini.autoencoder.pixels import reconstruction_loss
+from fpga_models.lab.mini.autoencoder.vae import Recipe, evaluate, sample_crops, train
 from fpga_models.lab.synthetic.dataset import render_scenes
 
 

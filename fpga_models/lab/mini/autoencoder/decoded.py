@@ -1,6 +1,6 @@
 """Decodes cached latents, each disturbed a little: what the face detector will meet, with places that are known.
 
-python -m fpga_models.lab.mini.decoded --data var/mini --vae var/mini/vae --out var/mini/decoded.npy
+python -m fpga_models.lab.mini.autoencoder.decoded --data var/mini --vae var/mini/vae --out var/mini/decoded.npy
 """
 
 import argparse

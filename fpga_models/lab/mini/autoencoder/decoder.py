@@ -1,6 +1,6 @@
 """Trains the autoencoder's decoder on: sharper small faces, and used to what the generator makes. The latents stay.
 
-    python -m fpga_models.lab.mini.decoder --data var/mini --preset var/mini/mmf/preset --out var/mini/decoder
+    python -m fpga_models.lab.mini.autoencoder.decoder --data var/mini --preset PRESET --out var/mini/decoder
 
 An enlarged decoder begins as the given one and learns to make rendered scenes of their latents and of the generator's
 estimates of them. Scenes are decoded whole: what lies beyond the border of a crop is felt several cells inside.
@@ -31,9 +31,9 @@ from fpga_models.core import ddim
 from fpga_models.core.vae import LATENT_NOISE, Decoder, MiniVAE, ResBlock
 from fpga_models.core.weights import read_manifest
 from fpga_models.idzoom.scenes import Scenes, open_scenes
+from fpga_models.lab.mini.autoencoder.pixels import PixelLoss, pixel_weights, sharp_loss
+from fpga_models.lab.mini.autoencoder.vae import evaluate
 from fpga_models.lab.mini.networks import MINI, MINI256
-from fpga_models.lab.mini.pixels import PixelLoss, pixel_weights, sharp_loss
-from fpga_models.lab.mini.vae import evaluate
 from fpga_models.mmf import checkpoint
 from fpga_models.mmf.loop import Trainee
 from fpga_models.mmf.losses import clean_estimate
@@ -218,7 +218,7 @@ def with_autoencoder(preset: Path, vae: MiniVAE, out: Path, made: Mapping[str, A
 def told(recipe: Recipe, folder: Path, data: TrainingData) -> dict[str, Any]:
     """How a decoder came about, for the manifest of its preset."""
     source = read_source(folder) | {"pictures": len(data.latents), "people": len(data.embeddings)}
-    command = "python -m fpga_models.lab.mini.decoder"
+    command = "python -m fpga_models.lab.mini.autoencoder.decoder"
     return {"command": command, "config": asdict(recipe), "steps": recipe.steps, "data": source}
 
 

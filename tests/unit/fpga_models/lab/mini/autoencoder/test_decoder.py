@@ -13,8 +13,8 @@ from fpga_models.core.pipeline import PortraitPipeline
 from fpga_models.core.presets import preset_directory
 from fpga_models.core.vae import MiniVAE
 from fpga_models.core.weights import read_manifest
-from fpga_models.lab.mini.cache_latents import cache_latents
-from fpga_models.lab.mini.decoder import (
+from fpga_models.lab.mini.autoencoder.cache_latents import cache_latents
+from fpga_models.lab.mini.autoencoder.decoder import (
     Recipe,
     Run,
     enlarged,
@@ -23,8 +23,8 @@ from fpga_models.lab.mini.decoder import (
     told,
     train,
 )
-from fpga_models.lab.mini.decoder import with_autoencoder as put
-from fpga_models.lab.mini.pixels import PixelLoss, edges, pixel_weights, sharp_loss
+from fpga_models.lab.mini.autoencoder.decoder import with_autoencoder as put
+from fpga_models.lab.mini.autoencoder.pixels import PixelLoss, edges, pixel_weights, sharp_loss
 from fpga_models.mmf.samples.data import TrainingData, open_training_data
 from fpga_models.mmf.start import open_start
 from tests.unit.fpga_models.training_folder import write_training_folder

@@ -1,6 +1,6 @@
 """Encodes rendered scenes once, so that the generator trains on latents and never sees pixels.
 
-python -m fpga_models.lab.mini.cache_latents --data var/mini --vae var/mini/vae --out var/mini/latents
+python -m fpga_models.lab.mini.autoencoder.cache_latents --data var/mini --vae var/mini/vae --out var/mini/latents
 """
 
 import argparse

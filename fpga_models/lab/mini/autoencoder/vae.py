@@ -1,6 +1,6 @@
 """Trains the autoencoder of the mini preset on 64x64 crops of rendered scenes, most of them around a face.
 
-    python -m fpga_models.lab.mini.vae --data var/mini --out var/mini/vae
+    python -m fpga_models.lab.mini.autoencoder.vae --data var/mini --out var/mini/vae
 
 About 20 minutes on one core (4 steps a second); stopped and started again, it continues from its checkpoint.
 """
@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from fpga_models.core.vae import LATENT_NOISE, MiniVAE
 from fpga_models.idzoom.scenes import Scenes, open_scenes
+from fpga_models.lab.mini.autoencoder.pixels import PixelLoss, pixel_weights, sharp_loss
 from fpga_models.lab.mini.networks import MINI, MINI256, SIZES, Sizes
-from fpga_models.lab.mini.pixels import PixelLoss, pixel_weights, sharp_loss
 from fpga_models.mmf import checkpoint
 from fpga_models.mmf.optimizer import MuonAdamW, OptimizerConfig
 
