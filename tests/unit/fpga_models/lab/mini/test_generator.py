@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from fpga_models.core.presets import preset_directory
 from fpga_models.core.weights import read_manifest
 from fpga_models.lab.mini.export import load_ema
 from fpga_models.lab.mini.generator import (
@@ -99,7 +100,7 @@ def test_the_preset_offers_every_layout_with_words_the_model_knows() -> None:
     assert {word for text in texts for word in words(text)} <= set(VOCABULARY)
 
 
-WEIGHTS = Path(__file__).parents[4] / "fpga_models" / "weights" / "mini"
+WEIGHTS = preset_directory("mini")
 
 
 def test_the_start_of_a_run_is_noted_by_its_hash_and_not_by_its_place() -> None:
