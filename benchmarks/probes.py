@@ -39,7 +39,6 @@ def submit(
         name=name,
         preset=settings.preset,
         model_version_id=registry.champion(ledger, settings, settings.preset),
-        stages=[KIND],
         items=[_item(position, milliseconds, disasters.get(position)) for position in range(items)],
         idempotency_key=idempotency_key,
         request_sha256=hashlib.sha256(json.dumps([items, milliseconds, dict(disasters)]).encode()).hexdigest(),

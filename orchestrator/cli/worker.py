@@ -22,10 +22,10 @@ def run(
     import sys
 
     from orchestrator.errors import UsageError
-    from orchestrator.ledger.queue.claims import QUEUES
+    from orchestrator.pipelines import QUEUES
 
     wanted = [queue.strip() for queue in queues.split(",")]
-    known = sorted(set(QUEUES.values()))
+    known = sorted(QUEUES)
     if unknown := [queue for queue in wanted if queue not in known]:
         raise UsageError(f"no queue {unknown[0]!r}; there are {', '.join(known)}", code="bad_queue")
     with services():

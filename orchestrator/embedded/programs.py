@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from orchestrator.embedded.supervisor import Program
-from orchestrator.runtime.broker import QUEUES
+from orchestrator.pipelines import QUEUES
 from orchestrator.runtime.prefect.client import Address
 from orchestrator.runtime.prefect.deployments import POOL
 from orchestrator.runtime.running import write_private

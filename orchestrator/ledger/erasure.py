@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from orchestrator.ledger import audit, datasets, identities, photos, stage_results, training
 from orchestrator.ledger.engine.session import Ledger, now, retrying
+from orchestrator.ledger.engine.states import BatchState
 from orchestrator.ledger.queue import lifecycle
 from orchestrator.ledger.tables.rows import (
     Artifact,
@@ -119,16 +120,12 @@ def remaining(session: Session, identity_id: str) -> dict[str, int]:
 
 
 def _stop_items(session: Session, item_ids: Sequence[str], moment: datetime) -> None:
-    here = Stage.item_id.in_(item_ids)
-    lifecycle.move_stages(session, "cancelled", here, Stage.state.in_(("queued", "held")), finished_at=moment)
-    lifecycle.move_items(
-        session, "cancelled", Item.id.in_(item_ids), Item.state.in_(("queued", "held")), finished_at=moment
-    )
-    lifecycle.move_stages(session, "cancelling", here)
-    lifecycle.move_items(session, "cancelling", Item.id.in_(item_ids))
+    lifecycle.cancel(session, Stage.item_id.in_(item_ids), Item.id.in_(item_ids), moment)
     open_batches = select(Item.batch_id).where(Item.id.in_(item_ids)).distinct()
     for batch_id in session.scalars(
-        select(Batch.id).where(Batch.id.in_(open_batches), Batch.state.in_(("in_progress", "cancelling")))
+        select(Batch.id).where(
+            Batch.id.in_(open_batches), Batch.state.in_((BatchState.IN_PROGRESS, BatchState.CANCELLING))
+        )
     ).all():
         lifecycle.close_batch(session, batch_id, moment)
 

@@ -10,28 +10,29 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, delete, exists, literal, select
+from sqlalchemy import delete, exists, literal, select
 from sqlalchemy.orm import Session, aliased
 
+from orchestrator import pipelines
 from orchestrator.errors import ConsentError
 from orchestrator.ledger import stage_results
 from orchestrator.ledger.engine.session import Ledger, retrying
-from orchestrator.ledger.queue import claims
-from orchestrator.ledger.queue.claims import Claim, Next
+from orchestrator.ledger.engine.states import BatchState, State
+from orchestrator.ledger.queue import lifecycle
+from orchestrator.ledger.queue.claims import Claim
 from orchestrator.ledger.tables.rows import Batch, Identity, Item, ItemIdentity, Leader, Stage
 from orchestrator.ledger.tables.rows_photos import ArchivePerson
+from orchestrator.pipelines import Pipeline
 
 KIND = "restore"
-STAGES = ("ingest_photo", "restore", "score_photo", "publish_photo")
-ORDINALS = {"ingest_photo": 0, "cluster": 1, "restore": 2, "score_photo": 3, "publish_photo": 4}
-GONE = ("failed", "cancelled", "held")
+GONE = (State.FAILED, State.CANCELLED, State.HELD)
 
 
 def said(session: Session, item_id: str, stage: str) -> dict[str, Any] | None:
     """Return the result of a finished stage of an item, or None."""
     return session.scalars(
         select(Stage.result)
-        .where(Stage.item_id == item_id, Stage.name == stage, Stage.state == "completed")
+        .where(Stage.item_id == item_id, Stage.name == stage, Stage.state == State.COMPLETED)
         .order_by(Stage.id.desc())
         .limit(1)
     ).first()
@@ -42,7 +43,7 @@ def ingested(session: Session, batch_id: str) -> list[tuple[str, dict[str, Any]]
     query = (
         select(Item.id, Stage.result)
         .join(Stage, Stage.item_id == Item.id)
-        .where(Item.batch_id == batch_id, Stage.name == "ingest_photo", Stage.state == "completed")
+        .where(Item.batch_id == batch_id, Stage.name == "ingest_photo", Stage.state == State.COMPLETED)
         .order_by(Item.position)
     )
     return [(item_id, result) for item_id, result in session.execute(query).tuples() if result is not None]
@@ -75,7 +76,7 @@ def unread(session: Session, moment: datetime) -> list[tuple[str, datetime]]:
         .where(
             Batch.kind == KIND,
             Batch.open.is_(True),
-            Batch.state.in_(("in_progress", "paused")),
+            Batch.state.in_((BatchState.IN_PROGRESS, BatchState.PAUSED)),
             Batch.flow_run_id.is_not(None),
             Leader.lease_until < moment,
         )
@@ -115,27 +116,20 @@ def gather(session: Session, batch_id: str, moment: datetime) -> None:
     batch = session.get_one(Batch, batch_id)
     if batch.kind != KIND or batch.open or not batch.options.get("cluster") or batch.options.get("people_of"):
         return
+    pipeline = pipelines.of(KIND)
+    gathering = pipeline.gathering
+    assert gathering is not None, "the photos of an archive are brought together"
     others = aliased(Stage)
     unfinished = select(others.id).where(
         others.batch_id == batch_id,
-        (others.name == "ingest_photo") & others.state.not_in(("completed", *GONE))
-        | (others.name == "cluster") & others.state.not_in(GONE),
+        (others.name == pipeline.names[0]) & others.state.not_in((State.COMPLETED, *GONE))
+        | (others.name == gathering.name) & others.state.not_in(GONE),
     )
     if session.scalar(unfinished.limit(1)):
         return
-    first = session.scalars(_waiting(batch_id).limit(1)).first()
-    if first is not None:
-        following = Next(stage="cluster", ordinal=ORDINALS["cluster"])
-        claims.queue_stage(session, first, batch_id, batch.owner, following, moment)
-
-
-def go_on(session: Session, c: Claim, moment: datetime) -> Next:
-    """Queue the restoration of every photo that waited; return what follows for the one that did the gathering."""
-    following = Next(stage="restore", ordinal=ORDINALS["restore"])
-    for item_id in session.scalars(_waiting(c.batch_id)).all():
-        if item_id != c.item_id:
-            claims.queue_stage(session, item_id, c.batch_id, c.owner, following, moment)
-    return following
+    if first := waiting(session, batch_id, pipeline)[:1]:
+        place = pipeline.place(gathering.name)
+        lifecycle.enqueue(session, first, place, batch_id=batch_id, owner=batch.owner, moment=moment)
 
 
 def artifacts_of(session: Session, item_ids: Sequence[str]) -> set[str]:
@@ -148,16 +142,10 @@ def artifacts_of(session: Session, item_ids: Sequence[str]) -> set[str]:
     return found
 
 
-def _waiting(batch_id: str) -> Select[tuple[str]]:
-    """Items that were looked at and have no later stage."""
+def waiting(session: Session, batch_id: str, pipeline: Pipeline) -> Sequence[str]:
+    """Return the items that were looked at and have no later stage, in the order of the archive."""
     stage, later = aliased(Stage), aliased(Stage)
-    return (
-        select(Item.id)
-        .where(
-            Item.batch_id == batch_id,
-            Item.state == "queued",
-            exists().where(stage.item_id == Item.id, stage.name == "ingest_photo", stage.state == "completed"),
-            ~exists().where(later.item_id == Item.id, later.ordinal > 0, later.state.not_in(GONE)),
-        )
-        .order_by(Item.position)
-    )
+    looked = exists().where(stage.item_id == Item.id, stage.name == pipeline.names[0], stage.state == State.COMPLETED)
+    gone_on = exists().where(later.item_id == Item.id, later.ordinal > 0, later.state.not_in(GONE))
+    here = Item.batch_id == batch_id, Item.state == State.QUEUED
+    return session.scalars(select(Item.id).where(*here, looked, ~gone_on).order_by(Item.position)).all()

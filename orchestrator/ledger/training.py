@@ -29,7 +29,6 @@ from orchestrator.ledger.tables.rows_training import (
 )
 
 KIND = "train"
-STAGES = ("train", "evaluate")
 KEEP = 2
 """So many of the newest checkpoints of a run are kept while it trains; one of a finished run."""
 
@@ -89,7 +88,6 @@ def _batch(new: NewRun, run_id: str, parent_id: str | None = None) -> NewBatch:
         kind=KIND,
         name=new.name,
         preset=new.preset,
-        stages=STAGES,
         items=[item],
         lane="training",
         model_version_id=new.parent_id,
@@ -113,8 +111,7 @@ def go_on(ledger: Ledger, owner: str, run_id: str) -> str:
     with ledger.write() as session:
         run = get(session, owner, run_id)
         batch = session.get_one(Batch, run.batch_id)
-        if batch.state == "paused":
-            lifecycle.move_batch(session, batch.id, "in_progress", paused_at=None, reason=None)
+        if lifecycle.resume_batch(session, batch, now(session)):
             return batch.id
         if run.model_version_id is not None:
             raise ConflictError(f"run {run.id} has made version {run.model_version_id} already", code="run_ended")
@@ -350,22 +347,10 @@ def forget(session: Session, dataset_ids: Sequence[str], moment: datetime) -> li
     Called in the transaction that erases a person or taints a data set.
     """
     for run in session.scalars(select(TrainingRun).where(TrainingRun.dataset_id.in_(dataset_ids))).all():
-        _stop(session, run.batch_id, moment)
+        lifecycle.cancel_batch(session, run.batch_id, moment, reason="its data set was withdrawn")
         drop_checkpoints(session, run.id, keep=0, moment=moment)
         pictures = TrainRecord.run_id == run.id, TrainRecord.kind == "sample"
         shown = set(session.scalars(select(TrainRecord.artifact_id).where(*pictures))) - {None}
         session.execute(delete(TrainRecord).where(*pictures))
         release_files(session, {artifact_id for artifact_id in shown if artifact_id}, moment)
     return models.taint(session, dataset_ids, moment)
-
-
-def _stop(session: Session, batch_id: str, moment: datetime) -> None:
-    if not lifecycle.move_batch(session, batch_id, "cancelling", reason="its data set was withdrawn"):
-        return
-    waiting = ("queued", "held")
-    stages, items = Stage.batch_id == batch_id, Item.batch_id == batch_id
-    lifecycle.move_stages(session, "cancelled", stages, Stage.state.in_(waiting), finished_at=moment)
-    lifecycle.move_items(session, "cancelled", items, Item.state.in_(waiting), finished_at=moment)
-    lifecycle.move_stages(session, "cancelling", stages)
-    lifecycle.move_items(session, "cancelling", items)
-    lifecycle.close_batch(session, batch_id, moment)

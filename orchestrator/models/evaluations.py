@@ -63,7 +63,6 @@ def submit(
             kind=KIND,
             name=f"measure {version.preset} {version.number}",
             preset=version.preset,
-            stages=("evaluate",),
             items=[NewItem(custom_id=version.id, params=params, params_sha256=digest, seed=seed)],
             model_version_id=version.id,
             options={"pinned": True},

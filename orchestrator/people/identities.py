@@ -137,7 +137,6 @@ def add(
             kind="enrol",
             name=f"add {len(people)} to the library",
             preset=settings.preset,
-            stages=("ingest",),
             items=items,
             lane="interactive",
             model_version_id=version,

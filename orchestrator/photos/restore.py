@@ -174,7 +174,6 @@ def submit(
             kind=photos.KIND,
             name=name or (source and (Path(source.rstrip("/")).name or source)) or "photos",
             preset=preset_name,
-            stages=photos.STAGES,
             items=(),
             lane=lane,
             priority=priority,
@@ -182,7 +181,6 @@ def submit(
             idempotency_key=idempotency_key,
             request_sha256=digest,
             options={
-                "stages": list(photos.STAGES),
                 "source": place,
                 "out": out and absolute(out),
                 "operator": operator,
@@ -268,7 +266,6 @@ def redo(
         **{name: value for name, value in asked.items() if value is not None},
         "force": force,
         "people_of": batch.options.get("people_of") or batch.id,
-        "stages": list(photos.STAGES[1:]),
         "redo_of": item.id,
     }
     _check_numbers(options)
@@ -289,7 +286,7 @@ def redo(
             kind=photos.KIND,
             name=f"{batch.name} (redo)",
             preset=batch.preset,
-            stages=photos.STAGES[1:],
+            first="restore",
             items=[new],
             lane="interactive",
             model_version_id=registry.champion(ledger, settings, batch.preset),

@@ -19,12 +19,13 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from orchestrator import pipelines
 from orchestrator.errors import ConflictError, ConsentError, ManifestError, UsageError
 from orchestrator.ledger import identities
 from orchestrator.ledger.engine.session import Ledger, now
 from orchestrator.ledger.queue import batches, workers
 from orchestrator.ledger.queue.batches import NewBatch, NewItem
-from orchestrator.ledger.queue.claims import LANES, QUEUES
+from orchestrator.ledger.queue.claims import LANES
 from orchestrator.ledger.queue.lifecycle import STOP_AFTER
 from orchestrator.ledger.views import history
 from orchestrator.models import registry
@@ -36,7 +37,7 @@ from orchestrator.planning.rows import RowError
 from orchestrator.portraits import candidate
 from orchestrator.settings import Settings
 
-STAGES = ("generate", "score")
+KIND = "generate"
 MAX_REDRAWS = 10
 MAX_PRIORITY = 3
 
@@ -140,10 +141,9 @@ def submit_portraits(
             raise _refusal(planned)
         new = NewBatch(
             owner=owner,
-            kind="generate",
+            kind=KIND,
             name=name,
             preset=preset_name,
-            stages=STAGES,
             items=[_new_item(item) for item in planned.items],
             lane=lane,
             priority=priority,
@@ -155,7 +155,6 @@ def submit_portraits(
                 "defaults": asdict(defaults),
                 **({STOP_AFTER: stop_after} if stop_after is not None else {}),
                 **({"pinned": True} if model else {}),
-                **({"stages": list(STAGES)} if growing else {}),
             },
             rejected_rows=_rejected_rows(manifest, format, planned.errors),
             flow_run_id=flow_run_id,
@@ -211,13 +210,14 @@ def dry_run(
     """
     name = preset or settings.preset
     planned = _plan(ledger, settings, manifest, format, owner=owner, preset=name, defaults=defaults or BatchDefaults())
+    first, *later = pipelines.of(KIND).names
     with ledger.read() as session:
         loads = [
-            *stage_loads(session, name, {stage: len(planned.items) for stage in STAGES[1:]}),
+            *stage_loads(session, name, {stage: len(planned.items) for stage in later}),
             *(
                 load
                 for choice, count in Counter(item.params["small_faces"] for item in planned.items).items()
-                for load in stage_loads(session, name, {STAGES[0]: count}, small_faces=choice)
+                for load in stage_loads(session, name, {first: count}, small_faces=choice)
             ),
         ]
         living = len(workers.living(session, now(session)))
@@ -266,14 +266,15 @@ def stage_loads(
         small_faces: what the items ask for; drawing them again takes its time, so only the like is compared.
     """
     living = workers.living(session, now(session))
+    queues = {name: stage.queue for name, stage in pipelines.stages().items()}
     return [
         StageLoad(
             name=name,
-            queue=QUEUES[name],
+            queue=queues[name],
             left=count,
             durations=history.busy_seconds(session, name, preset=preset, small_faces=small_faces)
             or (pace or {}).get(name, []),
-            workers=sum(QUEUES[name] in worker.queues for worker in living) or 1,
+            workers=sum(queues[name] in worker.queues for worker in living) or 1,
         )
         for name, count in left.items()
     ]

@@ -111,7 +111,6 @@ def reproduce(ledger: Ledger, owner: str, item_id: str) -> str:
             kind=batch.kind,
             name=f"{batch.name} (reproduced)",
             preset=batch.preset,
-            stages=item.stages,
             items=[new],
             lane="interactive",
             model_version_id=output.model_version_id,

@@ -12,11 +12,11 @@ from kombu import Exchange, Queue
 from kombu.exceptions import OperationalError
 
 from orchestrator.errors import SettingsError, TransientError
+from orchestrator.pipelines import QUEUES
 from orchestrator.runtime import folder_broker
 from orchestrator.settings import Settings
 
 RUN_STAGE = "fpga.stage.run"
-QUEUES = ("gpu.generate", "gpu.restore", "gpu.train", "cpu.io")
 HARD_LIMIT_SECONDS = 3600.0
 """No group of items may take longer; a long training checkpoints and claims again."""
 EMBEDDED_POLL_SECONDS = 0.02

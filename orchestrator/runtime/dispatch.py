@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from datetime import datetime, timedelta
 
-from orchestrator import logs
+from orchestrator import logs, pipelines
 from orchestrator.datasets import datasets
 from orchestrator.errors import FpgaError, TransientError
 from orchestrator.ledger import photos, training
@@ -26,14 +26,6 @@ FLOW = "generate_batch"
 WATCH = "watch"
 """Name of each flow's deployment without a schedule: it watches batches that were submitted by hand."""
 TAG = "fpga"
-FLOWS = {
-    "generate": FLOW,
-    "train": "retrain",
-    "evaluate": "evaluate",
-    "dataset": "build_dataset",
-    "restore": "restore_archive",
-}
-"""Flow that watches a batch, by the batch's kind; each has one deployment called WATCH."""
 LATE = timedelta(hours=1)
 """A batch that ended so long ago gets no flow run any more: Prefect, back after a week, shall not start a thousand."""
 
@@ -68,7 +60,7 @@ def start_flow(settings: Settings, batch_id: str, kind: str, *, key: str | None 
     """
     with connect(settings) as api:
         run = api.create_flow_run(
-            api.deployment(FLOWS[kind], WATCH)["id"],
+            api.deployment(str(pipelines.of(kind).flow), WATCH)["id"],
             name=batch_id,
             parameters={"batch_id": batch_id},
             tags=[TAG, batch_id],
@@ -109,7 +101,7 @@ def _deliver(ledger: Ledger, settings: Settings, row: Outbox) -> None:
         _follow_up(ledger, settings, row.ref)
         return
     kind = row.body["kind"]
-    if kind in FLOWS and _worth_watching(ledger, row.ref):
+    if pipelines.of(kind).flow and _worth_watching(ledger, row.ref):
         batches.set_flow_run(ledger, row.ref, start_flow(settings, row.ref, kind))
 
 

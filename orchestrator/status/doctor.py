@@ -31,8 +31,9 @@ from orchestrator.ledger.engine.session import Ledger, now
 from orchestrator.ledger.queue import workers
 from orchestrator.ledger.views import health
 from orchestrator.models import registry
+from orchestrator.pipelines import QUEUES
 from orchestrator.planning.presets import preset_names
-from orchestrator.runtime.broker import HARD_LIMIT_SECONDS, QUEUES, celery_config
+from orchestrator.runtime.broker import HARD_LIMIT_SECONDS, celery_config
 from orchestrator.runtime.prefect.client import connect, locate
 from orchestrator.runtime.running import find_running, open_state_dir
 from orchestrator.settings import Settings

@@ -12,7 +12,6 @@ from datetime import datetime
 
 from sqlalchemy.orm import Session
 
-from orchestrator.ledger import photos
 from orchestrator.ledger.engine.session import Ledger, now
 from orchestrator.ledger.engine.states import BAD, BATCH_ENDED, BATCH_STATES, ENDED
 from orchestrator.ledger.queue import workers
@@ -20,13 +19,14 @@ from orchestrator.ledger.tables.rows import Batch, Worker
 from orchestrator.ledger.views import gallery, listings, overview
 from orchestrator.ledger.views.gallery import Tile
 from orchestrator.ledger.views.overview import Attention, Held, Line
+from orchestrator.pipelines import PIPELINES
 from orchestrator.settings import Settings
 from orchestrator.status.progress import Remaining, remaining
 
 OPEN = tuple(state for state in BATCH_STATES if state not in BATCH_ENDED)
 MOST = 12
 """So many open batches are looked at closely."""
-PICTURED = ("generate", photos.KIND)
+PICTURED = tuple(kind for kind, pipeline in PIPELINES.items() if pipeline.pictured)
 LATELY, LATELY_TILES = 4, 8
 
 

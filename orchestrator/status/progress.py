@@ -8,23 +8,14 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from orchestrator.ledger import photos
+from orchestrator import pipelines
 from orchestrator.ledger.engine.session import Ledger, now
 from orchestrator.ledger.engine.states import BATCH_ENDED, ENDED
 from orchestrator.ledger.queue import batches, workers
 from orchestrator.ledger.tables.rows import Batch, Worker
 from orchestrator.ledger.views import history
 from orchestrator.planning.estimate import MIN_HISTORY, Eta, estimate
-from orchestrator.portraits.submit import STAGES, stage_loads
-
-PIPELINES = {
-    "generate": STAGES,
-    "enrol": ("ingest",),
-    "train": ("train", "evaluate"),
-    "evaluate": ("evaluate",),
-    photos.KIND: photos.STAGES,
-}
-"""Stages of an item, in order, by the kind of its batch."""
+from orchestrator.portraits.submit import stage_loads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +132,7 @@ def _stages(found: Sequence[history.OpenStage]) -> tuple[StageNow, ...]:
 
 def _left(batch: Batch, stages: tuple[StageNow, ...]) -> dict[str, int]:
     """Return how many items have each stage of the pipeline still before them, work already done deducted."""
-    pipeline = PIPELINES.get(batch.kind, ())
+    pipeline = pipelines.of(batch.kind).names
     left = dict.fromkeys(pipeline, 0)
     for stage in stages:
         if stage.name not in left:

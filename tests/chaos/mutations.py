@@ -21,7 +21,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from orchestrator.ledger import artifacts
-from orchestrator.ledger.queue import batches, claims, lifecycle, sweeper
+from orchestrator.ledger.engine.states import State
+from orchestrator.ledger.queue import batches, lifecycle, outcomes, sweeper
 from orchestrator.ledger.queue.claims import Claim
 from orchestrator.ledger.tables.rows import Stage
 from tests.chaos import records
@@ -29,30 +30,30 @@ from tests.chaos.simulation import BrokenPromise, empty_ledger, simulate
 
 Guards = Mapping[str, Callable[[], AbstractContextManager[object]]]
 LIMIT = 100
-_move_stages = lifecycle.move_stages
+_move = lifecycle.move
 
 
 def _claim_by_id_only(*held: Claim) -> tuple[Any, ...]:
     return (Stage.id.in_([c.stage_id for c in held]),)
 
 
-def _move_without_token(skip: str, session: Session, to: str, *where: Any, **values: Any) -> Any:
+def _move_without_token(skip: str, session: Session, to: State, *where: Any, **values: Any) -> Any:
     if to == skip:
         values.pop("token", None)
-    return _move_stages(session, to, *where, **values)
+    return _move(session, to, *where, **values)
 
 
-def _move_without_strikes(session: Session, to: str, *where: Any, **values: Any) -> Any:
-    if values.pop("crashes", None) is not None and to == "held":
-        to = "queued"
+def _move_without_strikes(session: Session, to: State, *where: Any, **values: Any) -> Any:
+    if values.pop("crashes", None) is not None and to == State.HELD:
+        to = State.QUEUED
         values.pop("finished_at", None)
-    return _move_stages(session, to, *where, **values)
+    return _move(session, to, *where, **values)
 
 
 @contextmanager
 def _tokens_never_rise() -> Iterator[None]:
     """Neither a claim nor the sweeper makes a new token: two holders look alike."""
-    with mock.patch.object(lifecycle, "move_stages", partial(_move_without_token, "leased")):
+    with mock.patch.object(lifecycle, "move", partial(_move_without_token, "leased")):
         yield
 
 
@@ -69,9 +70,9 @@ def _submit_forgets_keys() -> Iterator[None]:
 
 
 GUARDS: Guards = {
-    "the fence: writes name their token": lambda: mock.patch.object(claims, "_ours", _claim_by_id_only),
+    "the fence: writes name their token": lambda: mock.patch.object(outcomes, "ours", _claim_by_id_only),
     "a claim raises the token": _tokens_never_rise,
-    "strikes are counted": lambda: mock.patch.object(lifecycle, "move_stages", _move_without_strikes),
+    "strikes are counted": lambda: mock.patch.object(lifecycle, "move", _move_without_strikes),
     "lost leases are swept": lambda: mock.patch.object(sweeper, "_recover", return_value=None),
     "rows are confirmed in the publishing transaction": lambda: mock.patch.object(artifacts, "confirm"),
     "a submit is known by its key": _submit_forgets_keys,

@@ -21,7 +21,7 @@ from sqlalchemy import Connection, create_engine, text
 from orchestrator.errors import NotFoundError, TransientError
 from orchestrator.storage import ByteStore
 from tests.chaos.deployment import Kill
-from workers.stages.probe import MARK_BYTES, mark
+from workers.stages.probes.probe import MARK_BYTES, mark
 
 ENDED = "('completed', 'failed', 'cancelled', 'held')"
 

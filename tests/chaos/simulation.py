@@ -29,7 +29,7 @@ from sqlalchemy import func, select, text
 
 import orchestrator.ledger.engine.base
 import orchestrator.ledger.engine.session
-import orchestrator.ledger.queue.claims
+import orchestrator.ledger.queue.outcomes
 import orchestrator.ledger.queue.workers
 import orchestrator.runtime.sweeping
 import workers.runtime.lease
@@ -40,7 +40,8 @@ from orchestrator.ledger.engine import schema
 from orchestrator.ledger.engine.session import Ledger
 from orchestrator.ledger.engine.states import BATCH_ENDED, ENDED, LEASED
 from orchestrator.ledger.queue import batches
-from orchestrator.ledger.queue.claims import Claim, Finished
+from orchestrator.ledger.queue.claims import Claim
+from orchestrator.ledger.queue.outcomes import Outcome
 from orchestrator.ledger.tables.rows import Artifact, Attempt, Batch, Item, Output, Stage
 from orchestrator.runtime.sweeping import Sweeper
 from tests.chaos import records
@@ -112,9 +113,9 @@ class Simulation:
 
         ticks = SimpleNamespace(monotonic=lambda: world.seconds, sleep=lambda _: world.point("waits"))
         publisher = type("PublisherHere", (SimulatedPublisher,), {"world": world})
-        publish_all = orchestrator.ledger.queue.claims.publish_all
+        publish_all = orchestrator.ledger.queue.outcomes.publish_all
 
-        def publish_some(ledger: Ledger, finished: Sequence[Finished]) -> list[Claim]:
+        def publish_some(ledger: Ledger, finished: Sequence[tuple[Claim, Outcome]]) -> list[Claim]:
             if len(finished) > 1 and world.fault(0.1):
                 raise TransientError("one of them cannot be recorded", code="artifact_gone")
             return publish_all(ledger, finished)
@@ -135,7 +136,7 @@ class Simulation:
                 "Bell": lambda _: SimulatedBell(world),
                 "time": ticks,
             },
-            orchestrator.ledger.queue.claims: {"publish_all": publish_some},
+            orchestrator.ledger.queue.outcomes: {"publish_all": publish_some},
             workers.runtime.lease: {"time": ticks, "os": SimpleNamespace(_exit=lambda _: self._gives_up())},
             orchestrator.ledger.engine.session: {"datetime": Clock, "time": ticks},
             orchestrator.ledger.engine.base: {
@@ -339,7 +340,6 @@ class Simulation:
             kind="generate",
             name=key,
             preset="mini",
-            stages=["generate", "score"],
             items=[self._item(key, i, poisoned=poisoned and i == 0) for i in range(count)],
             idempotency_key=key,
             request_sha256=hashlib.sha256(key.encode()).hexdigest(),

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from orchestrator.runtime.broker import QUEUES
+from orchestrator.pipelines import QUEUES
 from orchestrator.settings import Settings
 
 ROOT = Path(__file__).parents[2]

@@ -21,7 +21,7 @@ from orchestrator.datasets.copies import drop_withdrawn
 from orchestrator.errors import FpgaError, ModelError, NotFoundError, TransientError
 from orchestrator.ledger import models
 from orchestrator.ledger.engine.session import Ledger
-from orchestrator.ledger.queue import claims, wakeups, workers
+from orchestrator.ledger.queue import claims, outcomes, wakeups, workers
 from orchestrator.ledger.queue.claims import Claim
 from orchestrator.runtime.broker import Bell
 from orchestrator.secrets.vault import Vault
@@ -182,7 +182,7 @@ class Process:
         """Decide who bears a fault that ended a whole group."""
         if not isinstance(error, FpgaError) and len(unsettled) > 1:
             log.error("group failed", exc_info=error, extra={"items": [c.item_id for c in unsettled]})
-            claims.release(self.ledger, unsettled, alone=True)
+            outcomes.release(self.ledger, unsettled, alone=True)
             return
         for c in unsettled:
             self.publisher.hand(c, typed(c, error))
@@ -196,11 +196,11 @@ class Process:
         for c in rest:
             by_reason.setdefault(self.lease.stopped.get(c.stage_id, "unfinished"), []).append(c)
         if cancelled := by_reason.get("cancelled"):
-            claims.confirm_cancel(self.ledger, cancelled)
+            outcomes.confirm_cancel(self.ledger, cancelled)
         if back := by_reason.get("paused", []) + by_reason.get("unfinished", []):
-            claims.release(self.ledger, back)
+            outcomes.release(self.ledger, back)
             # a cancel may have arrived since the last look
-            claims.confirm_cancel(self.ledger, back)
+            outcomes.confirm_cancel(self.ledger, back)
 
     def _warm_up(self) -> None:
         try:

@@ -18,14 +18,15 @@ from orchestrator.errors import ConflictError, FencedError, FpgaError, Transient
 from orchestrator.ledger import artifacts
 from orchestrator.ledger.artifacts import NewArtifact
 from orchestrator.ledger.engine.session import Ledger
-from orchestrator.ledger.queue import batches, claims
-from orchestrator.ledger.queue.claims import Claim, Finished
+from orchestrator.ledger.engine.states import State
+from orchestrator.ledger.queue import batches, claims, outcomes
+from orchestrator.ledger.queue.claims import Claim
+from orchestrator.ledger.queue.outcomes import Outcome, Upload
 from orchestrator.settings import Settings
 from orchestrator.storage import ByteStore
 from workers.runtime.engine import is_out_of_memory
 from workers.runtime.lease import Lease
 from workers.runtime.metrics import WorkerMetrics
-from workers.stages.base import Done, Upload
 
 log = logging.getLogger(__name__)
 FULL = ("store_full", "disk_full")
@@ -34,26 +35,16 @@ PUTS = 4
 """So many results are sent to the byte store at a time."""
 
 
+Made = tuple[Claim, Outcome]
+
+
 @dataclass(frozen=True, kw_only=True)
-class Made:
-    """A stage's result on its way into the ledger."""
+class End:
+    """The end of a claim on its way into the ledger: what it came to, or why it came to nothing."""
 
     claim: Claim
-    done: Done
+    came: Outcome | FpgaError
     traceparent: str | None
-
-    @property
-    def artifacts(self) -> list[str]:
-        """Artifacts whose bytes may be in the store by now."""
-        return [*self.done.result.get("artifacts", []), *[u.artifact_id for u in self.done.uploads if u.artifact_id]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Failed:
-    """An attempt that came to nothing."""
-
-    claim: Claim
-    error: FpgaError
 
 
 class Publisher:
@@ -67,7 +58,7 @@ class Publisher:
         self._settings = settings
         self._lease = lease
         self._metrics = metrics
-        self._waiting: list[Made | Failed] = []
+        self._waiting: list[End] = []
         self._under_way = 0
         self._changed = threading.Condition()
         self._putters = ThreadPoolExecutor(PUTS, thread_name_prefix="store")
@@ -81,16 +72,11 @@ class Publisher:
         """Whether every end that was handed over is recorded."""
         return not self._waiting and not self._under_way
 
-    def hand(self, c: Claim, outcome: Done | FpgaError) -> None:
+    def hand(self, c: Claim, came: Outcome | FpgaError) -> None:
         """Take over the end of a claim; waits while two groups are still to be recorded."""
         self._until(lambda: len(self._waiting) < 2 * self._settings.group_size)
-        end = (
-            Made(claim=c, done=outcome, traceparent=tracing.traceparent())
-            if isinstance(outcome, Done)
-            else Failed(claim=c, error=outcome)
-        )
         with self._changed:
-            self._waiting.append(end)
+            self._waiting.append(End(claim=c, came=came, traceparent=tracing.traceparent()))
             self._changed.notify_all()
 
     def flush(self) -> None:
@@ -125,27 +111,28 @@ class Publisher:
         with self._changed:
             self._changed.wait_for(holds)
 
-    def _record(self, ends: Sequence[Made | Failed]) -> None:
+    def _record(self, ends: Sequence[End]) -> None:
         for end in ends:
-            if isinstance(end, Failed):
-                self._fail(end.claim, end.error)
-        if stored := self._stored([end for end in ends if isinstance(end, Made)]):
-            self._publish(stored)
+            if isinstance(end.came, FpgaError):
+                self._fail(end.claim, end.came)
+        parents = {end.claim.stage_id: end.traceparent for end in ends}
+        if stored := self._stored([(end.claim, end.came) for end in ends if isinstance(end.came, Outcome)]):
+            self._publish(stored, parents)
 
     def _stored(self, made: Sequence[Made]) -> list[Made]:
         """Put the bytes of these results, and return those of which all are there; the others fail, each by itself."""
         try:
-            ids = self._reserve([(m.claim.owner, upload) for m in made for upload in m.done.uploads])
+            ids = self._reserve([(c.owner, upload) for c, outcome in made for upload in outcome.uploads])
         except TransientError as error:
-            for m in made:
-                self._fail(m.claim, error)
+            for c, _ in made:
+                self._fail(c, error)
             return []
         stored = []
-        for m, fault in zip(made, self._each(lambda m: self._put(m, ids), made), strict=True):
+        for one, fault in zip(made, self._each(lambda one: self._put(one, ids), made), strict=True):
             if fault is None:
-                stored.append(m)
+                stored.append(one)
             else:
-                self._fail(m.claim, fault)
+                self._fail(one[0], fault)
         return stored
 
     def _each(self, put: Callable[[Made], FpgaError | None], made: Sequence[Made]) -> list[FpgaError | None]:
@@ -153,9 +140,10 @@ class Publisher:
         return list(self._putters.map(put, made))
 
     def _put(self, made: Made, ids: Mapping[tuple[str, str], str]) -> FpgaError | None:
+        c, outcome = made
         try:
-            for upload in made.done.uploads:
-                upload.artifact_id = ids.get((made.claim.owner, upload.sha256))
+            for upload in outcome.uploads:
+                upload.artifact_id = ids.get((c.owner, upload.sha256))
                 if upload.artifact_id is None:
                     raise artifacts.being_deleted(upload.sha256)
                 self._store.put(upload.key, upload.data, media_type=upload.media_type, sha256=upload.sha256)
@@ -170,64 +158,50 @@ class Publisher:
         ]
         return artifacts.reserve_all(self._ledger, new) if new else {}
 
-    def _publish(self, made: Sequence[Made]) -> None:
+    def _publish(self, made: Sequence[Made], parents: Mapping[int, str | None]) -> None:
         """Record results together or, where that fails, one by one, so that a fault is its own item's alone."""
         try:
             with ExitStack() as spans:
-                for m in made:
-                    c = m.claim
-                    spans.enter_context(
-                        tracing.span(
-                            "item.publish", parent=m.traceparent, item=c.item_id, stage=c.name, attempt=c.token
-                        )
-                    )
-                fenced = claims.publish_all(
-                    self._ledger,
-                    [
-                        Finished(
-                            claim=m.claim,
-                            result={**m.done.result, "artifacts": m.artifacts} if m.artifacts else m.done.result,
-                            effect=m.done.effect,
-                            artifacts=[u.artifact_id for u in m.done.uploads if u.artifact_id],
-                        )
-                        for m in made
-                    ],
-                )
-        except Exception as error:  # noqa: BLE001 an effect is a stage's own code, and no fault of an item ends the thread
+                for c, _ in made:
+                    about: dict[str, str | int] = {"item": c.item_id, "stage": c.name, "attempt": c.token}
+                    spans.enter_context(tracing.span("item.publish", parent=parents[c.stage_id], **about))
+                fenced = outcomes.publish_all(self._ledger, made)
+        except Exception as error:  # noqa: BLE001 a stage's own code writes, and no fault of an item ends the thread
             if len(made) > 1:
-                for m in made:
-                    self._publish([m])
+                for one in made:
+                    self._publish([one], parents)
                 return
-            self._fail(made[0].claim, typed(made[0].claim, error))
-            self._unpublished(made[0])
+            c, outcome = made[0]
+            self._fail(c, typed(c, error))
+            self._unpublished(outcome)
             return
-        for m in made:
-            if m.claim in fenced:
-                self._fenced(m.claim, m)
+        for c, outcome in made:
+            if c in fenced:
+                self._fenced(c, outcome)
             else:
-                self._metrics.items.labels(m.claim.name, "completed").inc()
+                self._metrics.items.labels(c.name, "completed").inc()
 
-    def _fenced(self, c: Claim, made: Made | None) -> None:
+    def _fenced(self, c: Claim, outcome: Outcome | None) -> None:
         """Leave a claim that is not ours any more; of one that was cancelled meanwhile, nothing is kept."""
         log.warning("fenced", extra=ids(c))
         self._metrics.items.labels(c.name, "fenced").inc()
-        if made is not None:
+        if outcome is not None:
             if claims.look(self._ledger, [c]).cancelled:
                 with self._ledger.write() as session:
-                    artifacts.discard(session, made.artifacts)
-            self._unpublished(made)
-        claims.confirm_cancel(self._ledger, [c])
+                    artifacts.discard(session, outcome.named)
+            self._unpublished(outcome)
+        outcomes.confirm_cancel(self._ledger, [c])
 
-    def _unpublished(self, made: Made) -> None:
+    def _unpublished(self, outcome: Outcome) -> None:
         """Leave no bytes behind that the cleaner could not know of."""
-        artifacts.came_late(self._ledger, made.artifacts)
+        artifacts.came_late(self._ledger, outcome.named)
 
     def _fail(self, c: Claim, error: FpgaError) -> None:
         if error.code in FULL:
             self._pause(c, error)
             return
         try:
-            state = claims.fail(
+            state = outcomes.fail(
                 self._ledger,
                 c,
                 error,
@@ -238,18 +212,15 @@ class Publisher:
             self._fenced(c, None)
             return
         log.warning("attempt failed", extra={**ids(c), "code": error.code, "now": state})
-        self._metrics.items.labels(c.name, "failed" if state == "failed" else "again").inc()
-        if state == "failed" and c.name == "ingest":
-            with self._ledger.write() as session:
-                artifacts.discard(session, [ref["artifact_id"] for ref in c.params["references"]])
+        self._metrics.items.labels(c.name, "failed" if state == State.FAILED else "again").inc()
 
     def _pause(self, c: Claim, error: FpgaError) -> None:
         """Stop the whole batch of a claim for want of room: no item is to blame, and each would fail the same way."""
         log.error("batch paused", extra={**ids(c), "code": error.code})
         with suppress(ConflictError):  # it has ended, or is being cancelled
             batches.pause(self._ledger, c.owner, c.batch_id, reason=f"{error.message} [{error.code}]")
-        claims.release(self._ledger, [c])
-        claims.confirm_cancel(self._ledger, [c])
+        outcomes.release(self._ledger, [c])
+        outcomes.confirm_cancel(self._ledger, [c])
 
 
 def typed(c: Claim, error: Exception) -> FpgaError:

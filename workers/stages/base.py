@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from orchestrator.errors import FpgaError
 from orchestrator.ledger import evaluations, models
 from orchestrator.ledger.engine.session import Ledger
 from orchestrator.ledger.evaluations import Thresholds
-from orchestrator.ledger.queue.claims import Claim, Effect
+from orchestrator.ledger.queue.claims import Claim
+from orchestrator.ledger.queue.outcomes import Outcome, Upload
 from orchestrator.ledger.tables.rows import ModelVersion
 from orchestrator.secrets.vault import Vault
 from orchestrator.settings import Settings
@@ -46,34 +46,13 @@ class StageContext:
     """Whether the grace time of a drain is over."""
 
 
-@dataclass(kw_only=True)
-class Upload:
-    """Bytes that a stage made; whoever publishes its result stores them first, and then knows their artifact."""
-
-    key: str
-    data: bytes
-    sha256: str
-    media_type: str
-    artifact_id: str | None = None
-
-    @classmethod
-    def of(cls, c: Claim, data: bytes, suffix: str, media_type: str) -> Upload:
-        """Return bytes that a claim made, under the key of their content."""
-        sha256 = hashlib.sha256(data).hexdigest()
-        return cls(key=content_key(c.owner, sha256, suffix), data=data, sha256=sha256, media_type=media_type)
+def upload(c: Claim, data: bytes, suffix: str, media_type: str) -> Upload:
+    """Return bytes that a claim made, under the key of their content."""
+    sha256 = hashlib.sha256(data).hexdigest()
+    return Upload(key=content_key(c.owner, sha256, suffix), data=data, sha256=sha256, media_type=media_type)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Done:
-    """A stage's result (small JSON), and what to write with it in the publishing transaction."""
-
-    result: dict[str, Any]
-    effect: Effect
-    uploads: Sequence[Upload] = ()
-    """Bytes to be stored before; by the time the effect is called, each has its artifact, already confirmed."""
-
-
-Ended = tuple[Claim, Done | FpgaError]
+Ended = tuple[Claim, Outcome | FpgaError]
 Stage = Callable[[StageContext, Sequence[Claim], Lease], Iterator[Ended]]
 
 
@@ -96,7 +75,7 @@ def thresholds_of(context: StageContext, version: ModelVersion) -> Thresholds:
 
 
 def one_by_one(
-    context: StageContext, held: Sequence[Claim], lease: Lease, work: Callable[[Claim], Done]
+    context: StageContext, held: Sequence[Claim], lease: Lease, work: Callable[[Claim], Outcome]
 ) -> Iterator[Ended]:
     """Run `work` on each claim that has not been told to stop; a typed error is the end of that claim alone.
 

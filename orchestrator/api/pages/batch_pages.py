@@ -21,8 +21,9 @@ from orchestrator.ledger.engine.states import BATCH_ENDED, BATCH_STATES
 from orchestrator.ledger.queue import batches, quarantine, workers
 from orchestrator.ledger.tables.rows import Batch
 from orchestrator.ledger.views import gallery, listings
+from orchestrator.pipelines import PIPELINES
 from orchestrator.results import export
-from orchestrator.status.progress import PIPELINES, remaining
+from orchestrator.status.progress import remaining
 
 router = APIRouter(include_in_schema=False)
 LISTED, TILES = 40, 60

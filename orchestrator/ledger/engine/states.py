@@ -8,43 +8,79 @@ queued ──cancel──▶ cancelled          leased, running ──cancel─�
 
 from __future__ import annotations
 
-MOVES: dict[str, frozenset[str]] = {
-    "queued": frozenset({"leased", "cancelled", "failed"}),
-    "leased": frozenset({"running", "queued", "cancelling", "failed", "held"}),
-    "running": frozenset({"completed", "queued", "cancelling", "failed", "held"}),
-    "cancelling": frozenset({"cancelled"}),
-    "held": frozenset({"queued", "cancelled"}),
-    "completed": frozenset(),
-    "failed": frozenset(),
-    "cancelled": frozenset(),
+from enum import StrEnum
+
+
+class State(StrEnum):
+    """Where an item or one of its stages stands."""
+
+    QUEUED = "queued"
+    LEASED = "leased"
+    RUNNING = "running"
+    CANCELLING = "cancelling"
+    HELD = "held"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class BatchState(StrEnum):
+    """Where a batch stands."""
+
+    VALIDATING = "validating"
+    IN_PROGRESS = "in_progress"
+    PAUSED = "paused"
+    CANCELLING = "cancelling"
+    COMPLETED_WITH_ERRORS = "completed_with_errors"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+MOVES: dict[State, frozenset[State]] = {
+    State.QUEUED: frozenset({State.LEASED, State.CANCELLED, State.FAILED}),
+    State.LEASED: frozenset({State.RUNNING, State.QUEUED, State.CANCELLING, State.FAILED, State.HELD}),
+    State.RUNNING: frozenset({State.COMPLETED, State.QUEUED, State.CANCELLING, State.FAILED, State.HELD}),
+    State.CANCELLING: frozenset({State.CANCELLED}),
+    State.HELD: frozenset({State.QUEUED, State.CANCELLED}),
+    State.COMPLETED: frozenset(),
+    State.FAILED: frozenset(),
+    State.CANCELLED: frozenset(),
 }
 """Moves of items and stages."""
 
-BATCH_MOVES: dict[str, frozenset[str]] = {
-    "validating": frozenset({"in_progress", "failed", "cancelled"}),
-    "in_progress": frozenset({"paused", "cancelling", "completed", "completed_with_errors", "failed", "cancelled"}),
-    "paused": frozenset({"in_progress", "cancelling", "cancelled"}),
-    "cancelling": frozenset({"cancelled"}),
+BATCH_MOVES: dict[BatchState, frozenset[BatchState]] = {
+    BatchState.VALIDATING: frozenset({BatchState.IN_PROGRESS, BatchState.FAILED, BatchState.CANCELLED}),
+    BatchState.IN_PROGRESS: frozenset(set(BatchState) - {BatchState.VALIDATING, BatchState.IN_PROGRESS}),
+    BatchState.PAUSED: frozenset({BatchState.IN_PROGRESS, BatchState.CANCELLING, BatchState.CANCELLED}),
+    BatchState.CANCELLING: frozenset({BatchState.CANCELLED}),
     # an operator may release a held item of a batch that had ended
-    "completed_with_errors": frozenset({"in_progress"}),
-    "completed": frozenset(),
-    "failed": frozenset({"in_progress"}),
-    "cancelled": frozenset(),
+    BatchState.COMPLETED_WITH_ERRORS: frozenset({BatchState.IN_PROGRESS}),
+    BatchState.COMPLETED: frozenset(),
+    BatchState.FAILED: frozenset({BatchState.IN_PROGRESS}),
+    BatchState.CANCELLED: frozenset(),
 }
 """Moves of batches."""
 
-STATES = tuple(MOVES)
-BATCH_STATES = tuple(BATCH_MOVES)
-LEASED = ("leased", "running", "cancelling")
+STATES = tuple(State)
+BATCH_STATES = tuple(BatchState)
+LEASED = (State.LEASED, State.RUNNING, State.CANCELLING)
 """States in which a worker holds the stage."""
-ENDED = ("completed", "failed", "cancelled", "held")
+WAITING = (State.QUEUED, State.HELD)
+"""States in which nobody holds it and it may still go on."""
+ENDED = (State.COMPLETED, State.FAILED, State.CANCELLED, State.HELD)
 """States in which an item waits for nobody; `held` waits for an operator, not for a worker."""
-BAD = ("failed", "held")
+UNENDED = tuple(state for state in State if state not in ENDED)
+BAD = (State.FAILED, State.HELD)
 """Ends of an item that went wrong."""
-BATCH_ENDED = ("completed", "completed_with_errors", "failed", "cancelled")
+BATCH_ENDED = (BatchState.COMPLETED, BatchState.COMPLETED_WITH_ERRORS, BatchState.FAILED, BatchState.CANCELLED)
 
 
-def sources(target: str, *, batch: bool = False) -> tuple[str, ...]:
-    """Return the states from which `target` may be reached."""
-    moves = BATCH_MOVES if batch else MOVES
-    return tuple(state for state, following in moves.items() if target in following)
+def sources(target: State) -> tuple[State, ...]:
+    """Return the states of items and stages from which `target` may be reached."""
+    return tuple(state for state, following in MOVES.items() if target in following)
+
+
+def batch_sources(target: BatchState) -> tuple[BatchState, ...]:
+    """Return the states of batches from which `target` may be reached."""
+    return tuple(state for state, following in BATCH_MOVES.items() if target in following)

@@ -11,15 +11,15 @@ from sqlalchemy import func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from orchestrator import tracing
+from orchestrator import pipelines, tracing
 from orchestrator.errors import ConflictError, FpgaError, NotFoundError
 from orchestrator.ledger import artifacts, audit
 from orchestrator.ledger.engine.base import new_id
 from orchestrator.ledger.engine.session import Ledger, now, retrying
-from orchestrator.ledger.engine.states import BAD, BATCH_ENDED, STATES
+from orchestrator.ledger.engine.states import BAD, BATCH_ENDED, STATES, BatchState, State
 from orchestrator.ledger.queue import lifecycle, outbox
-from orchestrator.ledger.queue.claims import QUEUES
 from orchestrator.ledger.tables.rows import Artifact, Attempt, Batch, Item, ItemIdentity, Output, Stage
+from orchestrator.pipelines import Pipeline, Place
 
 STATE_WORDS = {"succeeded": "completed", "canceled": "cancelled", "error": "failed"}
 """Other spellings that filters accept."""
@@ -48,8 +48,9 @@ class NewBatch:
     kind: str
     name: str
     preset: str
-    stages: Sequence[str]
     items: Sequence[NewItem]
+    first: str | None = None
+    """The stage with which its items begin, where it is not the first of their pipeline."""
     lane: str = "bulk"
     priority: int = 0
     model_version_id: str | None = None
@@ -117,7 +118,7 @@ def enter(session: Session, new: NewBatch) -> Submitted:
             owner=new.owner,
             kind=new.kind,
             name=new.name,
-            state="paused" if new.paused else "in_progress",
+            state=BatchState.PAUSED if new.paused else BatchState.IN_PROGRESS,
             paused_at=moment if new.paused else None,
             lane=new.lane,
             priority=new.priority,
@@ -136,7 +137,9 @@ def enter(session: Session, new: NewBatch) -> Submitted:
         )
     )
     session.flush()
-    _insert_items(session, batch_id, new.owner, new.stages, new.items, moment)
+    pipeline = pipelines.of(new.kind)
+    place = pipeline.place(new.first or pipeline.names[0])
+    _insert_items(session, batch_id, new.owner, pipeline, place, new.items, moment)
     if new.flow and new.flow_run_id is None:
         outbox.add(session, new.owner, "flow.start", batch_id, {"kind": new.kind}, moment)
     audit.write(session, new.owner, "batch.submit", batch_id, {"items": len(new.items), "kind": new.kind}, moment)
@@ -149,7 +152,8 @@ def _insert_items(
     session: Session,
     batch_id: str,
     owner: str,
-    stages: Sequence[str],
+    pipeline: Pipeline,
+    first: Place,
     items: Sequence[NewItem],
     moment: datetime,
     *,
@@ -158,6 +162,7 @@ def _insert_items(
     if not items:
         return
     ids = [new_id("itm") for _ in items]
+    stages = list(pipeline.names[pipeline.names.index(first.stage.name) :])
     session.execute(
         insert(Item),
         [
@@ -167,8 +172,8 @@ def _insert_items(
                 "owner": owner,
                 "position": position,
                 "custom_id": item.custom_id,
-                "state": "failed" if item.error else "queued",
-                "stages": list(stages),
+                "state": State.FAILED if item.error else State.QUEUED,
+                "stages": stages,
                 "params": item.params,
                 "params_sha256": item.params_sha256,
                 "seed": item.seed,
@@ -190,33 +195,8 @@ def _insert_items(
     ]
     if shown:
         session.execute(insert(ItemIdentity), shown)
-    first = stages[0]
     ready = [item_id for item_id, item in zip(ids, items, strict=True) if item.error is None]
-    if not ready:
-        return
-    session.execute(
-        insert(Stage),
-        [
-            {
-                "item_id": item_id,
-                "batch_id": batch_id,
-                "owner": owner,
-                "name": first,
-                "round": 0,
-                "ordinal": 0,
-                "queue": QUEUES[first],
-                "state": "queued",
-                "token": 0,
-                "progress": 0.0,
-                "crashes": 0,
-                "failures": 0,
-                "alone": False,
-                "next_at": moment,
-                "queued_at": moment,
-            }
-            for item_id in ready
-        ],
-    )
+    lifecycle.enqueue(session, ready, first, batch_id=batch_id, owner=owner, moment=moment)
 
 
 @retrying
@@ -235,7 +215,7 @@ def append(
     with ledger.write() as session:
         moment = now(session)
         batch = session.get_one(Batch, get(session, owner, batch_id).id, with_for_update=True, populate_existing=True)
-        if not batch.open or batch.state not in ("in_progress", "paused"):
+        if not batch.open or batch.state not in (BatchState.IN_PROGRESS, BatchState.PAUSED):
             raise ConflictError(f"batch {batch.id} is {batch.state} and takes no more items", code="batch_closed")
         known = set(
             session.scalars(
@@ -247,8 +227,9 @@ def append(
         fresh = [item for item in items if item.custom_id not in known]
         for artifact_id in dict.fromkeys(artifact_ids):
             artifacts.confirm(session, artifact_id)
-        stages = batch.options["stages"]
-        _insert_items(session, batch.id, owner, stages, fresh, moment, start=batch.total)
+        pipeline = pipelines.of(batch.kind)
+        first = pipeline.place(pipeline.names[0])
+        _insert_items(session, batch.id, owner, pipeline, first, fresh, moment, start=batch.total)
         batch.total += len(fresh)
         return len(fresh)
 
@@ -396,19 +377,13 @@ def cancel(ledger: Ledger, owner: str, batch_id: str) -> str:
     with ledger.write() as session:
         moment = now(session)
         batch = get(session, owner, batch_id)
-        if batch.state == "cancelling":
+        if batch.state == BatchState.CANCELLING:
             return batch.state
-        if batch.state in BATCH_ENDED or not lifecycle.move_batch(session, batch.id, "cancelling"):
+        if batch.state in BATCH_ENDED or not lifecycle.cancel_batch(session, batch.id, moment):
             raise ConflictError(f"batch {batch.id} has ended as {batch.state}", code="batch_ended")
-        here = (Stage.batch_id == batch.id,)
-        lifecycle.move_stages(session, "cancelled", *here, Stage.state.in_(("queued", "held")), finished_at=moment)
-        lifecycle.move_items(
-            session, "cancelled", Item.batch_id == batch.id, Item.state.in_(("queued", "held")), finished_at=moment
-        )
-        lifecycle.move_stages(session, "cancelling", *here)
-        lifecycle.move_items(session, "cancelling", Item.batch_id == batch.id)
         audit.write(session, owner, "batch.cancel", batch.id, {}, moment)
-        return lifecycle.close_batch(session, batch.id, moment) or "cancelling"
+        session.refresh(batch)
+        return batch.state
 
 
 @retrying
@@ -421,9 +396,9 @@ def pause(ledger: Ledger, owner: str, batch_id: str, *, reason: str | None = Non
     with ledger.write() as session:
         moment = now(session)
         batch = get(session, owner, batch_id)
-        if batch.state == "paused":
+        if batch.state == BatchState.PAUSED:
             return
-        if not lifecycle.move_batch(session, batch.id, "paused", paused_at=moment, reason=reason):
+        if not lifecycle.move_batch(session, batch.id, BatchState.PAUSED, paused_at=moment, reason=reason):
             raise ConflictError(f"batch {batch.id} is {batch.state} and cannot be paused", code="batch_ended")
         audit.write(session, owner, "batch.pause", batch.id, {}, moment)
 
@@ -438,14 +413,8 @@ def resume(ledger: Ledger, owner: str, batch_id: str) -> None:
     with ledger.write() as session:
         moment = now(session)
         batch = get(session, owner, batch_id)
-        if batch.state != "paused":
+        if not lifecycle.resume_batch(session, batch, moment):
             raise ConflictError(f"batch {batch.id} is {batch.state}, not paused", code="batch_not_paused")
-        changes: dict[str, Any] = {"paused_at": None, "reason": None}
-        if lifecycle.STOP_AFTER in batch.options:
-            changes["options"] = {**batch.options, lifecycle.FORGIVEN: lifecycle.count_wrong(session, batch.id)}
-        lifecycle.move_batch(session, batch.id, "in_progress", **changes)
-        audit.write(session, owner, "batch.resume", batch.id, {}, moment)
-        lifecycle.close_batch(session, batch.id, moment)
 
 
 @retrying
@@ -479,7 +448,7 @@ def retry(ledger: Ledger, owner: str, batch_id: str, *, codes: Sequence[str] = (
             kind=batch.kind,
             name=f"{batch.name} (retry)",
             preset=batch.preset,
-            stages=bad[0].stages,
+            first=bad[0].stages[0],
             items=[
                 NewItem(
                     custom_id=item.custom_id,

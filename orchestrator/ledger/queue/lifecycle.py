@@ -5,25 +5,58 @@ An update that matches no row is the answer "not any more", never an error by it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy import ColumnElement, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from orchestrator.ledger import audit, webhooks
-from orchestrator.ledger.engine.states import BAD, ENDED, LEASED, STATES, sources
+from orchestrator.ledger.engine.states import (
+    BAD,
+    LEASED,
+    UNENDED,
+    WAITING,
+    BatchState,
+    State,
+    batch_sources,
+    sources,
+)
 from orchestrator.ledger.queue import outbox
 from orchestrator.ledger.tables.rows import Batch, Item, Stage
+from orchestrator.pipelines import Place
 
 STOP_AFTER, FORGIVEN = "stop_after", "forgiven"
 """Options of a batch: so many items may go wrong before it pauses; how many of them a resume has forgiven."""
-UNENDED = tuple(state for state in STATES if state not in ENDED)
+NONE: Mapping[str, Any] = {}
 
 
-def move_stages(session: Session, to: str, *where: ColumnElement[bool], **values: Any) -> Sequence[tuple[int, str]]:
-    """Move the stages that match to state `to`; return (stage id, item id) of those that really moved."""
+FREE: dict[str, Any] = {"worker_id": None, "lease_until": None}
+"""What a stage no longer has when nobody holds it."""
+
+
+def move(
+    session: Session, to: State, *where: ColumnElement[bool], of_item: Mapping[str, Any] = NONE, **values: Any
+) -> Sequence[tuple[int, str]]:
+    """Move the stages that match, and their items with them; return (stage id, item id) of those that really moved.
+
+    Args:
+        of_item: columns of the items to be set with it; `values` are columns of the stages.
+    """
+    moved = _move_stages(session, to, *where, **values)
+    if moved:
+        move_items(session, to, Item.id.in_([item_id for _, item_id in moved]), **of_item)
+    return moved
+
+
+def complete_stages(session: Session, *where: ColumnElement[bool], **values: Any) -> set[int]:
+    """Complete the stages that match and return their ids; where their items go from there, their pipelines say."""
+    moved = _move_stages(session, State.COMPLETED, *where, progress=1.0, **FREE, **values)
+    return {stage_id for stage_id, _ in moved}
+
+
+def _move_stages(session: Session, to: State, *where: ColumnElement[bool], **values: Any) -> Sequence[tuple[int, str]]:
     statement = (
         update(Stage)
         .where(Stage.state.in_(sources(to)), *where)
@@ -34,8 +67,8 @@ def move_stages(session: Session, to: str, *where: ColumnElement[bool], **values
     return [(row.id, row.item_id) for row in session.execute(statement)]
 
 
-def move_items(session: Session, to: str, *where: ColumnElement[bool], **values: Any) -> Sequence[str]:
-    """Move the items that match to state `to`; return the ids of those that really moved."""
+def move_items(session: Session, to: State, *where: ColumnElement[bool], **values: Any) -> Sequence[str]:
+    """Move the items that match, none of whose stages moves now, to state `to`; return the ids of those that moved."""
     statement = (
         update(Item)
         .where(Item.state.in_(sources(to)), *where)
@@ -46,11 +79,62 @@ def move_items(session: Session, to: str, *where: ColumnElement[bool], **values:
     return list(session.scalars(statement))
 
 
-def move_batch(session: Session, batch_id: str, to: str, **values: Any) -> bool:
+def enqueue(
+    session: Session, item_ids: Sequence[str], place: Place, *, batch_id: str, owner: str, moment: datetime
+) -> None:
+    """Add a stage to each of these items, ready to be claimed."""
+    if not item_ids:
+        return
+    common = {
+        "batch_id": batch_id,
+        "owner": owner,
+        "name": place.stage.name,
+        "round": place.round,
+        "ordinal": place.ordinal,
+        "queue": place.stage.queue,
+        "state": State.QUEUED,
+        "next_at": moment,
+        "queued_at": moment,
+    }
+    session.execute(insert(Stage), [{"item_id": item_id, **common} for item_id in item_ids])
+
+
+def cancel(session: Session, stages: ColumnElement[bool], items: ColumnElement[bool], moment: datetime) -> None:
+    """Cancel what waits among these stages and items at once, and ask whoever works on the others to stop."""
+    ended = {"finished_at": moment}
+    _move_stages(session, State.CANCELLED, stages, Stage.state.in_(WAITING), **ended)
+    # by themselves, not with their stages: an item that waits for its batch has no open stage
+    move_items(session, State.CANCELLED, items, Item.state.in_(WAITING), **ended)
+    _move_stages(session, State.CANCELLING, stages)
+    move_items(session, State.CANCELLING, items)
+
+
+def cancel_batch(session: Session, batch_id: str, moment: datetime, *, reason: str | None = None) -> bool:
+    """Begin to cancel a batch and all of it; return whether it was in a state that allows it."""
+    if not move_batch(session, batch_id, BatchState.CANCELLING, reason=reason):
+        return False
+    cancel(session, Stage.batch_id == batch_id, Item.batch_id == batch_id, moment)
+    close_batch(session, batch_id, moment)
+    return True
+
+
+def resume_batch(session: Session, batch: Batch, moment: datetime) -> bool:
+    """Let a paused batch go on, and say so in the audit log; return whether it was paused."""
+    changes: dict[str, Any] = {"paused_at": None, "reason": None}
+    if STOP_AFTER in batch.options:
+        changes["options"] = {**batch.options, FORGIVEN: count_wrong(session, batch.id)}
+    if batch.state != BatchState.PAUSED or not move_batch(session, batch.id, BatchState.IN_PROGRESS, **changes):
+        return False
+    audit.write(session, batch.owner, "batch.resume", batch.id, {}, moment)
+    close_batch(session, batch.id, moment)
+    return True
+
+
+def move_batch(session: Session, batch_id: str, to: BatchState, **values: Any) -> bool:
     """Move one batch to state `to`; return whether it was in a state that allows it."""
     statement = (
         update(Batch)
-        .where(Batch.id == batch_id, Batch.state.in_(sources(to, batch=True)))
+        .where(Batch.id == batch_id, Batch.state.in_(batch_sources(to)))
         .values(state=to, **values)
         .returning(Batch.id)
         .execution_options(synchronize_session=False)
@@ -58,7 +142,7 @@ def move_batch(session: Session, batch_id: str, to: str, **values: Any) -> bool:
     return session.execute(statement).first() is not None
 
 
-def close_batch(session: Session, batch_id: str, moment: datetime) -> str | None:
+def close_batch(session: Session, batch_id: str, moment: datetime) -> BatchState | None:
     """End the batch when no item of it waits for a worker; return the state it ended in, or None.
 
     Fan-in is this one query: no chord, no counter that could drift. It is asked at every end of an item, so the common
@@ -76,7 +160,7 @@ def close_batch(session: Session, batch_id: str, moment: datetime) -> str | None
     if session.scalar(select(Stage.id).where(Stage.batch_id == batch_id, Stage.state.in_(LEASED)).limit(1)):
         return None
     batch = session.get_one(Batch, batch_id)
-    if batch.open and batch.state != "cancelling":
+    if batch.open and batch.state != BatchState.CANCELLING:
         return None
     ended = _end_state(batch, counts)
     if not move_batch(session, batch_id, ended, finished_at=moment):
@@ -100,7 +184,7 @@ def pause_hopeless(session: Session, batch_id: str, moment: datetime) -> bool:
     if wrong - batch.options.get(FORGIVEN, 0) < bearable:
         return False
     reason = f"{wrong} items went wrong; the batch was to stop after {bearable}. See its errors, then resume or cancel."
-    if not move_batch(session, batch_id, "paused", paused_at=moment, reason=reason):
+    if not move_batch(session, batch_id, BatchState.PAUSED, paused_at=moment, reason=reason):
         return False
     audit.write(session, batch.owner, "batch.pause", batch_id, {"went_wrong": wrong, "stop_after": bearable}, moment)
     return True
@@ -112,10 +196,11 @@ def count_wrong(session: Session, batch_id: str) -> int:
     return session.scalar(wrong) or 0
 
 
-def _end_state(batch: Batch, counts: dict[str, int]) -> str:
-    if batch.state == "cancelling":
-        return "cancelled"
-    bad = counts.get("failed", 0) + counts.get("held", 0) + len(batch.rejected_rows)
-    if counts.get("cancelled", 0) and not counts.get("completed", 0) and not bad:
-        return "cancelled"
-    return "completed_with_errors" if bad or counts.get("cancelled", 0) else "completed"
+def _end_state(batch: Batch, counts: Mapping[str, int]) -> BatchState:
+    if batch.state == BatchState.CANCELLING:
+        return BatchState.CANCELLED
+    bad = sum(counts.get(state, 0) for state in BAD) + len(batch.rejected_rows)
+    cancelled = counts.get(State.CANCELLED, 0)
+    if cancelled and not counts.get(State.COMPLETED, 0) and not bad:
+        return BatchState.CANCELLED
+    return BatchState.COMPLETED_WITH_ERRORS if bad or cancelled else BatchState.COMPLETED

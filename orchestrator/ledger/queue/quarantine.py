@@ -7,15 +7,13 @@ from collections.abc import Sequence
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from orchestrator import pipelines
 from orchestrator.errors import ConflictError
 from orchestrator.ledger import audit
 from orchestrator.ledger.engine.session import Ledger, now, retrying
-from orchestrator.ledger.engine.states import BATCH_ENDED
+from orchestrator.ledger.engine.states import BATCH_ENDED, BatchState, State
 from orchestrator.ledger.queue import batches, lifecycle
 from orchestrator.ledger.tables.rows import Batch, Item, Stage
-
-REOPENED = ("enrol", "generate", "restore", "probe")
-"""Kinds of batches that go on after their end; of the others something was concluded from the end."""
 
 
 @retrying
@@ -35,15 +33,16 @@ def release(ledger: Ledger, owner: str, batch_id: str, *, reason: str, item_id: 
         batch = batches.get(session, owner, batch_id)
         held = _held(session, batch, item_id)
         ended = batch.state in BATCH_ENDED
-        if ended and batch.kind not in REOPENED:
+        if ended and not pipelines.of(batch.kind).reopens:
             raise ConflictError(f"batch {batch.id} has ended as {batch.state}; retry it", code="batch_ended")
         late = _after_gathering(session, batch)
-        moved = lifecycle.move_stages(
+        moved = lifecycle.move(
             session,
-            "queued",
+            State.QUEUED,
             Stage.item_id.in_(held),
-            Stage.state == "held",
-            *((Stage.name != "ingest_photo",) if late else ()),
+            Stage.state == State.HELD,
+            *((Stage.ordinal > 0,) if late else ()),
+            of_item={"finished_at": None},
             crashes=0,
             alone=True,
             finished_at=None,
@@ -51,14 +50,14 @@ def release(ledger: Ledger, owner: str, batch_id: str, *, reason: str, item_id: 
             next_at=moment,
             queued_at=moment,
         )
-        released = lifecycle.move_items(session, "queued", Item.id.in_([one for _, one in moved]), finished_at=None)
+        released = [item for _, item in moved]
         if not released:
             raise ConflictError(
                 f"batch {batch.id}: the people of its archive were brought together without these photos; retry it",
                 code="batch_ended",
             )
         if ended:
-            lifecycle.move_batch(session, batch.id, "in_progress", finished_at=None)
+            lifecycle.move_batch(session, batch.id, BatchState.IN_PROGRESS, finished_at=None)
         for one in released:
             audit.write(session, owner, "item.release", one, {"batch": batch.id, "reason": reason}, moment)
         return released
@@ -78,8 +77,8 @@ def reject(ledger: Ledger, owner: str, batch_id: str, *, reason: str, item_id: s
         moment = now(session)
         batch = batches.get(session, owner, batch_id)
         held = _held(session, batch, item_id)
-        lifecycle.move_stages(session, "cancelled", Stage.item_id.in_(held), Stage.state == "held")
-        rejected = lifecycle.move_items(session, "cancelled", Item.id.in_(held))
+        moved = lifecycle.move(session, State.CANCELLED, Stage.item_id.in_(held), Stage.state == State.HELD)
+        rejected = [item for _, item in moved]
         for one in rejected:
             audit.write(session, owner, "item.reject", one, {"batch": batch.id, "reason": reason}, moment)
         return rejected
@@ -91,7 +90,7 @@ def _held(session: Session, batch: Batch, item_id: str | None) -> Sequence[str]:
     Raises:
         ConflictError: there is none.
     """
-    query = select(Item.id).where(Item.batch_id == batch.id, Item.state == "held").order_by(Item.position)
+    query = select(Item.id).where(Item.batch_id == batch.id, Item.state == State.HELD).order_by(Item.position)
     found = session.scalars(query.where(Item.id == item_id) if item_id else query).all()
     if not found:
         what = f"item {item_id} is not held" if item_id else f"no item of batch {batch.id} is held"
@@ -101,5 +100,8 @@ def _held(session: Session, batch: Batch, item_id: str | None) -> Sequence[str]:
 
 def _after_gathering(session: Session, batch: Batch) -> bool:
     """Say whether the faces of an archive were brought together already: a photo not looked at would wait for ever."""
-    gathered = Stage.batch_id == batch.id, Stage.name == "cluster", Stage.state == "completed"
+    gathering = pipelines.of(batch.kind).gathering
+    if gathering is None:
+        return False
+    gathered = Stage.batch_id == batch.id, Stage.name == gathering.name, Stage.state == State.COMPLETED
     return session.scalar(select(Stage.id).where(*gathered).limit(1)) is not None

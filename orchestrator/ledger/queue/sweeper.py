@@ -16,13 +16,15 @@ from sqlalchemy.orm import Session
 from orchestrator import logs
 from orchestrator.ledger import photos, webhooks
 from orchestrator.ledger.engine.session import Ledger, now, retrying
-from orchestrator.ledger.engine.states import LEASED
-from orchestrator.ledger.queue import claims, lifecycle, workers
-from orchestrator.ledger.tables.rows import Artifact, Attempt, Batch, Item, Leader, Outbox, Stage
+from orchestrator.ledger.engine.states import LEASED, BatchState, State
+from orchestrator.ledger.queue import lifecycle, outcomes, workers
+from orchestrator.ledger.tables.rows import Artifact, Attempt, Batch, Leader, Outbox, Stage
+from orchestrator.pipelines import QUEUES
 from orchestrator.settings import Settings
 
 log = logging.getLogger(__name__)
 ROWS_PER_SWEEP = 200
+OPEN = (BatchState.IN_PROGRESS, BatchState.CANCELLING)
 CRASH_DELAY_SECONDS = 1.0
 LONGEST_DELAY_SECONDS = 600.0
 """No rule lets work wait longer than this."""
@@ -83,7 +85,7 @@ def sweep(ledger: Ledger, settings: Settings) -> Swept:
             with logs.surviving("stage not recovered", stage=stage.id), session.begin_nested():
                 _recover(session, stage, settings, moment, swept)
         workers.mark_gone(session, dead, moment)
-        for batch_id in session.scalars(select(Batch.id).where(Batch.state.in_(("in_progress", "cancelling")))).all():
+        for batch_id in session.scalars(select(Batch.id).where(Batch.state.in_(OPEN))).all():
             with logs.surviving("batch not swept", batch=batch_id), session.begin_nested():
                 photos.gather(session, batch_id, moment)
                 if state := lifecycle.close_batch(session, batch_id, moment):
@@ -98,7 +100,7 @@ def sweep(ledger: Ledger, settings: Settings) -> Swept:
 def _follow_the_clock(session: Session, settings: Settings, moment: datetime) -> None:
     """Move times that a clock, since turned back, had put out of reach: work would wait until it has caught up."""
     latest = moment + timedelta(seconds=LONGEST_DELAY_SECONDS)
-    waiting = and_(Stage.queue.in_(set(claims.QUEUES.values())), Stage.state == "queued")  # as the index has it
+    waiting = and_(Stage.queue.in_(QUEUES), Stage.state == State.QUEUED)  # as the index has it
     session.execute(update(Stage).where(waiting, Stage.next_at > latest).values(next_at=moment, hinted_at=None))
     session.execute(update(Outbox).where(Outbox.sent_at.is_(None), Outbox.next_at > latest).values(next_at=moment))
     webhooks.follow_the_clock(session, moment)
@@ -113,8 +115,8 @@ def _recover(session: Session, stage: Stage, settings: Settings, moment: datetim
     A strike counts only against a stage that ran alone: of a group that died nobody can say who did it, so its
     members run one by one until each is cleared or convicted.
     """
-    if stage.state == "cancelling":
-        claims.end_cancelled(session, Stage.id == stage.id, moment=moment)
+    if stage.state == State.CANCELLING:
+        outcomes.end_cancelled(session, Stage.id == stage.id, moment=moment)
         swept.cancelled += 1
         return
     group = session.scalar(select(Attempt.group_size).where(Attempt.stage_id == stage.id, Attempt.token == stage.token))
@@ -133,23 +135,22 @@ def _recover(session: Session, stage: Stage, settings: Settings, moment: datetim
         .values(outcome="stalled" if stalled else "lost", ended_at=moment, error_code=code, error_message=sentence)
     )
     story = {"error_code": code, "error_message": sentence, "error_stage": stage.name, "error_attempt": stage.token}
-    target = "held" if held else "queued"
+    target = State.HELD if held else State.QUEUED
     ended = {"finished_at": moment} if held else {}
-    lifecycle.move_stages(
+    lifecycle.move(
         session,
         target,
         Stage.id == stage.id,
         Stage.token == stage.token,
+        of_item=story | ended,
         token=Stage.token + 1,
         crashes=crashes,
         alone=True,
-        worker_id=None,
-        lease_until=None,
+        **lifecycle.FREE,
         hinted_at=None,
         next_at=moment + timedelta(seconds=CRASH_DELAY_SECONDS * crashes),
         **ended,
     )
-    lifecycle.move_items(session, target, Item.id == stage.item_id, **story, **ended)
     swept.held += held
     swept.requeued += not held
 

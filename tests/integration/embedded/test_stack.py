@@ -96,9 +96,7 @@ def test_a_killed_stack_leaves_no_process_and_its_next_start_goes_on_and_drains(
     item = NewItem(custom_id="a", params={}, params_sha256="0" * 64, seed=1)
     batch_id = batches.submit(
         ledger,
-        NewBatch(
-            owner="local", kind="generate", name="t", preset="mini", stages=["generate"], items=[item], paused=True
-        ),
+        NewBatch(owner="local", kind="generate", name="t", preset="mini", items=[item], paused=True),
     ).batch_id
 
     def flow_run() -> dict[str, object]:

@@ -14,7 +14,8 @@ from orchestrator.ledger import datasets as rows
 from orchestrator.ledger.datasets import NewVersion
 from orchestrator.ledger.engine.session import Ledger
 from orchestrator.ledger.queue import batches
-from orchestrator.ledger.queue.claims import Claim, Next, claim, fail, publish, start
+from orchestrator.ledger.queue.claims import Claim, claim, start
+from orchestrator.ledger.queue.outcomes import Outcome, fail, publish
 from orchestrator.ledger.tables.rows import Batch
 from orchestrator.runtime.prefect.client import PrefectApi
 from orchestrator.settings import Settings
@@ -77,15 +78,14 @@ def test_a_build_is_watched_until_its_version_is_published(
     wait(lambda: flow_run_of(ledger, batch_id), "the build knows its flow run")
 
     chunk = next_claim(ledger, "gpu.generate")
-    publish(ledger, chunk, {}, lambda session, moment: Next())
+    publish(ledger, chunk, Outcome())
     whole = next_claim(ledger, "cpu.io")
 
-    def effect(session: object, moment: object) -> Next:
+    def write(session: object, moment: object) -> None:
         version = rows.publish(session, new_version(whole), moment)  # type: ignore[arg-type]  # what publish hands over
         rows.set_result(session, whole.stage_id, {"version": version})  # type: ignore[arg-type]  # as above
-        return Next()
 
-    publish(ledger, whole, {}, effect)
+    publish(ledger, whole, Outcome(write=write))
     run = f"flow_runs/{flow_run_of(ledger, batch_id)}"
     wait(lambda: api.call("GET", run)["state_type"] in ("COMPLETED", "FAILED", "CRASHED"), "the flow run has ended")
 

@@ -9,7 +9,7 @@ import json
 import sys
 
 from orchestrator.ledger.engine.session import Ledger
-from orchestrator.ledger.queue import claims
+from orchestrator.ledger.queue import claims, outcomes
 from tests.integration.ledger.helpers import LEASE, end
 
 
@@ -19,7 +19,7 @@ def drain(url: str, worker: str) -> list[tuple[int, int]]:
     done: list[tuple[int, int]] = []
     while held := claims.claim(ledger, worker_id=worker, queue="cpu.io", limit=3, lease_seconds=LEASE):
         for c in claims.start(ledger, held):
-            claims.publish(ledger, c, {}, end)
+            outcomes.publish(ledger, c, end)
             done.append((c.stage_id, c.token))
     ledger.dispose()
     return done

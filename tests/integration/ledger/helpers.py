@@ -6,12 +6,12 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import select, update
-from sqlalchemy.orm import Session
 
 from orchestrator.ledger.engine.base import Row
 from orchestrator.ledger.engine.session import Ledger
 from orchestrator.ledger.queue import batches, claims
-from orchestrator.ledger.queue.claims import Claim, Next
+from orchestrator.ledger.queue.claims import Claim
+from orchestrator.ledger.queue.outcomes import Outcome
 from orchestrator.ledger.tables.rows import Batch, Item, Stage
 
 LEASE = 60.0
@@ -24,7 +24,6 @@ def submit(ledger: Ledger, count: int = 1, **changes: Any) -> str:
         "kind": "generate",
         "name": "test",
         "preset": "mini",
-        "stages": ["generate", "score"],
         "items": [
             batches.NewItem(custom_id=f"c{i}", params={"n": i}, params_sha256=f"{i:064d}", seed=i) for i in range(count)
         ],
@@ -39,14 +38,10 @@ def claim(ledger: Ledger, *, worker: str = "w1", queue: str = "gpu.generate", li
     return claims.start(ledger, held)
 
 
-def end(_: Session, __: datetime) -> Next:
-    """The effect of a last stage that writes nothing."""
-    return Next()
-
-
-def to_score(_: Session, __: datetime) -> Next:
-    """The effect of a stage that `score` follows."""
-    return Next(stage="score", ordinal=1)
+end = Outcome(then="end")
+"""A stage that ends its item and writes nothing."""
+on = Outcome()
+"""A stage that the next one of its pipeline follows."""
 
 
 def row(ledger: Ledger, kind: type[Row], **where: Any) -> Any:

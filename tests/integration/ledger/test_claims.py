@@ -13,10 +13,13 @@ import pytest
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
+from orchestrator import pipelines
 from orchestrator.errors import FencedError, InputError, StoreUnavailableError, TransientError
 from orchestrator.ledger.engine.session import Ledger
-from orchestrator.ledger.queue import batches, claims, lifecycle, sweeper
-from orchestrator.ledger.queue.claims import Claim, Finished, Next
+from orchestrator.ledger.engine.states import State
+from orchestrator.ledger.queue import batches, claims, lifecycle, outcomes, sweeper
+from orchestrator.ledger.queue.claims import Claim
+from orchestrator.ledger.queue.outcomes import Outcome, Upload
 from orchestrator.ledger.tables.rows import Attempt, Batch, Item, Stage
 from orchestrator.settings import Settings
 from tests.integration.ledger.helpers import (
@@ -29,7 +32,6 @@ from tests.integration.ledger.helpers import (
     let_time_pass,
     stage_of,
     submit,
-    to_score,
 )
 
 
@@ -37,11 +39,11 @@ def test_an_item_goes_through_both_stages_and_ends_its_batch(ledger: Ledger) -> 
     batch_id = submit(ledger)
 
     [first] = claim(ledger)
-    claims.publish(ledger, first, {"made": 1}, to_score)
+    outcomes.publish(ledger, first, Outcome(result={"made": 1}))
     assert item_of(ledger, first).state == "queued"
     assert claim(ledger) == [], "score lives in another queue"
     [second] = claim(ledger, queue="cpu.io")
-    claims.publish(ledger, second, {}, end)
+    outcomes.publish(ledger, second, end)
 
     item = item_of(ledger, first)
     assert (item.state, item.error_code) == ("completed", None)
@@ -49,8 +51,8 @@ def test_an_item_goes_through_both_stages_and_ends_its_batch(ledger: Ledger) -> 
     assert item.finished_at is not None
     assert batch(ledger, batch_id).state == "completed"
     with ledger.read() as session:
-        outcomes = session.scalars(select(Attempt.outcome)).all()
-    assert outcomes == ["completed", "completed"]
+        said = session.scalars(select(Attempt.outcome)).all()
+    assert said == ["completed", "completed"]
 
 
 def test_a_claim_takes_the_limit_and_no_more_and_never_the_same_twice(ledger: Ledger) -> None:
@@ -71,7 +73,8 @@ def test_a_stage_of_a_later_version_is_left_to_its_own_workers(ledger: Ledger, m
 
     assert [c.custom_id for c in claim(ledger, limit=3)] == ["c1", "c2"]
     assert claim(ledger) == []
-    monkeypatch.setattr(claims, "QUEUES", {**claims.QUEUES, "generate_again": "gpu.generate"})
+    later = pipelines.Pipeline("later", (pipelines.Stage("generate_again", "gpu.generate", "portraits"),))
+    monkeypatch.setattr(pipelines, "PIPELINES", {**pipelines.PIPELINES, "later": later})
     assert [c.custom_id for c in claim(ledger)] == ["c0"]
 
 
@@ -84,19 +87,18 @@ def test_a_lost_lease_fences_the_old_holder(ledger: Ledger) -> None:
     [new] = claim(ledger, worker="w2")
     written: list[str] = []
 
-    def effect(_: Session, __: datetime) -> Next:
+    def write(_: Session, __: datetime) -> None:
         written.append("old")
-        return Next()
 
     with pytest.raises(FencedError):
-        claims.publish(ledger, old, {}, effect)
+        outcomes.publish(ledger, old, Outcome(write=write))
     with pytest.raises(FencedError):
-        claims.fail(ledger, old, InputError("late"), max_failures=5, backoff_seconds=1)
-    claims.release(ledger, [old])
+        outcomes.fail(ledger, old, InputError("late"), max_failures=5, backoff_seconds=1)
+    outcomes.release(ledger, [old])
     assert written == []
     assert stage_of(ledger, new).state == "running"
     assert claims.beat(ledger, [old], progress={}, lease_seconds=LEASE).lost == {old.stage_id}
-    claims.publish(ledger, new, {}, end)
+    outcomes.publish(ledger, new, end)
     assert item_of(ledger, new).state == "completed"
 
 
@@ -104,11 +106,11 @@ def test_a_failing_effect_leaves_no_trace_of_the_result(ledger: Ledger) -> None:
     submit(ledger)
     [c] = claim(ledger)
 
-    def effect(_: Session, __: datetime) -> Next:
+    def write(_: Session, __: datetime) -> None:
         raise StoreUnavailableError("the disk is full")
 
     with pytest.raises(StoreUnavailableError):
-        claims.publish(ledger, c, {}, effect)
+        outcomes.publish(ledger, c, Outcome(write=write))
 
     assert stage_of(ledger, c).state == "running"
 
@@ -119,7 +121,7 @@ def test_a_retryable_error_queues_again_with_growing_delay_and_a_final_one_ends_
     delays = []
     for _ in range(2):
         [c] = claim(ledger)
-        assert claims.fail(ledger, c, full, max_failures=3, backoff_seconds=5) == "queued"
+        assert outcomes.fail(ledger, c, full, max_failures=3, backoff_seconds=5) == "queued"
         item, stage = item_of(ledger, c), stage_of(ledger, c)
         assert (item.state, item.error_code, item.error_stage) == ("queued", "store_full", "generate")
         assert claim(ledger) == [], "its time has not come"
@@ -128,7 +130,7 @@ def test_a_retryable_error_queues_again_with_growing_delay_and_a_final_one_ends_
     [c] = claim(ledger)
     assert c.attempt == 3
 
-    assert claims.fail(ledger, c, full, max_failures=3, backoff_seconds=5) == "failed"
+    assert outcomes.fail(ledger, c, full, max_failures=3, backoff_seconds=5) == "failed"
 
     item = item_of(ledger, c)
     assert (item.state, item.error_attempt, item.error_message) == ("failed", 3, "the disk is full")
@@ -137,12 +139,12 @@ def test_a_retryable_error_queues_again_with_growing_delay_and_a_final_one_ends_
 
 
 def test_one_bad_item_never_fails_the_others(ledger: Ledger) -> None:
-    batch_id = submit(ledger, 3, stages=["ingest"])
+    batch_id = submit(ledger, 3, kind="enrol")
     held = claim(ledger, queue="cpu.io", limit=3)
 
-    claims.fail(ledger, held[1], InputError("no face", code="no_face"), max_failures=3, backoff_seconds=1)
+    outcomes.fail(ledger, held[1], InputError("no face", code="no_face"), max_failures=3, backoff_seconds=1)
     for c in (held[0], held[2]):
-        claims.publish(ledger, c, {}, end)
+        outcomes.publish(ledger, c, end)
 
     with ledger.read() as session:
         counts = batches.counts(session, batch_id)
@@ -161,9 +163,9 @@ def test_cancel_stops_what_waits_at_once_and_what_runs_when_its_worker_confirms(
     assert claims.look(ledger, [c]).cancelled == {c.stage_id}
     assert claims.beat(ledger, [c], progress={}, lease_seconds=LEASE).cancelled == {c.stage_id}
     with pytest.raises(FencedError):
-        claims.publish(ledger, c, {}, end)
+        outcomes.publish(ledger, c, end)
     assert batch(ledger, batch_id).state == "cancelling"
-    claims.confirm_cancel(ledger, [c])
+    outcomes.confirm_cancel(ledger, [c])
     assert batch(ledger, batch_id).state == "cancelled"
     with ledger.read() as session:
         assert batches.counts(session, batch_id)["cancelled"] == 3
@@ -175,7 +177,7 @@ def test_a_paused_batch_gives_nothing_until_it_is_resumed(ledger: Ledger) -> Non
 
     batches.pause(ledger, "ann", batch_id)
     assert claims.look(ledger, [c]).paused == {c.stage_id}
-    claims.release(ledger, [c])
+    outcomes.release(ledger, [c])
     assert claim(ledger) == []
     batches.resume(ledger, "ann", batch_id)
 
@@ -208,7 +210,7 @@ def test_a_stage_under_suspicion_runs_alone(ledger: Ledger) -> None:
     submit(ledger, 4)
     held = claim(ledger, limit=2)
 
-    claims.release(ledger, held, alone=True)
+    outcomes.release(ledger, held, alone=True)
 
     sizes = [len(claim(ledger, limit=4)) for _ in range(3)]
     assert sizes == [1, 1, 2]
@@ -237,10 +239,10 @@ def test_ten_thousand_items_are_accepted_in_two_seconds_of_work(ledger: Ledger) 
 
 
 def test_retry_makes_a_child_of_what_failed(ledger: Ledger) -> None:
-    batch_id = submit(ledger, 2, stages=["ingest"])
+    batch_id = submit(ledger, 2, kind="enrol")
     held = claim(ledger, queue="cpu.io", limit=2)
-    claims.fail(ledger, held[0], InputError("no face", code="no_face"), max_failures=3, backoff_seconds=1)
-    claims.publish(ledger, held[1], {}, end)
+    outcomes.fail(ledger, held[0], InputError("no face", code="no_face"), max_failures=3, backoff_seconds=1)
+    outcomes.publish(ledger, held[1], end)
 
     child = batches.retry(ledger, "ann", batch_id, codes=["no_face"])
 
@@ -250,7 +252,7 @@ def test_retry_makes_a_child_of_what_failed(ledger: Ledger) -> None:
 
 
 def test_four_processes_share_a_batch_without_taking_anything_twice(ledger: Ledger) -> None:
-    batch_id = submit(ledger, 200, stages=["ingest"])
+    batch_id = submit(ledger, 200, kind="enrol")
     command = [sys.executable, "-m", "tests.integration.ledger.drain", ledger.url]
     crew = [
         subprocess.Popen([*command, f"w{n}"], stdout=subprocess.PIPE, cwd=Path(__file__).parents[3]) for n in range(4)
@@ -277,6 +279,7 @@ def test_a_claim_carries_what_its_stage_needs(ledger: Ledger) -> None:
         item_id=c.item_id,
         batch_id=c.batch_id,
         owner="ann",
+        kind="generate",
         name="generate",
         round=0,
         attempt=1,
@@ -296,10 +299,10 @@ def test_of_results_published_together_those_that_are_lost_or_cancelled_are_left
     expire(ledger, lost)
     sweeper.sweep(ledger, Settings())
     with ledger.write() as session:
-        lifecycle.move_stages(session, "cancelling", Stage.id == cancelled.stage_id)
+        lifecycle.move(session, State.CANCELLING, Stage.id == cancelled.stage_id)
 
-    finished = [Finished(claim=c, result={"of": c.stage_id}, effect=end) for c in (lost, fine, cancelled)]
-    assert claims.publish_all(ledger, finished) == [lost, cancelled]
+    finished = [(c, Outcome(result={"of": c.stage_id}, then="end")) for c in (lost, fine, cancelled)]
+    assert outcomes.publish_all(ledger, finished) == [lost, cancelled]
 
     assert stage_of(ledger, fine).result == {"of": fine.stage_id}
     assert [stage_of(ledger, c).state for c in (fine, lost, cancelled)] == ["completed", "queued", "cancelling"]
@@ -311,12 +314,12 @@ def test_a_result_whose_bytes_are_gone_undoes_the_transaction_it_is_in(ledger: L
     submit(ledger, 2)
     one, other = claim(ledger, limit=2)
     finished = [
-        Finished(claim=one, result={}, effect=end),
-        Finished(claim=other, result={}, effect=end, artifacts=["art_of_nobody"]),
+        (one, end),
+        (other, Outcome(uploads=[Upload(key="k", data=b"", sha256="", media_type="", artifact_id="art_of_nobody")])),
     ]
 
     with pytest.raises(TransientError, match="art_of_nobody"):
-        claims.publish_all(ledger, finished)
+        outcomes.publish_all(ledger, finished)
 
     assert [stage_of(ledger, c).state for c in (one, other)] == ["running", "running"]
-    assert claims.publish_all(ledger, finished[:1]) == []
+    assert outcomes.publish_all(ledger, finished[:1]) == []

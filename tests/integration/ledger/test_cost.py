@@ -10,9 +10,10 @@ from sqlalchemy import event
 from orchestrator.ledger import artifacts
 from orchestrator.ledger.artifacts import NewArtifact
 from orchestrator.ledger.engine.session import Ledger
-from orchestrator.ledger.queue import claims
-from orchestrator.ledger.queue.claims import Claim, Finished
-from tests.integration.ledger.helpers import LEASE, claim, end, stage_of, submit
+from orchestrator.ledger.queue import claims, outcomes
+from orchestrator.ledger.queue.claims import Claim
+from orchestrator.ledger.queue.outcomes import Outcome, Upload
+from tests.integration.ledger.helpers import LEASE, claim, stage_of, submit
 
 GROUP = 8
 
@@ -58,7 +59,7 @@ def test_a_group_is_claimed_and_begun_in_one_transaction_whatever_its_size(ledge
 
 
 def test_a_group_is_reserved_and_published_in_two_transactions_whatever_its_size(ledger: Ledger) -> None:
-    submit(ledger, 2 * GROUP, stages=["score"])
+    submit(ledger, 2 * GROUP, first="score")
     costs = []
     for size in (1, GROUP):
         held = claim(ledger, queue="cpu.io", limit=size)
@@ -66,14 +67,18 @@ def test_a_group_is_reserved_and_published_in_two_transactions_whatever_its_size
         with counted(ledger) as cost:
             ids = artifacts.reserve_all(ledger, [bytes_of(c) for c in held])
             finished = [
-                Finished(claim=c, result={"n": c.seed}, effect=end, artifacts=[ids["ann", bytes_of(c).sha256]])
-                for c in held
+                (c, Outcome(result={"n": c.seed}, uploads=[upload(c, ids["ann", bytes_of(c).sha256])])) for c in held
             ]
-            assert claims.publish_all(ledger, finished) == []
+            assert outcomes.publish_all(ledger, finished) == []
         costs.append(cost)
 
     assert [cost.commits for cost in costs] == [2, 2]
     assert costs[1].statements <= costs[0].statements <= 8
+
+
+def upload(c: Claim, artifact_id: str) -> Upload:
+    new = bytes_of(c)
+    return Upload(key=new.key, data=b"1", sha256=new.sha256, media_type=new.media_type, artifact_id=artifact_id)
 
 
 def bytes_of(c: Claim) -> NewArtifact:

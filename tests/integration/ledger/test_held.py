@@ -9,8 +9,8 @@ import pytest
 from orchestrator.errors import ConflictError
 from orchestrator.ledger import photos
 from orchestrator.ledger.engine.session import Ledger, now
-from orchestrator.ledger.queue import claims, quarantine, sweeper
-from orchestrator.ledger.queue.claims import Next
+from orchestrator.ledger.queue import claims, outcomes, quarantine, sweeper
+from orchestrator.ledger.queue.outcomes import Outcome
 from orchestrator.settings import Settings
 from tests.integration.ledger.helpers import batch, claim, end, expire, item_of, stage_of, submit
 
@@ -39,14 +39,14 @@ def test_a_released_item_is_worked_on_alone_and_ends_the_batch_again(ledger: Led
     assert (batch(ledger, batch_id).state, batch(ledger, batch_id).finished_at) == ("in_progress", None)
     assert (stage_of(ledger, c).crashes, stage_of(ledger, c).alone) == (0, True)
     (again,) = claim(ledger, limit=2)
-    claims.publish(ledger, again, {}, end)
+    outcomes.publish(ledger, again, end)
     assert batch(ledger, batch_id).state == "completed"
     with pytest.raises(ConflictError, match="no item"):
         quarantine.release(ledger, "ann", batch_id, reason="looked at")
 
 
 def test_a_batch_whose_end_had_consequences_is_not_opened_again(ledger: Ledger, settings: Settings) -> None:
-    batch_id = submit(ledger, kind="train", stages=["train"])
+    batch_id = submit(ledger, kind="train")
     c = hold(ledger, settings, "gpu.train")
 
     with pytest.raises(ConflictError, match="retry it"):
@@ -59,14 +59,14 @@ def test_a_batch_whose_end_had_consequences_is_not_opened_again(ledger: Ledger, 
 def test_a_photo_that_missed_the_gathering_of_its_archive_is_not_left_waiting(
     ledger: Ledger, settings: Settings
 ) -> None:
-    batch_id = submit(ledger, 2, kind=photos.KIND, stages=photos.STAGES, options={"cluster": True})
+    batch_id = submit(ledger, 2, kind=photos.KIND, options={"cluster": True})
     hold(ledger, settings, "cpu.io")
     (other,) = claim(ledger, queue="cpu.io")
-    claims.publish(ledger, other, {}, lambda session, moment: Next(wait=True))
+    outcomes.publish(ledger, other, Outcome(then="wait"))
     with ledger.write() as session:
         photos.gather(session, batch_id, now(session))
     (gathering,) = claim(ledger, queue="cpu.io")
-    claims.publish(ledger, gathering, {}, end)
+    outcomes.publish(ledger, gathering, end)
 
     with pytest.raises(ConflictError, match="brought together without"):
         quarantine.release(ledger, "ann", batch_id, reason="looked at")

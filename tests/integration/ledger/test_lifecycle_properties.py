@@ -35,11 +35,11 @@ from orchestrator.errors import ConflictError, FencedError, InputError, StoreUna
 from orchestrator.ledger.engine import schema
 from orchestrator.ledger.engine.session import Ledger, now
 from orchestrator.ledger.engine.states import BATCH_ENDED, ENDED
-from orchestrator.ledger.queue import batches, claims, sweeper
+from orchestrator.ledger.queue import batches, claims, outcomes, sweeper
 from orchestrator.ledger.queue.claims import Claim
 from orchestrator.ledger.tables.rows import Attempt, Batch, Item, Output, Stage
 from orchestrator.settings import Settings
-from tests.integration.ledger.helpers import end, submit, to_score
+from tests.integration.ledger.helpers import end, on, submit
 
 OWNER = "ann"
 LEASE, DELAY = 3600.0, 200.0
@@ -105,7 +105,7 @@ class Lifecycle(RuleBasedStateMachine):
     def publish(self, c: Claim) -> None:
         held = self._holds(c)
         try:
-            claims.publish(self.ledger, c, {}, to_score if c.name == "generate" else end)
+            outcomes.publish(self.ledger, c, on if c.name == "generate" else end)
         except FencedError:
             return
         assert held, "a result was published under a token that had been lost"
@@ -117,7 +117,7 @@ class Lifecycle(RuleBasedStateMachine):
         held = self._holds(c)
         error = StoreUnavailableError("away") if retryable else InputError("bad", code="bad")
         try:
-            claims.fail(self.ledger, c, error, max_failures=3, backoff_seconds=DELAY)
+            outcomes.fail(self.ledger, c, error, max_failures=3, backoff_seconds=DELAY)
         except FencedError:
             return
         assert held, "a loser's late failure hit the live attempt"
@@ -125,11 +125,11 @@ class Lifecycle(RuleBasedStateMachine):
 
     @rule(c=consumes(held), alone=st.booleans())
     def release(self, c: Claim, alone: bool) -> None:
-        claims.release(self.ledger, [c], alone=alone)
+        outcomes.release(self.ledger, [c], alone=alone)
 
     @rule(c=held)
     def confirm_cancel(self, c: Claim) -> None:
-        claims.confirm_cancel(self.ledger, [c])
+        outcomes.confirm_cancel(self.ledger, [c])
 
     @rule(c=held, share=st.floats(0, 1))
     def beat(self, c: Claim, share: float) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy import func, select
 
 from orchestrator.errors import ConflictError, FencedError
 from orchestrator.ledger.engine.session import Ledger
-from orchestrator.ledger.queue import batches, claims
+from orchestrator.ledger.queue import batches, claims, outcomes
 from orchestrator.ledger.tables.rows import Batch, Item, Stage
 from tests.integration.ledger.helpers import end, submit
 
@@ -36,8 +36,8 @@ def test_a_cancel_that_races_with_the_work_ends_each_item_one_way(ledger: Ledger
         held = claims.claim(ledger, worker_id="w1", queue="gpu.generate", limit=1, lease_seconds=60)
         for c in claims.start(ledger, held):
             with suppress(FencedError):
-                claims.publish(ledger, c, {}, end)
-        claims.confirm_cancel(ledger, held)
+                outcomes.publish(ledger, c, end)
+        outcomes.confirm_cancel(ledger, held)
 
     def cancel(batch_id: str) -> None:
         with suppress(ConflictError):

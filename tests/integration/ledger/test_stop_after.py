@@ -7,7 +7,7 @@ import pytest
 from orchestrator.errors import FpgaError
 from orchestrator.ledger import audit
 from orchestrator.ledger.engine.session import Ledger
-from orchestrator.ledger.queue import batches, claims, sweeper
+from orchestrator.ledger.queue import batches, outcomes, sweeper
 from orchestrator.settings import Settings
 from tests.integration.ledger.helpers import batch, claim, end, expire, submit
 
@@ -15,7 +15,7 @@ from tests.integration.ledger.helpers import batch, claim, end, expire, submit
 def fail(ledger: Ledger, count: int) -> None:
     for _ in range(count):
         (held,) = claim(ledger)
-        claims.fail(ledger, held, FpgaError("no", code="no_face"), max_failures=5, backoff_seconds=0)
+        outcomes.fail(ledger, held, FpgaError("no", code="no_face"), max_failures=5, backoff_seconds=0)
 
 
 def test_it_pauses_at_so_many_failures_and_a_resume_bears_as_many_again(ledger: Ledger) -> None:
@@ -43,7 +43,7 @@ def test_without_the_option_every_item_is_tried(ledger: Ledger) -> None:
     made = submit(ledger, 3)
     fail(ledger, 2)
     (held,) = claim(ledger)
-    claims.publish(ledger, held, {}, end)
+    outcomes.publish(ledger, held, end)
 
     assert batch(ledger, made).state == "completed_with_errors"
 

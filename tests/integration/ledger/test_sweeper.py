@@ -15,7 +15,7 @@ from orchestrator.errors import FencedError
 from orchestrator.ledger import artifacts
 from orchestrator.ledger.engine import schema
 from orchestrator.ledger.engine.session import Ledger, now
-from orchestrator.ledger.queue import batches, claims, sweeper, wakeups, workers
+from orchestrator.ledger.queue import batches, claims, outcomes, sweeper, wakeups, workers
 from orchestrator.ledger.tables.rows import Artifact, Attempt, Leader, Stage, Worker
 from orchestrator.runtime.broker import Bell
 from orchestrator.runtime.sweeping import Sweeper
@@ -44,7 +44,7 @@ def test_a_lapsed_lease_of_a_group_puts_all_of_it_back_under_suspicion_without_a
         assert (stage.state, stage.crashes, stage.alone, stage.token) == ("queued", 0, True, 2)
         assert item_of(ledger, c).error_code == "worker_lost"
     with pytest.raises(FencedError):
-        claims.publish(ledger, held[0], {}, end)
+        outcomes.publish(ledger, held[0], end)
 
 
 def test_an_item_that_kills_its_worker_three_times_alone_is_held(ledger: Ledger, settings: Settings) -> None:
@@ -69,7 +69,7 @@ def test_a_lease_that_is_alive_is_left_alone(ledger: Ledger, settings: Settings)
     swept = sweeper.sweep(ledger, settings)
 
     assert swept.requeued == 0
-    claims.publish(ledger, c, {}, end)
+    outcomes.publish(ledger, c, end)
 
 
 def test_a_worker_without_progress_loses_its_item_although_its_lease_is_fresh(

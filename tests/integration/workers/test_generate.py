@@ -28,7 +28,6 @@ from orchestrator.ledger.tables.rows import Batch
 from orchestrator.people import identities
 from orchestrator.people.identities import ConsentGiven, NewPerson, Picture
 from orchestrator.planning.plan import BatchDefaults
-from orchestrator.portraits.submit import STAGES
 from orchestrator.results import provenance, results
 from tests.integration.workers.inline import work
 from tests.integration.workers.rig import OWNER, ROOT, Rig
@@ -144,7 +143,7 @@ def test_what_keep_gives_is_what_requests_from_before_the_choice_give(studio: St
         )
         for item in rig.items(kept)
     ]
-    new = NewBatch(owner=OWNER, kind="generate", name="old", preset="mini", stages=STAGES, items=old, flow=False)
+    new = NewBatch(owner=OWNER, kind="generate", name="old", preset="mini", items=old, flow=False)
     found = studio.pixels(studio.finish(batches.submit(rig.ledger, new).batch_id))
 
     assert all(np.array_equal(found[name], picture) for name, picture in studio.pixels(kept).items())

@@ -7,7 +7,7 @@ from pathlib import Path
 from benchmarks import probes
 from orchestrator.ledger.queue import batches
 from tests.integration.workers.rig import Rig
-from workers.stages.probe import ATTEMPT_BYTES, MARK_BYTES, mark
+from workers.stages.probes.probe import ATTEMPT_BYTES, MARK_BYTES, mark
 
 
 def test_a_probe_waits_and_stores_its_items_mark_and_bytes_of_its_attempt(tmp_path: Path) -> None:

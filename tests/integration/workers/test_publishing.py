@@ -13,16 +13,17 @@ from sqlalchemy.orm import Session
 from orchestrator.errors import StageError, StoreUnavailableError
 from orchestrator.ledger.engine import schema
 from orchestrator.ledger.engine.session import Ledger
-from orchestrator.ledger.queue import claims
-from orchestrator.ledger.queue.claims import Claim, Finished, Next
+from orchestrator.ledger.queue import outcomes
+from orchestrator.ledger.queue.claims import Claim
+from orchestrator.ledger.queue.outcomes import Outcome
 from orchestrator.ledger.tables.rows import Artifact, Stage
 from orchestrator.settings import Settings
 from orchestrator.storage import ByteStore, open_store
-from tests.integration.ledger.helpers import batch, claim, end, item_of, row, stage_of, submit
+from tests.integration.ledger.helpers import batch, claim, item_of, row, stage_of, submit
 from workers.runtime.lease import Lease
 from workers.runtime.metrics import WorkerMetrics
 from workers.runtime.publishing import Publisher
-from workers.stages.base import Done, Upload
+from workers.stages.base import upload
 
 GROUP = 4
 
@@ -38,14 +39,14 @@ class Rig:
         self.publisher = Publisher(self.ledger, self.store, settings, self.lease, WorkerMetrics())
         self.go = threading.Event()
         self.sizes: list[int] = []
-        publish_all = claims.publish_all
+        publish_all = outcomes.publish_all
 
-        def counted(ledger: Ledger, finished: list[Finished]) -> list[Claim]:
+        def counted(ledger: Ledger, finished: list[tuple[Claim, Outcome]]) -> list[Claim]:
             assert self.go.wait(30)
             self.sizes.append(len(finished))
             return publish_all(ledger, finished)
 
-        monkeypatch.setattr(claims, "publish_all", counted)
+        monkeypatch.setattr(outcomes, "publish_all", counted)
 
     def claim(self, count: int) -> list[Claim]:
         """Claim items of one batch as a worker does, and hold their leases."""
@@ -64,8 +65,8 @@ def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
     made.ledger.dispose()
 
 
-def done(c: Claim) -> Done:
-    return Done(result={}, effect=end, uploads=[Upload.of(c, f"of {c.item_id}".encode(), ".bin", "text/plain")])
+def done(c: Claim) -> Outcome:
+    return Outcome(then="end", uploads=[upload(c, f"of {c.item_id}".encode(), ".bin", "text/plain")])
 
 
 def stored(store: ByteStore) -> int:
@@ -94,15 +95,15 @@ def test_what_waits_is_recorded_in_one_transaction_with_its_bytes_and_then_the_l
 def test_a_result_that_cannot_be_recorded_fails_by_itself(rig: Rig) -> None:
     first, bad, odd, last = rig.claim(4)
 
-    def refuse(_: Session, __: datetime) -> Next:
+    def refuse(_: Session, __: datetime) -> None:
         raise StageError("this one is wrong", code="wrong")
 
-    def stumble(_: Session, __: datetime) -> Next:
+    def stumble(_: Session, __: datetime) -> None:
         raise KeyError("nobody thought of this")
 
     rig.publisher.hand(first, done(first))
-    rig.publisher.hand(bad, Done(result={}, effect=refuse))
-    rig.publisher.hand(odd, Done(result={}, effect=stumble))
+    rig.publisher.hand(bad, Outcome(write=refuse))
+    rig.publisher.hand(odd, Outcome(write=stumble))
     rig.publisher.hand(last, done(last))
     rig.go.set()
     rig.publisher.round()

@@ -23,8 +23,9 @@ from orchestrator.ledger import models
 from orchestrator.ledger import training as runs
 from orchestrator.ledger.engine import schema
 from orchestrator.ledger.engine.session import Ledger
-from orchestrator.ledger.queue import claims
+from orchestrator.ledger.queue import claims, outcomes
 from orchestrator.ledger.queue.claims import Claim
+from orchestrator.ledger.queue.outcomes import Outcome
 from orchestrator.ledger.tables.rows import Artifact
 from orchestrator.ledger.tables.rows_datasets import DataSetShard, DataSetVersion
 from orchestrator.ledger.tables.rows_training import TrainingRun
@@ -37,7 +38,7 @@ from tests.unit.fpga_models.training_folder import write_training_folder
 from tests.unit.orchestrator.trained import RULES, add_dataset
 from workers.runtime.engine import Engine
 from workers.runtime.lease import Lease
-from workers.stages.base import Done, StageContext
+from workers.stages.base import StageContext
 from workers.stages.training.train import TrainingRecorder
 
 stage = importlib.import_module("workers.stages.training.train")  # the package exports a function of this name
@@ -79,7 +80,7 @@ class House:
         recipe = training.read_recipe({"dataset": self.dataset, "gate": RULES, **QUICK, **changes})
         return training.submit(self.ledger, self.settings, recipe, owner="local")
 
-    def attempt(self, *, stop_at: int | None = None) -> Done | FpgaError | None:
+    def attempt(self, *, stop_at: int | None = None) -> Outcome | FpgaError | None:
         """Claim the run that is due and work on it; with `stop_at`, somebody pauses it after that step."""
         held = claims.claim(self.ledger, worker_id="wrk_t", queue="gpu.train", limit=1, lease_seconds=600)
         (c,) = claims.start(self.ledger, held)
@@ -95,13 +96,13 @@ class House:
         lease.progress = self._pausing(lease, c, stop_at)  # type: ignore[method-assign]  # a pause, at a known step
         ended = list(stage.train(context, [c], lease))
         if not ended:
-            claims.release(self.ledger, [c])
+            outcomes.release(self.ledger, [c])
             return None
         (outcome,) = [outcome for _, outcome in ended]
-        if isinstance(outcome, Done):
-            claims.publish(self.ledger, c, outcome.result, outcome.effect)
+        if isinstance(outcome, Outcome):
+            outcomes.publish(self.ledger, c, outcome)
         else:
-            claims.fail(self.ledger, c, outcome, max_failures=1, backoff_seconds=0)
+            outcomes.fail(self.ledger, c, outcome, max_failures=1, backoff_seconds=0)
         return outcome
 
     def _pausing(self, lease: Lease, c: Claim, stop_at: int | None) -> Callable[[Claim, float], None]:
@@ -133,7 +134,7 @@ def test_a_paused_run_keeps_the_step_it_stood_at_and_ends_in_a_version_with_its_
 
     assert house.attempt(stop_at=2) is None
     assert house.checkpoints(run) == [2, 1]
-    assert isinstance(house.attempt(), Done)
+    assert isinstance(house.attempt(), Outcome)
 
     with house.ledger.read() as session:
         version = models.get(session, house.version(run) or "")
@@ -167,8 +168,8 @@ def test_a_damaged_checkpoint_is_forgotten_and_the_one_before_it_gives_the_same_
     second = house.attempt()
 
     assert step == 2
-    assert isinstance(first, Done)
-    assert isinstance(second, Done)
+    assert isinstance(first, Outcome)
+    assert isinstance(second, Outcome)
     assert second.result["model_sha256"] == first.result["model_sha256"]
     assert house.version(run) == house.version(whole)
 
@@ -206,7 +207,7 @@ def test_a_disk_that_fills_up_during_a_checkpoint_leaves_the_one_before(
     assert "step 2" in error.message
     assert house.checkpoints(run) == [2, 1]
     training.resume(house.ledger, "local", run.run_id)
-    assert isinstance(house.attempt(), Done)
+    assert isinstance(house.attempt(), Outcome)
 
 
 def test_data_of_another_shape_is_refused_before_the_first_step(house: House, tmp_path: Path) -> None:

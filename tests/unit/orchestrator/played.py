@@ -19,8 +19,9 @@ from orchestrator.errors import StageError
 from orchestrator.ledger import artifacts, identities, photos
 from orchestrator.ledger.engine.base import new_id
 from orchestrator.ledger.engine.session import Ledger
-from orchestrator.ledger.queue import batches, claims, sweeper
+from orchestrator.ledger.queue import batches, claims, outcomes, sweeper
 from orchestrator.ledger.queue.batches import NewBatch, NewItem
+from orchestrator.ledger.queue.outcomes import Outcome
 from orchestrator.ledger.tables.rows import Identity, Item, Output, Stage
 from orchestrator.models import registry
 from orchestrator.secrets.vault import Vault
@@ -83,7 +84,7 @@ class Played:
                     ended += 1
                     if c.custom_id in failing:
                         error = StageError("the pipe broke", code="pipe_broken")
-                        claims.fail(self.ledger, c, error, max_failures=1, backoff_seconds=0)
+                        outcomes.fail(self.ledger, c, error, max_failures=1, backoff_seconds=0)
                     elif c.name == "generate":
                         self._generate(c, version)
                     elif c.name == "score":
@@ -137,15 +138,14 @@ class Played:
             created_at=datetime.now(UTC),
         )
 
-        def effect(session: Session, _: datetime) -> claims.Next:
+        def write(session: Session, _: datetime) -> None:
             artifacts.confirm(session, artifact)
             session.add(output)
-            return claims.Next(stage="score", round=c.round, ordinal=1)
 
-        claims.publish(self.ledger, c, {"sha256": sha256}, effect)
+        outcomes.publish(self.ledger, c, Outcome(result={"sha256": sha256}, write=write))
 
     def _score(self, c: claims.Claim, verdict: str, similarity: float) -> None:
-        def effect(session: Session, _: datetime) -> claims.Next:
+        def write(session: Session, _: datetime) -> None:
             (output,) = session.scalars(select(Output).where(Output.item_id == c.item_id))
             output.verdict, output.similarity = verdict, similarity
             output.scores = scores(len(c.params["people"]), similarity, output.width, output.height)
@@ -154,9 +154,8 @@ class Played:
                 .where(Item.id == c.item_id)
                 .values(output_id=output.id, verdict=verdict, similarity=similarity)
             )
-            return claims.Next()
 
-        claims.publish(self.ledger, c, {"verdict": verdict}, effect)
+        outcomes.publish(self.ledger, c, Outcome(result={"verdict": verdict}, write=write))
 
     def _enrol(self, c: claims.Claim) -> None:
         vault = Vault.of(self.settings)
@@ -175,7 +174,7 @@ class Played:
             for reference in c.params["references"]
         ]
 
-        def effect(session: Session, moment: datetime) -> claims.Next:
+        def write(session: Session, moment: datetime) -> None:
             p = c.params
             identities.enrol(
                 session,
@@ -186,9 +185,8 @@ class Played:
                 consent=p["consent"],
                 moment=moment,
             )
-            return claims.Next()
 
-        claims.publish(self.ledger, c, {"references": len(found)}, effect)
+        outcomes.publish(self.ledger, c, Outcome(result={"references": len(found)}, write=write))
 
 
 def small_faces(people: int) -> list[dict[str, Any]]:
@@ -223,7 +221,7 @@ def restored_photo(
     version = registry.ensure_registered(ledger, settings)
     kept = {which: _stored(ledger, store, data) for which, data in (("before", before), ("after", after))}
     width, height = Image.open(io.BytesIO(after)).size
-    options = {"fidelity": 0.5, "candidates": 1, "min_face": 0, "stages": list(photos.STAGES)}
+    options = {"fidelity": 0.5, "candidates": 1, "min_face": 0}
     params = {"path": name, "ingested": {"reused_from": None}}
     batch_id = batches.submit(
         ledger,
@@ -232,7 +230,6 @@ def restored_photo(
             kind=photos.KIND,
             name="Attic",
             preset=settings.preset,
-            stages=photos.STAGES,
             items=[NewItem(custom_id=name, params=params, params_sha256="b" * 64, seed=7, identities=(identity,))],
             model_version_id=version,
             options=options,

@@ -9,7 +9,8 @@ from typing import Any
 from orchestrator.ledger import evaluations, models
 from orchestrator.ledger.engine.base import new_id
 from orchestrator.ledger.engine.session import Ledger
-from orchestrator.ledger.queue import claims
+from orchestrator.ledger.queue import claims, outcomes
+from orchestrator.ledger.queue.outcomes import Outcome
 from orchestrator.ledger.tables.rows_datasets import DataSet, DataSetIdentity, DataSetVersion
 from orchestrator.ledger.tables.rows_training import TrainingRun
 from orchestrator.models import training
@@ -81,7 +82,7 @@ def finish(ledger: Ledger, run: RunSubmitted, sha256: str, mean: float) -> str:
     """Play the worker of a run: a version with these tensors and figures; return its id."""
     (c,) = claims.start(ledger, claims.claim(ledger, worker_id="wrk_t", queue="gpu.train", limit=1, lease_seconds=60))
 
-    def trained(session: Any, moment: datetime) -> claims.Next:
+    def trained(session: Any, moment: datetime) -> None:
         row = session.get_one(TrainingRun, run.run_id)
         row.model_version_id = models.add(
             session,
@@ -98,9 +99,8 @@ def finish(ledger: Ledger, run: RunSubmitted, sha256: str, mean: float) -> str:
             ),
             moment,
         )
-        return claims.Next(stage="evaluate", ordinal=1)
 
-    claims.publish(ledger, c, {}, trained)
+    outcomes.publish(ledger, c, Outcome(write=trained))
     with ledger.read() as session:
         version_id = session.get_one(TrainingRun, run.run_id).model_version_id
     assert version_id is not None
@@ -114,7 +114,7 @@ def end_evaluation(ledger: Ledger, batch_id: str) -> None:
     others: list[claims.Claim] = []
     while held := claims.claim(ledger, worker_id="wrk_t", queue="gpu.generate", limit=1, lease_seconds=60):
         if held[0].batch_id == batch_id:
-            claims.publish(ledger, claims.start(ledger, held)[0], {}, lambda session, moment: claims.Next())
+            outcomes.publish(ledger, claims.start(ledger, held)[0], Outcome())
             break
         others += held
-    claims.release(ledger, others)
+    outcomes.release(ledger, others)

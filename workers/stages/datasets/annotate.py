@@ -21,12 +21,13 @@ from fpga_models.idzoom.shards import read_files
 from fpga_models.lab.rendered import rendered
 from orchestrator.errors import InputError, StageError
 from orchestrator.ledger import artifacts, datasets
-from orchestrator.ledger.queue.claims import Claim, Next
+from orchestrator.ledger.queue.claims import Claim
+from orchestrator.ledger.queue.outcomes import Outcome
 from orchestrator.ledger.tables.rows import ModelVersion
 from workers.decoder import Decoder
 from workers.runtime.files import full_disk_is_transient, store_file
 from workers.runtime.lease import Lease
-from workers.stages.base import Done, DrainedError, Ended, StageContext, one_by_one, version_of
+from workers.stages.base import DrainedError, Ended, StageContext, one_by_one, version_of
 
 IDENTITY = "idn_"
 """How ids of the library begin: who is in a chunk by that name must be found when they are erased."""
@@ -45,7 +46,7 @@ def annotate(context: StageContext, held: Sequence[Claim], lease: Lease) -> Iter
         return
 
 
-def _annotate(context: StageContext, c: Claim, version: ModelVersion, lease: Lease) -> Done:
+def _annotate(context: StageContext, c: Claim, version: ModelVersion, lease: Lease) -> Outcome:
     given = c.params
     options = AnnotateOptions(side=given["side"], max_people=given["max_people"], facts=given["facts"])
     faces, pose = context.engine.faces(version), context.engine.pose(version)
@@ -68,7 +69,7 @@ def _annotate(context: StageContext, c: Claim, version: ModelVersion, lease: Lea
         facts_id = store_file(context.ledger, context.store, c.owner, made.facts)
     counts = {**made.as_json(), "people": sorted(label for label in made.labels if label.startswith(IDENTITY))}
 
-    def effect(session: Session, moment: datetime) -> Next:
+    def write(session: Session, moment: datetime) -> None:
         datasets.keep_chunk(
             session,
             c.owner,
@@ -80,9 +81,8 @@ def _annotate(context: StageContext, c: Claim, version: ModelVersion, lease: Lea
         )
         if given["input_artifact"]:
             artifacts.discard(session, [given["input_artifact"]])
-        return Next()
 
-    return Done(result={name: counts[name] for name in ("pictures", "records", "faces", "views")}, effect=effect)
+    return Outcome(result={name: counts[name] for name in ("pictures", "records", "faces", "views")}, write=write)
 
 
 @contextmanager

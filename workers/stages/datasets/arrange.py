@@ -16,26 +16,28 @@ from sqlalchemy.orm import Session
 
 from fpga_models.core.weights import file_sha256
 from fpga_models.errors import ModelError as NetworkError
-from fpga_models.idzoom.arrange import INDEX_SCHEMA, Arrangement, ArrangeOptions, arrange, index_tables
+from fpga_models.idzoom import arrange as method
+from fpga_models.idzoom.arrange import INDEX_SCHEMA, Arrangement, ArrangeOptions, index_tables
 from fpga_models.idzoom.shards import content_sha256
 from orchestrator.errors import StageError
 from orchestrator.ledger import datasets, identities
 from orchestrator.ledger.datasets import NewVersion, StoredChunk
 from orchestrator.ledger.engine.session import now
-from orchestrator.ledger.queue.claims import Claim, Next
+from orchestrator.ledger.queue.claims import Claim
+from orchestrator.ledger.queue.outcomes import Outcome
 from workers.runtime.files import full_disk_is_transient, store_file
 from workers.runtime.lease import Lease
-from workers.stages.base import Done, Ended, StageContext, one_by_one, version_of
+from workers.stages.base import Ended, StageContext, one_by_one, version_of
 
 SCHEMA = "fpga/dataset/1"
 
 
-def arrange_data_set(context: StageContext, held: Sequence[Claim], lease: Lease) -> Iterator[Ended]:
+def arrange(context: StageContext, held: Sequence[Claim], lease: Lease) -> Iterator[Ended]:
     """Arrange the data sets of these claims."""
     return one_by_one(context, held, lease, lambda c: _arrange(context, c, lease))
 
 
-def _arrange(context: StageContext, c: Claim, lease: Lease) -> Done:
+def _arrange(context: StageContext, c: Claim, lease: Lease) -> Outcome:
     chunks = _chunks(context, c)
     encoder = context.engine.faces(version_of(context, c)).encoder_sha256
     try:
@@ -55,7 +57,7 @@ def _arrange(context: StageContext, c: Claim, lease: Lease) -> Done:
         with context.ledger.read() as session:
             library = {i for i, _ in identities.scopes(session, c.owner, now(session)).values()}
         try:
-            made = arrange(tables, options, library=frozenset(library))
+            made = method.arrange(tables, options, library=frozenset(library))
         except NetworkError as error:
             raise StageError(f"{error} {_refusals(chunks)}".strip(), code=error.code) from error
         index = folder / "index.parquet"
@@ -109,7 +111,7 @@ def _fetch(context: StageContext, chunk: StoredChunk, folder: Path, steps: _Step
 
 def _done(
     c: Claim, chunks: Sequence[StoredChunk], made: Arrangement, index_id: str, encoder: str, content: str
-) -> Done:
+) -> Outcome:
     facts = {
         "schema": SCHEMA,
         "pictures": sum(chunk.counts["pictures"] for chunk in chunks),
@@ -133,12 +135,11 @@ def _done(
         identities=made.identities,
     )
 
-    def effect(session: Session, moment: datetime) -> Next:
+    def write(session: Session, moment: datetime) -> None:
         version_id = datasets.publish(session, new, moment)
         datasets.set_result(session, c.stage_id, {"version": version_id})
-        return Next()
 
-    return Done(result={}, effect=effect)
+    return Outcome(result={}, write=write)
 
 
 def _refused(chunks: Sequence[StoredChunk]) -> dict[str, int]:

@@ -16,10 +16,11 @@ from fpga_models.faces.clusters import Cluster, find_people, quality
 from orchestrator.errors import ConsentError
 from orchestrator.ledger import photos, stage_results
 from orchestrator.ledger.engine.base import new_id
-from orchestrator.ledger.queue.claims import Claim, Next
+from orchestrator.ledger.queue.claims import Claim
+from orchestrator.ledger.queue.outcomes import Outcome
 from orchestrator.ledger.tables.rows_photos import ArchivePerson
 from workers.runtime.lease import Lease
-from workers.stages.base import Done, Ended, StageContext, one_by_one, thresholds_of, version_of
+from workers.stages.base import Ended, StageContext, one_by_one, thresholds_of, version_of
 
 LEAST_SIDE = 24
 """Faces with a shorter side are no references [ours]."""
@@ -32,7 +33,7 @@ def cluster(context: StageContext, held: Sequence[Claim], lease: Lease) -> Itera
     return one_by_one(context, held, lease, lambda c: _gather(context, c))
 
 
-def _gather(context: StageContext, c: Claim) -> Done:
+def _gather(context: StageContext, c: Claim) -> Outcome:
     if not c.options.get("attestation"):  # asked at submit, and again where it is used
         raise ConsentError("nobody stated that the unknown people of this archive may be restored")
     version = version_of(context, c)
@@ -48,11 +49,10 @@ def _gather(context: StageContext, c: Claim) -> Done:
     )
     rows = [_row(context, c, number, one, fit, encoder) for number, one in enumerate(people, start=1)]
 
-    def effect(session: Session, moment: datetime) -> Next:
+    def write(session: Session, moment: datetime) -> None:
         session.add_all(ArchivePerson(**row, created_at=moment) for row in rows)
-        return photos.go_on(session, c, moment)
 
-    return Done(result={"people": len(rows), "faces": len(faces), "fit": len(fit)}, effect=effect)
+    return Outcome(result={"people": len(rows), "faces": len(faces), "fit": len(fit)}, write=write)
 
 
 def _row(

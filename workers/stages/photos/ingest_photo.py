@@ -15,12 +15,12 @@ from fpga_models.diir.detection import find_faces
 from fpga_models.diir.picture import Image
 from fpga_models.faces import Face, FacePack
 from orchestrator.ledger import stage_results
-from orchestrator.ledger.photos import ORDINALS
-from orchestrator.ledger.queue.claims import Claim, Next
+from orchestrator.ledger.queue.claims import Claim
+from orchestrator.ledger.queue.outcomes import Outcome
 from orchestrator.ledger.stage_results import NewResult
 from workers.photo import Decoded
 from workers.runtime.lease import Lease
-from workers.stages.base import Done, Ended, StageContext, one_by_one, version_of
+from workers.stages.base import Ended, StageContext, one_by_one, version_of
 from workers.stages.photos.photo_bytes import decoded
 
 VERSION = 1
@@ -33,7 +33,7 @@ def ingest_photo(context: StageContext, held: Sequence[Claim], lease: Lease) -> 
     return one_by_one(context, held, lease, lambda c: _look(context, c, pack))
 
 
-def _look(context: StageContext, c: Claim, pack: FacePack) -> Done:
+def _look(context: StageContext, c: Claim, pack: FacePack) -> Outcome:
     photo = decoded(context, c)
     key = stage_results.result_key(
         "faces",
@@ -49,14 +49,12 @@ def _look(context: StageContext, c: Claim, pack: FacePack) -> Done:
     listed = new.facts["faces"] if new else kept.row.facts["faces"] if kept else []
     said = _said(photo, key, listed, kept.row.item_id if kept else None)
 
-    def effect(session: Session, moment: datetime) -> Next:
+    def write(session: Session, moment: datetime) -> None:
         if new is not None:
             stage_results.keep(session, c.owner, new, [], moment)
-        if c.options.get("cluster") and not c.options.get("people_of"):
-            return Next(wait=True)
-        return Next(stage="restore", ordinal=ORDINALS["restore"])
 
-    return Done(result=said, effect=effect)
+    waits = c.options.get("cluster") and not c.options.get("people_of")
+    return Outcome(result=said, write=write, then="wait" if waits else "done")
 
 
 def _said(photo: Decoded, key: str, listed: Sequence[dict[str, Any]], reused_from: str | None) -> dict[str, Any]:

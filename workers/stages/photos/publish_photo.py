@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from orchestrator.errors import StageError
-from orchestrator.ledger import artifacts, photos
-from orchestrator.ledger.engine.base import new_id
-from orchestrator.ledger.queue.claims import Claim, Next
-from orchestrator.ledger.tables.rows import Item, ModelVersion, Output
+from orchestrator.ledger import artifacts, outputs, photos
+from orchestrator.ledger.outputs import NewOutput
+from orchestrator.ledger.queue.claims import Claim
+from orchestrator.ledger.queue.outcomes import Outcome
+from orchestrator.ledger.tables.rows import ModelVersion
 from workers.photo import Encoded, OutputOptions, encode_photo
 from workers.runtime.lease import Lease
-from workers.stages.base import Done, Ended, StageContext, one_by_one, version_of
+from workers.stages.base import Ended, StageContext, one_by_one, version_of
 from workers.stages.photos.photo_bytes import ingested, limits, original, read_patches, store_bytes
 from workers.stages.photos.score_photo import UNTOUCHED
 from workers.stages.portraits.generate import SOFTWARE
@@ -49,7 +49,7 @@ def publish_photo(context: StageContext, held: Sequence[Claim], lease: Lease) ->
     return one_by_one(context, held, lease, lambda c: _publish(context, c))
 
 
-def _publish(context: StageContext, c: Claim) -> Done:
+def _publish(context: StageContext, c: Claim) -> Outcome:
     story = _story(context, c)
     data = original(context, c)
     options = OutputOptions(format=c.options.get("format", "same"), gps=c.options.get("gps", "keep"))
@@ -62,20 +62,16 @@ def _publish(context: StageContext, c: Claim) -> Done:
     chosen = story.scored["chosen"]
     best = rows[chosen]
 
-    def effect(session: Session, moment: datetime) -> Next:
-        for row in rows:
-            artifacts.confirm(session, row["artifact_id"])
-            session.add(Output(**row, created_at=moment))
-        session.flush()
-        session.execute(
-            update(Item)
-            .where(Item.id == c.item_id)
-            .values(output_id=rows[chosen]["id"], verdict=best["verdict"], similarity=best["similarity"])
-        )
-        return Next()
+    def write(session: Session, moment: datetime) -> None:
+        made = []
+        for new in rows:
+            artifacts.confirm(session, new.artifact_id)
+            made.append(outputs.add(session, c, new, moment))
+        outputs.choose(session, c, made[chosen], best.verdict, best.similarity)
 
-    said = {"outside": rows[chosen]["scores"]["outside"], "suffix": rows[chosen]["scores"]["suffix"]}
-    return Done(result=said, effect=effect)
+    scores = rows[chosen].scores or {}
+    said = {"outside": scores["outside"], "suffix": scores["suffix"]}
+    return Outcome(result=said, write=write)
 
 
 def _story(context: StageContext, c: Claim) -> Story:
@@ -89,7 +85,7 @@ def _story(context: StageContext, c: Claim) -> Story:
 
 def _output(
     context: StageContext, c: Claim, story: Story, number: int, encoded: Encoded, record: dict[str, Any]
-) -> dict[str, Any]:
+) -> NewOutput:
     stored = store_bytes(context, c.owner, encoded.data, SUFFIXES[encoded.media_type], encoded.media_type)
     judged = _judged(story, number, encoded)
     scores = {
@@ -102,23 +98,18 @@ def _output(
         "previews": story.scored["previews"] if number == story.scored["chosen"] else None,
         "reused_from": story.made["reused_from"],
     }
-    return {
-        "id": new_id("out"),
-        "item_id": c.item_id,
-        "batch_id": c.batch_id,
-        "owner": c.owner,
-        "round": number,
-        "artifact_id": stored.artifact_id,
-        "token": c.token,
-        "width": story.found["width"],
-        "height": story.found["height"],
-        "seed": story.made["candidates"][number]["seed"],
-        "model_version_id": story.version.id,
-        "record": {**record, "faces": judged["faces"], "verdict": judged["verdict"]},
-        "verdict": judged["verdict"],
-        "similarity": judged["similarity"],
-        "scores": scores,
-    }
+    return NewOutput(
+        round=number,
+        artifact_id=stored.artifact_id,
+        width=story.found["width"],
+        height=story.found["height"],
+        seed=story.made["candidates"][number]["seed"],
+        model_version_id=story.version.id,
+        record={**record, "faces": judged["faces"], "verdict": judged["verdict"]},
+        verdict=judged["verdict"],
+        similarity=judged["similarity"],
+        scores=scores,
+    )
 
 
 def _judged(story: Story, number: int, encoded: Encoded) -> dict[str, Any]:

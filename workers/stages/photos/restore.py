@@ -21,13 +21,13 @@ from fpga_models.errors import ModelError as NetworkError
 from fpga_models.faces import Face
 from orchestrator.errors import FpgaError, StageError
 from orchestrator.ledger import photos, stage_results
-from orchestrator.ledger.photos import ORDINALS
-from orchestrator.ledger.queue.claims import Claim, Next
+from orchestrator.ledger.queue.claims import Claim
+from orchestrator.ledger.queue.outcomes import Outcome
 from orchestrator.ledger.stage_results import NewResult
 from orchestrator.ledger.tables.rows import ModelVersion
 from workers.photo import patches_of
 from workers.runtime.lease import Lease
-from workers.stages.base import Done, DrainedError, Ended, StageContext, StoppedError, thresholds_of, version_of
+from workers.stages.base import DrainedError, Ended, StageContext, StoppedError, thresholds_of, version_of
 from workers.stages.photos.photo_bytes import TENSORS, decoded, ingested, kept_faces, pack_patches, store_bytes
 from workers.stages.portraits.people import Person, known_people, pair_faces
 
@@ -74,7 +74,7 @@ def restore(context: StageContext, held: Sequence[Claim], lease: Lease) -> Itera
             yield c, error
 
 
-def _restore(context: StageContext, c: Claim, version: ModelVersion, restorer: Restorer, lease: Lease) -> Done:
+def _restore(context: StageContext, c: Claim, version: ModelVersion, restorer: Restorer, lease: Lease) -> Outcome:
     began = time.monotonic()
     job = _job(context, c, version, restorer)
     inversions, kept_from = _inversions(context, job)
@@ -97,13 +97,12 @@ def _restore(context: StageContext, c: Claim, version: ModelVersion, restorer: R
         "artifacts": [new.artifact_id for new in results if new.artifact_id],
     }
 
-    def effect(session: Session, moment: datetime) -> Next:
+    def write(session: Session, moment: datetime) -> None:
         for new in results:
             stage_results.keep(session, c.owner, new, shown, moment)
         stage_results.show(session, c.owner, [candidate["key"] for candidate, _ in made if candidate["key"]], shown)
-        return Next(stage="score_photo", ordinal=ORDINALS["score_photo"])
 
-    return Done(result=said, effect=effect)
+    return Outcome(result=said, write=write)
 
 
 def _job(context: StageContext, c: Claim, version: ModelVersion, restorer: Restorer) -> Job:

@@ -23,10 +23,10 @@ from fpga_models.metrics.assignment import ABSENT, match_places
 from orchestrator.errors import StageError
 from orchestrator.ledger import artifacts, photos
 from orchestrator.ledger.evaluations import Thresholds
-from orchestrator.ledger.photos import ORDINALS
-from orchestrator.ledger.queue.claims import Claim, Next
+from orchestrator.ledger.queue.claims import Claim
+from orchestrator.ledger.queue.outcomes import Outcome
 from workers.runtime.lease import Lease
-from workers.stages.base import Done, Ended, StageContext, one_by_one, thresholds_of, version_of
+from workers.stages.base import Ended, StageContext, one_by_one, thresholds_of, version_of
 from workers.stages.photos.photo_bytes import StoredBytes, decoded, ingested, patched, read_patches, store_bytes
 from workers.stages.portraits.people import Person, known_people
 
@@ -40,7 +40,7 @@ def score_photo(context: StageContext, held: Sequence[Claim], lease: Lease) -> I
     return one_by_one(context, held, lease, lambda c: _score(context, c))
 
 
-def _score(context: StageContext, c: Claim) -> Done:
+def _score(context: StageContext, c: Claim) -> Outcome:
     version = version_of(context, c)
     pack = context.engine.faces(version)
     with context.ledger.read() as session:
@@ -65,12 +65,11 @@ def _score(context: StageContext, c: Claim) -> Done:
         "artifacts": [kept.artifact_id for kept in previews],
     }
 
-    def effect(session: Session, _: datetime) -> Next:
+    def write(session: Session, _: datetime) -> None:
         for kept in previews:
             artifacts.confirm(session, kept.artifact_id)
-        return Next(stage="publish_photo", ordinal=ORDINALS["publish_photo"])
 
-    return Done(result=said, effect=effect)
+    return Outcome(result=said, write=write)
 
 
 def _judge(

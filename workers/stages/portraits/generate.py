@@ -21,14 +21,16 @@ from fpga_models.diir.restorer import OnStep
 from fpga_models.diir.small_faces import small_people
 from fpga_models.errors import ModelError as NetworkError
 from orchestrator.errors import ConsentError, ModelError, StageError
-from orchestrator.ledger import identities
+from orchestrator.ledger import identities, outputs
 from orchestrator.ledger.engine.base import new_id
 from orchestrator.ledger.engine.session import now
-from orchestrator.ledger.queue.claims import Claim, Next
-from orchestrator.ledger.tables.rows import ModelVersion, Output
+from orchestrator.ledger.outputs import NewOutput
+from orchestrator.ledger.queue.claims import Claim
+from orchestrator.ledger.queue.outcomes import Outcome
+from orchestrator.ledger.tables.rows import ModelVersion
 from workers.photo.picture import decode_crop, encode_png
 from workers.runtime.lease import Lease
-from workers.stages.base import Done, DrainedError, Ended, StageContext, StoppedError, Upload, version_of
+from workers.stages.base import DrainedError, Ended, StageContext, StoppedError, upload, version_of
 
 Image = NDArray[np.uint8]
 Ready = tuple[Claim, PortraitRequest]
@@ -167,34 +169,26 @@ def _done(
     restored: DiirResult | None,
     version: ModelVersion,
     group: int,
-) -> Done:
+) -> Outcome:
     """Encode a picture; the row that refers to it is written only with the result."""
     record = _record(context, c, request, restored, version, group)
     image = drawn if restored is None else np.asarray(restored.image, np.uint8)
-    made = Upload.of(c, encode_png(image, record), ".png", "image/png")
+    made = upload(c, encode_png(image, record), ".png", "image/png")
     output_id = new_id("out")
 
-    def effect(session: Session, moment: datetime) -> Next:
-        session.add(
-            Output(
-                id=output_id,
-                item_id=c.item_id,
-                batch_id=c.batch_id,
-                owner=c.owner,
-                round=c.round,
-                artifact_id=made.artifact_id,
-                token=c.token,
-                width=image.shape[1],
-                height=image.shape[0],
-                seed=request.seed,
-                model_version_id=version.id,
-                record=record,
-                created_at=moment,
-            )
+    def write(session: Session, moment: datetime) -> None:
+        new = NewOutput(
+            id=output_id,
+            artifact_id=made.artifact,
+            width=image.shape[1],
+            height=image.shape[0],
+            seed=request.seed,
+            model_version_id=version.id,
+            record=record,
         )
-        return Next(stage="score", round=c.round, ordinal=2 * c.round + 1)
+        outputs.add(session, c, new, moment)
 
-    return Done(result={"output": output_id, "sha256": made.sha256}, effect=effect, uploads=[made])
+    return Outcome(result={"output": output_id, "sha256": made.sha256}, write=write, uploads=[made])
 
 
 def _record(

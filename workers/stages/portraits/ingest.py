@@ -13,12 +13,13 @@ from fpga_models.core.alignment import align
 from orchestrator.errors import InputError
 from orchestrator.ledger import identities
 from orchestrator.ledger.identities import NewReference
-from orchestrator.ledger.queue.claims import Claim, Next
+from orchestrator.ledger.queue.claims import Claim
+from orchestrator.ledger.queue.outcomes import Outcome
 from orchestrator.ledger.tables.rows import ModelVersion
 from workers.decode import decode
 from workers.photo.picture import encode_crop
 from workers.runtime.lease import Lease
-from workers.stages.base import Done, Ended, StageContext, one_by_one, version_of
+from workers.stages.base import Ended, StageContext, one_by_one, version_of
 
 LEAST_FACE_PX = 16
 
@@ -29,14 +30,14 @@ def ingest(context: StageContext, held: Sequence[Claim], lease: Lease) -> Iterat
     return one_by_one(context, held, lease, lambda c: _enrol(context, c, version, lease))
 
 
-def _enrol(context: StageContext, c: Claim, version: ModelVersion, lease: Lease) -> Done:
+def _enrol(context: StageContext, c: Claim, version: ModelVersion, lease: Lease) -> Outcome:
     given = c.params["references"]
     found: list[NewReference] = []
     for number, reference in enumerate(given, start=1):
         found.append(_reference(context, reference, number, version))
         lease.progress(c, number / (len(given) + 1))
 
-    def effect(session: Session, moment: datetime) -> Next:
+    def write(session: Session, moment: datetime) -> None:
         identities.enrol(
             session,
             c.owner,
@@ -46,9 +47,8 @@ def _enrol(context: StageContext, c: Claim, version: ModelVersion, lease: Lease)
             consent=c.params["consent"],
             moment=moment,
         )
-        return Next()
 
-    return Done(result={"references": len(found)}, effect=effect)
+    return Outcome(result={"references": len(found)}, write=write)
 
 
 def _reference(context: StageContext, reference: dict[str, Any], number: int, version: ModelVersion) -> NewReference:

@@ -16,20 +16,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from fpga_models.faces.pack import Face
 from fpga_models.metrics.assignment import ABSENT, match_places
 from orchestrator.errors import StageError
-from orchestrator.ledger import identities
+from orchestrator.ledger import identities, outputs
 from orchestrator.ledger.engine.session import now
 from orchestrator.ledger.evaluations import Thresholds
-from orchestrator.ledger.queue import claims
-from orchestrator.ledger.queue.claims import Claim, Next
-from orchestrator.ledger.tables.rows import Artifact, Item, Output
+from orchestrator.ledger.queue.claims import Claim
+from orchestrator.ledger.queue.outcomes import Outcome
 from workers.runtime.lease import Lease
-from workers.stages.base import Done, Ended, StageContext, one_by_one, thresholds_of, version_of
+from workers.stages.base import Ended, StageContext, one_by_one, thresholds_of, version_of
 
 Floats = NDArray[np.float32]
 DIGITS = 4
@@ -40,17 +38,13 @@ def score(context: StageContext, held: Sequence[Claim], lease: Lease) -> Iterato
     return one_by_one(context, held, lease, lambda c: _score(context, c))
 
 
-def _score(context: StageContext, c: Claim) -> Done:
+def _score(context: StageContext, c: Claim) -> Outcome:
     with context.ledger.read() as session:
-        row = session.execute(
-            select(Output.id, Output.model_version_id, Artifact.key, Artifact.sha256)
-            .join(Artifact, Artifact.id == Output.artifact_id)
-            .where(Output.item_id == c.item_id, Output.round == c.round)
-        ).first()
-    if row is None:
+        drawn = outputs.of_round(session, c.item_id, c.round)
+    if drawn is None:
         raise StageError(f"item {c.item_id} has no output of round {c.round} to score", code="output_missing")
     # thresholds and face pack of the version that made it: the batch may have gone on to another since
-    version = version_of(context, replace(c, model_version_id=row.model_version_id))
+    version = version_of(context, replace(c, model_version_id=drawn.model_version_id))
     with context.ledger.read() as session:
         pack = context.engine.faces(version)
         people = c.params["people"]
@@ -63,12 +57,18 @@ def _score(context: StageContext, c: Claim) -> Done:
             moment=now(session),
             unseal=context.vault.open,
         )
-    with Image.open(BytesIO(context.store.get(row.key, sha256=row.sha256)), formats=("PNG",)) as opened:
+    with Image.open(BytesIO(context.store.get(drawn.key, sha256=drawn.sha256)), formats=("PNG",)) as opened:
         image = np.asarray(opened.convert("RGB"))
     faces = pack.detect(image)
     wanted = np.stack([vectors[person["identity"]] for person in people]) if people else np.zeros((0, 512), np.float32)
     scores = judge(faces, wanted, places(people), thresholds_of(context, version))
-    return Done(result=scores, effect=_effect(c, row.id, scores))
+    # where this is not the first round, all before it were rejected too
+    again = scores["verdict"] == outputs.REJECTED and c.round < int(c.options.get("redraws", 0))
+
+    def write(session: Session, _: datetime) -> None:
+        outputs.judge(session, c, drawn.id, scores)
+
+    return Outcome(result=scores, write=write, then="again" if again else "done")
 
 
 def places(people: Sequence[dict[str, Any]]) -> Floats:
@@ -122,24 +122,3 @@ def _verdict(people: Sequence[dict[str, Any]], thresholds: Thresholds) -> str:
         if person["similarity"] < thresholds.accept:
             worst = "needs_review"
     return worst
-
-
-def _effect(c: Claim, output_id: str, scores: dict[str, Any]) -> claims.Effect:
-    def effect(session: Session, _: datetime) -> Next:
-        session.execute(
-            update(Output)
-            .where(Output.id == output_id)
-            .values(verdict=scores["verdict"], similarity=scores["similarity"], scores=scores)
-        )
-        best = claims.best_output(session, c.item_id)
-        assert best is not None, "the output that was just scored is there"
-        session.execute(
-            update(Item)
-            .where(Item.id == c.item_id)
-            .values(output_id=best.id, verdict=best.verdict, similarity=best.similarity, redraws=c.round)
-        )
-        if best.verdict == "rejected" and c.round < int(c.options.get("redraws", 0)):
-            return Next(stage="generate", round=c.round + 1, ordinal=2 * c.round + 2)
-        return Next()
-
-    return effect

@@ -20,10 +20,11 @@ from fpga_models.lab.evaluations import held_out_errors as held_out
 from fpga_models.lab.measures.evaluate import measure
 from orchestrator.errors import NotFoundError, StageError
 from orchestrator.ledger import evaluations, models
-from orchestrator.ledger.queue.claims import Claim, Next
+from orchestrator.ledger.queue.claims import Claim
+from orchestrator.ledger.queue.outcomes import Outcome
 from orchestrator.ledger.tables.rows_training import TrainingRun
 from workers.runtime.lease import Lease
-from workers.stages.base import Done, DrainedError, Ended, StageContext, one_by_one, version_of
+from workers.stages.base import DrainedError, Ended, StageContext, one_by_one, version_of
 from workers.stages.datasets.local_copy import materialise
 
 log = logging.getLogger(__name__)
@@ -55,14 +56,14 @@ def evaluate(context: StageContext, held: Sequence[Claim], lease: Lease) -> Iter
                 raise DrainedError from None
 
 
-def _evaluate(context: StageContext, c: Claim, lease: Lease) -> Done:
+def _evaluate(context: StageContext, c: Claim, lease: Lease) -> Outcome:
     suites = [Suite(**wanted) for wanted in c.params["evaluations"]]
     dataset_id = _data_set(c)
     todo = _todo(context, c, suites, dataset_id)
     track = _tracker(context, c, lease, len(todo))
     found = [(version_id, suite, _figures(context, c, version_id, suite, track)) for version_id, suite in todo]
 
-    def effect(session: Session, moment: datetime) -> Next:
+    def write(session: Session, moment: datetime) -> None:
         for version_id, suite, metrics in found:
             evaluations.store(
                 session,
@@ -74,9 +75,8 @@ def _evaluate(context: StageContext, c: Claim, lease: Lease) -> Done:
                 batch_id=c.batch_id,
                 moment=moment,
             )
-        return Next()
 
-    return Done(result={"measured": [[version_id, suite.suite] for version_id, suite in todo]}, effect=effect)
+    return Outcome(result={"measured": [[version_id, suite.suite] for version_id, suite in todo]}, write=write)
 
 
 def _data_set(c: Claim) -> str | None:

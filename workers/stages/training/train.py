@@ -31,12 +31,13 @@ from fpga_models.mmf.train import train as run_training
 from orchestrator.errors import ConsentError, FpgaError, NotFoundError, StageError, TransientError
 from orchestrator.ledger import models, training
 from orchestrator.ledger.engine.session import now
-from orchestrator.ledger.queue.claims import Claim, Next
+from orchestrator.ledger.queue.claims import Claim
+from orchestrator.ledger.queue.outcomes import Outcome
 from orchestrator.ledger.tables.rows_training import TrainingRun
 from workers.runtime.code_version import code_version
 from workers.runtime.files import fetch_folder, full_disk_is_transient, store_file, store_folder
 from workers.runtime.lease import Lease
-from workers.stages.base import Done, DrainedError, Ended, StageContext, version_of
+from workers.stages.base import DrainedError, Ended, StageContext, version_of
 from workers.stages.datasets.local_copy import materialise
 
 log = logging.getLogger(__name__)
@@ -128,7 +129,7 @@ def train(context: StageContext, held: Sequence[Claim], lease: Lease) -> Iterato
             yield c, done
 
 
-def _train(context: StageContext, c: Claim, lease: Lease) -> Done | None:
+def _train(context: StageContext, c: Claim, lease: Lease) -> Outcome | None:
     """Bring one run to its end, or to where it must stop: None then."""
     recorder = TrainingRecorder(context, c, lease, time.monotonic() + context.settings.train_turn_seconds)
     _check_consent(context, c)
@@ -209,14 +210,14 @@ def _restore(context: StageContext, c: Claim, out: Path) -> int | None:
     return None
 
 
-def _publish(context: StageContext, c: Claim, recorder: TrainingRecorder, preset: Path) -> Done:
+def _publish(context: StageContext, c: Claim, recorder: TrainingRecorder, preset: Path) -> Outcome:
     """Store the finished preset folder; the version is registered with the result."""
     manifest = read_manifest(preset)
     facts: dict[str, Any] = json.loads((preset / PRESET_FILE).read_text())
     files = store_folder(context.ledger, context.store, c.owner, preset, lambda: recorder.alive(1 - PREPARED / 2))
     code = code_version()
 
-    def effect(session: Session, moment: datetime) -> Next:
+    def write(session: Session, moment: datetime) -> None:
         new = models.NewVersion(
             owner=c.owner,
             preset=c.preset,
@@ -232,9 +233,8 @@ def _publish(context: StageContext, c: Claim, recorder: TrainingRecorder, preset
         run = session.get_one(TrainingRun, c.params["run"])
         run.model_version_id = models.add(session, new, moment)
         training.drop_checkpoints(session, run.id, keep=1, moment=moment)
-        return Next(stage="evaluate", ordinal=1)
 
-    return Done(result={"model_sha256": manifest["model_sha256"], "files": len(files)}, effect=effect)
+    return Outcome(result={"model_sha256": manifest["model_sha256"], "files": len(files)}, write=write)
 
 
 def _facts(found: Progress) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from orchestrator.errors import ConflictError, ConsentError, NotFoundError, Usag
 from orchestrator.ledger import erasure, identities
 from orchestrator.ledger import training as runs
 from orchestrator.ledger.engine.session import Ledger
-from orchestrator.ledger.queue import batches, claims
+from orchestrator.ledger.queue import batches, claims, outcomes
 from orchestrator.ledger.tables.rows import Batch
 from orchestrator.models import lineage, registry, retraining, training
 from orchestrator.portraits.submit import submit_portraits
@@ -189,7 +189,7 @@ def test_only_the_live_token_saves_checkpoints_and_the_newest_two_stay(
     (c,) = claims.start(ledger, claims.claim(ledger, worker_id="wrk_a", queue="gpu.train", limit=1, lease_seconds=60))
     for step in (10, 20, 30):
         runs.save_checkpoint(ledger, c, run.run_id, step, {})
-    claims.release(ledger, [c])
+    outcomes.release(ledger, [c])
     claims.start(ledger, claims.claim(ledger, worker_id="wrk_b", queue="gpu.train", limit=1, lease_seconds=60))
 
     with pytest.raises(Exception, match="no longer held"):

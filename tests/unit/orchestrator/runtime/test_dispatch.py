@@ -21,7 +21,7 @@ NOBODY = "http://127.0.0.1:9/api"
 
 def submit(ledger: Ledger, kind: str = "generate", items: int = 1) -> str:
     made = [NewItem(custom_id=f"i{n}", params={}, params_sha256="0" * 64, seed=n) for n in range(items)]
-    new = NewBatch(owner="local", kind=kind, name="test", preset="mini", stages=["generate"], items=made)
+    new = NewBatch(owner="local", kind=kind, name="test", preset="mini", items=made)
     return batches.submit(ledger, new).batch_id
 
 

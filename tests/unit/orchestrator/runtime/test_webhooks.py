@@ -106,7 +106,7 @@ def add(ledger: Ledger, settings: Settings, url: str) -> tuple[str, str]:
 
 
 def end_a_batch(ledger: Ledger) -> str:
-    new = NewBatch(owner="local", kind="generate", name="n", preset="mini", stages=("generate",), items=[])
+    new = NewBatch(owner="local", kind="generate", name="n", preset="mini", items=[])
     return submit(ledger, new).batch_id
 
 
@@ -283,7 +283,7 @@ def test_a_receiver_that_hangs_delays_no_other_and_no_job(
         item = NewItem(custom_id="a", params={}, params_sha256="a" * 64, seed=0)
         submit(
             ledger,
-            NewBatch(owner="local", kind="generate", name="n", preset="mini", stages=("score",), items=[item]),
+            NewBatch(owner="local", kind="generate", name="n", preset="mini", first="score", items=[item]),
         )
         claimed = claims.claim(ledger, worker_id="wrk_lost", queue="cpu.io", limit=1, lease_seconds=0.1)
         wait_for(lambda: bool(claims.claim(ledger, worker_id="wrk_2", queue="cpu.io", limit=1, lease_seconds=60)))

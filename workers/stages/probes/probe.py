@@ -17,11 +17,12 @@ from datetime import datetime
 from sqlalchemy.orm import Session
 
 from orchestrator.errors import FpgaError, StageError
-from orchestrator.ledger.engine.base import new_id
-from orchestrator.ledger.queue.claims import Claim, Next
-from orchestrator.ledger.tables.rows import Output
+from orchestrator.ledger import outputs
+from orchestrator.ledger.outputs import NewOutput
+from orchestrator.ledger.queue.claims import Claim
+from orchestrator.ledger.queue.outcomes import Outcome
 from workers.runtime.lease import Lease
-from workers.stages.base import Done, DrainedError, Ended, StageContext, Upload
+from workers.stages.base import DrainedError, Ended, StageContext, upload
 
 STEP_SECONDS = 0.1
 """So often it reports progress and looks whether it must stop."""
@@ -62,32 +63,19 @@ def _wait(context: StageContext, c: Claim, lease: Lease) -> bool:
     return False
 
 
-def _done(c: Claim) -> Done:
-    assert c.model_version_id is not None, "probes are submitted with the preset's version"
+def _done(c: Claim) -> Outcome:
+    version_id = c.model_version_id
+    assert version_id is not None, "probes are submitted with the preset's version"
     data = mark(c.batch_id, c.item_id) + os.urandom(ATTEMPT_BYTES)
-    made = Upload.of(c, data, ".bin", "application/octet-stream")
+    made = upload(c, data, ".bin", "application/octet-stream")
 
-    def effect(session: Session, moment: datetime) -> Next:
-        session.add(
-            Output(
-                id=new_id("out"),
-                item_id=c.item_id,
-                batch_id=c.batch_id,
-                owner=c.owner,
-                round=c.round,
-                artifact_id=made.artifact_id,
-                token=c.token,
-                width=0,
-                height=0,
-                seed=c.seed,
-                model_version_id=c.model_version_id,
-                record={},
-                created_at=moment,
-            )
+    def write(session: Session, moment: datetime) -> None:
+        new = NewOutput(
+            artifact_id=made.artifact, width=0, height=0, seed=c.seed, model_version_id=version_id, record={}
         )
-        return Next()
+        outputs.add(session, c, new, moment)
 
-    return Done(result={"sha256": made.sha256}, effect=effect, uploads=[made])
+    return Outcome(result={"sha256": made.sha256}, write=write, uploads=[made])
 
 
 def _die() -> None:
