@@ -26,6 +26,7 @@ WORKERS_MAY = {
     "secrets",
     "runtime.broker",
     "datasets.copies",
+    "pipelines",
 }
 
 
