@@ -25,7 +25,6 @@ WORKERS_MAY = {
     "tracing",
     "secrets",
     "runtime.broker",
-    "datasets.copies",
     "pipelines",
 }
 

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from orchestrator.errors import ConsentError, NotFoundError
 from orchestrator.ledger import artifacts, audit
 from orchestrator.ledger.engine.base import new_id
+from orchestrator.ledger.engine.session import Ledger
 from orchestrator.ledger.tables.rows import Artifact, Consent, Identity, Stage
 from orchestrator.ledger.tables.rows_datasets import (
     DataSet,
@@ -301,6 +302,12 @@ def showing(session: Session, identity_id: str) -> int:
 
 def _shows(identity_id: str) -> ColumnElement[bool]:
     return cast(DataSetChunk.facts, Text).like(f'%"{identity_id}"%')
+
+
+def withdrawn(ledger: Ledger, among: Collection[str]) -> set[str]:
+    """Return those of these content hashes whose version holds somebody who withdrew, in a read of its own."""
+    with ledger.read() as session:
+        return tainted_contents(session, among)
 
 
 def tainted_contents(session: Session, among: Collection[str]) -> set[str]:

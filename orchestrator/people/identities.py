@@ -13,12 +13,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from orchestrator.datasets.copies import drop_withdrawn
 from orchestrator.errors import ConflictError, InputError, StoreUnavailableError, UsageError
-from orchestrator.ledger import artifacts, audit, erasure, identities
+from orchestrator.ledger import artifacts, audit, datasets, erasure, identities
 from orchestrator.ledger.engine.session import Ledger, now
 from orchestrator.ledger.engine.states import ENDED
 from orchestrator.ledger.queue import batches, sweeper
@@ -268,7 +268,7 @@ def erase(ledger: Ledger, store: ByteStore, settings: Settings, owner: str, who:
             "deleted yet; the sweeper goes on trying, and no receipt is given until then"
         )
     sweeper.artifacts_deleted(ledger, erased.artifact_ids)
-    drop_withdrawn(ledger, settings)
+    drop_withdrawn(settings.state_dir / "datasets", partial(datasets.withdrawn, ledger))
     ledger.settle()
     with ledger.read() as session:
         entry = audit.last(session, erased.identity_id, "identity.erase")

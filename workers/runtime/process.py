@@ -12,14 +12,14 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from types import FrameType
 
 import billiard
 
 from orchestrator import logs, tracing
-from orchestrator.datasets.copies import drop_withdrawn
 from orchestrator.errors import FpgaError, ModelError, NotFoundError, TransientError
-from orchestrator.ledger import models
+from orchestrator.ledger import datasets, models
 from orchestrator.ledger.engine.session import Ledger
 from orchestrator.ledger.queue import claims, outcomes, wakeups, workers
 from orchestrator.ledger.queue.claims import Claim
@@ -27,6 +27,7 @@ from orchestrator.runtime.broker import Bell
 from orchestrator.secrets.vault import Vault
 from orchestrator.settings import Settings, get_settings
 from orchestrator.storage import open_store
+from orchestrator.storage.copies import drop_withdrawn
 from workers import stages
 from workers.celery import DRAIN_SIGNAL
 from workers.runtime import weights
@@ -227,7 +228,7 @@ class Process:
                     self.drain()
                     os.kill(_listener(), signal.SIGTERM)
                     return
-                drop_withdrawn(self.ledger, self.settings)
+                drop_withdrawn(self.settings.state_dir / "datasets", partial(datasets.withdrawn, self.ledger))
                 if time.monotonic() - self._heard > self.settings.idle_look_seconds and not self._busy.locked():
                     for queue in self.queues:
                         self.run(queue)
