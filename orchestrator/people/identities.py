@@ -32,6 +32,7 @@ from orchestrator.results import thumbnails
 from orchestrator.secrets.vault import Vault
 from orchestrator.settings import Settings
 from orchestrator.storage import ByteStore, content_key
+from orchestrator.storage.copies import drop_withdrawn
 
 HANDLE = re.compile(NAME)
 SEALED = "application/octet-stream"
