@@ -10,10 +10,11 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from orchestrator.errors import StageError
-from orchestrator.ledger import artifacts, outputs, photos
-from orchestrator.ledger.outputs import NewOutput
+from orchestrator.ledger import artifacts, photos
+from orchestrator.ledger.queue import outputs
 from orchestrator.ledger.queue.claims import Claim
 from orchestrator.ledger.queue.outcomes import Outcome
+from orchestrator.ledger.queue.outputs import NewOutput
 from orchestrator.ledger.tables.rows import ModelVersion
 from workers.photo import Encoded, OutputOptions, encode_photo
 from workers.runtime.lease import Lease

@@ -21,12 +21,13 @@ from fpga_models.diir.restorer import OnStep
 from fpga_models.diir.small_faces import small_people
 from fpga_models.errors import ModelError as NetworkError
 from orchestrator.errors import ConsentError, ModelError, StageError
-from orchestrator.ledger import identities, outputs
+from orchestrator.ledger import identities
 from orchestrator.ledger.engine.base import new_id
 from orchestrator.ledger.engine.session import now
-from orchestrator.ledger.outputs import NewOutput
+from orchestrator.ledger.queue import outputs
 from orchestrator.ledger.queue.claims import Claim
 from orchestrator.ledger.queue.outcomes import Outcome
+from orchestrator.ledger.queue.outputs import NewOutput
 from orchestrator.ledger.tables.rows import ModelVersion
 from workers.photo.picture import decode_crop, encode_png
 from workers.runtime.lease import Lease

@@ -21,9 +21,10 @@ from sqlalchemy.orm import Session
 from fpga_models.faces.pack import Face
 from fpga_models.metrics.assignment import ABSENT, match_places
 from orchestrator.errors import StageError
-from orchestrator.ledger import identities, outputs
+from orchestrator.ledger import identities
 from orchestrator.ledger.engine.session import now
 from orchestrator.ledger.evaluations import Thresholds
+from orchestrator.ledger.queue import outputs
 from orchestrator.ledger.queue.claims import Claim
 from orchestrator.ledger.queue.outcomes import Outcome
 from workers.runtime.lease import Lease

@@ -17,10 +17,10 @@ from datetime import datetime
 from sqlalchemy.orm import Session
 
 from orchestrator.errors import FpgaError, StageError
-from orchestrator.ledger import outputs
-from orchestrator.ledger.outputs import NewOutput
+from orchestrator.ledger.queue import outputs
 from orchestrator.ledger.queue.claims import Claim
 from orchestrator.ledger.queue.outcomes import Outcome
+from orchestrator.ledger.queue.outputs import NewOutput
 from workers.runtime.lease import Lease
 from workers.stages.base import DrainedError, Ended, StageContext, upload
 
