@@ -146,6 +146,12 @@ def load_settings() -> Settings:
     """
     known = {str(field.validation_alias or f"FPGA_{name}").upper() for name, field in Settings.model_fields.items()}
     # FPGA_TEST_* belongs to the test suite
+    links = sorted(n for n, value in os.environ.items() if n.startswith("FPGA_") and value.startswith("tcp://"))
+    if links:
+        raise SettingsError(
+            f"{links[0]} was set by Kubernetes for a Service whose name begins with fpga, not by you; "
+            "set enableServiceLinks: false in the pod, as deploy/helm does"
+        )
     unknown = sorted(n for n in os.environ if n.startswith("FPGA_") and n not in known and "FPGA_TEST" not in n)
     if unknown:
         ours = ", ".join(sorted(name for name in known if name.startswith("FPGA_")))

@@ -14,6 +14,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from orchestrator.ledger.engine.session import Ledger, now
 from orchestrator.ledger.queue import workers
 from orchestrator.ledger.views import health, listings
+from orchestrator.runtime.broker import QUEUES
 from orchestrator.settings import Settings
 
 GRACE_SECONDS = 60.0
@@ -42,6 +43,7 @@ class ServerMetrics:
             devices = [worker.device for worker in workers.living(session, moment)]
             batches = health.open_batches(session)
             oldest = health.oldest_due(session, moment)
+            demand = dict.fromkeys(QUEUES, 0) | health.demand(session, moment)
             late = health.backlog(session, moment, grace_seconds=GRACE_SECONDS)
             unheard = health.late_deliveries(session, moment, grace_seconds=10 * GRACE_SECONDS)
         open_stages = GaugeMetricFamily("fpga_open_stages", "Stages that have not ended.", labels=["queue", "state"])
@@ -51,6 +53,8 @@ class ServerMetrics:
         yield open_stages
         yield _by("fpga_workers", "Workers that are alive.", "device", {d: devices.count(d) for d in devices})
         yield _by("fpga_open_batches", "Batches that have not ended.", "state", batches)
+        said = "Stages that a worker could take now or holds: what to scale workers by."
+        yield _by("fpga_queue_demand", said, "queue", demand)
         yield _by("fpga_oldest_due_seconds", "Wait of the oldest stage that a worker could take.", "queue", oldest)
         leading = late.leader_until is not None and late.leader_until > moment
         for name, said, value in (

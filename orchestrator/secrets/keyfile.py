@@ -39,11 +39,17 @@ def secrets(settings: Settings, setting: str, default: str, fresh: bytes, how: s
             )
         _make(path, fresh)
     try:
-        if path.stat().st_mode & 0o077:
+        if _open_to_others(path.stat()):
             raise SettingsError(f"{path} may be read by others; chmod 600 it", code="key_exposed")
         return path.read_text().split()
     except OSError as error:
         raise SettingsError(f"{path} cannot be read: {error.strerror}", code="key_missing") from error
+
+
+def _open_to_others(about: os.stat_result) -> bool:
+    """Whether somebody else may read a file; root's file for one of our groups is how Kubernetes mounts a Secret."""
+    mounted = about.st_uid == 0 != os.geteuid() and about.st_gid in os.getgroups() and not about.st_mode & 0o020
+    return bool(about.st_mode & (0o007 if mounted else 0o077))
 
 
 def _make(path: Path, fresh: bytes) -> None:

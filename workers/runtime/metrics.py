@@ -6,8 +6,13 @@ Labels are stage names and outcomes, never ids.
 from __future__ import annotations
 
 import logging
+import threading
+from collections.abc import Iterable
+from socketserver import ThreadingMixIn
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+from wsgiref.types import StartResponse, WSGIEnvironment
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, make_wsgi_app
 from sqlalchemy import Engine, event
 
 from orchestrator.settings import Settings
@@ -22,6 +27,7 @@ class WorkerMetrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
+        self._scraped = make_wsgi_app(self.registry)
         self.group_seconds = Histogram(
             "fpga_stage_group_seconds",
             "Seconds from the claim of a group of items to the end of the last of them.",
@@ -52,10 +58,31 @@ class WorkerMetrics:
         event.listen(engine, "after_cursor_execute", lambda *_: self.statements.inc())
 
     def serve(self, settings: Settings) -> None:
-        """Answer scrapes on the port of the settings, if there is one; a port that is taken stops no work."""
+        """Answer scrapes and `/health` on the port of the settings, if there is one; a taken port stops no work.
+
+        An answer at `/health` says that this process lives; one that hangs in its work ends itself, see lease.py.
+        """
         if not settings.metrics_port:
             return
         try:
-            start_http_server(settings.metrics_port, settings.metrics_host, registry=self.registry)
+            server = make_server(settings.metrics_host, settings.metrics_port, self._answer, _Server, _Handler)
         except OSError as error:
             log.error("metrics port cannot be opened", extra={"port": settings.metrics_port, "error": error.strerror})
+            return
+        threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
+
+    def _answer(self, environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
+        if environ["PATH_INFO"] == "/health":
+            start("200 OK", [("Content-Type", "text/plain")])
+            return [b"alive\n"]
+        scraped: Iterable[bytes] = self._scraped(environ, start)
+        return scraped
+
+
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+
+class _Handler(WSGIRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing: a line for each scrape would hide the rest."""

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
-from sqlalchemy import func, select, text
+from sqlalchemy import and_, func, or_, select, text
 from sqlalchemy.orm import Session
 
 from orchestrator.errors import FpgaError
 from orchestrator.ledger.engine import schema
 from orchestrator.ledger.engine.session import Ledger, now
-from orchestrator.ledger.engine.states import BATCH_ENDED
+from orchestrator.ledger.engine.states import BATCH_ENDED, LEASED
 from orchestrator.ledger.tables.rows import Artifact, Batch, Item, Leader, Outbox, Stage
 from orchestrator.ledger.tables.rows_api import Delivery
 
@@ -84,6 +84,22 @@ def oldest_due(session: Session, moment: datetime) -> dict[str, float]:
         .group_by(Stage.queue)
     )
     return {queue: (moment - since).total_seconds() for queue, since in session.execute(query).tuples()}
+
+
+def demand(session: Session, moment: datetime) -> dict[str, int]:
+    """Return {queue: stages that a worker could take now or holds}, for an autoscaler.
+
+    Stages of paused batches are not among them, nor those that wait for a later try; what is in hands is, so that
+    nobody takes a worker away from its work.
+    """
+    due = and_(Stage.state == "queued", Stage.next_at <= moment, Batch.state == "in_progress")
+    query = (
+        select(Stage.queue, func.count())
+        .join(Batch, Batch.id == Stage.batch_id)
+        .where(Stage.state.in_(("queued", *LEASED)), or_(due, Stage.state.in_(LEASED)))
+        .group_by(Stage.queue)
+    )
+    return dict(session.execute(query).tuples().all())
 
 
 def open_batches(session: Session) -> dict[str, int]:
