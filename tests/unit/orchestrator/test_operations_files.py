@@ -22,8 +22,8 @@ FOREIGN = {"up"}
 """Made by Prometheus itself."""
 UNITS = ("_seconds", "_bytes", "_total")
 COUNTS = {
-    "fpga_open_stages", "fpga_queue_demand", "fpga_workers", "fpga_open_batches", "fpga_sweeper_leads", "fpga_overdue_leases",
-    "fpga_expired_objects", "fpga_late_effects", "fpga_late_deliveries", "fpga_held_items",
+    "fpga_open_stages", "fpga_queue_demand", "fpga_workers", "fpga_open_batches", "fpga_sweeper_leads",
+    "fpga_overdue_leases", "fpga_expired_objects", "fpga_late_effects", "fpga_late_deliveries", "fpga_held_items",
 }  # fmt: skip
 """Gauges that count things: the thing is the unit."""
 
