@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,6 +34,8 @@ class Preset:
         controls: control modes on offer.
         control_states: what a ControlNet of the preset attends to.
         embedding_length: length that embeddings are brought to: 1 unless the adapter was trained on raw ones.
+        diir: knobs of restoring by task (`restore`, `swap`, `stylized`), where they are not those measured on mini.
+        crop_sides: sides at which face crops go through the networks; empty means every square of `sizes`.
     """
 
     name: str
@@ -51,6 +53,12 @@ class Preset:
     controls: tuple[ControlMode, ...] = CONTROL_MODES
     control_states: Literal["text", "identity"] = "text"
     embedding_length: float = 1.0
+    diir: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    crop_sides: tuple[int, ...] = ()
+
+    def squares(self) -> list[int]:
+        """Sides at which face crops go through the networks."""
+        return list(self.crop_sides) or [width for width, height in self.sizes if width == height]
 
 
 def preset_directory(name: str) -> Path:
@@ -94,6 +102,8 @@ def read_preset(directory: Path) -> Preset:
             controls=tuple(facts.get("controls", CONTROL_MODES)),
             control_states=facts.get("control_states", "text"),
             embedding_length=float(facts.get("embedding_length", 1.0)),
+            diir=facts.get("diir", {}),
+            crop_sides=tuple(int(side) for side in facts.get("crop_sides", ())),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise PresetError(f"{path} is not a preset: {error!r}.") from error

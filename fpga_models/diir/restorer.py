@@ -1,6 +1,6 @@
 """DIIR on a whole picture: find faces, pair them with people, edit crops, paste what passes the gate.
 
-    result = Restorer(pipeline, FacePack.load(...)).restore(picture, [Reference(embedding=...)], settings=RESTORE)
+    result = Restorer(pipeline, FacePack.load(...)).restore(picture, [Reference(embedding=...)], settings=SWAP)
 
 Plug and play [paper]: any picture plus references, whatever made it. Knows no file, queue or database.
 """
@@ -25,7 +25,7 @@ from fpga_models.diir.masks import face_mask, match_colour
 from fpga_models.diir.pairing import Reference, by_place, pair, points_of
 from fpga_models.diir.picture import Floats, Picture, blend, check_picture, rgb8
 from fpga_models.diir.report import NO_FACE, NO_PAIR, DiirResult, FaceReport, as_box
-from fpga_models.diir.settings import RESTORE, DiirSettings
+from fpga_models.diir.settings import DiirSettings, Task, settings_of
 from fpga_models.diir.wrap import RestoringPipeline
 from fpga_models.errors import RequestError
 from fpga_models.faces import Face, FacePack
@@ -83,19 +83,19 @@ class Restorer:
         picture: Picture,
         references: Sequence[Reference],
         *,
-        settings: DiirSettings = RESTORE,
+        settings: DiirSettings | None = None,
         mapping: Mapping[int, int] | None = None,
         seed: int = 0,
         on_step: OnStep | None = None,
         faces: Sequence[Face] | None = None,
         inversions: Inversions | None = None,
     ) -> DiirResult:
-        """Restore, swap or edit the faces of one picture, by `settings` RESTORE, SWAP or STYLIZED.
+        """Restore, swap or edit the faces of one picture, by the `settings` of that task.
 
         Args:
             picture: (H, W) or (H, W, C), uint8 or uint16, grey or RGB, with or without alpha; not altered.
             references: the people, with their places where they are known.
-            settings: the knobs.
+            settings: the knobs; None means the preset's for restoring.
             mapping: face index (from left to right, see `faces`) to reference index; else pairing decides.
             seed: of the fresh noise; same seed, same picture.
             on_step: called as (steps done, steps planned so far) after every step; what it raises ends the work, and
@@ -107,6 +107,7 @@ class Restorer:
             PictureError, EmbeddingError, PlacementError, RequestError: bad input, before any network runs on it.
         """
         check_picture(picture)
+        settings = settings or self.settings("restore")
         people = [self._unit(reference) for reference in references]
         faces = self.faces(picture) if faces is None else list(faces)
         if mapping is None:
@@ -136,9 +137,22 @@ class Restorer:
         """The faces of a picture from left to right: the order that a `mapping` counts in."""
         return find_faces(self.pack, rgb8(picture))
 
-    def wrap(self, generator: Callable[..., Any], *, settings: DiirSettings = RESTORE) -> RestoringPipeline:
+    def settings(self, task: Task) -> DiirSettings:
+        """The knobs of a task for this preset."""
+        return settings_of(self.pipeline.preset, task)
+
+    def wrap(self, generator: Callable[..., Any], *, settings: DiirSettings | None = None) -> RestoringPipeline:
         """Put this restorer behind any diffusers pipeline: its arguments stay, `references` is added."""
-        return RestoringPipeline(generator=generator, restore=self.restore, settings=settings)
+        return RestoringPipeline(generator=generator, restorer=self, settings=settings or self.settings("restore"))
+
+    def check(self, references: Sequence[Reference]) -> None:
+        """Refuse references that cannot be used.
+
+        Raises:
+            EmbeddingError, PlacementError: by what is wrong with them.
+        """
+        for reference in references:
+            self._unit(reference)
 
     def _unit(self, reference: Reference) -> Reference:
         width = self.pipeline.denoiser.id_adapter.config.embedding_dim
@@ -163,7 +177,7 @@ class Restorer:
         settings: DiirSettings,
     ) -> list[Job]:
         height, width = picture.shape[:2]
-        offered = [w for w, h in self.pipeline.preset.sizes if w == h]
+        offered = self.pipeline.preset.squares()
         if not offered:
             raise RequestError(f"Preset {self.pipeline.preset.name} offers no square size, which a face crop needs.")
         return [

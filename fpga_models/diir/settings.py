@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
-from fpga_models.errors import RequestError
+from fpga_models.core.presets import Preset
+from fpga_models.errors import PresetError, RequestError
 
 Pairing = Literal["likeness", "map"]
+Task = Literal["restore", "swap", "stylized"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,4 +90,20 @@ RESTORE = DiirSettings()
 of 0.1 half as much after the autoencoder alone."""
 SWAP = DiirSettings(t_star=0.8, steps=12, guidance=4.0, id_scale=1.0, gamma=0.45, min_gain=0.0, pairing="map")
 STYLIZED = DiirSettings(t_star=0.5, steps=12, guidance=3.0, id_scale=0.6, gamma=0.0, min_gain=0.0)
-PRESETS = {"restore": RESTORE, "swap": SWAP, "stylized": STYLIZED}
+TASKS: dict[Task, DiirSettings] = {"restore": RESTORE, "swap": SWAP, "stylized": STYLIZED}
+
+
+def settings_of(preset: Preset, task: Task) -> DiirSettings:
+    """The knobs of a task for a preset: what was measured on mini, with what the preset says of its own base.
+
+    A preset that shows no landmarks leaves them out here too, so that records say so.
+
+    Raises:
+        PresetError: the preset names a knob that there is not, or a value out of its range.
+    """
+    own: Mapping[str, Any] = preset.diir.get(task, {})
+    landmarks = "landmark" in preset.controls
+    try:
+        return replace(TASKS[task], **{"landmarks": landmarks, **own})
+    except (TypeError, RequestError) as error:
+        raise PresetError(f"preset {preset.name}: diir.{task}: {error}") from error

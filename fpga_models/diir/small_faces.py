@@ -17,7 +17,7 @@ from fpga_models.core.pipeline import PersonSlot
 from fpga_models.diir.pairing import Reference
 from fpga_models.diir.report import DiirResult
 from fpga_models.diir.restorer import OnStep, Restorer
-from fpga_models.diir.settings import RESTORE, DiirSettings
+from fpga_models.diir.settings import DiirSettings
 
 SMALL = 0.5
 """Face from hairline to chin over the picture's shorter side, below which it is drawn again [ours].
@@ -42,7 +42,7 @@ def restore_small_faces(
     people: Sequence[PersonSlot],
     *,
     seed: int,
-    settings: DiirSettings = RESTORE,
+    settings: DiirSettings | None = None,
     on_step: OnStep | None = None,
 ) -> DiirResult | None:
     """Restore the small faces of a generated picture at the places they were asked for; None if it has none.

@@ -23,7 +23,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from fpga_models.diir import PRESETS, RESTORE, DiirSettings
+from fpga_models.diir import RESTORE, TASKS, DiirSettings
 from fpga_models.errors import ModelError, RequestError
 from fpga_models.lab.evaluations import ablations, control, identity, restore, stylized, swap
 from fpga_models.lab.measures.bench import Bench, Track, untracked
@@ -172,7 +172,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         if options.against:
             options.own["against"] = named_folders(options.against)
         if options.changes:
-            options.own["settings"] = changed_settings(PRESETS.get(options.what, RESTORE), options.changes)
+            options.own["settings"] = changed_settings(TASKS.get(options.what, RESTORE), options.changes)
     except RequestError as error:
         parser.error(str(error))
     if foreign := options.own.keys() - OPTIONS.get(options.what, set()):

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from sqlalchemy.orm import Session
 
-from fpga_models.diir import PRESETS, DiirResult, DiirSettings, Inversions, Reference, Restorer
+from fpga_models.diir import DiirResult, DiirSettings, Inversions, Reference, Restorer
 from fpga_models.diir.dial import at_fidelity
 from fpga_models.errors import ModelError as NetworkError
 from fpga_models.faces import Face
@@ -125,7 +125,7 @@ def _job(context: StageContext, c: Claim, version: ModelVersion, restorer: Resto
             skipped[index] = "face_too_small"
         elif good is not None and float(face.embedding @ people[pairs[index]].vector) >= good:
             skipped[index] = "good_already"
-    settings = at_fidelity(PRESETS[c.options["task"]], float(c.options.get("fidelity", 0.5)))
+    settings = at_fidelity(restorer.settings(c.options["task"]), float(c.options.get("fidelity", 0.5)))
     return Job(
         c=c,
         version=version,

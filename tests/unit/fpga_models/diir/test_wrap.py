@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,13 @@ from diffusers import (
     AutoencoderKL,
     ControlNetModel,
     DDIMScheduler,
+    FluxPipeline,
+    PixArtSigmaPipeline,
+    StableDiffusion3Pipeline,
     StableDiffusionControlNetPipeline,
     StableDiffusionImg2ImgPipeline,
     StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
 from diffusers.utils import BaseOutput
@@ -19,7 +24,8 @@ from PIL import Image as PilImage
 
 from fpga_models.core.pipeline import PortraitPipeline
 from fpga_models.diir import Reference, Restorer
-from fpga_models.errors import RequestError
+from fpga_models.diir.wrap import pixels_of
+from fpga_models.errors import ModelError, RequestError
 from fpga_models.lab.mini.networks import build_scheduler
 from tests.unit.fpga_models.diir.conftest import OPEN, scene
 
@@ -90,4 +96,52 @@ def test_the_faces_of_a_generators_picture_are_changed_and_reported(restorer: Re
 
 def test_a_generator_that_returns_no_pictures_is_refused(restorer: Restorer) -> None:
     with pytest.raises(RequestError, match=r"PIL pictures.*ndarray"):
-        restorer.wrap(lambda: np.zeros((8, 8, 3)))(references=[])
+        restorer.wrap(lambda: BaseOutput(images=np.zeros((1, 8, 8, 3))))(references=[])
+
+
+@pytest.mark.parametrize(("kind", "shape"), [("np", (2, 128, 128, 3)), ("pt", (2, 3, 128, 128))])
+def test_arrays_and_tensors_come_as_diffusers_gives_them(restorer: Restorer, kind: str, shape: tuple[int, ...]) -> None:
+    def generator(*, output_type: str, return_dict: bool) -> BaseOutput:
+        assert (output_type, return_dict) == ("pil", True)
+        return BaseOutput(images=[PICTURE, PICTURE])
+
+    images, results = restorer.wrap(generator, settings=OPEN)(references=[], output_type=kind, return_dict=False)
+
+    assert tuple(images.shape) == shape
+    assert len(results) == 2
+    first = images[0] if kind == "np" else images[0].permute(1, 2, 0).numpy()
+    assert np.array_equal(np.round(first * 255).astype(np.uint8), np.asarray(PICTURE))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"output_type": "latent", "references": []}, "latents show no face"),
+        ({"references": [Reference(embedding=np.zeros(512))]}, "length 0.0"),
+        ({"references": [Reference(embedding=np.ones(512), kps5=np.zeros((4, 2)))]}, "shape"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_the_generator_runs(
+    restorer: Restorer, arguments: dict[str, Any], said: str
+) -> None:
+    def never(**_: Any) -> None:
+        raise AssertionError("the generator ran")
+
+    with pytest.raises(ModelError, match=said):
+        restorer.wrap(never)(**arguments)
+
+
+def test_palettes_and_cmyk_are_the_colours_that_they_mean() -> None:
+    for mode in ("P", "CMYK"):
+        found = pixels_of(PICTURE.convert(mode))
+        assert found.shape == (128, 128, 3)
+        assert np.abs(found.astype(int) - np.asarray(PICTURE.convert(mode).convert("RGB")).astype(int)).max() == 0
+    assert pixels_of(PICTURE.convert("1")).shape == (128, 128)
+    assert pixels_of(PICTURE.convert("LA")).shape == (128, 128, 4)
+
+
+def test_pipelines_of_sdxl_sd3_flux_and_pixart_take_what_is_handed_on() -> None:
+    for stock_class in (StableDiffusionXLPipeline, StableDiffusion3Pipeline, FluxPipeline, PixArtSigmaPipeline):
+        taken = inspect.signature(stock_class.__call__).parameters
+        assert {"output_type", "return_dict"} <= taken.keys()
+        assert taken["output_type"].default == "pil"
