@@ -12,7 +12,7 @@ from orchestrator.errors import ConflictError, NotFoundError
 from orchestrator.ledger.engine.base import new_id
 from orchestrator.ledger.engine.session import Ledger, now, retrying
 from orchestrator.ledger.tables.rows import Artifact
-from orchestrator.ledger.tables.rows_api import Upload
+from orchestrator.ledger.tables.rows_api import Upload, UploadPart
 
 KEPT = timedelta(hours=24)
 """An upload that is not finished, or whose bytes nobody uses, is gone after so long."""
@@ -64,8 +64,8 @@ def get(session: Session, owner: str, upload_id: str) -> Upload:
 
 
 @retrying
-def advance(ledger: Ledger, upload_id: str, *, at: int, by: int) -> None:
-    """Note that `by` more bytes are here; the first of two writers at one place wins.
+def advance(ledger: Ledger, upload_id: str, *, at: int, by: int, key: str) -> None:
+    """Note that `by` more bytes are here, under this key; the first of two writers at one place wins.
 
     Raises:
         ConflictError: the upload is not open, or stands somewhere else by now.
@@ -75,10 +75,18 @@ def advance(ledger: Ledger, upload_id: str, *, at: int, by: int) -> None:
             update(Upload)
             .where(Upload.id == upload_id, Upload.state == "open", Upload.received == at)
             .values(received=at + by, expires_at=now(session) + KEPT)
-            .returning(Upload.id)
+            .returning(Upload.owner)
         ).first()
+        if moved is not None:
+            session.add(UploadPart(upload_id=upload_id, at=at, owner=moved.owner, key=key))
     if moved is None:
         raise ConflictError(f"upload {upload_id} does not go on at byte {at}", code="upload_offset")
+
+
+def parts(session: Session, upload_id: str) -> Sequence[str]:
+    """Return the keys of the parts that count, in order."""
+    query = select(UploadPart.key).where(UploadPart.upload_id == upload_id).order_by(UploadPart.at)
+    return session.scalars(query).all()
 
 
 @retrying
@@ -139,4 +147,5 @@ def overdue(session: Session, limit: int = 100) -> Sequence[Upload]:
 def forget(ledger: Ledger, upload_ids: Sequence[str]) -> None:
     """Remove rows whose parts are gone."""
     with ledger.write() as session:
+        session.execute(delete(UploadPart).where(UploadPart.upload_id.in_(upload_ids)))
         session.execute(delete(Upload).where(Upload.id.in_(upload_ids)))

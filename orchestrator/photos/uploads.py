@@ -8,14 +8,14 @@ then one object beside where ours would lie. What is not finished, or not used, 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import IO, Any
 
 from orchestrator import logs
 from orchestrator.archive.kinds import HEAD
 from orchestrator.archive.originals import SUFFIXES
 from orchestrator.archive.reach import KEPT
-from orchestrator.errors import ConflictError, InputError, TransientError, UsageError
+from orchestrator.errors import ConflictError, InputError, UsageError
 from orchestrator.ledger import artifacts, uploads
 from orchestrator.ledger.engine.session import Ledger
 from orchestrator.ledger.tables.rows import Artifact
@@ -79,10 +79,10 @@ def receive(ledger: Ledger, store: ByteStore, owner: str, upload_id: str, *, at:
         if at + size > upload.size:
             raise UsageError(f"the upload has {upload.size} bytes; this part ends at {at + size}", code="part_too_long")
         if size:
-            # the hash in the key: a part that was sent twice is the same object, another one never takes its place
+            # the hash in the key: a part that was sent twice is the same object; which one counts, its row says
             key = f"{_folder(upload_id)}{at:016d}-{size}-{sha256[:16]}"
             store.put(key, copy, media_type=OTHER, sha256=sha256)  # type: ignore[arg-type]  # IO is a BinaryIO
-            uploads.advance(ledger, upload_id, at=at, by=size)
+            uploads.advance(ledger, upload_id, at=at, by=size, key=key)
     if at + size == upload.size:
         _finish(ledger, store, upload)
     return look(ledger, owner, upload_id)
@@ -161,7 +161,8 @@ def finish(ledger: Ledger, store: ByteStore, owner: str, upload_id: str) -> Uplo
                 code="upload_unfinished",
             )
         store.finish_parts(key, upload.parts_id, {number: have[number] for number in wanted})
-    uploads.advance(ledger, upload_id, at=upload.received, by=upload.size - upload.received)
+    if upload.received < upload.size:
+        uploads.advance(ledger, upload_id, at=upload.received, by=upload.size - upload.received, key=key)
     _finish(ledger, store, upload)
     return look(ledger, owner, upload_id)
 
@@ -193,7 +194,9 @@ def _part_sizes(size: int) -> dict[int, int]:
 
 
 def _finish(ledger: Ledger, store: ByteStore, upload: Upload) -> None:
-    with spooled(io.BufferedReader(_Parts(store, upload))) as (whole, sha256, size):
+    with ledger.read() as session:
+        keys = uploads.parts(session, upload.id)
+    with spooled(io.BufferedReader(_Parts(store, keys))) as (whole, sha256, size):
         if size != upload.size or upload.sha256 not in ("", sha256):
             uploads.abort(ledger, upload.id)
             raise InputError(
@@ -291,33 +294,13 @@ def _remove_parts(store: ByteStore, upload: Upload) -> None:
         store.delete(part.key)
 
 
-def _chain(store: ByteStore, upload: Upload) -> Iterator[str]:
-    """Yield the keys of the parts in order.
-
-    A part that was stored and never counted, since its server died in between, may lie beside the one that was sent
-    again; the next part begins where the counted one ends.
-    """
-    found: dict[int, dict[int, str]] = {}
-    for part in store.list(_folder(upload.id)):
-        start, size, _ = part.key.rpartition("/")[2].split("-")
-        found.setdefault(int(start), {})[int(size)] = part.key
-    at = 0
-    while at < upload.size:
-        ends = {at + size: key for size, key in found.get(at, {}).items()}
-        end = next((end for end in sorted(ends, reverse=True) if end in found or end == upload.size), None)
-        if end is None:
-            raise TransientError(f"upload {upload.id}: its part at byte {at} is not in the store", code="part_missing")
-        yield ends[end]
-        at = end
-
-
 class _Parts(io.RawIOBase):
     """All parts of an upload as one stream."""
 
-    def __init__(self, store: ByteStore, upload: Upload) -> None:
+    def __init__(self, store: ByteStore, keys: Sequence[str]) -> None:
         super().__init__()
         self._store = store
-        self._keys = _chain(store, upload)
+        self._keys = iter(keys)
         self._part: IO[bytes] | None = None
 
     def readable(self) -> bool:

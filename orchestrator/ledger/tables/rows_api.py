@@ -75,6 +75,20 @@ class Upload(Row):
     expires_at: Mapped[datetime]
 
 
+class UploadPart(Row):
+    """A part of an upload that counts: where it begins, and the object that holds its bytes.
+
+    What was stored and refused, since another part was faster, has no row and is in no file.
+    """
+
+    __tablename__ = "upload_part"
+
+    upload_id: Mapped[str] = mapped_column(primary_key=True)
+    at: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    owner: Mapped[str]
+    key: Mapped[str] = mapped_column(Text)
+
+
 class Webhook(Row):
     """A receiver of events; its secret is sealed under `data_key`."""
 

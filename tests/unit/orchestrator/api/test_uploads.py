@@ -7,11 +7,13 @@ import hashlib
 import io
 import zipfile
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import update
 from starlette.testclient import TestClient
 
+from orchestrator.ledger import uploads as rows
 from orchestrator.ledger.engine.session import Ledger
 from orchestrator.ledger.queue import batches
 from orchestrator.ledger.tables.rows import Artifact, Batch
@@ -229,3 +231,26 @@ def test_a_table_for_spreadsheets_holds_no_formula(client: Client) -> None:
     head, line = table.text.splitlines()
     assert head.startswith("custom_id,status,verdict")
     assert line.startswith("'=cmd|x.jpg,queued")
+
+
+def test_of_two_parts_at_one_place_the_one_that_was_taken_is_in_the_file(
+    client: Client, store: ByteStore, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    me, taken, refused = client(), b"a" * 64, b"b" * 64
+    advance, between = rows.advance, [True]
+
+    def slowly(*args: Any, **more: Any) -> None:
+        """Let the other part in between storing this one and counting it."""
+        if between and between.pop():
+            assert send(me, place, 0, taken)[0] == 204
+        advance(*args, **more)
+
+    place = begin(me, taken + b"end")
+    monkeypatch.setattr(rows, "advance", slowly)
+
+    assert send(me, place, 0, refused) == (409, "upload_offset")
+    assert send(me, place, 64, b"end")[0] == 204
+
+    whole = me.get(place).json()
+    assert whole["sha256"] == hashlib.sha256(taken + b"end").hexdigest()
+    assert list(store.list(uploads.PREFIX)) == [], "no part is left, the refused one neither"
