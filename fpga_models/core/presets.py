@@ -29,7 +29,7 @@ class Preset:
         limits: lowest and highest value of steps, guidance, id_scale.
         layouts: by name: title, caption, slots with kps5 and skeleton as fractions of width and height.
         styles: prompt suffix by name.
-        verdict: measured thresholds, `accept` and `review` similarity.
+        verdict: measured thresholds, `accept` and `review` similarity, and `eyes`, from which eyes differ too much.
         components: what the preset is made of, with licences.
         controls: control modes on offer.
         control_states: what a ControlNet of the preset attends to.

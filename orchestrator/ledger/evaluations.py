@@ -46,6 +46,7 @@ class Thresholds:
         accept: a finished face at least so like its person is accepted.
         review: below this it is rejected; between the two a person looks at it.
         pair: a face of a photo at least so like somebody may be theirs.
+        eyes: a face whose eyes differ more is for a person to look at; None where the preset does not say.
         origin: where the numbers come from.
     """
 
@@ -53,6 +54,7 @@ class Thresholds:
     review: float
     pair: float
     origin: str
+    eyes: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,10 +160,12 @@ def thresholds(session: Session, version: ModelVersion) -> Thresholds:
     """Return the thresholds of a version: the newest that were measured for it, else its preset's."""
     query = select(Evaluation).where(Evaluation.model_version_id == version.id, Evaluation.suite == THRESHOLDS)
     newest = session.scalars(query.order_by(Evaluation.created_at.desc(), Evaluation.id.desc()).limit(1)).first()
-    if newest is not None:
-        return Thresholds(**{name: newest.figures[name] for name in ("accept", "review", "pair", "origin")})
     shipped: dict[str, Any] = version.manifest["verdict"]
+    eyes = shipped.get("eyes")  # of the pictures the preset draws, whoever they show
+    if newest is not None:
+        return Thresholds(eyes=eyes, **{name: newest.figures[name] for name in ("accept", "review", "pair", "origin")})
     return Thresholds(
+        eyes=eyes,
         accept=float(shipped["accept"]),
         review=float(shipped["review"]),
         pair=float(shipped.get("pair", shipped["accept"])),

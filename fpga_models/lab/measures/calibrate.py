@@ -33,8 +33,10 @@ from fpga_models.lab.measures.trials import (
     draw_gallery,
     observe,
     single_trials,
+    through_autoencoder,
 )
 from fpga_models.lab.synthetic.scene import drawn_fine
+from fpga_models.metrics.eyes import eye_differences
 
 Floats = NDArray[np.float32]
 
@@ -111,6 +113,45 @@ def product_similarities(outcomes: Sequence[Outcome], identities: Floats) -> tup
     return np.array(own, np.float32), np.concatenate(other).astype(np.float32)
 
 
+@dataclass(frozen=True, kw_only=True)
+class EyeThreshold:
+    """Difference of the eyes of one face from which a person should look; the rates are of real and finished faces."""
+
+    eyes: float
+    eyes_false_rate: float
+    eyes_review_rate: float
+    eyes_faces: int
+
+
+def eye_threshold(expected: Floats, found: Floats, false_review: float = 0.01) -> EyeThreshold:
+    """Set the line that this share of faces whose eyes are right passes.
+
+    Args:
+        expected: (N,) differences of real renders after the autoencoder.
+        found: (M,) of finished faces.
+        false_review: the share [ours].
+    """
+    line = round(float(np.quantile(expected, 1 - false_review, method="higher")), 2)
+    return EyeThreshold(
+        eyes=line,
+        eyes_false_rate=float((expected > line).mean()),
+        eyes_review_rate=float((found > line).mean()),
+        eyes_faces=len(found),
+    )
+
+
+def eyes_of(outcomes: Sequence[Outcome]) -> Floats:
+    """Return the differences of the eyes (N,) of all faces at their places that are large enough to tell."""
+    found = [
+        difference
+        for outcome in outcomes
+        for picture, faces in zip(outcome.pictures, outcome.faces, strict=True)
+        for difference in eye_differences(picture, list(faces.kps5[faces.present]))
+        if difference is not None
+    ]
+    return np.array(found, np.float32)
+
+
 def calibrate(
     instruments: Instruments, pipeline: PortraitPipeline, *, seed: int, count: int, progress: Progress
 ) -> dict[str, float | int]:
@@ -131,7 +172,9 @@ def calibrate(
     identities = np.stack([person.face.embedding for person in gallery.people])
     own, other = product_similarities(after, identities)
     as_drawn, _ = product_similarities(before, identities)
-    return asdict(thresholds(own, other, as_drawn, seed=seed))
+    real = through_autoencoder(pipeline, [trial.real.image for trial in sets[0]])
+    expected = eyes_of([observe(instruments, sets[0], real)])
+    return asdict(thresholds(own, other, as_drawn, seed=seed)) | asdict(eye_threshold(expected, eyes_of(after)))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

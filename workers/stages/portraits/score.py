@@ -2,7 +2,8 @@
 
 Verdict [ours]: `accepted` when every requested face is there, resembles its own person at least as much as the
 preset's measured threshold asks, and no other requested person more; `rejected` when a face is missing, unlike, or
-somebody else's; `needs_review` in between.
+somebody else's; `needs_review` in between, and where the eyes of a face differ more than those of real pictures do,
+if the preset says how much that is.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from sqlalchemy.orm import Session
 
 from fpga_models.faces.pack import Face
 from fpga_models.metrics.assignment import ABSENT, match_places
+from fpga_models.metrics.eyes import eye_differences
 from orchestrator.errors import StageError
 from orchestrator.ledger import identities
 from orchestrator.ledger.engine.session import now
@@ -62,7 +64,8 @@ def _score(context: StageContext, c: Claim) -> Outcome:
         image = np.asarray(opened.convert("RGB"))
     faces = pack.detect(image)
     wanted = np.stack([vectors[person["identity"]] for person in people]) if people else np.zeros((0, 512), np.float32)
-    scores = judge(faces, wanted, places(people), thresholds_of(context, version))
+    eyes = eye_differences(image, [face.kps5 for face in faces])
+    scores = judge(faces, wanted, places(people), thresholds_of(context, version), eyes)
     # where this is not the first round, all before it were rejected too
     again = scores["verdict"] == outputs.REJECTED and c.round < int(c.options.get("redraws", 0))
 
@@ -77,18 +80,26 @@ def places(people: Sequence[dict[str, Any]]) -> Floats:
     return np.asarray([person["kps5"] for person in people], np.float32).reshape(-1, 5, 2)
 
 
-def judge(faces: Sequence[Face], wanted: Floats, requested: Floats, thresholds: Thresholds) -> dict[str, Any]:
+def judge(
+    faces: Sequence[Face],
+    wanted: Floats,
+    requested: Floats,
+    thresholds: Thresholds,
+    eyes: Sequence[float | None] = (),
+) -> dict[str, Any]:
     """Compare found faces with the wanted people.
 
     Args:
         faces: what the detector found.
         wanted: (K, 512) unit-length embeddings of the requested people.
         requested: (K, 5, 2) their landmarks, px.
-        thresholds: `accept` and `review`, cosines measured for the preset.
+        thresholds: `accept` and `review`, cosines measured for the preset; `eyes`, from which eyes differ too much.
+        eyes: difference of the eyes of each face, None for those that are too small; empty leaves them unseen.
 
     Returns:
         `verdict`, `similarity` (of the least similar person, None without people), `people` (per person: face index
-        or None, similarity, the nearest requested person), `matrix` (faces x people cosines), `faces` (boxes, scores).
+        or None, similarity, the nearest requested person, difference of the eyes), `matrix` (faces x people cosines),
+        `faces` (boxes, scores).
     """
     found = np.stack([face.embedding for face in faces]) if faces else np.zeros((0, wanted.shape[1]), np.float32)
     matrix = found @ wanted.T  # (M, K)
@@ -97,11 +108,17 @@ def judge(faces: Sequence[Face], wanted: Floats, requested: Floats, thresholds: 
     people: list[dict[str, Any]] = []
     for person, index in enumerate(matched):
         if index == ABSENT:
-            people.append({"face": None, "similarity": 0.0, "nearest": None})
+            people.append({"face": None, "similarity": 0.0, "nearest": None, "eyes": None})
             continue
         row = matrix[index]
+        differ = eyes[index] if len(eyes) else None
         people.append(
-            {"face": int(index), "similarity": round(float(row[person]), DIGITS), "nearest": int(row.argmax())}
+            {
+                "face": int(index),
+                "similarity": round(float(row[person]), DIGITS),
+                "nearest": int(row.argmax()),
+                "eyes": None if differ is None else round(differ, 2),
+            }
         )
     return {
         "verdict": _verdict(people, thresholds),
@@ -111,7 +128,7 @@ def judge(faces: Sequence[Face], wanted: Floats, requested: Floats, thresholds: 
         "faces": [
             {"box": np.round(face.box.astype(float), 1).tolist(), "score": round(face.score, DIGITS)} for face in faces
         ],
-        "thresholds": {"accept": thresholds.accept, "review": thresholds.review},
+        "thresholds": {"accept": thresholds.accept, "review": thresholds.review, "eyes": thresholds.eyes},
     }
 
 
@@ -120,6 +137,7 @@ def _verdict(people: Sequence[dict[str, Any]], thresholds: Thresholds) -> str:
     for index, person in enumerate(people):
         if person["face"] is None or person["nearest"] != index or person["similarity"] < thresholds.review:
             return "rejected"
-        if person["similarity"] < thresholds.accept:
+        unlike_eyes = None not in (thresholds.eyes, person["eyes"]) and person["eyes"] > thresholds.eyes
+        if person["similarity"] < thresholds.accept or unlike_eyes:
             worst = "needs_review"
     return worst

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fpga_models.lab.measures.calibrate import ErrorRates, thresholds
+from fpga_models.lab.measures.calibrate import ErrorRates, eye_threshold, thresholds
 
 
 def test_thresholds_keep_the_stated_error_rates() -> None:
@@ -35,3 +35,15 @@ def test_a_finished_face_is_refused_only_where_few_drawn_ones_are_as_poor() -> N
     assert found.review == pytest.approx(0.14, abs=0.002)
     assert found.review < found.accept == pytest.approx(0.393, abs=0.002)
     assert (found.review_rate, found.false_reject_rate) == (0.0, 0.0)
+
+
+def test_the_line_for_eyes_lets_the_stated_share_of_right_ones_pass() -> None:
+    rng = np.random.default_rng(0)
+    right, drawn = rng.normal(4, 1, 2000).astype(np.float32), rng.normal(6, 2, 500).astype(np.float32)
+
+    found = eye_threshold(right, drawn)
+
+    assert found.eyes_false_rate <= 0.01
+    assert 6 < found.eyes < 7
+    assert found.eyes_review_rate == pytest.approx((drawn > found.eyes).mean())
+    assert found.eyes_faces == 500
