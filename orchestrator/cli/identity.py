@@ -94,6 +94,39 @@ def add(
         typer.echo(found.identity_id)
 
 
+@app.command()
+def reembed(
+    who: Annotated[list[str] | None, typer.Argument(metavar="WHO", help="Handles or ids; else everybody.")] = None,
+    wait: Annotated[bool, typer.Option(help="Wait until a worker has done it.")] = True,
+    timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait at most.")] = 600.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Embed the sealed references by the present model's recogniser; no picture is asked for twice."""
+    from orchestrator.people import identities
+
+    with services() as s:
+        batch_id = identities.reembed(s.ledger, s.settings, owner=s.owner, who=who or [])
+        if batch_id is None:
+            say("there is nobody in the library who allows anything")
+            found = []
+        elif not wait:
+            say("a worker will embed them; follow with: fpga batch watch " + batch_id)
+            print_json({"object": "identity.reembedding", "batch_id": batch_id}) if as_json else typer.echo(batch_id)
+            return
+        else:
+            found = identities.wait_enrolled(s.ledger, s.owner, batch_id, timeout_seconds=timeout)
+    failed = [one for one in found if one.error]
+    waiting = [one for one in found if not one.error and not one.identity_id]
+    if as_json:
+        print_json({"object": "identity.reembedded", "batch_id": batch_id, "people": [one.as_json() for one in found]})
+    else:
+        for one in failed:
+            say(f"{one.handle}: {one.error['message'] if one.error else ''}")
+        say(f"{len(found) - len(failed) - len(waiting)} people are embedded, {len(failed)} could not be")
+    if failed or waiting:
+        raise typer.Exit(1)
+
+
 @app.command("list")
 def list_(as_json: JsonOption = False) -> None:
     """List the people of the library."""

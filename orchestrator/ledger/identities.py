@@ -66,7 +66,7 @@ def get(session: Session, owner: str, handle_or_id: str) -> Identity:
 def listing(session: Session, owner: str) -> Sequence[tuple[Identity, int]]:
     """Return the living identities of this owner with their number of references, by handle."""
     query = (
-        select(Identity, func.count(Reference.id))
+        select(Identity, func.count(Reference.artifact_id.distinct()))
         .outerjoin(Reference, Reference.identity_id == Identity.id)
         .where(Identity.owner == owner, Identity.erased_at.is_(None))
         .group_by(Identity.id)
@@ -76,14 +76,14 @@ def listing(session: Session, owner: str) -> Sequence[tuple[Identity, int]]:
 
 
 def references(session: Session, identity_id: str) -> Sequence[tuple[Reference, Artifact]]:
-    """Return the reference pictures of an identity, oldest first."""
+    """Return the reference pictures of an identity, oldest first, each as it was embedded last."""
     query = (
         select(Reference, Artifact)
         .join(Artifact, Artifact.id == Reference.artifact_id)
         .where(Reference.identity_id == identity_id)
         .order_by(Reference.created_at, Reference.id)
     )
-    return list(session.execute(query).tuples())
+    return list({artifact.id: (row, artifact) for row, artifact in session.execute(query).tuples()}.values())
 
 
 def consents(session: Session, identity_id: str) -> Sequence[Consent]:
@@ -135,7 +135,7 @@ def embeddings(
 
     Raises:
         ConsentError: an identity was erased, or no longer allows `scope`.
-        ModelError: a reference was embedded by another recogniser.
+        ModelError: somebody's references were embedded by other recognisers only.
     """
     wanted = list(dict.fromkeys(identity_ids))
     allowed = set(
@@ -155,14 +155,19 @@ def embeddings(
         if identity_id not in allowed:
             raise ConsentError(f"identity {identity_id} does not allow {scope!r} (any more)", identity=identity_id)
     vectors: dict[str, list[NDArray[np.float32]]] = {i: [] for i in wanted}
+    elsewhere: dict[str, str] = {}
     for row in session.scalars(select(Reference).where(Reference.identity_id.in_(wanted))):
-        if row.encoder != encoder:
+        if row.encoder == encoder:
+            vectors[row.identity_id].append(np.frombuffer(unseal(row.data_key, row.embedding), np.float32))
+        else:
+            elsewhere[row.identity_id] = row.encoder
+    for identity_id, other in elsewhere.items():
+        if not vectors[identity_id]:
             raise ModelError(
-                f"reference {row.id} was embedded by recogniser {row.encoder[:12]}, this worker has {encoder[:12]}; "
-                "add the reference again",
+                f"identity {identity_id} was embedded by recogniser {other[:12]}, this worker has {encoder[:12]}; "
+                "run: fpga identity reembed",
                 code="encoder_mismatch",
             )
-        vectors[row.identity_id].append(np.frombuffer(unseal(row.data_key, row.embedding), np.float32))
     return {i: _unit(np.mean(found, axis=0)) for i, found in vectors.items() if found}
 
 
@@ -211,21 +216,7 @@ def enrol(
             artifacts.discard(session, [new.artifact_id])
         else:
             artifacts.confirm(session, new.artifact_id)
-            session.add(
-                Reference(
-                    id=new_id("ref"),
-                    identity_id=identity.id,
-                    owner=owner,
-                    artifact_id=new.artifact_id,
-                    encoder=new.encoder,
-                    data_key=new.data_key,
-                    picture_sha256=new.picture_sha256,
-                    embedding=new.embedding,
-                    crop=new.crop,
-                    face=new.face,
-                    created_at=moment,
-                )
-            )
+            _add(session, owner, identity.id, new, moment)
     expires = consent.get("expires_at")
     for scope in consent["scopes"]:
         grant(
@@ -240,6 +231,55 @@ def enrol(
         )
     audit.write(session, owner, "identity.enrol", identity.id, {"references": len(found)}, moment)
     return identity.id
+
+
+def to_embed(session: Session, owner: str, identity_id: str, encoder: str) -> Sequence[tuple[Reference, Artifact]]:
+    """Return the references of a living identity that this recogniser has not embedded, oldest first.
+
+    Raises:
+        NotFoundError: there is no such identity, or it was erased.
+    """
+    identity = get(session, owner, identity_id)
+    query = select(Reference.artifact_id).where(Reference.identity_id == identity.id, Reference.encoder == encoder)
+    there = set(session.scalars(query))
+    return [(row, artifact) for row, artifact in references(session, identity.id) if artifact.id not in there]
+
+
+def reembed(session: Session, owner: str, identity_id: str, found: Sequence[NewReference], moment: datetime) -> int:
+    """Write references once more, as another recogniser embedded them; return how many were not there yet.
+
+    They keep the time at which their pictures were given.
+
+    Raises:
+        NotFoundError: the identity was erased meanwhile.
+    """
+    identity = get(session, owner, identity_id)
+    rows = session.scalars(select(Reference).where(Reference.identity_id == identity.id)).all()
+    given = {row.artifact_id: row.created_at for row in rows}
+    there = {(row.artifact_id, row.encoder) for row in rows}
+    fresh = [new for new in found if new.artifact_id in given and (new.artifact_id, new.encoder) not in there]
+    for new in fresh:
+        _add(session, owner, identity.id, new, given[new.artifact_id])
+    audit.write(session, owner, "identity.reembed", identity.id, {"references": len(fresh)}, moment)
+    return len(fresh)
+
+
+def _add(session: Session, owner: str, identity_id: str, new: NewReference, given_at: datetime) -> None:
+    session.add(
+        Reference(
+            id=new_id("ref"),
+            identity_id=identity_id,
+            owner=owner,
+            artifact_id=new.artifact_id,
+            encoder=new.encoder,
+            data_key=new.data_key,
+            picture_sha256=new.picture_sha256,
+            embedding=new.embedding,
+            crop=new.crop,
+            face=new.face,
+            created_at=given_at,
+        )
+    )
 
 
 def grant(

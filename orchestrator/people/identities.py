@@ -147,6 +147,49 @@ def add(
     return submitted.batch_id
 
 
+def reembed(ledger: Ledger, settings: Settings, *, owner: str, who: Sequence[str] = ()) -> str | None:
+    """Queue the embedding of sealed references by the recogniser of the present model; return the id of the batch.
+
+    No picture is asked for twice. People who allow nothing any more are left out, and references that this recogniser
+    has embedded already are not embedded again. Older embeddings stay, for batches of older models.
+
+    Args:
+        who: handles or ids; empty means everybody.
+
+    Returns:
+        None if there is nobody.
+
+    Raises:
+        NotFoundError: there is no such person.
+    """
+    version = registry.champion(ledger, settings, settings.preset)
+    with ledger.read() as session:
+        allowed = identities.scopes(session, owner, now(session))
+        asked = {identities.get(session, owner, one).id for one in who}
+    people = [(handle, i) for handle, (i, scopes) in allowed.items() if scopes and (not asked or i in asked)]
+    if not people:
+        return None
+    items = []
+    for number, (handle, identity_id) in enumerate(people, start=1):
+        params = {"handle": handle, "identity": identity_id}
+        digest = hashlib.sha256(json.dumps(params, sort_keys=True).encode()).hexdigest()
+        items.append(NewItem(custom_id=f"person-{number}", params=params, params_sha256=digest, seed=0))
+    submitted = batches.submit(
+        ledger,
+        NewBatch(
+            owner=owner,
+            kind="enrol",
+            name=f"embed {len(items)} of the library again",
+            preset=settings.preset,
+            items=items,
+            lane="bulk",
+            model_version_id=version,
+            flow=False,
+        ),
+    )
+    return submitted.batch_id
+
+
 def outcomes(ledger: Ledger, owner: str, batch_id: str) -> list[Enrolled]:
     """Return how the people of an enrol batch stand now, in the order they were given."""
     with ledger.read() as session:

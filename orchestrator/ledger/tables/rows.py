@@ -249,10 +249,13 @@ class Identity(Row):
 
 
 class Reference(Row):
-    """A reference picture of an identity with the face that was found in it."""
+    """A reference picture of an identity with the face that was found in it, one row for each recogniser.
+
+    Rows of older recognisers stay, so that batches of older model versions can be reproduced.
+    """
 
     __tablename__ = "reference"
-    __table_args__ = (UniqueConstraint("identity_id", "artifact_id"), Index(None, "artifact_id"))
+    __table_args__ = (UniqueConstraint("identity_id", "artifact_id", "encoder"), Index(None, "artifact_id"))
 
     id: Mapped[str] = mapped_column(primary_key=True)
     identity_id: Mapped[str] = mapped_column(ForeignKey("identity.id"))

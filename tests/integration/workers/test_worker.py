@@ -20,10 +20,12 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 from PIL import Image
+from sqlalchemy import select, update
 
 from fpga_models.lab.synthetic import random_scene, render
 from orchestrator.ledger import identities as library
 from orchestrator.ledger.queue import batches
+from orchestrator.ledger.tables.rows import Reference
 from orchestrator.pictures import read_record
 from tests.integration.workers.rig import OWNER, ROOT, Rig
 
@@ -104,6 +106,32 @@ def test_a_reference_without_exactly_one_face_is_refused_and_nothing_of_it_is_ke
     rig.wait(lambda: {listed.key for listed in rig.store.list()} == before, "the cleaner has been there", 60)
     with rig.ledger.read() as session:
         assert [row.handle for row, _ in library.listing(session, OWNER) if row.handle in ("nobody", "crowd")] == []
+
+
+def test_a_library_of_another_recogniser_is_embedded_again_from_its_sealed_references(rig: Rig) -> None:
+    (greta,) = rig.enrol("greta")
+    with rig.ledger.write() as session:
+        mine = Reference.identity_id == greta.identity_id
+        session.execute(update(Reference).where(mine).values(encoder="0" * 64))
+        given = set(session.scalars(select(Reference.created_at).where(mine)))
+    before = rig.submit([row(0, ["greta"], "portrait")])
+    rig.wait_ended(before)
+    assert [item.error_code for item in rig.items(before)] == ["encoder_mismatch"]
+    assert "fpga identity reembed" in (rig.items(before)[0].error_message or "")
+
+    ended = rig.fpga("identity", "reembed", "greta", "--json")
+
+    assert ended.returncode == 0, ended.stderr
+    assert [one["id"] for one in json.loads(ended.stdout)["people"]] == [greta.identity_id]
+    after = rig.submit([row(0, ["greta"], "portrait")])
+    assert rig.wait_ended(after) == "completed"
+    assert rig.fpga("identity", "reembed", "greta").returncode == 0
+    with rig.ledger.read() as session:
+        rows = session.scalars(select(Reference).where(mine)).all()
+        counts = {person.handle: count for person, count in library.listing(session, OWNER)}
+    assert len({row.encoder for row in rows}) == 2, "the older embedding stays, for batches of the older model"
+    assert len(rows) == 2 * counts["greta"]
+    assert {row.created_at for row in rows} == given, "a picture is as old as it was"
 
 
 def test_the_same_requests_batched_differently_give_the_same_pictures(rig: Rig) -> None:

@@ -1,4 +1,8 @@
-"""Stage `ingest`: takes in a person's reference pictures; each must show exactly one face. All or nothing is kept."""
+"""Stage `ingest`: takes in a person's reference pictures; each must show exactly one face. All or nothing is kept.
+
+A person who is there already is embedded again from the sealed references, for a recogniser that has not done it; a
+picture on which it finds no single face then stays with the recognisers that did.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +31,12 @@ LEAST_FACE_PX = 16
 def ingest(context: StageContext, held: Sequence[Claim], lease: Lease) -> Iterator[Ended]:
     """Enrol the people of these claims, one after the other."""
     version = version_of(context, held[0])
-    return one_by_one(context, held, lease, lambda c: _enrol(context, c, version, lease))
+    return one_by_one(
+        context,
+        held,
+        lease,
+        lambda c: (_reembed if "identity" in c.params else _enrol)(context, c, version, lease),
+    )
 
 
 def _enrol(context: StageContext, c: Claim, version: ModelVersion, lease: Lease) -> Outcome:
@@ -49,6 +58,36 @@ def _enrol(context: StageContext, c: Claim, version: ModelVersion, lease: Lease)
         )
 
     return Outcome(result={"references": len(found)}, write=write)
+
+
+def _reembed(context: StageContext, c: Claim, version: ModelVersion, lease: Lease) -> Outcome:
+    encoder = context.engine.faces(version).encoder_sha256
+    with context.ledger.read() as session:
+        waiting = [
+            {
+                "artifact_id": artifact.id,
+                "key": artifact.key,
+                "sha256": artifact.sha256,
+                "data_key": row.data_key,
+                "picture_sha256": row.picture_sha256 or artifact.sha256,
+            }
+            for row, artifact in identities.to_embed(session, c.owner, c.params["identity"], encoder)
+        ]
+    found: list[NewReference] = []
+    refused: list[InputError] = []
+    for number, reference in enumerate(waiting, start=1):
+        try:
+            found.append(_reference(context, reference, number, version))
+        except InputError as error:
+            refused.append(error)
+        lease.progress(c, number / (len(waiting) + 1))
+    if refused and not found:
+        raise refused[0]
+
+    def write(session: Session, moment: datetime) -> None:
+        identities.reembed(session, c.owner, c.params["identity"], found, moment)
+
+    return Outcome(result={"references": len(found), "left": len(refused)}, write=write)
 
 
 def _reference(context: StageContext, reference: dict[str, Any], number: int, version: ModelVersion) -> NewReference:
