@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI
@@ -12,7 +13,7 @@ from fastapi.openapi.utils import get_openapi
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orchestrator.api import problems
-from orchestrator.api.context import Context
+from orchestrator.api.context import Context, who_asks
 from orchestrator.api.events import Feeds
 from orchestrator.api.limits import Limits, Rate
 from orchestrator.api.metrics import ServerMetrics
@@ -123,7 +124,7 @@ def create_app(settings: Settings) -> FastAPI:
     for router in ROUTERS:
         app.include_router(router)
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]  # FastAPI's own way to extend it
-    app.add_middleware(Limits, body_bytes=settings.api_body_bytes)
+    app.add_middleware(Limits, body_bytes=settings.api_body_bytes, authenticate=partial(who_asks, context.ledger))
     app.add_middleware(Measured, metrics=app.state.metrics)
     return app
 

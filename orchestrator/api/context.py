@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated
 
 from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyCookie, HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
+from fastapi.security.utils import get_authorization_scheme_param
+from starlette.requests import cookie_parser
 
 from orchestrator.access import keys
 from orchestrator.access.keys import Bearer
@@ -85,16 +88,29 @@ def _caller(
     given: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)] = None,
     session: Annotated[str | None, Security(_cookie)] = None,
 ) -> Caller:
-    if given is None and "authorization" in request.headers:
-        raise AccessError("the Authorization header must be `Bearer` and a key")
-    secret = given.credentials if given else session
-    if not secret:
-        raise AccessError("this needs a key: send `Authorization: Bearer KEY`", code="key_missing")
-    # a program bears its key, a browser its session; neither passes for the other
-    bearer = keys.authenticate(context.ledger, secret, kind="key" if given else "session")
+    bearer = request.scope.get("fpga_bearer") or who_asks(context.ledger, request.headers)
     if given is None and request.method not in SAFE_METHODS:
         check_origin(request)
     return Caller(context=context, bearer=bearer)
+
+
+def who_asks(ledger: Ledger, headers: Mapping[str, str]) -> Bearer:
+    """Return who bears the key, or the browser's session, in a request's headers.
+
+    A program bears its key, a browser its session; neither passes for the other.
+
+    Raises:
+        AccessError: there is none, or it opens nothing.
+    """
+    if (said := headers.get("authorization")) is not None:
+        scheme, secret = get_authorization_scheme_param(said)
+        if scheme.lower() != "bearer" or not secret:
+            raise AccessError("the Authorization header must be `Bearer` and a key")
+        return keys.authenticate(ledger, secret)
+    session = cookie_parser(headers.get("cookie", "")).get(COOKIE)
+    if not session:
+        raise AccessError("this needs a key: send `Authorization: Bearer KEY`", code="key_missing")
+    return keys.authenticate(ledger, session, kind="session")
 
 
 def check_origin(request: Request) -> None:

@@ -11,7 +11,8 @@ import bisect
 import contextlib
 import json
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
@@ -32,7 +33,7 @@ LOOK_SECONDS = 0.5
 PING_SECONDS = 15.0
 KEPT = 1024
 """Events that a feed remembers; who is further behind reads the ledger."""
-MOST_STREAMS = 1000
+MOST_STREAMS, MOST_OF_OWNER = 1000, 250
 Chunk = tuple[Place, bytes]
 
 
@@ -138,22 +139,32 @@ class Feeds:
     def __init__(self) -> None:
         self._feeds: dict[tuple[str, str | None], Feed] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._streams = 0
+        self._streams: Counter[str] = Counter()
 
-    async def watch(self, caller: Caller, batch_id: str | None, after: Place) -> AsyncIterator[bytes]:
+    async def counted(self, caller: Caller, events: AsyncGenerator[bytes]) -> AsyncIterator[bytes]:
+        """Yield a stream of any kind while there are not too many, of this owner or of all."""
+        owner = caller.owner
+        if self._streams[owner] >= MOST_OF_OWNER or self._streams.total() >= MOST_STREAMS:
+            yield sent("error", {"code": "too_many_streams", "message": "too many streams; poll instead"})
+            return
+        self._streams[owner] += 1
+        try:
+            async with contextlib.aclosing(events):
+                async for chunk in events:
+                    yield chunk
+        finally:
+            self._streams[owner] -= 1
+
+    async def watch(self, caller: Caller, batch_id: str | None, after: Place) -> AsyncGenerator[bytes]:
         """Yield the events of a batch, or of the caller's batches, behind a place; pings while nothing happens.
 
         The key is asked for again with every ping: a revoked one hears no more.
         """
-        if self._streams >= MOST_STREAMS:
-            yield sent("error", {"code": "too_many_streams", "message": "too many streams; poll instead"})
-            return
         key = (caller.owner, batch_id)
         feed = self._feeds.get(key)
         if feed is None:
             feed = self._feeds[key] = Feed(caller.ledger, caller.owner, batch_id, after)
         feed.watchers += 1
-        self._streams += 1
         if feed.watchers == 1:
             task = asyncio.create_task(feed.run())
             self._tasks.add(task)
@@ -168,12 +179,11 @@ class Feeds:
             return
         finally:
             feed.watchers -= 1
-            self._streams -= 1
             if not feed.watchers:
                 self._feeds.pop(key, None)
 
 
-async def changes(caller: Caller, name: str, look: Callable[[], tuple[dict[str, Any], bool]]) -> AsyncIterator[bytes]:
+async def changes(caller: Caller, name: str, look: Callable[[], tuple[dict[str, Any], bool]]) -> AsyncGenerator[bytes]:
     """Yield one thing's state whenever it differs from the last one told; `look` says too whether it has ended."""
     told = None
     quiet = 0.0

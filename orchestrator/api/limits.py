@@ -2,32 +2,47 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from email.message import Message as Header
+from typing import Any
 
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from orchestrator.api.problems import for_asker, problem
-from orchestrator.errors import LimitError
+from orchestrator.api.problems import for_asker, from_error, problem
+from orchestrator.errors import AccessError, LimitError
 
 JSON_BYTES = 2**20
 BULK = {"/v1/batches", "/v1/batches/dry-run", "/v1/identities", "/v1/schedules", "/people", "/batches/new"}
 BULKY = re.compile(r"/v1/(uploads/|batches/by-key/|batches/[^/]+/items$)")
 """Paths that take manifests, pictures or parts of files; bodies of all others are at most JSON_BYTES."""
+KEYLESS = {"/login", "/logout"}
+"""Paths whose small bodies are read without a key."""
+BODY_SECONDS, IDLE_SECONDS, SLOWEST = 60.0, 30.0, 4096
+"""A body has a minute, and a second more for every SLOWEST bytes that arrived; no two pieces lie further apart."""
 LONGEST_URL = 8192
 KNOWN_KEYS = 10_000
+Authenticate = Callable[[Mapping[str, str]], Any]
 
 
 class Limits:
-    """ASGI middleware that bounds requests; upload parts have a bound of their own, which their route holds."""
+    """ASGI middleware that bounds requests, and asks for the key before a byte of a body is read.
 
-    def __init__(self, app: ASGIApp, *, body_bytes: int) -> None:
+    Args:
+        body_bytes: of bodies that hold manifests, pictures or parts of files.
+        authenticate: returns who asks, by a request's headers, or raises AccessError.
+    """
+
+    def __init__(self, app: ASGIApp, *, body_bytes: int, authenticate: Authenticate) -> None:
         self._app = app
         self._body_bytes = body_bytes
+        self._authenticate = authenticate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer it here."""
@@ -47,17 +62,34 @@ class Limits:
         if length.isdigit() and int(length) > limit:
             await for_asker(problem(path, 413, "body_too_large", detail), path, headers)(scope, receive, send)
             return
-        received = 0
+        if path not in KEYLESS and _has_body(headers):
+            try:
+                scope["fpga_bearer"] = await run_in_threadpool(self._authenticate, headers)
+            except AccessError as error:
+                await for_asker(from_error(path, error), path, headers)(scope, receive, send)
+                return
+        received, whole, began = 0, False, time.monotonic()
 
         async def counted() -> Message:
-            nonlocal received
-            message = await receive()
+            nonlocal received, whole
+            if whole:  # what comes now is the client's leaving
+                return await receive()
+            left = BODY_SECONDS + received / SLOWEST - (time.monotonic() - began)
+            try:
+                message = await asyncio.wait_for(receive(), max(0.1, min(IDLE_SECONDS, left)))
+            except TimeoutError as error:
+                raise HTTPException(408, "the body came too slowly") from error
             received += len(message.get("body", b""))
+            whole = not message.get("more_body", False)
             if received > limit:
                 raise HTTPException(413, detail)
             return message
 
         await self._app(scope, counted, send)
+
+
+def _has_body(headers: Mapping[str, str]) -> bool:
+    return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
 
 
 def _refused(path: str, query: bytes, headers: dict[str, str]) -> tuple[int, str, str] | None:

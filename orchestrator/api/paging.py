@@ -6,7 +6,9 @@ import base64
 import binascii
 import hashlib
 import json
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -14,7 +16,7 @@ from fastapi import Header, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from orchestrator.api.context import Caller
-from orchestrator.errors import FpgaError, UsageError
+from orchestrator.errors import FpgaError, LimitError, UsageError
 from orchestrator.ledger import idempotency
 
 IdempotencyKey = Annotated[
@@ -33,6 +35,11 @@ Prefer = Annotated[
 Limit = Annotated[int, Query(ge=1, le=500, description="How many to return.")]
 Cursor = Annotated[str | None, Query(max_length=500, description="`next` of the page before.")]
 LONGEST_WAIT = 60.0
+MOST_PLANNERS = 4
+_waiting = threading.BoundedSemaphore(16)
+"""A request that waits holds a thread; the others are answered at once."""
+_planners: set[str] = set()
+_planners_lock = threading.Lock()
 TAGGED: dict[int | str, dict[str, Any]] = {304: {"description": "It is what `If-None-Match` names."}}
 ENDED: dict[int | str, dict[str, Any]] = {200: {"description": "It has ended while the client waited."}}
 """What some routes may answer beside their own answer; told to OpenAPI."""
@@ -98,6 +105,37 @@ def wait_seconds(prefer: str | None) -> float:
         if name.strip().lower() == "wait" and value.strip().isdigit():
             return min(LONGEST_WAIT, float(value.strip()[:6]))
     return 0.0
+
+
+@contextmanager
+def waiting(seconds: float) -> Iterator[float]:
+    """Lend a place among those who may wait, and say how long: 0 where there is none, then the answer comes at once."""
+    granted = bool(seconds) and _waiting.acquire(blocking=False)
+    try:
+        yield seconds if granted else 0.0
+    finally:
+        if granted:
+            _waiting.release()
+
+
+@contextmanager
+def planning(caller: Caller) -> Iterator[None]:
+    """Lend an owner's turn to have something planned that is not submitted: it costs a processor and makes nothing.
+
+    Raises:
+        LimitError: `planning_busy`, this owner has one under way, or too many owners have.
+    """
+    with _planners_lock:
+        if caller.owner in _planners or len(_planners) >= MOST_PLANNERS:
+            raise LimitError(
+                "a dry run is under way already; try again in a moment", code="planning_busy", retry_after=2
+            )
+        _planners.add(caller.owner)
+    try:
+        yield
+    finally:
+        with _planners_lock:
+            _planners.discard(caller.owner)
 
 
 def once(caller: Caller, request: Request, key: str | None, asked: bytes, make: Callable[[], Answer]) -> Response:

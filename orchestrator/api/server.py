@@ -6,6 +6,7 @@ import uvicorn
 
 from orchestrator import logs, tracing
 from orchestrator.api.app import create_app
+from orchestrator.api.connections import Connection, allow_files
 from orchestrator.settings import Settings, get_settings
 
 DRAIN_SECONDS = 5
@@ -19,8 +20,10 @@ def serve(settings: Settings) -> None:
         SettingsError: a URL in the settings is wrong.
     """
     tracing.setup(settings, "server")
+    allow_files()
     uvicorn.run(
         create_app(settings),
+        http=Connection,
         host=settings.api_host,
         port=settings.api_port,
         log_config=None,

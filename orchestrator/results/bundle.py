@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import struct
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
+from typing import Any
 
 from sqlalchemy.orm import Session
 
@@ -18,8 +20,10 @@ from orchestrator.ledger.tables.rows import Batch
 from orchestrator.ledger.views import listings
 from orchestrator.planning.naming import DEFAULT_TEMPLATE, NameFacts, output_names
 from orchestrator.results import delivery
-from orchestrator.results.results import errors_lines, json_line, results_lines
+from orchestrator.results.results import errors_lines, json_line, results_lines, written_out
 from orchestrator.storage import ByteStore
+
+Lines = Callable[[Session, Batch], Iterator[dict[str, Any]]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,12 +59,12 @@ def written(ledger: Ledger, store: ByteStore, owner: str, batch_id: str, found: 
     sink = _Sink()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as archive:
         with ledger.read() as session:
-            batch = listings.batch(session, owner, batch_id)
-            for name, lines in (("results.jsonl", results_lines), ("errors.jsonl", errors_lines)):
-                with archive.open(_info(name, batch.created_at), "w", force_zip64=True) as file:
-                    for line in lines(session, batch):
-                        file.write(json_line(line))
-                        yield sink.taken()
+            time = listings.batch(session, owner, batch_id).created_at
+        for name, lines in (("results.jsonl", results_lines), ("errors.jsonl", errors_lines)):
+            with archive.open(_info(name, time), "w", force_zip64=True) as file:
+                for piece in written_out(ledger, partial(_listed, lines, owner, batch_id)):
+                    file.write(piece)
+                    yield sink.taken()
         for entry in found:
             try:
                 data = store.get(entry.key, sha256=entry.sha256)
@@ -69,6 +73,10 @@ def written(ledger: Ledger, store: ByteStore, owner: str, batch_id: str, found: 
             archive.writestr(_info(entry.name, entry.time), data)
             yield sink.taken()
     yield sink.taken()
+
+
+def _listed(lines: Lines, owner: str, batch_id: str, session: Session) -> Iterator[bytes]:
+    return map(json_line, lines(session, listings.batch(session, owner, batch_id)))
 
 
 def _portraits(session: Session, batch: Batch) -> Iterator[Entry]:

@@ -10,17 +10,21 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from sqlalchemy.orm import Session
 
+from orchestrator.ledger.engine.session import Ledger
 from orchestrator.ledger.engine.states import BATCH_ENDED, ENDED
 from orchestrator.ledger.queue import batches
 from orchestrator.ledger.queue.batches import ItemDetail
 from orchestrator.ledger.tables.rows import Artifact, Attempt, Batch, Item, Output, Stage
 from orchestrator.ledger.views import history
+from orchestrator.storage.streams import PIECE, SPOOL_LIMIT
 
 STATUS_WORDS = {"completed_with_errors": "completed", "paused": "in_progress"}
 """Our batch states that the usual `status` has no word for; `state` has the exact one."""
@@ -190,6 +194,19 @@ def _csv_row(cells: Sequence[object]) -> str:
 def json_line(value: Mapping[str, Any]) -> bytes:
     """Return one line of a list as it is written to files."""
     return (json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def written_out(ledger: Ledger, lines: Callable[[Session], Iterator[bytes]]) -> Iterator[bytes]:
+    """Yield what `lines` makes of a session, in pieces, once the session is closed.
+
+    Whoever reads slowly, or not at all, holds a temporary file and no connection to the database.
+    """
+    with tempfile.SpooledTemporaryFile(max_size=SPOOL_LIMIT) as spool:
+        with ledger.read() as session:
+            for line in lines(session):
+                spool.write(line)
+        spool.seek(0)
+        yield from iter(partial(spool.read, PIECE), b"")
 
 
 def exit_code(batch: dict[str, Any]) -> int:

@@ -13,6 +13,7 @@ from starlette.responses import RedirectResponse, Response
 
 from orchestrator.api.context import Caller, Promoter, Reader, Writer
 from orchestrator.api.pages.pages import shown
+from orchestrator.api.paging import planning
 from orchestrator.api.requests import Line
 from orchestrator.datasets import dataset_views
 from orchestrator.errors import FpgaError, ManifestError, NotFoundError, TransientError, UsageError
@@ -105,7 +106,8 @@ def _add(caller: Caller, name: str, cron: str, timezone: str, manifest: UploadFi
     if form is None:
         raise UsageError("a manifest is a file named .jsonl, .ndjson or .csv", code="bad_manifest_name")
     data = manifest.file.read(MAX_BYTES + 1)
-    found = submit.dry_run(caller.ledger, caller.settings, manifest=data, format=form, owner=caller.owner)
+    with planning(caller):
+        found = submit.dry_run(caller.ledger, caller.settings, manifest=data, format=form, owner=caller.owner)
     if found.errors and not (options["skip_invalid"] and found.items):
         first = found.errors[0]
         raise ManifestError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -25,8 +24,10 @@ from orchestrator.api.paging import (
     once,
     page,
     place,
+    planning,
     tagged,
     wait_seconds,
+    waiting,
 )
 from orchestrator.api.requests import (
     DEFAULTS,
@@ -54,8 +55,8 @@ from orchestrator.status import progress
 
 router = APIRouter(prefix="/v1/batches", tags=["batches"])
 WAIT_POLL_SECONDS = 0.25
-_waiting = threading.BoundedSemaphore(16)
-"""A request that waits holds a thread; the others are answered at once."""
+LONGEST_DRY_RUN = 10_000
+"""Rows that a dry run looks at; a submit takes more."""
 Words = Annotated[list[str], Query(max_length=20)]
 MANIFEST = {
     "requestBody": {
@@ -125,17 +126,20 @@ def _submitted(
 
 @router.post("/dry-run", operation_id="dry_run_batch", openapi_extra=MANIFEST)
 def dry_run(request: Request, caller: Reader, body: Raw, options: Annotated[BatchOptions, Query()]) -> dict[str, Any]:
-    """Say what a submit would do: items, wrong rows, missing consents, time."""
+    """Say what a submit would do: items, wrong rows, missing consents, time; of at most 10 000 rows."""
     form, manifest, chosen = _manifest(request, body, options)
-    return submitting.dry_run(
-        caller.ledger,
-        caller.settings,
-        manifest=manifest,
-        format=form,
-        owner=caller.owner,
-        preset=chosen.preset,
-        defaults=chosen.defaults(),
-    ).as_json()
+    if (rows := manifest.count(b"\n")) > LONGEST_DRY_RUN:
+        raise UsageError(f"a dry run takes at most {LONGEST_DRY_RUN} rows, got {rows}", code="dry_run_too_long")
+    with planning(caller):
+        return submitting.dry_run(
+            caller.ledger,
+            caller.settings,
+            manifest=manifest,
+            format=form,
+            owner=caller.owner,
+            preset=chosen.preset,
+            defaults=chosen.defaults(),
+        ).as_json()
 
 
 @router.get("", operation_id="list_batches")
@@ -219,12 +223,12 @@ def get_table(caller: Reader, batch_id: str) -> StreamingResponse:
     """Stream a table of all items for a spreadsheet; nothing in it is taken for a formula."""
     found = _whole(caller, batch_id)
 
-    def written() -> Iterator[str]:
-        with caller.ledger.read() as session:
-            yield from results.csv_lines(session, listings.batch(session, caller.owner, found))
+    def lines(session: Session) -> Iterator[bytes]:
+        for line in results.csv_lines(session, listings.batch(session, caller.owner, found)):
+            yield line.encode()
 
     headers = {"Content-Disposition": 'attachment; filename="results.csv"'}
-    return StreamingResponse(written(), media_type="text/csv", headers=headers)
+    return StreamingResponse(results.written_out(caller.ledger, lines), media_type="text/csv", headers=headers)
 
 
 @router.post("/{batch_id}/items", operation_id="add_items", openapi_extra=MANIFEST)
@@ -365,13 +369,10 @@ def _check_quota(caller: Caller, rows: int) -> None:
 
 
 def _waited(caller: Caller, batch_id: str, seconds: float) -> dict[str, Any]:
-    if seconds and _waiting.acquire(blocking=False):
-        try:
-            until = time.monotonic() + seconds
-            while time.monotonic() < until and not _ended(caller, batch_id):
-                time.sleep(WAIT_POLL_SECONDS)
-        finally:
-            _waiting.release()
+    with waiting(seconds) as granted:
+        until = time.monotonic() + granted
+        while time.monotonic() < until and not _ended(caller, batch_id):
+            time.sleep(WAIT_POLL_SECONDS)
     return _shown(caller, batch_id)
 
 
@@ -394,16 +395,14 @@ def _whole(caller: Caller, batch_id: str) -> str:
 def _jsonl(caller: Caller, batch_id: str, *, errors: bool) -> StreamingResponse:
     found = _whole(caller, batch_id)
 
-    def written() -> Iterator[str]:
-        with caller.ledger.read() as session:
-            batch = listings.batch(session, caller.owner, found)
-            read = results.errors_lines if errors else results.results_lines
-            for line in read(session, batch):
-                yield json.dumps(line, ensure_ascii=False) + "\n"
+    def lines(session: Session) -> Iterator[bytes]:
+        read = results.errors_lines if errors else results.results_lines
+        return map(results.json_line, read(session, listings.batch(session, caller.owner, found)))
 
     name = "errors" if errors else "results"
     headers = {"Content-Disposition": f'attachment; filename="{name}.jsonl"'}
-    return StreamingResponse(written(), media_type="application/x-ndjson", headers=headers)
+    told = results.written_out(caller.ledger, lines)
+    return StreamingResponse(told, media_type="application/x-ndjson", headers=headers)
 
 
 def moment_of(cursor: str | None) -> tuple[datetime, str] | None:

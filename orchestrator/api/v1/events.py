@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Query, Request
@@ -43,18 +43,18 @@ async def batch(
     after = _after(last, since, moment)
     if last and found.state in BATCH_ENDED and after.id == LAST + found.id:
         return Response(status_code=204)  # tells a browser not to ask again
-    return streamed(_feeds(request).watch(caller, found.id, after))
+    return _streamed(request, caller, _feeds(request).watch(caller, found.id, after))
 
 
 @router.get("/events", operation_id="watch_queue", response_class=Response, responses=EVENTS)
 async def queue(request: Request, caller: Reader, since: Since = "now", last: LastEventId = None) -> Response:
     """Tell every batch of this owner that ends, and what waits in the queue."""
     _, moment = await run_in_threadpool(_batch, caller, None)
-    return streamed(_feeds(request).watch(caller, None, _after(last, since, moment)))
+    return _streamed(request, caller, _feeds(request).watch(caller, None, _after(last, since, moment)))
 
 
 @router.get("/items/{item_id}/events", operation_id="watch_item", response_class=Response, responses=EVENTS)
-async def item(caller: Reader, item_id: str) -> Response:
+async def item(request: Request, caller: Reader, item_id: str) -> Response:
     """Tell an item's state whenever it changes, until it has ended."""
     found = await run_in_threadpool(_item, caller, item_id)
 
@@ -63,13 +63,13 @@ async def item(caller: Reader, item_id: str) -> Response:
             (detail,) = batches.details(session, [listings.item(session, caller.owner, found)])
             return results.item_object(detail), detail.item.state in ENDED
 
-    return streamed(changes(caller, "item", look))
+    return _streamed(request, caller, changes(caller, "item", look))
 
 
 @router.get(
     "/training-runs/{run_id}/events", operation_id="watch_training_run", response_class=Response, responses=EVENTS
 )
-async def training_run(caller: Reader, run_id: str) -> Response:
+async def training_run(request: Request, caller: Reader, run_id: str) -> Response:
     """Tell a training run whenever it changes, until it has ended; `records` has the figures of its steps."""
     found = await run_in_threadpool(training.show, caller.ledger, caller.owner, run_id)
 
@@ -77,7 +77,7 @@ async def training_run(caller: Reader, run_id: str) -> Response:
         run = training.show(caller.ledger, caller.owner, found["id"])
         return run, run["state"] in BATCH_ENDED
 
-    return streamed(changes(caller, "training_run", look))
+    return _streamed(request, caller, changes(caller, "training_run", look))
 
 
 def _feeds(request: Request) -> Feeds:
@@ -108,7 +108,8 @@ def _after(last: str | None, since: str, moment: Any) -> Place:
     return Place(moment=moment) if since == "now" else Place()
 
 
-def streamed(events: AsyncIterator[bytes]) -> StreamingResponse:
-    """Return the answer that carries a stream of events."""
+def _streamed(request: Request, caller: Caller, events: AsyncGenerator[bytes]) -> StreamingResponse:
+    """Return the answer that carries a stream of events, counted among all that this owner has open."""
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(events, media_type="text/event-stream", headers=headers)
+    counted = _feeds(request).counted(caller, events)
+    return StreamingResponse(counted, media_type="text/event-stream", headers=headers)

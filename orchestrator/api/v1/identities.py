@@ -12,7 +12,7 @@ from pydantic import AwareDatetime, Field
 from starlette.responses import Response
 
 from orchestrator.api.context import Librarian
-from orchestrator.api.paging import TAGGED, Answer, IdempotencyKey, Prefer, once, tagged, wait_seconds
+from orchestrator.api.paging import TAGGED, Answer, IdempotencyKey, Prefer, once, tagged, wait_seconds, waiting
 from orchestrator.api.requests import Line, Strict
 from orchestrator.errors import InputError, NotFoundError, UsageError
 from orchestrator.ledger import identities as people
@@ -82,9 +82,8 @@ def create(
 
     def make() -> Answer:
         batch_id = identities.add(caller.ledger, caller.store, caller.settings, [person], owner=caller.owner, more=more)
-        (outcome,) = identities.wait_enrolled(
-            caller.ledger, caller.owner, batch_id, timeout_seconds=wait_seconds(prefer)
-        )
+        with waiting(wait_seconds(prefer)) as seconds:
+            (outcome,) = identities.wait_enrolled(caller.ledger, caller.owner, batch_id, timeout_seconds=seconds)
         location = f"/v1/identities/{outcome.identity_id}" if outcome.identity_id else f"/v1/batches/{batch_id}"
         return Answer(
             body={**outcome.as_json(), "batch_id": batch_id},

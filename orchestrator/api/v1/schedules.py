@@ -9,6 +9,7 @@ from pydantic import Field, StringConstraints
 from starlette.responses import Response
 
 from orchestrator.api.context import Reader, Writer
+from orchestrator.api.paging import planning
 from orchestrator.api.requests import Line, Strict
 from orchestrator.errors import ManifestError
 from orchestrator.planning.manifest import MAX_ROWS
@@ -49,14 +50,15 @@ def list_(caller: Reader) -> dict[str, Any]:
 def create(caller: Writer, body: NewSchedule) -> dict[str, Any]:
     """Keep a manifest and make a batch of it by the clock; two runs for one moment make one batch."""
     data = body.manifest.encode()
-    found = submit.dry_run(
-        caller.ledger,
-        caller.settings,
-        manifest=data,
-        format=body.format,
-        owner=caller.owner,
-        preset=body.preset,
-    )
+    with planning(caller):
+        found = submit.dry_run(
+            caller.ledger,
+            caller.settings,
+            manifest=data,
+            format=body.format,
+            owner=caller.owner,
+            preset=body.preset,
+        )
     if found.errors and not (body.skip_invalid and found.items):
         errors = [error.as_json() for error in found.errors]
         raise ManifestError("the manifest is wrong, nothing was scheduled", errors=errors)

@@ -17,6 +17,7 @@ from typing import ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -36,6 +37,10 @@ SQLITE_PRAGMAS = (
 POSTGRES_OPTIONS = (
     "-c lock_timeout=5s -c statement_timeout=30s -c idle_in_transaction_session_timeout=30s -c timezone=UTC"
 )
+POOL_SECONDS = 5.0
+"""So long a caller waits for a connection before it is told to come back."""
+SQLITE_READERS = 40
+"""As many as a server has threads: a file has room for all of them."""
 WANTED = "DATABASE_URL must name a PostgreSQL database or an SQLite file, such as postgresql+psycopg://user@host/name"
 POSTGRES_LINE = {
     "keepalives_idle": 15,
@@ -112,6 +117,8 @@ def retrying(function: Callable[P, R]) -> Callable[P, R]:
 def _typed_errors() -> Iterator[None]:
     try:
         yield
+    except PoolTimeoutError as error:
+        raise TransientError("all connections to the database are busy", code="database_busy") from error
     except DBAPIError as error:
         if not _passing(error):
             raise
@@ -138,6 +145,7 @@ def _engine(url: str) -> Engine:
             pool_pre_ping=True,
             pool_size=5,
             max_overflow=5,
+            pool_timeout=POOL_SECONDS,
             pool_recycle=1800,
             connect_args={"options": POSTGRES_OPTIONS, "connect_timeout": 5, **POSTGRES_LINE},
         )
@@ -147,7 +155,13 @@ def _engine(url: str) -> Engine:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     if not path.exists():
         path.touch(mode=0o600)
-    engine = create_engine(parsed, connect_args={"timeout": 30, "check_same_thread": False})
+    engine = create_engine(
+        parsed,
+        connect_args={"timeout": 30, "check_same_thread": False},
+        pool_size=SQLITE_READERS,
+        max_overflow=0,
+        pool_timeout=POOL_SECONDS,
+    )
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
