@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +29,9 @@ WORKERS_MAY = {
     "runtime.broker",
     "pipelines",
 }
+
+
+IMPORTED_AS = {"opencv-python": "cv2", "scikit-image": "skimage", "pi-heif": "pi_heif"}
 
 
 def sources(room: str) -> Iterator[tuple[Path, ast.Module]]:
@@ -201,3 +206,22 @@ def test_a_process_that_only_listens_or_answers_help_does_not_load_torch(module:
     )
 
     assert ran.returncode == 0, ran.stderr
+
+
+def test_the_control_plane_stands_without_the_extra_for_workers(tmp_path: Path) -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["worker"]
+    absent = {re.match(r"[\w-]+", one).group().lower() for one in extras}  # type: ignore[union-attr]  # each has a name
+    absent = {IMPORTED_AS.get(name, name.replace("-", "_")) for name in absent}
+    names = [
+        ".".join(path.with_suffix("").parts).removesuffix(".__init__") for path, _ in house.modules("orchestrator")
+    ]
+    program = (
+        f"import importlib, sys\nsys.modules.update(dict.fromkeys({sorted(absent)!r}))\n"
+        f"for name in {names!r}: importlib.import_module(name)"
+    )
+
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, timeout=120, check=False
+    )
+
+    assert ran.returncode == 0, ran.stderr[-2000:]

@@ -14,7 +14,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from orchestrator.ledger.engine.session import Ledger, now
 from orchestrator.ledger.queue import workers
 from orchestrator.ledger.views import health, listings
-from orchestrator.runtime.broker import QUEUES
+from orchestrator.pipelines import QUEUES
 from orchestrator.settings import Settings
 
 GRACE_SECONDS = 60.0

@@ -167,14 +167,17 @@ def measure_in_process(module: str, preset: str, arguments: Sequence[str], *what
 
     Raises:
         NotFoundError: there is no such preset.
+        UsageError: `no_worker`, this installation lacks the extra `worker`.
         FinishError: with the program's exit code.
     """
     import subprocess
     import sys
 
     from orchestrator.planning.presets import load_preset
+    from orchestrator.runtime.running import check_computes_here
     from orchestrator.settings import get_settings
 
+    check_computes_here()
     settings = get_settings()
     load_preset(settings.models_dir, preset)
     command = [sys.executable, "-m", module, *what, "--preset-dir", str(settings.models_dir / preset), *arguments]

@@ -23,7 +23,9 @@ def run(
 
     from orchestrator.errors import UsageError
     from orchestrator.pipelines import QUEUES
+    from orchestrator.runtime.running import check_computes_here
 
+    check_computes_here()
     wanted = [queue.strip() for queue in queues.split(",")]
     known = sorted(QUEUES)
     if unknown := [queue for queue in wanted if queue not in known]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow.parquet as pq
 from sqlalchemy.orm import Session
 
 from orchestrator.datasets import datasets
+from orchestrator.datasets.index import index_rows
 from orchestrator.ledger import datasets as rows
 from orchestrator.ledger.engine.session import Ledger
 from orchestrator.ledger.tables.rows_datasets import DataSetVersion
@@ -123,12 +122,10 @@ def _settings(first: DataSetVersion, second: DataSetVersion) -> list[tuple[str, 
 def _held(session: Session, store: ByteStore, version: DataSetVersion) -> _Held:
     sides: dict[str, str] = {}
     people: dict[str, set[str]] = {}
-    file = pq.ParquetFile(io.BytesIO(datasets.read_index(session, store, version)))
-    for batch in file.iter_batches(columns=["key", "person", "split"]):
-        for key, person, split in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-            if split is not None:
-                sides[key] = split
-                people.setdefault(person, set()).add(key)
+    for key, person, split in index_rows(datasets.read_index(session, store, version), ("key", "person", "split")):
+        if split is not None:
+            sides[key] = split
+            people.setdefault(person, set()).add(key)
     return _Held(sides=sides, people=people, shards={a.sha256 for _, a in rows.shards(session, version.id)})
 
 

@@ -17,10 +17,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import pyarrow.parquet as pq
-
 from orchestrator.datasets import datasets
 from orchestrator.datasets.dataset_views import show
+from orchestrator.datasets.index import index_rows
 from orchestrator.errors import ConflictError, InputError, UsageError
 from orchestrator.ledger import datasets as rows
 from orchestrator.ledger.engine.session import Ledger
@@ -112,10 +111,9 @@ def _by_side(
 
 def _decided(index: bytes, shards: int) -> list[Decided]:
     found: list[Decided] = [{} for _ in range(shards)]
-    for batch in pq.ParquetFile(io.BytesIO(index)).iter_batches(columns=["key", "shard", "person", "split"]):
-        for key, shard, person, split in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-            if split is not None:
-                found[shard].setdefault(key, (split, []))[1].append(person)
+    for key, shard, person, split in index_rows(index, ("key", "shard", "person", "split")):
+        if split is not None:
+            found[shard].setdefault(key, (split, []))[1].append(person)
     return found
 
 

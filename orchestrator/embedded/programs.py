@@ -14,7 +14,7 @@ from orchestrator.embedded.supervisor import Program
 from orchestrator.pipelines import QUEUES
 from orchestrator.runtime.prefect.client import Address
 from orchestrator.runtime.prefect.deployments import POOL
-from orchestrator.runtime.running import write_private
+from orchestrator.runtime.running import check_computes_here, write_private
 from orchestrator.settings import PACKAGE_ROOT, Settings
 
 SERVER, FLOW_WORKER, WORKER, API = "prefect-server", "prefect-worker", "worker", "api"
@@ -89,7 +89,12 @@ def flow_worker(settings: Settings, address: Address) -> Program:
 
 
 def worker(settings: Settings, number: int) -> Program:
-    """Return the Celery worker that computes, for every queue."""
+    """Return the Celery worker that computes, for every queue.
+
+    Raises:
+        UsageError: `no_worker`, this installation lacks the extra `worker`.
+    """
+    check_computes_here()
     options = ["-Q", ",".join(QUEUES), "-n", f"embedded-{number}@%h"]
     return Program(
         name=f"{WORKER}-{number}",

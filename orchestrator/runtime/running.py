@@ -8,9 +8,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
-from orchestrator.errors import ConflictError, SettingsError
+from orchestrator.errors import ConflictError, SettingsError, UsageError
 from orchestrator.ledger.queue.workers import boot_id, process_started
 from orchestrator.settings import Settings
 
@@ -105,3 +106,17 @@ def only_one(settings: Settings) -> Iterator[None]:
         file.write(str(os.getpid()))
         file.flush()
         yield
+
+
+def check_computes_here() -> None:
+    """Make sure that the networks' libraries are installed beside the control plane.
+
+    Raises:
+        UsageError: `no_worker`, this installation lacks the extra `worker`.
+    """
+    if find_spec("torch") is None:
+        raise UsageError(
+            "this installation is the client and control plane alone; "
+            "what computes needs more: pip install 'fpga-portraits[worker]'",
+            code="no_worker",
+        )

@@ -15,6 +15,7 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from itertools import islice
 from typing import Any, Literal
 
@@ -41,6 +42,8 @@ from orchestrator.storage import open_store
 
 Status = Literal["ok", "warn", "fail"]
 LIBRARIES = ("celery", "diffusers", "insightface", "numpy", "onnxruntime", "prefect", "sqlalchemy", "torch")
+NETWORKS = {"diffusers", "insightface", "onnxruntime", "torch"}
+"""What the extra `worker` brings."""
 FREE_WARN_BYTES, FREE_FAIL_BYTES = 2 * 2**30, 200 * 2**20
 SKEW_WARN_SECONDS, SKEW_FAIL_SECONDS = 2.0, 30.0
 GRACE_SECONDS = 60.0
@@ -109,6 +112,9 @@ def _python() -> Check:
         except PackageNotFoundError:
             missing.append(name)
     sentence = f"Python {platform.python_version()}, {', '.join(found)}"
+    if set(missing) == NETWORKS:
+        sentence = f"{sentence}; client and control plane only, computing needs the extra `worker`"
+        return Check(name="python", status="ok", sentence=sentence)
     if missing or sys.version_info < (3, 11):
         return Check(
             name="python", status="fail", sentence=f"{sentence}; missing: {', '.join(missing)}", fix="run `make setup`"
@@ -354,6 +360,8 @@ def _sha256(settings: Settings, preset: str, path: str) -> str | None:
 
 def _device(settings: Settings) -> Check:
     """Let a process of its own compute on the device, look at a face and draw: torch is not loaded here."""
+    if find_spec("torch") is None:
+        return Check(name="device", status="ok", sentence="nothing computes in this installation")
     command = [
         sys.executable, "-m", "workers.runtime.selftest", settings.device, str(settings.models_dir), settings.preset
     ]  # fmt: skip
