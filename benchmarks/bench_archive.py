@@ -29,6 +29,7 @@ from sqlalchemy import select
 
 from fpga_models.lab.synthetic import reference_crop
 from fpga_models.lab.synthetic.archive import PEOPLE, Truth, write_archive
+from orchestrator.contracts.photos import RedoOptions, RestoreOptions
 from orchestrator.ledger.engine import schema
 from orchestrator.ledger.engine.session import Ledger, now
 from orchestrator.ledger.engine.states import BATCH_ENDED
@@ -38,7 +39,6 @@ from orchestrator.models import registry
 from orchestrator.people import identities
 from orchestrator.people.identities import ConsentGiven, NewPerson, Picture
 from orchestrator.photos import feeding, restore
-from orchestrator.photos.restore import RestoreOptions
 from orchestrator.settings import Settings, load_settings
 from orchestrator.storage import open_store
 
@@ -217,7 +217,7 @@ def redo_ratio(ledger: Ledger, settings: Settings, batch_id: str, count: int) ->
     times: dict[bool, list[float]] = {False: [], True: []}
     for number, item_id in enumerate(_changed(ledger, batch_id)[:count]):
         for force in (number % 2 == 0, number % 2 == 1):
-            redone = restore.redo(ledger, settings, OWNER, item_id, seed=1000 + number, force=force)
+            redone = restore.redo(ledger, settings, OWNER, item_id, RedoOptions(seed=1000 + number, force=force))
             wait(lambda: _state(ledger, redone) in BATCH_ENDED, 600)  # noqa: B023 waited for within this turn
             with ledger.read() as session:
                 said = session.scalars(

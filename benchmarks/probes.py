@@ -5,18 +5,17 @@ Workers refuse them unless `FPGA_PROBES` is set; nothing that a user submits lea
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
-from typing import Any
 
+from orchestrator.contracts.base import digest
+from orchestrator.contracts.probes import Disaster, ProbeParams
 from orchestrator.ledger.engine.session import Ledger
 from orchestrator.ledger.queue import batches
 from orchestrator.models import registry
 from orchestrator.settings import Settings
 
 KIND = "probe"
-NO_DISASTERS: Mapping[int, str] = {}
+NO_DISASTERS: Mapping[int, Disaster] = {}
 
 
 def submit(
@@ -25,7 +24,7 @@ def submit(
     *,
     items: int,
     milliseconds: float,
-    disasters: Mapping[int, str] = NO_DISASTERS,
+    disasters: Mapping[int, Disaster] = NO_DISASTERS,
     name: str = KIND,
     idempotency_key: str | None = None,
 ) -> str:
@@ -41,13 +40,12 @@ def submit(
         model_version_id=registry.champion(ledger, settings, settings.preset),
         items=[_item(position, milliseconds, disasters.get(position)) for position in range(items)],
         idempotency_key=idempotency_key,
-        request_sha256=hashlib.sha256(json.dumps([items, milliseconds, dict(disasters)]).encode()).hexdigest(),
+        request_sha256=digest([items, milliseconds, {str(at): what for at, what in disasters.items()}]),
         flow=False,
     )
     return batches.submit(ledger, new).batch_id
 
 
-def _item(position: int, milliseconds: float, disaster: str | None) -> batches.NewItem:
-    params: dict[str, Any] = {"milliseconds": milliseconds, **({"disaster": disaster} if disaster else {})}
-    digest = hashlib.sha256(json.dumps(params, sort_keys=True).encode()).hexdigest()
-    return batches.NewItem(custom_id=f"probe-{position}", params=params, params_sha256=digest, seed=position)
+def _item(position: int, milliseconds: float, disaster: Disaster | None) -> batches.NewItem:
+    params = ProbeParams(milliseconds=milliseconds, disaster=disaster).dump()
+    return batches.NewItem(custom_id=f"probe-{position}", params=params, params_sha256=digest(params), seed=position)

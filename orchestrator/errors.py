@@ -15,6 +15,7 @@ FpgaError
 ├── TransientError             worth another try later: network, disk full, lock timeout     503
 │   └── StoreUnavailableError  the byte store cannot be reached or is full                   503
 ├── SettingsError              the environment or a file of settings is wrong                500
+├── ContractError              a row was written by a newer version, or cannot be read       500
 └── ModelError                 weights missing, of the wrong hash, or of the wrong shape     500
 """
 
@@ -142,6 +143,12 @@ class SettingsError(FpgaError):
     """The environment or a file of settings is wrong."""
 
     code = "settings_invalid"
+
+
+class ContractError(FpgaError):
+    """A small model in a JSON column was written by a newer version of this software, or cannot be read."""
+
+    code = "contract_unreadable"
 
 
 class ModelError(FpgaError):

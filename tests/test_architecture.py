@@ -18,9 +18,11 @@ ROOT = Path(__file__).parents[1]
 ROOMS = ("orchestrator", "workers", "fpga_models", "migrations")
 HEAVY = {"torch", "diffusers", "insightface", "onnxruntime", "transformers"}
 WORKERS_MAY = {
+    "contracts",
     "ledger",
     "storage",
     "settings",
+    "version",
     "errors",
     "logs",
     "pictures",
@@ -81,8 +83,8 @@ def test_workers_use_only_the_lower_rooms_of_the_orchestrator() -> None:
 
 
 FLOORS = (
-    {"errors", "wording"},
-    {"settings"},
+    {"errors", "wording", "version"},
+    {"settings", "contracts"},
     {"logs", "tracing", "pictures", "secrets", "pipelines"},
     {"storage", "planning", "ledger"},
     {"archive"},

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, TypeVar
 
 from fastapi import Depends, Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, ValidationError
 from starlette.exceptions import HTTPException
 
-from orchestrator.planning.manifest import MAX_ROWS, Format
-from orchestrator.planning.plan import BatchDefaults
-from orchestrator.planning.presets import SmallFaces
-from orchestrator.planning.rows import MAX_SEED
+from orchestrator.contracts.base import Line
+from orchestrator.contracts.portraits import MAX_ROWS, SubmitOptions
+from orchestrator.planning.manifest import Format
 
 M = TypeVar("M", bound=BaseModel)
-PLAIN = r"^[^\x00-\x1f\x7f]*$"
-Line = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=PLAIN)]
-"""One line of text."""
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 FORMATS: dict[str, Format] = {
     "text/csv": "csv",
@@ -27,10 +23,6 @@ FORMATS: dict[str, Format] = {
     "application/x-jsonlines": "jsonl",
 }
 """Media types of manifests."""
-
-
-DEFAULTS = {"seed", "style", "layout", "steps", "small_faces"}
-"""Options of a batch that rows may say for themselves."""
 
 
 class Strict(BaseModel):
@@ -45,35 +37,20 @@ class Why(Strict):
     reason: Line
 
 
-class BatchOptions(Strict):
+class BatchOptions(SubmitOptions):
     """What a whole batch says; rows of its manifest go before."""
 
     name: Line = "batch"
-    preset: Line | None = None
-    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0
-    style: Line | None = None
-    layout: Line | None = None
-    steps: Annotated[int, Field(ge=1, le=1000)] | None = None
-    small_faces: SmallFaces | None = None
-    lane: Literal["interactive", "bulk"] = "bulk"
-    priority: Annotated[int, Field(ge=-3, le=3)] = 0
-    redraws: Annotated[int, Field(ge=0, le=10)] = 0
-    stop_after: Annotated[int, Field(ge=1, le=MAX_ROWS)] | None = None
-    skip_invalid: bool = False
-    paused: bool = False
-    growing: bool = False
-    model: Line | None = None
-    candidate_share: Annotated[float, Field(ge=0, le=1)] = 0.0
 
-    def defaults(self) -> BatchDefaults:
-        """Return what rows that say nothing take."""
-        return BatchDefaults(**self.model_dump(include=DEFAULTS))
+    def options(self) -> SubmitOptions:
+        """Return them as every other door hands them on."""
+        return SubmitOptions(**self.model_dump(include=set(SubmitOptions.model_fields)))
 
 
 class BatchRequest(BatchOptions):
     """A batch as JSON: options, and rows as a manifest has them."""
 
-    items: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MAX_ROWS)]
+    items: Annotated[list[dict[str, JsonValue]], Field(min_length=1, max_length=MAX_ROWS)]
 
     def manifest(self) -> bytes:
         """Return the rows as a JSONL manifest, so that row numbers count items from 1."""
@@ -111,6 +88,6 @@ def unsupported(request: Request, *wanted: str) -> HTTPException:
     return HTTPException(415, f"a body is {' or '.join(wanted)} here, got {media_type(request)[:80] or 'none'!r}")
 
 
-def json_body(model: type[BaseModel]) -> dict[str, Any]:
+def json_body(model: type[BaseModel]) -> dict[str, object]:
     """Return what OpenAPI shall say of a route that parses its JSON body itself."""
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": model.model_json_schema()}}}}

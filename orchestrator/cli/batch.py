@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -24,13 +24,13 @@ from orchestrator.cli.common import (
     say,
     services,
 )
+from orchestrator.cli.options import takes
 from orchestrator.cli.printing import answer, describe_batch, manifest_format, print_batch, print_items
 from orchestrator.cli.restore import go_on_reading
 
 if TYPE_CHECKING:
+    from orchestrator.contracts.portraits import PlanOptions, SubmitOptions
     from orchestrator.planning.manifest import Format
-    from orchestrator.planning.plan import BatchDefaults
-    from orchestrator.planning.presets import SmallFaces
     from orchestrator.portraits.submit import DryRun
 
 app = typer.Typer(name="batch", help="Batches of portraits.", no_args_is_help=True)
@@ -40,51 +40,27 @@ WhyOption = Annotated[str, typer.Option("--reason", help="Kept in the audit log 
 ItemOption = Annotated[str | None, typer.Option("--item", help="Only this item.")]
 ManifestPath = Annotated[Path, typer.Argument(metavar="MANIFEST", help=MANIFEST_HELP)]
 FormatOption = Annotated[str | None, typer.Option("--format", help="jsonl or csv (default: by the file's ending).")]
-PresetOption = Annotated[str | None, typer.Option(help="Preset to run on (default: FPGA_PRESET, or mini).")]
-SeedOption = Annotated[int, typer.Option(min=0, help="Decides the seeds of rows that name none.")]
-StyleOption = Annotated[str | None, typer.Option(help="Style of rows that name none.")]
-LayoutOption = Annotated[str | None, typer.Option(help="Layout of rows that name none, where it fits.")]
-StepsOption = Annotated[int | None, typer.Option(help="Denoising steps of rows that name none.")]
-SmallFacesOption = Annotated[
-    Literal["restore", "keep"] | None,
-    typer.Option(help="Of rows that say nothing: draw small faces again, larger, or keep them."),
-]
 SHOWN_ITEMS = 50
 
 
-@app.command()
+@takes(app, "portraits:SubmitOptions", without={"growing"})
 def submit(
     manifest: ManifestPath,
     name: Annotated[str | None, typer.Option(help="What to call it (default: the file's name).")] = None,
     format: FormatOption = None,
-    preset: PresetOption = None,
-    seed: SeedOption = 0,
-    style: StyleOption = None,
-    layout: LayoutOption = None,
-    steps: StepsOption = None,
-    small_faces: SmallFacesOption = None,
-    lane: Annotated[str, typer.Option(help="interactive goes before bulk.")] = "bulk",
-    priority: Annotated[int, typer.Option(help="-3 to 3 within the lane.")] = 0,
-    redraws: Annotated[int, typer.Option(help="Draw rejected pictures again with seed+1, so often.")] = 0,
-    stop_after: Annotated[int | None, typer.Option(help="Pause it when so many items went wrong.")] = None,
-    skip_invalid: Annotated[bool, typer.Option("--skip-invalid", help="Leave wrong rows out.")] = False,
     idempotency_key: Annotated[
         str | None, typer.Option(help="The same key with the same manifest makes one batch only.")
     ] = None,
-    paused: Annotated[bool, typer.Option("--paused", help="Do not start it yet; see resume.")] = False,
-    model: Annotated[str | None, typer.Option(help="Draw all of it with this version, or preset@alias.")] = None,
-    candidate_share: Annotated[
-        float, typer.Option(min=0, max=1, help="Let the candidate draw this share too; see compare.")
-    ] = 0.0,
     wait: WaitOption = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would happen.")] = False,
     as_json: JsonOption = False,
+    *,
+    options: SubmitOptions,
 ) -> None:
     """Submit a manifest; nothing is queued when a row is wrong, unless --skip-invalid."""
     data, form = read_input(manifest), manifest_format(manifest, format)
-    defaults = _defaults(seed, style, layout, steps, small_faces)
     if dry_run:
-        _dry_run(data, form, preset, defaults, as_json=as_json, skip_invalid=skip_invalid)
+        _dry_run(data, form, options, as_json=as_json, skip_invalid=options.skip_invalid)
         return
     from orchestrator.portraits.submit import submit_portraits
 
@@ -96,17 +72,8 @@ def submit(
             format=form,
             name=name or ("standard input" if str(manifest) == "-" else manifest.stem),
             owner=s.owner,
-            preset=preset,
-            defaults=defaults,
-            lane=lane,
-            priority=priority,
-            redraws=redraws,
-            stop_after=stop_after,
-            skip_invalid=skip_invalid,
+            options=options,
             idempotency_key=idempotency_key,
-            paused=paused,
-            model=model,
-            candidate_share=candidate_share,
         )
         if made.candidate_batch_id:
             say(f"{made.candidate_batch_id} is the candidate's share; fpga batch compare {made.batch_id} shows both")
@@ -120,23 +87,12 @@ def submit(
         answer(s, made.batch_id, wait=wait, as_json=as_json)
 
 
-@app.command()
+@takes(app, "portraits:PlanOptions")
 def validate(
-    manifest: ManifestPath,
-    format: FormatOption = None,
-    preset: PresetOption = None,
-    seed: SeedOption = 0,
-    style: StyleOption = None,
-    layout: LayoutOption = None,
-    steps: StepsOption = None,
-    small_faces: SmallFacesOption = None,
-    as_json: JsonOption = False,
+    manifest: ManifestPath, format: FormatOption = None, as_json: JsonOption = False, *, options: PlanOptions
 ) -> None:
     """Check a manifest: wrong rows, missing consents, items and time; exit 1 when a row is wrong."""
-    data, form = read_input(manifest), manifest_format(manifest, format)
-    _dry_run(
-        data, form, preset, _defaults(seed, style, layout, steps, small_faces), as_json=as_json, skip_invalid=False
-    )
+    _dry_run(read_input(manifest), manifest_format(manifest, format), options, as_json=as_json, skip_invalid=False)
 
 
 @app.command("list")
@@ -342,15 +298,11 @@ def _tell(s: Services, batch_id: str, sentence: str, *, as_json: bool) -> None:
         say(sentence)
 
 
-def _dry_run(
-    data: bytes, form: Format, preset: str | None, defaults: BatchDefaults, *, as_json: bool, skip_invalid: bool
-) -> None:
+def _dry_run(data: bytes, form: Format, options: PlanOptions, *, as_json: bool, skip_invalid: bool) -> None:
     from orchestrator.portraits import submit
 
     with services() as s:
-        found = submit.dry_run(
-            s.ledger, s.settings, manifest=data, format=form, owner=s.owner, preset=preset, defaults=defaults
-        )
+        found = submit.dry_run(s.ledger, s.settings, manifest=data, format=form, owner=s.owner, options=options)
     if as_json:
         print_json(found.as_json())
     else:
@@ -378,14 +330,6 @@ def _print_dry_run(found: DryRun) -> None:
     )
     for sentence in found.missing_consents:
         typer.echo(f"consent missing: {sentence}")
-
-
-def _defaults(
-    seed: int, style: str | None, layout: str | None, steps: int | None, small_faces: SmallFaces | None
-) -> BatchDefaults:
-    from orchestrator.planning.plan import BatchDefaults
-
-    return BatchDefaults(seed=seed, style=style, layout=layout, steps=steps, small_faces=small_faces)
 
 
 def _done(batch: dict[str, Any]) -> str:

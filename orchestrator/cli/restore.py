@@ -19,10 +19,12 @@ from orchestrator.cli.common import (
     services,
     words,
 )
+from orchestrator.cli.options import takes
 
 if TYPE_CHECKING:
+    from orchestrator.contracts.photos import RedoOptions, RestoreOptions
     from orchestrator.photos.feeding import Fed
-    from orchestrator.photos.restore import Look, RestoreOptions
+    from orchestrator.photos.restore import Look
 
 SourceArgument = Annotated[
     str, typer.Argument(metavar="SOURCE", help="Folder, pattern, zip, tar, one photo, or s3://bucket/prefix.")
@@ -31,15 +33,7 @@ OutOption = Annotated[
     str | None,
     typer.Option(metavar="DIR", help="Folder or s3://bucket/prefix for the same tree; waits for it."),
 ]
-FidelityOption = Annotated[
-    float, typer.Option(min=0.0, max=1.0, help="0 trusts the references, 1 the photo; 0.5 is what was measured best.")
-]
-MinFaceOption = Annotated[int, typer.Option(min=0, help="Faces with a shorter side in px stay as they are.")]
-CandidatesOption = Annotated[int, typer.Option(min=1, max=8, help="Versions of each photo; the best is the result.")]
-FormatOption = Annotated[str, typer.Option(help="same as the source, or png.")]
-GpsOption = Annotated[str, typer.Option(help="keep or strip recorded positions.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only say what the source holds.")]
-ForceOption = Annotated[bool, typer.Option("--force", help="Make anew what was made before.")]
 FeedOption = Annotated[
     str, typer.Option(help="Who reads the source: flow (of a running stack), here (this command), or auto.")
 ]
@@ -47,52 +41,45 @@ PresetOption = Annotated[str | None, typer.Option(help="Preset to run on (defaul
 KeyOption = Annotated[str | None, typer.Option(help="The same key with the same request makes one batch only.")]
 
 
+app = typer.Typer()
+"""Holds the commands of this module, which stand at the root."""
+
+
+@takes(
+    app,
+    "photos:RestoreOptions",
+    without={"task", "good", "only", "attested", "rules", "to", "of", "pairs"},
+    everyone="identity",
+)
 def restore(
     source: SourceArgument,
     out: OutOption = None,
-    identity: Annotated[str | None, typer.Option(help="Every photo shows this person of the library.")] = None,
     only: Annotated[list[str] | None, typer.Option(help="Restore only this person; may be repeated.")] = None,
-    unknown: Annotated[
-        str | None, typer.Option(help="cluster: restore unknown people by their best faces here; keep: leave them.")
-    ] = None,
     attest: Annotated[
         str | None, typer.Option(metavar="TEXT", help="On what ground you may restore unknown people; is recorded.")
     ] = None,
-    fidelity: FidelityOption = 0.5,
-    min_face: MinFaceOption = 0,
     skip_good: Annotated[
         float | None, typer.Option(help="Faces at least so like their person (cosine) stay as they are.")
     ] = None,
-    candidates: CandidatesOption = 1,
-    format: FormatOption = "same",
-    gps: GpsOption = "keep",
     preset: PresetOption = None,
-    force: ForceOption = False,
     idempotency_key: KeyOption = None,
     feed: FeedOption = "auto",
     dry_run: DryRunOption = False,
     wait: WaitOption = False,
     as_json: JsonOption = False,
+    *,
+    options: RestoreOptions,
 ) -> None:
     """Repair the faces of a photo archive; everything else stays as it is."""
-    from orchestrator.photos.restore import RestoreOptions
-
-    options = RestoreOptions(
-        fidelity=fidelity,
-        min_face=min_face,
-        good=skip_good,
-        candidates=candidates,
-        format=_word(format, "same", "png"),
-        gps=_word(gps, "keep", "strip"),
-        only=tuple(only or ()),
-        everyone=identity,
-        unknown=_word(unknown, "cluster", "keep") if unknown else None,
-        attested=attest,
-        force=force,
-    )
+    options = options.changed(good=skip_good, only=only or (), attested=attest)
     _run(source, options, out, preset, idempotency_key, feed, dry_run=dry_run, wait=wait, as_json=as_json)
 
 
+@takes(
+    app,
+    "photos:RestoreOptions",
+    without={"task", "good", "only", "attested", "rules", "to", "of", "min_face", "everyone", "unknown"},
+)
 def swap(
     source: SourceArgument,
     out: OutOption = None,
@@ -103,71 +90,40 @@ def swap(
     of: Annotated[
         str | None, typer.Option("--from", help="Whose face goes (default: the largest of each photo).")
     ] = None,
-    pairs: Annotated[
-        str, typer.Option(help="product: every photo with every person; zip: the first with the first, and so on.")
-    ] = "product",
-    fidelity: FidelityOption = 0.5,
-    candidates: CandidatesOption = 1,
-    format: FormatOption = "same",
-    gps: GpsOption = "keep",
     preset: PresetOption = None,
-    force: ForceOption = False,
     idempotency_key: KeyOption = None,
     feed: FeedOption = "auto",
     dry_run: DryRunOption = False,
     wait: WaitOption = False,
     as_json: JsonOption = False,
+    *,
+    options: RestoreOptions,
 ) -> None:
     """Put people of the library into photos, by a map or by pairs; all of them must allow `swap`."""
     from orchestrator.cli.common import read_input
     from orchestrator.cli.printing import manifest_format
-    from orchestrator.photos.restore import RestoreOptions
     from orchestrator.planning.swaps import read_map
 
     rules = read_map(read_input(map_), manifest_format(map_, None)) if map_ else []
-    options = RestoreOptions(
-        task="swap",
-        fidelity=fidelity,
-        candidates=candidates,
-        format=_word(format, "same", "png"),
-        gps=_word(gps, "keep", "strip"),
-        rules=tuple(rules),
-        to=tuple(to or ()),
-        of=of,
-        pairs=_word(pairs, "zip", "product"),
-        force=force,
-    )
+    options = options.changed(task="swap", rules=rules, to=to or (), of=of)
     _run(source, options, out, preset, idempotency_key, feed, dry_run=dry_run, wait=wait, as_json=as_json)
 
 
+@takes(app, "photos:RedoOptions", without={"good"})
 def redo(
     item: Annotated[str, typer.Argument(metavar="ITEM", help="Id of a photo's item, from `fpga batch results`.")],
-    fidelity: Annotated[float | None, typer.Option(min=0.0, max=1.0, help="Another position of the dial.")] = None,
-    candidates: Annotated[int | None, typer.Option(min=1, max=8, help="Another number of versions.")] = None,
     skip_good: Annotated[float | None, typer.Option(help="Another bound for faces that stay.")] = None,
-    min_face: Annotated[int | None, typer.Option(min=0, help="Another least face size.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Other noise.")] = None,
-    force: ForceOption = False,
     wait: WaitOption = False,
     as_json: JsonOption = False,
+    *,
+    options: RedoOptions,
 ) -> None:
     """Make one photo again with another setting; its faces and inversions are used again."""
     from orchestrator.cli.printing import answer
     from orchestrator.photos import restore as service
 
     with services() as s:
-        batch_id = service.redo(
-            s.ledger,
-            s.settings,
-            s.owner,
-            item,
-            fidelity=fidelity,
-            candidates=candidates,
-            good=skip_good,
-            min_face=min_face,
-            seed=seed,
-            force=force,
-        )
+        batch_id = service.redo(s.ledger, s.settings, s.owner, item, options.changed(good=skip_good))
         answer(s, batch_id, wait=wait, as_json=as_json)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,25 +17,25 @@ from orchestrator.cli.common import (
     say,
     services,
 )
+from orchestrator.cli.options import takes
+
+if TYPE_CHECKING:
+    from orchestrator.contracts.portraits import SubmitOptions
 
 app = typer.Typer(name="schedule", help="Manifests that run by the clock.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="Name of the schedule.")]
 
 
-@app.command()
+@takes(app, "portraits:SubmitOptions", without={"growing"})
 def add(
     name: Name,
     manifest: Annotated[Path, typer.Argument(metavar="MANIFEST", help=MANIFEST_HELP)],
     cron: Annotated[str, typer.Option(help="When, such as '0 2 * * *' for every night at two.")],
     timezone: Annotated[str, typer.Option(help="By the clock of which place, such as Europe/Berlin.")] = "UTC",
     format: Annotated[str | None, typer.Option("--format", help="jsonl or csv (default: by the ending).")] = None,
-    preset: Annotated[str | None, typer.Option(help="Preset to run on.")] = None,
-    lane: Annotated[str, typer.Option(help="interactive goes before bulk.")] = "bulk",
-    priority: Annotated[int, typer.Option(help="-3 to 3 within the lane.")] = 0,
-    redraws: Annotated[int, typer.Option(help="Draw rejected pictures again, so often.")] = 0,
-    stop_after: Annotated[int | None, typer.Option(help="Pause a batch when so many items went wrong.")] = None,
-    skip_invalid: Annotated[bool, typer.Option("--skip-invalid", help="Leave wrong rows out.")] = False,
     as_json: JsonOption = False,
+    *,
+    options: SubmitOptions,
 ) -> None:
     """Keep a manifest and make a batch of it whenever the clock says; two runs for one moment make one batch."""
     from orchestrator.cli.printing import manifest_format
@@ -44,13 +44,9 @@ def add(
     from orchestrator.runtime.prefect import deployments
 
     data, form = read_input(manifest), manifest_format(manifest, format)
-    options: dict[str, Any] = {"lane": lane, "priority": priority, "redraws": redraws, "skip_invalid": skip_invalid}
-    submit.check_options(lane, priority, redraws, stop_after)
-    if stop_after is not None:
-        options["stop_after"] = stop_after
     with services() as s:
-        found = submit.dry_run(s.ledger, s.settings, manifest=data, format=form, owner=s.owner, preset=preset)
-        if found.errors and not (skip_invalid and found.items):
+        found = submit.dry_run(s.ledger, s.settings, manifest=data, format=form, owner=s.owner, options=options)
+        if found.errors and not (options.skip_invalid and found.items):
             raise ManifestError(
                 "the manifest is wrong, nothing was scheduled", errors=[error.as_json() for error in found.errors]
             )
@@ -61,7 +57,7 @@ def add(
             cron=cron,
             timezone=timezone,
             manifest=data,
-            stored={"format": form, "name": name, "owner": s.owner, "options": options | {"preset": preset}},
+            stored={"format": form, "name": name, "owner": s.owner, "options": options.dump()},
         )
     if as_json:
         print_json(made.as_json())

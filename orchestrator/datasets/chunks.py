@@ -11,10 +11,12 @@ import io
 import json
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import IO, Any
 
+from orchestrator.contracts.base import digest
+from orchestrator.contracts.datasets import ChunkInput, DependsOn, RenderSpan, TarRef
 from orchestrator.datasets.source import SourcePicture
 from orchestrator.errors import InputError, UsageError
 from orchestrator.ledger import artifacts
@@ -33,7 +35,7 @@ RENDER = "render:"
 class Chunk:
     """Where the pictures of a chunk are, as small JSON, and how many; `artifact_id` is that of their tar."""
 
-    input: dict[str, Any]
+    input: ChunkInput
     pictures: int
     artifact_id: str | None = None
 
@@ -64,7 +66,9 @@ def rendered_chunks(recipe: Recipe, mean: int = MEAN_PICTURES) -> Iterator[Chunk
     """Yield the chunks of a recipe; a longer recipe of the same seed begins with the same ones."""
     for start in range(0, recipe.count, mean):
         stop = min(start + mean, recipe.count)
-        yield Chunk(input={"render": {"seed": recipe.seed, "start": start, "stop": stop}}, pictures=stop - start)
+        yield Chunk(
+            input=ChunkInput(render=RenderSpan(seed=recipe.seed, start=start, stop=stop)), pictures=stop - start
+        )
 
 
 def stored_chunks(
@@ -117,12 +121,12 @@ class _Open:
                 data, error = None, wrong
         if error is not None:
             said["error"] = {"code": error.code, "message": error.message}
-        digest = hashlib.sha256(data or picture.name.encode()).hexdigest()
-        self._write("json", json.dumps(said | {"sha256": digest}, sort_keys=True, ensure_ascii=False).encode())
+        sha256 = hashlib.sha256(data or picture.name.encode()).hexdigest()
+        self._write("json", json.dumps(said | {"sha256": sha256}, sort_keys=True, ensure_ascii=False).encode())
         if data is not None:
             self._write("bin", data)
         self._pictures += 1
-        at_mark = int(digest[:8], 16) % mean == 0
+        at_mark = int(sha256[:8], 16) % mean == 0
         return at_mark or self._pictures >= LONGEST * mean or self._bytes >= MAX_BYTES
 
     def put(self, ledger: Ledger, store: ByteStore, owner: str) -> Chunk:
@@ -137,7 +141,9 @@ class _Open:
             )
             file.seek(0)
             store.put(key, file, media_type="application/x-tar", sha256=sha256)  # type: ignore[arg-type]  # IO is a BinaryIO
-        return Chunk(input={"tar": {"key": key, "sha256": sha256}}, pictures=self._pictures, artifact_id=artifact_id)
+        return Chunk(
+            input=ChunkInput(tar=TarRef(key=key, sha256=sha256)), pictures=self._pictures, artifact_id=artifact_id
+        )
 
     def _write(self, suffix: str, data: bytes) -> None:
         info = tarfile.TarInfo(f"{self._pictures:06d}.{suffix}")
@@ -146,7 +152,6 @@ class _Open:
         self._bytes += len(data)
 
 
-def chunk_sha256(chunk: Chunk, depends_on: Mapping[str, Any]) -> str:
+def chunk_sha256(chunk: Chunk, depends_on: DependsOn) -> str:
     """Return the hash of everything that the result of a chunk depends on."""
-    text = json.dumps({**depends_on, "input": chunk.input}, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return digest({**depends_on.dump(), "input": chunk.input.model_dump(exclude_none=True)})

@@ -11,6 +11,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,8 @@ from sqlalchemy.orm import Session
 
 from orchestrator.archive import reach as reaching
 from orchestrator.archive.reach import Reach
+from orchestrator.contracts.base import JsonObject, StoredRef, digest
+from orchestrator.contracts.datasets import BuildOptions, ChunkFacts, ChunkParams, DependsOn
 from orchestrator.datasets.chunks import (
     MEAN_PICTURES,
     Chunk,
@@ -30,7 +33,7 @@ from orchestrator.datasets.chunks import (
     stored_chunks,
 )
 from orchestrator.datasets.source import PeopleFrom, read_pictures
-from orchestrator.errors import ConsentError, InputError, StageError, UsageError
+from orchestrator.errors import ConsentError, InputError, NotFoundError, StageError, UsageError
 from orchestrator.ledger import artifacts, datasets, identities
 from orchestrator.ledger.datasets import NewVersion
 from orchestrator.ledger.engine.session import Ledger, now
@@ -72,7 +75,7 @@ class BuildRequest:
     people: PeopleFrom = "metadata"
     metadata: Path | None = None
     attestation: str | None = None
-    arrange: dict[str, Any] = field(default_factory=dict)
+    arrange: JsonObject = field(default_factory=dict)
     captioner: str = ""
     chunk_pictures: int = MEAN_PICTURES
     lane: str = "bulk"
@@ -173,21 +176,21 @@ class _Names:
         return identity_id
 
 
-def _depends_on(settings: Settings, preset: Preset, request: BuildRequest, *, rendered: bool) -> dict[str, Any]:
+def _depends_on(settings: Settings, preset: Preset, request: BuildRequest, *, rendered: bool) -> DependsOn:
     files = registry.weights_manifest(settings, request.preset)["files"]
     networks = {name: entry["sha256"] for name, entry in files.items() if name.startswith(NETWORKS)}
-    return {
-        "annotate": ANNOTATE_VERSION,
-        "networks": networks,
-        "side": min(preset.size),
-        "max_people": preset.max_people,
-        "captioner": request.captioner,
-        "facts": {
-            "source": "render" if rendered else "pictures",
-            "licence": request.licence,
-            "consent": "none needed" if rendered else "library or attested",
-        },
-    }
+    return DependsOn(
+        annotate=ANNOTATE_VERSION,
+        networks=networks,
+        side=min(preset.size),
+        max_people=preset.max_people,
+        captioner=request.captioner,
+        facts=ChunkFacts(
+            source="render" if rendered else "pictures",
+            licence=request.licence,
+            consent="none needed" if rendered else "library or attested",
+        ),
+    )
 
 
 def _chunks(
@@ -223,28 +226,29 @@ def _submit(
     owner: str,
     shas: list[str],
     fresh: dict[str, Chunk],
-    depends_on: dict[str, Any],
+    depends_on: DependsOn,
     flow_run_id: str | None,
 ) -> batches.Submitted:
     plan = json.dumps({"schema": "fpga/dataset-plan/1", "chunks": shas}).encode()
     stored = _put_plan(ledger, store, owner, plan)
-    said = asdict(request)
-    options = {
-        **{name: said[name] for name in ("source", "name", "licence", "attestation", "arrange")},
-        "attestation": request.attestation or (NOBODY_REAL if read_recipe(request.source) else None),
-        "plan": stored,
-    }
-    digest = hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()
+    options = BuildOptions(
+        source=request.source,
+        name=request.name,
+        licence=request.licence,
+        attestation=request.attestation or (NOBODY_REAL if read_recipe(request.source) else None),
+        arrange=request.arrange,
+        plan=stored,
+    ).dump()
     items = [
         NewItem(
             custom_id=f"chunk-{number:06d}",
-            params={
-                "chunk": sha256,
-                "input": chunk.input,
-                "input_artifact": chunk.artifact_id,
-                "pictures": chunk.pictures,
-                **depends_on,
-            },
+            params=ChunkParams(
+                chunk=sha256,
+                input=chunk.input,
+                input_artifact=chunk.artifact_id,
+                pictures=chunk.pictures,
+                **dict(depends_on),
+            ).dump(),
             params_sha256=sha256,
             seed=0,
             cost=float(chunk.pictures),
@@ -261,38 +265,38 @@ def _submit(
             items=items,
             lane=request.lane,
             model_version_id=registry.ensure_registered(ledger, settings, request.preset),
-            idempotency_key=_free_key(ledger, owner, digest),
-            request_sha256=digest,
+            idempotency_key=_free_key(ledger, owner, digest(options)),
+            request_sha256=digest(options),
             options=options,
             flow_run_id=flow_run_id,
         ),
     )
     with ledger.write() as session:
-        artifacts.confirm(session, stored["artifact_id"])
+        artifacts.confirm(session, stored.artifact_id)
     return submitted
 
 
-def _put_plan(ledger: Ledger, store: ByteStore, owner: str, plan: bytes) -> dict[str, str]:
+def _put_plan(ledger: Ledger, store: ByteStore, owner: str, plan: bytes) -> StoredRef:
     sha256 = hashlib.sha256(plan).hexdigest()
     key = content_key(owner, sha256, ".json")
     artifact_id = artifacts.reserve(
         ledger, owner=owner, sha256=sha256, key=key, size=len(plan), media_type="application/json"
     )
     store.put(key, plan, media_type="application/json", sha256=sha256)
-    return {"artifact_id": artifact_id, "key": key, "sha256": sha256}
+    return StoredRef(artifact_id=artifact_id, key=key, sha256=sha256)
 
 
-def _free_key(ledger: Ledger, owner: str, digest: str) -> str:
+def _free_key(ledger: Ledger, owner: str, sha256: str) -> str:
     """The idempotency key of a build; one that failed may be tried again under the next."""
     number = 0
     with ledger.read() as session:
-        while (known := batches.by_idempotency_key(session, owner, f"dataset:{digest}:{number}")) is not None:
+        while (known := batches.by_idempotency_key(session, owner, f"dataset:{sha256}:{number}")) is not None:
             last = batches.by_idempotency_key(session, owner, f"arrange:{known.id}")
             bad = [b for b in (known, last) if b is not None and b.state in BATCH_ENDED and b.state != "completed"]
             if not bad:
                 break
             number += 1
-    return f"dataset:{digest}:{number}"
+    return f"dataset:{sha256}:{number}"
 
 
 def follow(ledger: Ledger, batch_id: str) -> str | None:
@@ -304,6 +308,7 @@ def follow(ledger: Ledger, batch_id: str) -> str | None:
         batch = session.get_one(Batch, batch_id)
     if batch.kind != KIND or batch.state != "completed":
         return None
+    plan = BuildOptions.load(batch.options).plan
     submitted = batches.submit(
         ledger,
         NewBatch(
@@ -311,7 +316,7 @@ def follow(ledger: Ledger, batch_id: str) -> str | None:
             kind=ARRANGE,
             name=batch.name,
             preset=batch.preset,
-            items=[NewItem(custom_id="data-set", params={}, params_sha256=batch.options["plan"]["sha256"], seed=0)],
+            items=[NewItem(custom_id="data-set", params={}, params_sha256=plan.sha256, seed=0)],
             lane=batch.lane,
             model_version_id=batch.model_version_id,
             parent_id=batch.id,
@@ -366,7 +371,7 @@ def progress(ledger: Ledger, owner: str, batch_id: str) -> Progress:
         item = next(iter(batches.items(session, second_id)))
         result = datasets.result_of(session, item.id)
     if second.state == "completed" and result is not None:
-        return Progress(phase="arrange", done=1, total=1, version_id=result["version"])
+        return Progress(phase="arrange", done=1, total=1, version_id=result.version)
     failed = second.state in BATCH_ENDED
     error = _failure(ledger, second) if failed else None
     return Progress(phase="arrange", done=0, total=1, paused=_pause(second), error=error)
@@ -416,16 +421,23 @@ def ensure_mini(ledger: Ledger, settings: Settings, owner: str) -> str:
     depends_on = _depends_on(settings, preset, request, rendered=True)
     recipe = read_recipe(MINI_SOURCE)
     assert recipe is not None, "the source of the mini world is a recipe"
-    facts = {"recipe": {"command": "python -m fpga_models.lab.synthetic.dataset", **asdict(recipe)}, **depends_on}
+    facts = {
+        "recipe": {"command": "python -m fpga_models.lab.synthetic.dataset", **asdict(recipe)},
+        **depends_on.dump(),
+    }
     with ledger.write() as session:
+        with suppress(NotFoundError):
+            known = datasets.resolve(session, owner, MINI_NAME)
+            if known.facts == facts:  # hashed in an earlier way, perhaps
+                return known.id
         return datasets.publish(
             session,
             NewVersion(
                 owner=owner,
                 name=MINI_NAME,
-                content_sha256=hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest(),
+                content_sha256=digest(facts),
                 preset="mini",
-                encoder_sha256=depends_on["networks"]["faces/recogniser.onnx"],
+                encoder_sha256=depends_on.networks["faces/recogniser.onnx"],
                 source=MINI_SOURCE,
                 licence=preset.licence,
                 attestation=NOBODY_REAL,

@@ -15,6 +15,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Cancelled, Completed, Failed
 
 from orchestrator import tracing
+from orchestrator.contracts.portraits import SubmitOptions
 from orchestrator.errors import TransientError, UsageError
 from orchestrator.ledger.engine.session import Ledger
 from orchestrator.ledger.engine.states import BATCH_ENDED
@@ -69,8 +70,8 @@ def _submit(ledger: Ledger, settings: Settings, manifest: dict[str, Any]) -> str
         name=manifest["name"],
         owner=manifest["owner"],
         idempotency_key=scheduled_key(),
+        options=SubmitOptions.load(manifest.get("options", {})),
         flow_run_id=str(runtime.flow_run.id),
-        **manifest.get("options", {}),
     )
     log = get_run_logger()
     log.info("batch %s %s", made.batch_id, "had been made by an earlier run" if made.repeated else "made")

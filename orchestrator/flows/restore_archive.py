@@ -14,6 +14,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Cancelled, Completed, Failed
 
 from orchestrator.archive.reach import Reach
+from orchestrator.contracts.photos import PhotoOptions, RestoreOptions
 from orchestrator.errors import ConflictError, FpgaError, TransientError, UsageError
 from orchestrator.flows.generate_batch import (
     leave_artifact,
@@ -28,7 +29,6 @@ from orchestrator.ledger.queue import batches
 from orchestrator.ledger.tables.rows import Batch
 from orchestrator.photos import feeding, restore
 from orchestrator.photos.feeding import Fed
-from orchestrator.photos.restore import RestoreOptions
 from orchestrator.results.delivery import Delivery
 from orchestrator.settings import Settings, get_settings
 from orchestrator.status.watching import LONGEST_PAUSE_SECONDS
@@ -52,9 +52,9 @@ def restore_archive(batch_id: str | None = None, archive: dict[str, Any] | None 
     if batch_id is None:
         batch_id = _open(ledger, settings, archive)
     batch, _ = look(ledger, batch_id)
-    out = batch.options.get("out")
-    reach = Reach(settings=settings, owner=batch.owner, operator=bool(batch.options.get("operator")))
-    delivery = Delivery(ledger, store, batch.owner, batch.id, out, reach) if out else None
+    options = PhotoOptions.load(batch.options)
+    reach = Reach(settings=settings, owner=batch.owner, operator=options.operator)
+    delivery = Delivery(ledger, store, batch.owner, batch.id, options.out, reach) if options.out else None
     if batch.open:
         try:
             _feed(ledger, store, settings, batch, delivery)
@@ -74,7 +74,7 @@ def _open(ledger: Ledger, settings: Settings, archive: dict[str, Any] | None) ->
         ledger,
         settings,
         source=archive["source"],
-        options=RestoreOptions.from_json(archive["options"]),
+        options=RestoreOptions.asked(**archive["options"]),
         owner=archive["owner"],
         out=archive.get("out"),
         idempotency_key=scheduled_key(),

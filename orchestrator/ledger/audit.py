@@ -7,8 +7,6 @@ found by comparing with a hash kept elsewhere: every signed receipt of an erase 
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -16,6 +14,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from orchestrator.contracts.base import digest
 from orchestrator.ledger.tables.rows import Audit, AuditHead
 
 GENESIS = "0" * 64
@@ -27,7 +26,7 @@ def write(session: Session, actor: str, action: str, ref: str, detail: dict[str,
     # the lock on the head row keeps two writers on PostgreSQL from following the same row
     head = session.get_one(AuditHead, HEAD, with_for_update=True, populate_existing=True)
     row = Audit(owner=actor, at=moment, actor=actor, action=action, ref=ref, detail=detail, previous=head.hash, hash="")
-    row.hash = digest(row)
+    row.hash = row_hash(row)
     session.add(row)
     session.flush()
     head.audit_id, head.hash = row.id, row.hash
@@ -41,10 +40,10 @@ def last(session: Session, ref: str, action: str) -> Audit | None:
     ).first()
 
 
-def digest(row: Audit) -> str:
+def row_hash(row: Audit) -> str:
     """Return the sha256 over everything the row says and the hash of the row before."""
     said = [row.previous, row.at.isoformat(), row.actor, row.action, row.ref, row.detail]
-    return hashlib.sha256(json.dumps(said, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return digest(said, ascii=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +66,7 @@ def verify(session: Session, *, anchor: tuple[int, str] | None = None) -> Verifi
     previous, rows, newest = GENESIS, 0, 0
     for row in session.scalars(select(Audit).order_by(Audit.id).execution_options(yield_per=1000)):
         moved = anchor is not None and row.id == anchor[0] and row.hash != anchor[1]
-        if row.previous != previous or row.hash != digest(row) or row.owner != row.actor or moved:
+        if row.previous != previous or row.hash != row_hash(row) or row.owner != row.actor or moved:
             return Verified(rows=rows, head=previous, broken=row.id)
         previous, rows, newest = row.hash, rows + 1, row.id
     head = session.get(AuditHead, HEAD)

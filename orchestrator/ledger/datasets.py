@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Text, cast, delete, func, select, update
 from sqlalchemy.orm import Session
 
+from orchestrator.contracts.datasets import Arranged
 from orchestrator.errors import ConsentError, NotFoundError
 from orchestrator.ledger import artifacts, audit
 from orchestrator.ledger.engine.base import new_id
@@ -271,14 +272,15 @@ def chunks(session: Session, owner: str, wanted: Sequence[str]) -> dict[str, Sto
     return found
 
 
-def result_of(session: Session, item_id: str) -> dict[str, Any] | None:
+def result_of(session: Session, item_id: str) -> Arranged | None:
     """Return what the finished stage of an item said, or None while there is none."""
-    return session.scalar(select(Stage.result).where(Stage.item_id == item_id, Stage.state == "completed"))
+    found = session.scalar(select(Stage.result).where(Stage.item_id == item_id, Stage.state == "completed"))
+    return None if found is None else Arranged.load(found)
 
 
-def set_result(session: Session, stage_id: int, result: dict[str, Any]) -> None:
+def set_result(session: Session, stage_id: int, result: Arranged) -> None:
     """Write what a stage says once its version has an id, in the transaction that publishes it."""
-    session.execute(update(Stage).where(Stage.id == stage_id).values(result=result))
+    session.execute(update(Stage).where(Stage.id == stage_id).values(result=result.dump()))
 
 
 def forget(session: Session, identity_id: str) -> list[str]:

@@ -13,6 +13,8 @@ from datetime import datetime
 from sqlalchemy import delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
+from orchestrator.contracts.people import EnrolParams
+from orchestrator.contracts.portraits import PortraitParams
 from orchestrator.ledger import audit, datasets, identities, photos, stage_results, training
 from orchestrator.ledger.engine.session import Ledger, now, retrying
 from orchestrator.ledger.engine.states import BatchState
@@ -31,6 +33,7 @@ from orchestrator.ledger.tables.rows import (
 from orchestrator.ledger.tables.rows_api import KeptAnswer
 from orchestrator.ledger.tables.rows_photos import ArchivePerson, StageResultIdentity
 
+PROMPTS = (PortraitParams.column_key("prompt"), PortraitParams.column_key("negative_prompt"))
 ERASED = "erased"
 """Stands where a name stood that a row cannot do without."""
 
@@ -70,7 +73,7 @@ def erase(ledger: Ledger, owner: str, identity_id: str) -> Erased:
         refs = session.scalars(select(Reference).where(Reference.identity_id == identity.id)).all()
         artifact_ids = {o.artifact_id for o in outputs} | {r.artifact_id for r in refs}
         artifact_ids |= photos.artifacts_of(session, item_ids) | set(stage_results.forget(session, identity.id))
-        artifact_ids |= {given["artifact_id"] for item in enrolments for given in item.params.get("references", ())}
+        artifact_ids |= {given.artifact_id for item in enrolments for given in EnrolParams.load(item.params).references}
         shown = datasets.forget(session, identity.id)
         artifact_ids |= set(shown)
         session.execute(update(Item).where(Item.id.in_(item_ids)).values(output_id=None))
@@ -135,7 +138,7 @@ def _enrolments(session: Session, owner: str, handle: str | None) -> Sequence[It
     query = select(Item).where(
         Item.owner == owner,
         Item.batch_id.in_(select(Batch.id).where(Batch.owner == owner, Batch.kind == "enrol")),
-        Item.params["handle"].as_string() == handle,
+        Item.params[EnrolParams.column_key("handle")].as_string() == handle,
     )
     return session.scalars(query).all()
 
@@ -150,9 +153,10 @@ def _forget_names(
 ) -> None:
     """Empty every place that says who this was: handle, name, enrolments, prompts, kept answers, people of archives."""
     for item in enrolments:
-        item.params = {}
+        item.params = EnrolParams().dump()
     for item in session.scalars(select(Item).where(Item.id.in_(item_ids))):
-        prompts = {name: "" for name in ("prompt", "negative_prompt") if item.params.get(name)}
+        # photos have no prompts; whatever else a row says of the picture stays, so that it can still be read
+        prompts = {name: "" for name in PROMPTS if item.params.get(name)}
         if prompts:
             item.params = {**item.params, **prompts}
     said = [KeptAnswer.body["id"].as_string() == identity.id]

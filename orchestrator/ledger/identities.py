@@ -5,7 +5,7 @@ Names leave this module only towards the person who asks; keys, messages, logs a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
+from orchestrator.contracts.people import GivenConsent
 from orchestrator.errors import ConflictError, ConsentError, ModelError, NotFoundError
 from orchestrator.ledger import artifacts, audit, datasets, training
 from orchestrator.ledger.engine.base import new_id
@@ -196,13 +197,10 @@ def enrol(
     handle: str,
     name: str | None,
     found: Sequence[NewReference],
-    consent: Mapping[str, Any],
+    consent: GivenConsent,
     moment: datetime,
 ) -> str:
-    """Write an identity with its references and consents, or add references to the one of that handle; return its id.
-
-    `consent` holds `scopes`, `granted_by`, and optionally `text_sha256` and `expires_at` (ISO 8601).
-    """
+    """Write an identity with references and consents, or add references to the one of that handle; return its id."""
     identity = session.scalars(
         select(Identity).where(Identity.owner == owner, Identity.handle == handle, Identity.erased_at.is_(None))
     ).first()
@@ -217,16 +215,15 @@ def enrol(
         else:
             artifacts.confirm(session, new.artifact_id)
             _add(session, owner, identity.id, new, moment)
-    expires = consent.get("expires_at")
-    for scope in consent["scopes"]:
+    for scope in consent.scopes:
         grant(
             session,
             owner,
             identity.id,
             scope=scope,
-            granted_by=consent["granted_by"],
-            text_sha256=consent.get("text_sha256"),
-            expires_at=datetime.fromisoformat(expires) if expires else None,
+            granted_by=consent.granted_by,
+            text_sha256=consent.text_sha256,
+            expires_at=consent.expires_at,
             moment=moment,
         )
     audit.write(session, owner, "identity.enrol", identity.id, {"references": len(found)}, moment)
@@ -349,3 +346,14 @@ def _unit(vector: NDArray[np.float32]) -> NDArray[np.float32]:
     length = float(np.linalg.norm(vector))
     assert length > 0, "an embedding has a length"
     return (vector / length).astype(np.float32)
+
+
+@retrying
+def rewrap(ledger: Ledger, wrap: Callable[[str], str]) -> int:
+    """Wrap every data key anew and return how many there are; the bytes under them stay as they are."""
+    with ledger.write() as session:
+        rows = session.scalars(select(Reference).where(Reference.data_key.is_not(None))).all()
+        for row in rows:
+            if row.data_key is not None:
+                row.data_key = wrap(row.data_key)
+        return len(rows)

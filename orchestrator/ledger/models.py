@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
+from orchestrator.contracts.batches import BatchOptions
 from orchestrator.errors import ConflictError, NotFoundError
 from orchestrator.ledger import artifacts, audit
 from orchestrator.ledger.engine.base import new_id
@@ -323,7 +324,7 @@ def move(
                 Batch.model_version_id == before,
                 Batch.kind.in_(FOLLOWING),
                 Batch.state.not_in(BATCH_ENDED),
-                Batch.options["pinned"].as_boolean().is_not(True),
+                Batch.options[BatchOptions.column_key("pinned")].as_boolean().is_not(True),
             )
             .values(model_version_id=version.id)
             .execution_options(synchronize_session=False)

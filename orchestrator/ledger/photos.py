@@ -8,12 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import TypeVar
 
 from sqlalchemy import delete, exists, literal, select
 from sqlalchemy.orm import Session, aliased
 
 from orchestrator import pipelines
+from orchestrator.contracts.base import StageResult
+from orchestrator.contracts.photos import (
+    Ingested,
+    Original,
+    PhotoOptions,
+    PhotoParams,
+    Published,
+    Restored,
+    ScoredPhoto,
+)
 from orchestrator.errors import ConsentError
 from orchestrator.ledger import stage_results
 from orchestrator.ledger.engine.session import Ledger, retrying
@@ -24,21 +34,30 @@ from orchestrator.ledger.tables.rows import Batch, Identity, Item, ItemIdentity,
 from orchestrator.ledger.tables.rows_photos import ArchivePerson
 from orchestrator.pipelines import Pipeline
 
+R = TypeVar("R", bound=StageResult)
 KIND = "restore"
+RESULTS: dict[type[StageResult], str] = {
+    Ingested: "ingest_photo",
+    Restored: "restore",
+    ScoredPhoto: "score_photo",
+    Published: "publish_photo",
+}
+"""Which stage gives which result."""
 GONE = (State.FAILED, State.CANCELLED, State.HELD)
 
 
-def said(session: Session, item_id: str, stage: str) -> dict[str, Any] | None:
-    """Return the result of a finished stage of an item, or None."""
-    return session.scalars(
+def said(session: Session, item_id: str, kind: type[R]) -> R | None:
+    """Return the result of the finished stage of an item that gives such, or None."""
+    result = session.scalars(
         select(Stage.result)
-        .where(Stage.item_id == item_id, Stage.name == stage, Stage.state == State.COMPLETED)
+        .where(Stage.item_id == item_id, Stage.name == RESULTS[kind], Stage.state == State.COMPLETED)
         .order_by(Stage.id.desc())
         .limit(1)
     ).first()
+    return None if result is None else kind.load(result)
 
 
-def ingested(session: Session, batch_id: str) -> list[tuple[str, dict[str, Any]]]:
+def ingested(session: Session, batch_id: str) -> list[tuple[str, Ingested]]:
     """Return (item id, what ingest found) of every photo of a batch that was looked at, in the order of the archive."""
     query = (
         select(Item.id, Stage.result)
@@ -46,7 +65,7 @@ def ingested(session: Session, batch_id: str) -> list[tuple[str, dict[str, Any]]
         .where(Item.batch_id == batch_id, Stage.name == "ingest_photo", Stage.state == State.COMPLETED)
         .order_by(Item.position)
     )
-    return [(item_id, result) for item_id, result in session.execute(query).tuples() if result is not None]
+    return [(i, Ingested.load(result)) for i, result in session.execute(query).tuples() if result is not None]
 
 
 def people(session: Session, batch_id: str) -> Sequence[ArchivePerson]:
@@ -114,7 +133,7 @@ def link(ledger: Ledger, c: Claim, identities: Sequence[str], keys: Sequence[str
 def gather(session: Session, batch_id: str, moment: datetime) -> None:
     """Queue the one stage that brings the faces of an archive together, once nothing of it is still to be looked at."""
     batch = session.get_one(Batch, batch_id)
-    if batch.kind != KIND or batch.open or not batch.options.get("cluster") or batch.options.get("people_of"):
+    if batch.kind != KIND or batch.open or not PhotoOptions.load(batch.options).gathers():
         return
     pipeline = pipelines.of(KIND)
     gathering = pipeline.gathering
@@ -135,10 +154,10 @@ def gather(session: Session, batch_id: str, moment: datetime) -> None:
 def artifacts_of(session: Session, item_ids: Sequence[str]) -> set[str]:
     """Return the artifacts of these items beside their outputs: originals, what stages stored, previews."""
     found: set[str] = set()
-    for params in session.scalars(select(Item.params).where(Item.id.in_(item_ids))):
-        found |= {params["original"]["artifact_id"]} if params.get("original") else set()
+    original = Item.params[PhotoParams.column_key("original")][Original.column_key("artifact_id")].as_string()
+    found |= set(session.scalars(select(original).where(Item.id.in_(item_ids), original.is_not(None))))
     for result in session.scalars(select(Stage.result).where(Stage.item_id.in_(item_ids))):
-        found |= set((result or {}).get("artifacts", ()))
+        found |= set(StageResult.load(result or {}).artifacts)
     return found
 
 

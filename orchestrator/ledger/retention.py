@@ -12,6 +12,7 @@ from datetime import datetime
 from sqlalchemy import exists, func, select, update
 from sqlalchemy.orm import Session
 
+from orchestrator.contracts.photos import Original, PhotoParams
 from orchestrator.ledger import photos
 from orchestrator.ledger.engine.session import Ledger, now, retrying
 from orchestrator.ledger.tables.rows import Artifact, Consent, Identity, Item, ItemIdentity, Output, Reference
@@ -61,7 +62,7 @@ def old_outputs(session: Session, before: datetime) -> Due:
 
 def old_originals(session: Session, before: datetime) -> Due:
     """Return source photos, and what stages stored of them, of items that ended before then."""
-    original = Item.params["original"]["artifact_id"].as_string()
+    original = Item.params[PhotoParams.column_key("original")][Original.column_key("artifact_id")].as_string()
     live = select(Artifact.id).where(Artifact.state == "live", Artifact.expires_at.is_(None))
     query = (
         select(Item.id, original)

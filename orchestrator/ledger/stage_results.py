@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -12,6 +10,7 @@ from typing import Any
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
+from orchestrator.contracts.base import digest
 from orchestrator.ledger import artifacts
 from orchestrator.ledger.tables.rows import Artifact, Item
 from orchestrator.ledger.tables.rows_photos import StageResult, StageResultIdentity
@@ -34,7 +33,7 @@ def result_key(
         profile: what the arithmetic depends on besides: device, threads, library versions.
     """
     facts = [stage, version, sorted(networks), params, input_sha256, profile]
-    return hashlib.sha256(json.dumps(facts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return digest(facts)
 
 
 @dataclass(frozen=True, kw_only=True)

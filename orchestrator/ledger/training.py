@@ -10,6 +10,8 @@ from typing import Any
 from sqlalchemy import Select, delete, select, tuple_, union_all, update
 from sqlalchemy.orm import Session
 
+from orchestrator.contracts.base import JsonObject
+from orchestrator.contracts.training import RunOptions, TrainOptions, TrainParams
 from orchestrator.errors import ConflictError, FencedError, NotFoundError
 from orchestrator.ledger import artifacts, models
 from orchestrator.ledger.engine.base import new_id
@@ -42,8 +44,8 @@ class NewRun:
     preset: str
     dataset_id: str | None
     parent_id: str | None
-    plan: dict[str, Any]
-    options: dict[str, Any] = field(default_factory=dict)
+    plan: JsonObject
+    options: RunOptions = field(default_factory=RunOptions)
     seed: int = 0
     idempotency_key: str | None = None
     request_sha256: str | None = None
@@ -72,7 +74,7 @@ def submit(ledger: Ledger, new: NewRun) -> tuple[str, Submitted]:
                 dataset_id=new.dataset_id,
                 parent_id=new.parent_id,
                 plan=new.plan,
-                options=new.options,
+                options=new.options.dump(),
                 batch_id=submitted.batch_id,
                 created_at=now(session),
             )
@@ -81,8 +83,16 @@ def submit(ledger: Ledger, new: NewRun) -> tuple[str, Submitted]:
 
 
 def _batch(new: NewRun, run_id: str, parent_id: str | None = None) -> NewBatch:
-    params = {"run": run_id, "plan": new.plan, "dataset": new.dataset_id, "parent": new.parent_id, **new.options}
-    item = NewItem(custom_id=run_id, params=params, params_sha256=new.request_sha256 or run_id, seed=new.seed)
+    params = TrainParams(
+        run=run_id,
+        plan=new.plan,
+        dataset=new.dataset_id,
+        parent=new.parent_id,
+        gate=new.options.gate,
+        evaluations=new.options.evaluations,
+        promote=new.options.promote,
+    )
+    item = NewItem(custom_id=run_id, params=params.dump(), params_sha256=new.request_sha256 or run_id, seed=new.seed)
     return NewBatch(
         owner=new.owner,
         kind=KIND,
@@ -94,7 +104,7 @@ def _batch(new: NewRun, run_id: str, parent_id: str | None = None) -> NewBatch:
         parent_id=parent_id,
         idempotency_key=new.idempotency_key,
         request_sha256=new.request_sha256,
-        options={"run": run_id},
+        options=TrainOptions(run=run_id).dump(),
         flow_run_id=new.flow_run_id,
         paused=new.paused,
     )
@@ -124,7 +134,7 @@ def go_on(ledger: Ledger, owner: str, run_id: str) -> str:
             dataset_id=run.dataset_id,
             parent_id=run.parent_id,
             plan=run.plan,
-            options=run.options,
+            options=RunOptions.load(run.options),
             seed=int(run.plan.get("seed", 0)),
         )
         run.batch_id = batches.enter(session, _batch(again, run.id, batch.id)).batch_id
@@ -152,7 +162,7 @@ def by_batch(session: Session, batch_id: str) -> TrainingRun:
     Raises:
         NotFoundError: it is no training batch.
     """
-    run_id = session.get_one(Batch, batch_id).options.get("run")
+    run_id = TrainOptions.load(session.get_one(Batch, batch_id).options).run
     run = session.get(TrainingRun, run_id) if run_id else None
     if run is None:
         raise NotFoundError(f"batch {batch_id} does not belong to a training run", code="run_not_found")

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator.contracts.base import digest
+from orchestrator.contracts.batches import BatchOptions
+from orchestrator.contracts.training import EvaluateParams, Suite
 from orchestrator.errors import NotFoundError, UsageError
 from orchestrator.ledger import datasets, evaluations
 from orchestrator.ledger.engine.session import Ledger
 from orchestrator.ledger.queue import batches
 from orchestrator.ledger.queue.batches import NewBatch, NewItem
 from orchestrator.ledger.tables.rows_training import Evaluation
-from orchestrator.models.gate import EvaluationRule
 from orchestrator.models.lineage import flatten
 from orchestrator.models.registry import find_version
 
@@ -53,9 +53,8 @@ def submit(
     with ledger.read() as session:
         version, _ = find_version(session, model)
         chosen = datasets.resolve(session, owner, dataset).id if dataset else None
-    wanted = [EvaluationRule(suite=suite, seed=seed, count=count).model_dump() for suite in suites]
-    params = {"evaluations": wanted, "evaluate_on": chosen}
-    digest = hashlib.sha256(json.dumps([version.id, params], sort_keys=True).encode()).hexdigest()
+    wanted = tuple(Suite(suite=suite, seed=seed, count=count) for suite in suites)
+    params = EvaluateParams(evaluations=wanted, evaluate_on=chosen).dump()
     return batches.submit(
         ledger,
         NewBatch(
@@ -63,9 +62,9 @@ def submit(
             kind=KIND,
             name=f"measure {version.preset} {version.number}",
             preset=version.preset,
-            items=[NewItem(custom_id=version.id, params=params, params_sha256=digest, seed=seed)],
+            items=[NewItem(custom_id=version.id, params=params, params_sha256=digest([version.id, params]), seed=seed)],
             model_version_id=version.id,
-            options={"pinned": True},
+            options=BatchOptions(pinned=True).dump(),
         ),
     ).batch_id
 

@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 from sqlalchemy.orm import Session
 
+from orchestrator.contracts.training import TrainOptions
 from orchestrator.errors import TransientError
 from orchestrator.ledger import evaluations, training
 from orchestrator.ledger.engine.session import Ledger
@@ -61,7 +62,7 @@ def _params(session: Session, batch: Batch) -> list[dict[str, str]]:
 
 
 def _training_run(session: Session, batch: Batch) -> TrainingRun | None:
-    return session.get(TrainingRun, batch.options.get("run") or "")
+    return session.get(TrainingRun, TrainOptions.load(batch.options).run or "")
 
 
 def _metrics(session: Session, batch: Batch) -> Iterator[Metric]:

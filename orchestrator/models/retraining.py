@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from orchestrator.contracts.training import RunOptions
 from orchestrator.errors import NotFoundError
 from orchestrator.ledger import evaluations, models, training
 from orchestrator.ledger.engine.base import new_id
@@ -44,11 +45,11 @@ def conclude(ledger: Ledger, batch_id: str) -> dict[str, Any] | None:
 
 def _decide(session: Session, run: TrainingRun, batch_id: str) -> GateDecision:
     version = models.get(session, run.model_version_id or "")
-    rules = parse_rules(run.options["gate"])
+    rules = parse_rules(RunOptions.load(run.options).gate)
     live = _live(session, version)
     checks = _checks(session, rules, version, live, run.dataset_id)
     passed = all(check.passed for check in checks)
-    alias = models.CHAMPION if run.options.get("promote", True) else models.CANDIDATE
+    alias = models.CHAMPION if RunOptions.load(run.options).promote else models.CANDIDATE
     decision = GateDecision(
         id=new_id("gat"),
         owner=run.owner,

@@ -5,8 +5,6 @@ Nothing is computed here: a run is one item of the training lane, which a worker
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -14,6 +12,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sqlalchemy.orm import Session
 
+from orchestrator.contracts.base import digest
+from orchestrator.contracts.training import RunOptions, Suite
 from orchestrator.errors import ConflictError, ConsentError, UsageError
 from orchestrator.ledger import datasets, evaluations, models, training
 from orchestrator.ledger.engine.session import Ledger, now
@@ -134,14 +134,14 @@ def submit(
             dataset_id=dataset.id,
             parent_id=parent,
             plan=plan_of(recipe),
-            options={
-                "gate": rules.model_dump(mode="json"),
-                "evaluations": [wanted.model_dump() for wanted in rules.evaluation],
-                "promote": recipe.promote,
-            },
+            options=RunOptions(
+                gate=rules.model_dump(mode="json"),
+                evaluations=tuple(Suite(**wanted.model_dump()) for wanted in rules.evaluation),
+                promote=recipe.promote,
+            ),
             seed=recipe.seed,
             idempotency_key=idempotency_key,
-            request_sha256=_digest(recipe),
+            request_sha256=digest(recipe.model_dump(mode="json")),
             flow_run_id=flow_run_id,
             paused=paused,
         ),
@@ -178,10 +178,6 @@ def _parent(session: Session, recipe: Recipe) -> str:
         raise ConflictError(f"version {version.id} is of preset {version.preset!r}", code="preset_mismatch")
     models.check_untainted(version)
     return version.id
-
-
-def _digest(recipe: Recipe) -> str:
-    return hashlib.sha256(json.dumps(recipe.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
 
 
 def list_runs(ledger: Ledger, owner: str, *, limit: int = 50) -> list[dict[str, Any]]:

@@ -17,6 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from orchestrator.contracts.base import digest
+from orchestrator.contracts.people import EnrolParams, GivenConsent, GivenReference
 from orchestrator.errors import ConflictError, InputError, StoreUnavailableError, UsageError
 from orchestrator.ledger import artifacts, audit, datasets, erasure, identities
 from orchestrator.ledger.engine.session import Ledger, now
@@ -57,14 +59,14 @@ class ConsentGiven:
     text: bytes | None = None
     expires_at: datetime | None = None
 
-    def as_json(self) -> dict[str, Any]:
+    def kept(self) -> GivenConsent:
         """Return the form that an enrol item carries: the text only as its sha256."""
-        return {
-            "scopes": list(self.scopes),
-            "granted_by": self.granted_by,
-            "text_sha256": hashlib.sha256(self.text).hexdigest() if self.text is not None else None,
-            "expires_at": self.expires_at.isoformat() if self.expires_at else None,
-        }
+        return GivenConsent(
+            scopes=self.scopes,
+            granted_by=self.granted_by,
+            text_sha256=hashlib.sha256(self.text).hexdigest() if self.text is not None else None,
+            expires_at=self.expires_at,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,16 +123,12 @@ def add(
     for number, person in enumerate(people, start=1):
         # the same picture twice would count twice in the mean
         pictures = {hashlib.sha256(picture.data).hexdigest(): picture for picture in person.pictures}
-        references = [_put(ledger, store, vault, owner, digest, picture) for digest, picture in pictures.items()]
-        params = {
-            "handle": person.handle,
-            "name": person.name,
-            "references": references,
-            "consent": person.consent.as_json(),
-        }
-        digest = hashlib.sha256(json.dumps(params, sort_keys=True).encode()).hexdigest()
+        references = [_put(ledger, store, vault, owner, sha256, picture) for sha256, picture in pictures.items()]
+        params = EnrolParams(
+            handle=person.handle, name=person.name, references=tuple(references), consent=person.consent.kept()
+        ).dump()
         # the custom_id stays when a person is erased, so it is a number and not the handle
-        items.append(NewItem(custom_id=f"person-{number}", params=params, params_sha256=digest, seed=0))
+        items.append(NewItem(custom_id=f"person-{number}", params=params, params_sha256=digest(params), seed=0))
     submitted = batches.submit(
         ledger,
         NewBatch(
@@ -171,9 +169,8 @@ def reembed(ledger: Ledger, settings: Settings, *, owner: str, who: Sequence[str
         return None
     items = []
     for number, (handle, identity_id) in enumerate(people, start=1):
-        params = {"handle": handle, "identity": identity_id}
-        digest = hashlib.sha256(json.dumps(params, sort_keys=True).encode()).hexdigest()
-        items.append(NewItem(custom_id=f"person-{number}", params=params, params_sha256=digest, seed=0))
+        params = EnrolParams(handle=handle, identity=identity_id).dump()
+        items.append(NewItem(custom_id=f"person-{number}", params=params, params_sha256=digest(params), seed=0))
     submitted = batches.submit(
         ledger,
         NewBatch(
@@ -195,7 +192,7 @@ def outcomes(ledger: Ledger, owner: str, batch_id: str) -> list[Enrolled]:
     with ledger.read() as session:
         found = []
         for item in batches.items(session, batches.get(session, owner, batch_id).id):
-            handle = str(item.params.get("handle", ""))
+            handle = EnrolParams.load(item.params).handle
             error: dict[str, Any] | None = None
             identity_id = None
             if item.state == "completed":
@@ -259,7 +256,7 @@ def grant(ledger: Ledger, owner: str, who: str, consent: ConsentGiven) -> dict[s
         UsageError: a scope is not known.
     """
     _check_scopes(consent.scopes)
-    given = consent.as_json()
+    given = consent.kept()
     with ledger.write() as session:
         row = identities.get(session, owner, who)
         for scope in consent.scopes:
@@ -269,7 +266,7 @@ def grant(ledger: Ledger, owner: str, who: str, consent: ConsentGiven) -> dict[s
                 row.id,
                 scope=scope,
                 granted_by=consent.granted_by,
-                text_sha256=given["text_sha256"],
+                text_sha256=given.text_sha256,
                 expires_at=consent.expires_at,
                 moment=now(session),
             )
@@ -385,7 +382,9 @@ def _check_header(picture: Picture, settings: Settings) -> None:
         raise InputError(f"{picture.name}: {error.message}", code=error.code, **error.details) from error
 
 
-def _put(ledger: Ledger, store: ByteStore, vault: Vault, owner: str, digest: str, picture: Picture) -> dict[str, Any]:
+def _put(
+    ledger: Ledger, store: ByteStore, vault: Vault, owner: str, picture_sha256: str, picture: Picture
+) -> GivenReference:
     """Seal a picture under a data key of its own and store it; its name in the store is the hash of what is stored."""
     data_key = vault.new_key()
     sealed = vault.seal(data_key, picture.data)
@@ -393,14 +392,14 @@ def _put(ledger: Ledger, store: ByteStore, vault: Vault, owner: str, digest: str
     key = content_key(owner, sha256, ".sealed")
     artifact_id = artifacts.reserve(ledger, owner=owner, sha256=sha256, key=key, size=len(sealed), media_type=SEALED)
     store.put(key, sealed, media_type=SEALED, sha256=sha256)
-    return {
-        "artifact_id": artifact_id,
-        "key": key,
-        "sha256": sha256,
-        "data_key": data_key,
-        "picture_sha256": digest,
-        "file_name": picture.name,
-    }
+    return GivenReference(
+        artifact_id=artifact_id,
+        key=key,
+        sha256=sha256,
+        data_key=data_key,
+        picture_sha256=picture_sha256,
+        file_name=picture.name,
+    )
 
 
 def _check_people(ledger: Ledger, people: Sequence[NewPerson], owner: str, more: bool) -> None:

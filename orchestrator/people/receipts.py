@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 from dataclasses import dataclass
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from orchestrator.contracts.base import canonical_json
 from orchestrator.errors import InputError, SettingsError
 from orchestrator.secrets.keyfile import secrets
 from orchestrator.settings import Settings
@@ -88,7 +88,7 @@ def verify(receipt: dict[str, Any], public_keys: list[str]) -> str:
 
 
 def _canonical(receipt: dict[str, Any]) -> bytes:
-    return json.dumps(receipt, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    return canonical_json(receipt).encode()
 
 
 def _text(key: Ed25519PublicKey) -> str:

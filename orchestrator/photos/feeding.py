@@ -14,19 +14,18 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
-
-from sqlalchemy import select
 
 from orchestrator.archive import Member, Photo, Refused
 from orchestrator.archive.originals import keep_original
 from orchestrator.archive.reach import Reach, opened
+from orchestrator.contracts.base import JsonObject
+from orchestrator.contracts.photos import Original, PhotoOptions, PhotoParams, SwapPlan
 from orchestrator.errors import ConflictError, InputError, StoreUnavailableError, TransientError, UsageError
 from orchestrator.ledger import photos
 from orchestrator.ledger.engine.session import Ledger
 from orchestrator.ledger.queue import batches, sweeper
 from orchestrator.ledger.queue.batches import NewItem
-from orchestrator.ledger.tables.rows import Batch, Item
+from orchestrator.ledger.tables.rows import Batch
 from orchestrator.photos.restore import limits_of
 from orchestrator.planning.swaps import Made, paired, rules_for
 from orchestrator.settings import Settings
@@ -80,7 +79,9 @@ def feed(ledger: Ledger, store: ByteStore, settings: Settings, owner: str, batch
                 raise
             return fed
         else:
-            batches.close(ledger, owner, batch_id, read={"photos": fed.photos, "skipped": dict(fed.skipped)})
+            read: JsonObject = {"photos": fed.photos, "skipped": dict(fed.skipped)}
+            kept = feeder.options().model_copy(update={"read": read})
+            batches.close(ledger, owner, batch_id, options=kept.dump())
             photos.end_feeding(ledger, batch_id)
             return fed
 
@@ -99,7 +100,7 @@ def add(
     """
     with ledger.read() as session:
         batch = batches.get(session, owner, batch_id)
-    if batch.kind != photos.KIND or batch.options.get("source"):
+    if batch.kind != photos.KIND or PhotoOptions.load(batch.options).source:
         raise ConflictError(f"batch {batch.id} is not handed its photos one by one", code="batch_has_source")
     feeder = _Feeder(ledger=ledger, store=store, settings=settings, owner=owner, batch_id=batch.id, holder="")
     stored: list[str] = []
@@ -124,8 +125,9 @@ class _Feeder:
         chunk: list[NewItem] = []
         stored: list[str] = []
         since, most = time.monotonic(), FIRST
-        reach = Reach(settings=self.settings, owner=self.owner, operator=bool(batch.options.get("operator")))
-        with opened(self.ledger, self.store, reach, batch.options["source"], limits_of(self.settings)) as source:
+        options = PhotoOptions.load(batch.options)
+        reach = Reach(settings=self.settings, owner=self.owner, operator=options.operator)
+        with opened(self.ledger, self.store, reach, options.source or "", limits_of(self.settings)) as source:
             for member in source.members():
                 made = self.items(member, batch, fed, known, stored)
                 chunk += made
@@ -153,14 +155,17 @@ class _Feeder:
         if not sweeper.lead(self.ledger, holder=self.holder, owner=self.owner, seconds=seconds, name=name):
             raise ConflictError(f"another process reads the source of {self.batch_id}", code="feeding")
 
+    def options(self) -> PhotoOptions:
+        """Return the batch's options as they are now."""
+        return PhotoOptions.load(self._batch().options)
+
     def _batch(self) -> Batch:
         with self.ledger.read() as session:
-            return session.get_one(Batch, self.batch_id)
+            return batches.one(session, self.batch_id)
 
     def _known(self) -> tuple[Batch, set[str]]:
         with self.ledger.read() as session:
-            known = set(session.scalars(select(Item.custom_id).where(Item.batch_id == self.batch_id)))
-            return session.get_one(Batch, self.batch_id), known
+            return batches.one(session, self.batch_id), batches.custom_ids(session, self.batch_id)
 
     def _append(self, chunk: list[NewItem], stored: list[str], fed: Fed, tick: Tick) -> None:
         self._lead()
@@ -172,7 +177,7 @@ class _Feeder:
         """Return the items of one member of the source that the batch does not have yet."""
         if isinstance(member, Refused):
             fed.refused += 1
-            made = [_item(member.path, {"path": member.path}, error=member.error)]
+            made = [_item(PhotoParams(path=member.path), error=member.error)]
         elif isinstance(member, Photo):
             fed.photos += 1
             made = list(self._photo(member, batch, fed.photos - 1, known, stored))
@@ -183,48 +188,43 @@ class _Feeder:
 
     def _photo(self, photo: Photo, batch: Batch, number: int, known: set[str], stored: list[str]) -> Iterator[NewItem]:
         try:
-            wanted = _wanted(photo.path, number, batch.options.get("swap"))
+            wanted = _wanted(photo.path, number, PhotoOptions.load(batch.options).swap)
         except UsageError as error:
-            yield _item(photo.path, {"path": photo.path}, error=error)
+            yield _item(PhotoParams(path=photo.path), error=error)
             return
         missing = [made for made in wanted if _custom_id(made.path) not in known]
         if not missing:
             return
-        facts: dict[str, Any] = {
-            "source_path": photo.path,
-            "modified": photo.modified.isoformat() if photo.modified else None,
-            "media_type": photo.media_type,
-            "notes": list(photo.notes),
-        }
+        facts = PhotoParams(
+            path=photo.path,
+            source_path=photo.path,
+            modified=photo.modified,
+            media_type=photo.media_type,
+            notes=tuple(photo.notes),
+        )
         try:
             kept = keep_original(self.ledger, self.store, self.owner, photo)
         except InputError as error:
             for made in missing:
-                yield _item(made.path, {"path": made.path, **facts}, error=error)
+                yield _item(facts.model_copy(update={"path": made.path}), error=error)
             return
         stored.append(kept.artifact_id)
-        original = {
-            "artifact_id": kept.artifact_id,
-            "key": kept.key,
-            "sha256": kept.sha256,
-            "size": kept.size,
-        }
+        original = Original(artifact_id=kept.artifact_id, key=kept.key, sha256=kept.sha256, size=kept.size)
         for made in missing:
-            rules = {"swap": list(made.rules)} if made.rules else {}
-            yield _item(made.path, {"path": made.path, **facts, "original": original, **rules}, size=kept.size)
+            asked = {"path": made.path, "original": original, "swap": made.rules}
+            yield _item(facts.model_copy(update=asked), size=kept.size)
 
 
-def _wanted(path: str, number: int, swap: dict[str, Any] | None) -> list[Made]:
+def _wanted(path: str, number: int, swap: SwapPlan | None) -> list[Made]:
     """Return what is to be made of one photo: itself restored, or each swap that is asked of it."""
     if swap is None:
         return [Made(path=path, rules=())]
-    if swap["rules"]:
-        rules = rules_for(path, swap["rules"])
+    if swap.rules:
+        rules = rules_for(path, swap.rules)
         if not rules:
             raise UsageError("no row of the map names this photo", code="not_in_map")
         return [Made(path=path, rules=tuple(rules))]
-    targets = [(identity, handle) for identity, handle in swap["to"]]
-    return paired(path, number, targets, swap["pairs"], swap["from"])
+    return paired(path, number, swap.to, swap.pairs, swap.of)
 
 
 def _custom_id(path: str) -> str:
@@ -235,9 +235,13 @@ def _custom_id(path: str) -> str:
 
 
 def _item(
-    path: str, params: dict[str, Any], *, size: int = 0, error: InputError | UsageError | TransientError | None = None
+    params: PhotoParams, *, size: int = 0, error: InputError | UsageError | TransientError | None = None
 ) -> NewItem:
-    digest = params.get("original", {}).get("sha256", "")
     return NewItem(
-        custom_id=_custom_id(path), params=params, params_sha256=digest, seed=0, cost=size / 2**20, error=error
+        custom_id=_custom_id(params.path),
+        params=params.dump(),
+        params_sha256=params.original.sha256 if params.original else "",
+        seed=0,
+        cost=size / 2**20,
+        error=error,
     )

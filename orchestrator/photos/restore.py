@@ -7,101 +7,38 @@ where a killed one stopped; `redo` makes one photo again with other settings.
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 from orchestrator.archive import Limits, Photo, Refused
 from orchestrator.archive.reach import KEPT, Reach, opened
+from orchestrator.contracts.base import digest
+from orchestrator.contracts.batches import Lane
+from orchestrator.contracts.photos import (
+    Attestation,
+    Ingested,
+    PhotoOptions,
+    PhotoParams,
+    RedoOptions,
+    RestoreOptions,
+    SwapPlan,
+)
+from orchestrator.contracts.portraits import SubmitOptions
 from orchestrator.errors import ConflictError, ConsentError, NotFoundError, UsageError
 from orchestrator.ledger import audit, photos
 from orchestrator.ledger.engine.session import Ledger, now
 from orchestrator.ledger.queue import batches
 from orchestrator.ledger.queue.batches import NewBatch, NewItem, Submitted
-from orchestrator.ledger.tables.rows import Batch, Item
+from orchestrator.ledger.views import listings
 from orchestrator.models import registry
-from orchestrator.planning.swaps import Pairs, Rule
-from orchestrator.portraits.submit import check_options, known_identities
+from orchestrator.planning.plan import IdentityFacts
+from orchestrator.portraits.submit import known_identities
 from orchestrator.settings import Settings
 
-MOST_CANDIDATES = 8
-MOST_RULES = 20_000
-WORDS: Mapping[str, tuple[str | None, ...]] = {
-    "task": ("restore", "swap"),
-    "format": ("same", "png"),
-    "gps": ("keep", "strip"),
-    "unknown": (None, "cluster", "keep"),
-    "pairs": ("zip", "product"),
-}
-"""Options that are one of a few words."""
+AS_ASKED = {"task", "fidelity", "min_face", "good", "candidates", "format", "gps", "force"}
+"""Options that the batch keeps as they were asked."""
 STATEMENT = "the owner states that the people of this archive may be restored"
-
-
-@dataclass(frozen=True, kw_only=True)
-class RestoreOptions:
-    """What people may ask of a restoration or a swap.
-
-    Attributes:
-        task: `restore` or `swap`.
-        fidelity: 0 trusts the references, 1 the photo; see `fpga_models.diir.dial`.
-        min_face: faces with a shorter side, in px of the photo, stay as they are.
-        good: faces at least so like their person stay as they are; None tries every face.
-        candidates: versions of every photo, 1 to 8; the best becomes the result, the others are kept beside it.
-        format: `same` as the source, or `png`.
-        gps: whether recorded positions stay in the files.
-        only: people of the library (handle or id) to restore; empty for everybody who allows it.
-        everyone: the one person whom every photo shows.
-        unknown: `cluster` finds unknown people by their faces and takes their best ones as references, `keep` leaves
-            them as they are, None clusters where no known person can be restored.
-        attested: the owner's statement that unknown people may be restored; needed for `cluster`.
-        rules: of a swap by a map.
-        to, of, pairs: of a swap without one: who comes in, whose face goes (None: the largest), and how people and
-            photos meet.
-        force: make everything anew, even what was made before.
-    """
-
-    task: Literal["restore", "swap"] = "restore"
-    fidelity: float = 0.5
-    min_face: int = 0
-    good: float | None = None
-    candidates: int = 1
-    format: Literal["same", "png"] = "same"
-    gps: Literal["keep", "strip"] = "keep"
-    only: tuple[str, ...] = ()
-    everyone: str | None = None
-    unknown: Literal["cluster", "keep"] | None = None
-    attested: str | None = None
-    rules: tuple[Rule, ...] = ()
-    to: tuple[str, ...] = ()
-    of: str | None = None
-    pairs: Pairs = "product"
-    force: bool = False
-
-    @classmethod
-    def from_json(cls, facts: Mapping[str, Any]) -> RestoreOptions:
-        """Return options from plain JSON, as schedules and HTTP have them; `rules` are objects with `photo`, `to`, ...
-
-        Raises:
-            UsageError: a name or a word is not known.
-        """
-        given: dict[str, Any] = dict(facts)
-        unknown = sorted(given.keys() - {field.name for field in fields(cls)})
-        if unknown:
-            raise UsageError(f"there is no option {unknown[0]!r} of a restoration", code="bad_option")
-        for name, allowed in WORDS.items():
-            if name in given and given[name] not in allowed:
-                raise UsageError(
-                    f"{name} is one of {', '.join(map(str, allowed))}, got {given[name]!r}", code="bad_option"
-                )
-        for name in ("only", "to"):
-            given[name] = tuple(given.get(name, ()))
-        given["rules"] = tuple(
-            Rule(to=rule["to"], photo=rule.get("photo", "*"), face=rule.get("face"), of=rule.get("from"))
-            for rule in given.get("rules", ())
-        )
-        return cls(**given)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +54,7 @@ class Look:
     must_attest: bool
     """Whether a submit will want to know on what ground unknown people may be restored."""
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """Return the object that the command line and HTTP answers share."""
         return {"object": "restore.dry_run", **asdict(self)}
 
@@ -131,7 +68,7 @@ def submit(
     owner: str,
     name: str | None = None,
     preset: str | None = None,
-    lane: str = "bulk",
+    lane: Lane = "bulk",
     priority: int = 0,
     out: str | None = None,
     idempotency_key: str | None = None,
@@ -155,7 +92,7 @@ def submit(
         UsageError, ModelError: an option, the preset or its files are wrong.
         ConflictError: the idempotency key was used for another request.
     """
-    check_options(lane, priority, 0)
+    SubmitOptions.asked(lane=lane, priority=priority)
     place = source and absolute(source)
     reach = Reach(settings=settings, owner=owner, operator=operator)
     if out and out.startswith("s3://"):
@@ -164,9 +101,8 @@ def submit(
         with opened(ledger, None, reach, place, limits_of(settings)):
             pass
     preset_name = preset or settings.preset
-    facts = _facts(ledger, owner, options)
-    request = {"source": place, "out": out, "preset": preset_name, "lane": lane, "priority": priority, **facts}
-    digest = hashlib.sha256(json.dumps(request, sort_keys=True, default=str).encode()).hexdigest()
+    kept = _kept(ledger, owner, options)
+    request = {"source": place, "out": out, "preset": preset_name, "lane": lane, "priority": priority}
     submitted = batches.submit(
         ledger,
         NewBatch(
@@ -179,21 +115,18 @@ def submit(
             priority=priority,
             model_version_id=registry.champion(ledger, settings, preset_name),
             idempotency_key=idempotency_key,
-            request_sha256=digest,
-            options={
-                "source": place,
-                "out": out and absolute(out),
-                "operator": operator,
-                **facts,
-            },
+            request_sha256=digest([request, kept.dump()]),
+            options=kept.model_copy(
+                update={"source": place, "out": absolute(out) if out else None, "operator": operator}
+            ).dump(),
             flow=flow and source is not None,
             paused=paused,
             open=True,
         ),
     )
-    if not submitted.repeated and facts["attestation"]:
+    if not submitted.repeated and kept.attestation:
         with ledger.write() as session:
-            detail = {"text_sha256": facts["attestation"]["text_sha256"]}
+            detail = {"text_sha256": kept.attestation.text_sha256}
             audit.write(session, owner, "archive.attest", submitted.batch_id, detail, now(session))
     return submitted
 
@@ -205,7 +138,7 @@ def look(ledger: Ledger, settings: Settings, *, source: str, options: RestoreOpt
         as `submit`.
     """
     # what a submit will ask for is said, not asked
-    facts = _facts(ledger, owner, replace(options, attested=options.attested or STATEMENT))
+    kept = _kept(ledger, owner, options.model_copy(update={"attested": options.attested or STATEMENT}))
     count, size, skipped, refused = 0, 0, dict[str, int](), []
     reach = Reach(settings=settings, owner=owner, operator=True)
     with opened(ledger, None, reach, absolute(source), limits_of(settings)) as found:
@@ -221,25 +154,13 @@ def look(ledger: Ledger, settings: Settings, *, source: str, options: RestoreOpt
         size=size,
         skipped=skipped,
         refused=tuple(refused),
-        known_people=len(facts["identities"]),
-        cluster=facts["cluster"],
-        must_attest=facts["cluster"] and not (options.attested or "").strip(),
+        known_people=len(kept.identities),
+        cluster=kept.cluster,
+        must_attest=kept.cluster and not (options.attested or "").strip(),
     )
 
 
-def redo(
-    ledger: Ledger,
-    settings: Settings,
-    owner: str,
-    item_id: str,
-    *,
-    fidelity: float | None = None,
-    candidates: int | None = None,
-    good: float | None = None,
-    min_face: int | None = None,
-    seed: int | None = None,
-    force: bool = False,
-) -> str:
+def redo(ledger: Ledger, settings: Settings, owner: str, item_id: str, options: RedoOptions) -> str:
     """Make one photo of an earlier batch again with other settings, as a batch of its own; return its id.
 
     What was found out about the photo is used again: its faces, and the inversions of their crops.
@@ -247,35 +168,33 @@ def redo(
     Raises:
         NotFoundError: there is no such item.
         ConflictError: the photo was never looked at, or is still being worked on.
-        UsageError: a setting is out of range.
     """
     with ledger.read() as session:
-        item = session.get(Item, item_id)
-        if item is None or item.owner != owner:
-            raise NotFoundError(f"there is no item {item_id!r}", code="item_not_found")
-        batch = session.get_one(Batch, item.batch_id)
-        said = photos.said(session, item.id, "ingest_photo") or item.params.get("ingested")
+        item = listings.item(session, owner, item_id)
+        batch = batches.one(session, item.batch_id)
+        found = photos.said(session, item.id, Ingested)
         shown = photos.shown(session, item.id)
-    if batch.kind != photos.KIND or said is None or item.state not in ("completed", "failed", "held"):
+    if batch.kind == photos.KIND and found is None:
+        found = PhotoParams.load(item.params).ingested
+    if batch.kind != photos.KIND or found is None or item.state not in ("completed", "failed", "held"):
         raise ConflictError(
             f"item {item_id} is no photo that was looked at and has ended; it is {item.state}", code="item_not_ready"
         )
-    asked = {"fidelity": fidelity, "candidates": candidates, "good": good, "min_face": min_face}
-    options = {
-        **batch.options,
-        **{name: value for name, value in asked.items() if value is not None},
-        "force": force,
-        "people_of": batch.options.get("people_of") or batch.id,
-        "redo_of": item.id,
-    }
-    _check_numbers(options)
-    params = {**item.params, "ingested": {**said, "reused_from": said["reused_from"] or item.id}}
-    digest = hashlib.sha256(json.dumps([params, options], sort_keys=True).encode()).hexdigest()
+    before = PhotoOptions.load(batch.options)
+    kept = before.model_copy(
+        update={
+            **options.model_dump(exclude={"seed"}, exclude_none=True),
+            "people_of": before.people_of or batch.id,
+            "redo_of": item.id,
+        }
+    )
+    found = found.model_copy(update={"reused_from": found.reused_from or item.id})
+    params = PhotoParams.load(item.params).model_copy(update={"ingested": found})
     new = NewItem(
         custom_id=item.custom_id,
-        params=params,
-        params_sha256=digest,
-        seed=item.seed if seed is None else seed,
+        params=params.dump(),
+        params_sha256=digest([params.dump(), kept.dump()]),
+        seed=item.seed if options.seed is None else options.seed,
         cost=item.cost,
         identities=tuple(shown),
     )
@@ -291,7 +210,7 @@ def redo(
             lane="interactive",
             model_version_id=registry.champion(ledger, settings, batch.preset),
             parent_id=batch.id,
-            options=options,
+            options=kept.dump(),
             flow=False,
         ),
     ).batch_id
@@ -307,28 +226,13 @@ def limits_of(settings: Settings) -> Limits:
     return Limits(member_bytes=settings.max_photo_bytes)
 
 
-def _facts(ledger: Ledger, owner: str, options: RestoreOptions) -> dict[str, Any]:
-    """Check the options and return what the batch keeps of them: people as ids, with their consent of now."""
-    given = asdict(options)
-    _check_numbers(given)
+def _kept(ledger: Ledger, owner: str, options: RestoreOptions) -> PhotoOptions:
+    """Return what the batch keeps of what was asked: people as ids, with their consent of now."""
     with ledger.read() as session:
         known = known_identities(session, owner)
-    handles = {facts.id: handle for handle, facts in known.items() if handle != facts.id}
-    kept = {name: given[name] for name in ("task", "fidelity", "min_face", "good", "candidates", "format", "gps")}
-    kept |= {"force": options.force, "everyone": options.everyone is not None, "attestation": None, "cluster": False}
+    asked = options.model_dump(include=AS_ASKED)
     if options.task == "swap":
-        if len(options.rules) > MOST_RULES:
-            raise UsageError(f"a map holds at most {MOST_RULES} rows, got {len(options.rules)}", code="map_too_long")
-        if not options.rules and not options.to:
-            raise UsageError("a swap needs --to or --map", code="swap_without_people")
-        rules = [rule.as_json() for rule in options.rules]
-        for rule in rules:
-            rule["to"] = _allowed(known, rule["to"], "swap")
-            rule["from"] = _allowed(known, rule["from"], "swap") if rule["from"] else None
-        to = [_allowed(known, who, "swap") for who in options.to]
-        of = _allowed(known, options.of, "swap") if options.of else None
-        swap = {"rules": rules, "to": [[i, handles[i]] for i in to], "from": of, "pairs": options.pairs}
-        return {**kept, "identities": [], "swap": swap}
+        return PhotoOptions(**asked, swap=_swap(known, options))
     named = (options.everyone,) if options.everyone else options.only
     wanted = [_allowed(known, who, "restore") for who in named]
     if not named:
@@ -336,40 +240,51 @@ def _facts(ledger: Ledger, owner: str, options: RestoreOptions) -> dict[str, Any
     cluster = options.unknown == "cluster" or (options.unknown is None and not wanted)
     if cluster and options.everyone:
         raise UsageError("with one person for all photos nobody is unknown", code="bad_people")
-    if cluster and not (options.attested or "").strip():
+    return PhotoOptions(
+        **asked,
+        everyone=options.everyone is not None,
+        cluster=cluster,
+        identities=tuple(dict.fromkeys(wanted)),
+        attestation=_attestation(owner, options) if cluster else None,
+    )
+
+
+def _swap(known: Mapping[str, IdentityFacts], options: RestoreOptions) -> SwapPlan:
+    if not options.rules and not options.to:
+        raise UsageError("a swap needs --to or --map", code="swap_without_people")
+    handles = {facts.id: handle for handle, facts in known.items() if handle != facts.id}
+    to = [_allowed(known, who, "swap") for who in options.to]
+    return SwapPlan(
+        rules=tuple(
+            rule.model_copy(
+                update={
+                    "to": _allowed(known, rule.to, "swap"),
+                    "of": _allowed(known, rule.of, "swap") if rule.of else None,
+                }
+            )
+            for rule in options.rules
+        ),
+        to=tuple((identity, handles[identity]) for identity in to),
+        of=_allowed(known, options.of, "swap") if options.of else None,
+        pairs=options.pairs,
+    )
+
+
+def _attestation(owner: str, options: RestoreOptions) -> Attestation:
+    text = (options.attested or "").strip()
+    if not text:
         raise ConsentError(
             "this archive shows people who are not in the library; say on what ground you may restore them with "
             "--attest, or add them to the library with the scope restore",
             code="attestation_missing",
         )
-    if cluster:
-        text = (options.attested or "").strip()
-        kept["attestation"] = {
-            "by": owner,
-            "text": text,
-            "text_sha256": hashlib.sha256(text.encode()).hexdigest(),
-            "means": STATEMENT,
-        }
-    return {**kept, "cluster": cluster, "identities": list(dict.fromkeys(wanted))}
+    return Attestation(by=owner, text=text, text_sha256=hashlib.sha256(text.encode()).hexdigest(), means=STATEMENT)
 
 
-def _allowed(known: dict[str, Any], who: str, scope: str) -> str:
+def _allowed(known: Mapping[str, IdentityFacts], who: str, scope: str) -> str:
     facts = known.get(who)
     if facts is None:
         raise NotFoundError(f"there is no identity {who!r}", code="identity_not_found")
     if scope not in facts.scopes:
         raise ConsentError(f"identity {who!r} does not allow {scope!r}", identity=facts.id)
-    return str(facts.id)
-
-
-def _check_numbers(options: dict[str, Any]) -> None:
-    ranges: Sequence[tuple[str, float, float]] = (
-        ("fidelity", 0, 1),
-        ("min_face", 0, 10_000),
-        ("good", -1, 2),
-        ("candidates", 1, MOST_CANDIDATES),
-    )
-    for name, low, high in ranges:
-        value = options.get(name)
-        if value is not None and not low <= value <= high:
-            raise UsageError(f"{name} is {low} to {high}, got {value}", code=f"bad_{name}")
+    return facts.id

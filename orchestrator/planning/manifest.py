@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from orchestrator.contracts.portraits import MAX_ROWS
 from orchestrator.errors import ManifestError, NotFoundError, UsageError
 from orchestrator.planning.rows import COLUMNS, ManifestRow, RowError, check_row, unknown_column
 
-MAX_ROWS = 50_000
 MAX_BYTES = 200_000_000
 MAX_ROW_BYTES = 131_072
 UTF8_MARK, UTF16_MARKS = b"\xef\xbb\xbf", (b"\xff\xfe", b"\xfe\xff")

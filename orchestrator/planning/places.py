@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import combinations
-from typing import Any
 
 from orchestrator.planning.geometry import (
     Box,
@@ -44,16 +42,6 @@ class Place:
     box: Box
     kps5: Points
     skeleton: Joints | None
-
-    @cached_property
-    def json(self) -> dict[str, Any]:
-        """The place as lists, made once; a slot's is shared by every row that uses it."""
-        return {
-            "box": list(self.box),
-            "kps5": [list(point) for point in self.kps5],
-            "skeleton": [list(joint) for joint in self.skeleton] if self.skeleton else None,
-            "slot": self.slot,
-        }
 
 
 def slot_place(slot: Slot, size: tuple[int, int]) -> Place:

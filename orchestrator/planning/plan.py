@@ -7,19 +7,22 @@ canonical JSON, the same bytes for the same request on every machine.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypeVar
 
+from orchestrator.contracts.base import digest
+from orchestrator.contracts.portraits import MAX_SEED, BatchDefaults, Control, PlacedPerson, PortraitParams
 from orchestrator.planning.places import Place, PlaceError, free_slots, overlaps, own_place, slot_place
-from orchestrator.planning.presets import Control, Layout, Preset, SmallFaces
-from orchestrator.planning.rows import MAX_SEED, ManifestRow, Person, RowError
+from orchestrator.planning.presets import Layout, Preset
+from orchestrator.planning.rows import ManifestRow, Person, RowError
 
 SCOPE = "generate"
 MAX_ITEMS = 50_000
-_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+BESIDE = {"extra", "layout", "style"}
+"""Of the parameters: kept with them, without a say in the picture."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,22 +35,6 @@ class IdentityFacts:
     """Scopes that were given once and have expired or were withdrawn."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class BatchDefaults:
-    """What a whole batch says for rows that say nothing; None leaves it to the preset."""
-
-    seed: int = 0
-    size: tuple[int, int] | None = None
-    layout: str | None = None
-    style: str | None = None
-    steps: int | None = None
-    guidance: float | None = None
-    id_scale: float | None = None
-    control: Control | None = None
-    small_faces: SmallFaces | None = None
-    negative_prompt: str | None = None
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlannedItem:
     """One portrait to make. `cost` is in megapixel-steps, doubled where guidance needs a second pass."""
@@ -55,7 +42,7 @@ class PlannedItem:
     index: int
     row: int
     custom_id: str
-    params: dict[str, Any]
+    params: PortraitParams
     params_sha256: str
     seed: int
     cost: float
@@ -100,7 +87,7 @@ def plan(
     for row in rows:
         found = planner.errors_and_params(row)
         errors.extend(found.errors)
-        if found.errors or row.row in broken:
+        if found.params is None or row.row in broken:
             continue
         if len(items) + row.count > MAX_ITEMS:
             errors.append(_error(row, "count", "too_many_items", f"a batch holds at most {MAX_ITEMS} pictures"))
@@ -115,15 +102,9 @@ def derived_seed(batch_seed: int, custom_id: str) -> int:
     return int.from_bytes(digest[:4], "big")
 
 
-def canonical_json(value: object) -> str:
-    """Return the one JSON text of a value: sorted keys, no spaces, no NaN, UTF-8 kept."""
-    return _CANONICAL.encode(value)
-
-
-def params_digest(params: Mapping[str, Any]) -> str:
+def params_digest(params: PortraitParams) -> str:
     """Return the sha256 of everything in `params` that decides the picture, so without names and `extra`."""
-    deciding = {name: value for name, value in params.items() if name not in ("extra", "layout", "style")}
-    return hashlib.sha256(canonical_json(deciding).encode()).hexdigest()
+    return digest({name: value for name, value in params.dump().items() if name not in BESIDE})
 
 
 def _error(row: ManifestRow, name: str | None, code: str, message: str) -> RowError:
@@ -150,7 +131,7 @@ def _duplicates(rows: list[ManifestRow]) -> Iterator[RowError]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Found:
-    params: dict[str, Any]
+    params: PortraitParams | None
     errors: list[RowError]
 
 
@@ -167,7 +148,7 @@ class _Planner:
         """Return what is wrong with a row, or the parameters of its items without a seed."""
         errors: list[RowError] = []
         size = self._size(row, errors)
-        numbers = self._numbers(row, errors)
+        steps, guidance, id_scale, control_scale = self._numbers(row, errors)
         ids = self._identities(row, errors)
         layout_name = self._layout_name(row, errors)
         layout = self.preset.layouts.get(layout_name) if layout_name else None
@@ -178,32 +159,41 @@ class _Planner:
         placeable = not any(error.field in ("size", "layout", "people") for error in errors)
         places = self._places(row, layout_name, size, errors) if placeable else []
         control = self._control(row, places, errors)
-        params = {
-            "control": control,
-            "extra": row.extra,
-            "height": size[1],
-            "layout": layout_name,
-            "negative_prompt": _first(row.negative_prompt, self.defaults.negative_prompt, ""),
-            "people": [{"identity": id_, **place.json} for id_, place in zip(ids, places, strict=False)],
-            "preset": self.preset.name,
-            "prompt": prompt,
-            "small_faces": _first(row.small_faces, self.defaults.small_faces, self.preset.defaults.small_faces),
-            "style": _first(row.style, self.defaults.style),
-            "width": size[0],
-            **numbers,
-        }
-        if row.masked is False:
-            params["masked"] = False
+        if errors:
+            return _Found(params=None, errors=errors)
+        params = PortraitParams(
+            control=control,
+            control_scale=control_scale,
+            extra=row.extra,
+            guidance=guidance,
+            height=size[1],
+            id_scale=id_scale,
+            layout=layout_name,
+            masked=row.masked is not False,
+            negative_prompt=_first(row.negative_prompt, self.defaults.negative_prompt) or "",
+            people=tuple(
+                PlacedPerson.model_construct(
+                    identity=id_, box=place.box, kps5=place.kps5, skeleton=place.skeleton, slot=place.slot
+                )
+                for id_, place in zip(ids, places, strict=True)
+            ),
+            preset=self.preset.name,
+            prompt=prompt,
+            small_faces=row.small_faces or self.defaults.small_faces or self.preset.defaults.small_faces,
+            steps=steps,
+            style=_first(row.style, self.defaults.style),
+            width=size[0],
+        )
         return _Found(params=params, errors=errors)
 
-    def items(self, row: ManifestRow, params: dict[str, Any], *, start: int) -> Iterator[PlannedItem]:
+    def items(self, row: ManifestRow, params: PortraitParams, *, start: int) -> Iterator[PlannedItem]:
         """Yield the row's items, the first with the row's seed and each further one with the next."""
         seed = row.seed if row.seed is not None else derived_seed(self.defaults.seed, row.custom_id)
-        passes = 2 if params["guidance"] > 1 else 1
-        cost = params["width"] * params["height"] * params["steps"] * passes / 1e6
+        passes = 2 if params.guidance > 1 else 1
+        cost = params.width * params.height * params.steps * passes / 1e6
         for offset, custom_id in enumerate(_item_ids(row)):
             item_seed = (seed + offset) % (MAX_SEED + 1)
-            own = dict(sorted({**params, "seed": item_seed}.items()))
+            own = params.model_copy(update={"seed": item_seed})
             yield PlannedItem(
                 index=start + offset,
                 row=row.row,
@@ -222,16 +212,21 @@ class _Planner:
             errors.append(_error(row, "size", "bad_size", message))
         return size
 
-    def _numbers(self, row: ManifestRow, errors: list[RowError]) -> dict[str, float]:
+    def _numbers(self, row: ManifestRow, errors: list[RowError]) -> tuple[int, float, float, float | None]:
+        """Return steps, guidance, id_scale and, where the preset has a ControlNet, its strength."""
         limits, ours, preset = self.preset.limits, self.defaults, self.preset.defaults
-        asked = [
-            ("steps", _first(row.steps, ours.steps, preset.steps), limits.steps),
-            ("guidance", float(_first(row.guidance, ours.guidance, preset.guidance)), limits.guidance),
-            ("id_scale", float(_first(row.id_scale, ours.id_scale, preset.id_scale)), limits.id_scale),
+        steps = _given(row.steps, ours.steps, preset.steps)
+        guidance = float(_given(row.guidance, ours.guidance, preset.guidance))
+        id_scale = float(_given(row.id_scale, ours.id_scale, preset.id_scale))
+        control_scale: float | None = None
+        asked: list[tuple[str, float, tuple[float, float]]] = [
+            ("steps", steps, limits.steps),
+            ("guidance", guidance, limits.guidance),
+            ("id_scale", id_scale, limits.id_scale),
         ]
         if limits.control_scale:
-            wanted = float(_first(row.control_scale, preset.control_scale))
-            asked.append(("control_scale", wanted, limits.control_scale))
+            control_scale = float(_given(row.control_scale, None, preset.control_scale))
+            asked.append(("control_scale", control_scale, limits.control_scale))
         elif row.control_scale is not None:
             message = f"preset {self.preset.name!r} has no ControlNet whose strength could be set"
             errors.append(_error(row, "control_scale", "no_controlnet", message))
@@ -239,7 +234,7 @@ class _Planner:
             if not low <= value <= high:
                 message = f"{name} is {low} to {high} for preset {self.preset.name!r}, got {value:g}"
                 errors.append(_error(row, name, "out_of_range", message))
-        return {name: value for name, value, _ in asked}
+        return steps, guidance, id_scale, control_scale
 
     def _identities(self, row: ManifestRow, errors: list[RowError]) -> list[str]:
         ids = []
@@ -339,7 +334,7 @@ class _Planner:
 
     def _control(self, row: ManifestRow, places: list[Place], errors: list[RowError]) -> Control:
         """Return the control mode; only a mode that the row itself asks for can be refused for a missing skeleton."""
-        control: Control = _first(row.control, self.defaults.control, self.preset.defaults.control)
+        control = row.control or self.defaults.control or self.preset.defaults.control
         if control in ("skeleton", "both") and any(place.skeleton is None for place in places):
             if row.control is None:
                 return "landmark"
@@ -352,6 +347,12 @@ def _needs_slot(person: Person) -> bool:
     return person.box is None and person.kps5 is None and person.skeleton is None
 
 
-def _first(*values: Any) -> Any:
-    """Return the first value that is not None, or None."""
-    return next((value for value in values if value is not None), None)
+def _first(mine: T | None, ours: T | None) -> T | None:
+    """Return what the row says, else what its batch says, else None."""
+    return ours if mine is None else mine
+
+
+def _given(mine: T | None, ours: T | None, preset: T) -> T:
+    """Return what the row says, else what its batch says, else what the preset does."""
+    first = _first(mine, ours)
+    return preset if first is None else first

@@ -6,16 +6,13 @@ Read from `<models_dir>/<preset>/preset.json`, which ships beside the weights. K
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from orchestrator.contracts.portraits import Control, SmallFaces
 from orchestrator.errors import ModelError, NotFoundError
 
-Control = Literal["skeleton", "landmark", "both", "none"]
-CONTROLS: tuple[Control, ...] = get_args(Control)
-SmallFaces = Literal["restore", "keep"]
-"""Whether small faces of a finished picture are drawn again, larger (DIIR), or left as they came out."""
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Anywhere = Annotated[float, Field(ge=-100.0, le=100.0)]
 """A hidden joint may lie outside the picture."""

@@ -20,12 +20,10 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from orchestrator.planning.presets import Control, SmallFaces
+from orchestrator.contracts.portraits import MAX_SEED, Control, SmallFaces, read_size
 
-MAX_SEED = 2**32 - 1
 MAX_COUNT = 1000
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-SIZE_TEXT = re.compile(r"^\s*(\d{1,5})\s*[xX×]\s*(\d{1,5})\s*$")
 CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
@@ -53,15 +51,6 @@ def _plain_text(value: object) -> object:
     if isinstance(value, str) and CONTROL_CHARACTERS.search(value):
         raise PydanticCustomError("bad_text", "control characters are not allowed")
     return value
-
-
-def _size(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    found = SIZE_TEXT.match(value)
-    if not found:
-        raise PydanticCustomError("bad_size", "a size is written WIDTHxHEIGHT, for instance 128x128")
-    return found.group(1), found.group(2)
 
 
 def _scalar(value: object) -> object:
@@ -155,7 +144,7 @@ class ManifestRow(_Strict):
     prompt: Text | None = None
     negative_prompt: Text | None = None
     layout: Name | None = None
-    size: Annotated[tuple[Pixels, Pixels], BeforeValidator(_size)] | None = None
+    size: Annotated[tuple[Pixels, Pixels], BeforeValidator(read_size)] | None = None
     style: Name | None = None
     seed: Annotated[Whole, Field(ge=0, le=MAX_SEED)] | None = None
     count: Annotated[Whole, Field(ge=1, le=MAX_COUNT)] = 1

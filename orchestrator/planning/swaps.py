@@ -15,24 +15,10 @@ from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
+from orchestrator.contracts.photos import Pairs, Rule, SwapRule
 from orchestrator.errors import ManifestError, UsageError
 
 COLUMNS = ("photo", "face", "from", "to")
-Pairs = Literal["zip", "product"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rule:
-    """In photos that match, one face becomes `to`: that of `face`, else the one like `from`, else the largest."""
-
-    to: str
-    photo: str = "*"
-    face: int | None = None
-    of: str | None = None
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the form that batches keep."""
-        return {"photo": self.photo, "face": self.face, "from": self.of, "to": self.to}
 
 
 def read_map(data: bytes, form: Literal["csv", "jsonl"]) -> list[Rule]:
@@ -91,13 +77,12 @@ def _wrong(row: dict[str, Any]) -> tuple[str, str] | None:
     return None
 
 
-def rules_for(path: str, rules: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+def rules_for(path: str, rules: Iterable[Rule]) -> list[SwapRule]:
     """Return the rules that apply to a photo, without their pattern; the first for each face or person counts."""
-    chosen: dict[tuple[Any, Any], dict[str, Any]] = {}
+    chosen: dict[tuple[int | None, str | None], SwapRule] = {}
     for rule in rules:
-        if rule["photo"] == path or fnmatchcase(path, rule["photo"]):
-            plain = {name: rule[name] for name in ("face", "from", "to")}
-            chosen.setdefault((plain["face"], plain["from"]), plain)
+        if rule.photo == path or fnmatchcase(path, rule.photo):
+            chosen.setdefault((rule.face, rule.of), SwapRule(face=rule.face, of=rule.of, to=rule.to))
     return list(chosen.values())
 
 
@@ -114,12 +99,12 @@ def paired(path: str, number: int, targets: Sequence[tuple[str, str]], pairs: Pa
     if pairs == "zip":
         if number >= len(targets):
             raise UsageError(f"{len(targets)} people are given for more photos than that", code="no_partner")
-        return [Made(path=path, rules=({"face": None, "from": of, "to": targets[number][0]},))]
+        return [Made(path=path, rules=(SwapRule(of=of, to=targets[number][0]),))]
     pure = PurePosixPath(path)
     return [
         Made(
             path=str(pure.with_name(f"{pure.stem}.{handle}{pure.suffix}")) if len(targets) > 1 else path,
-            rules=({"face": None, "from": of, "to": identity},),
+            rules=(SwapRule(of=of, to=identity),),
         )
         for identity, handle in targets
     ]
@@ -130,4 +115,4 @@ class Made:
     """One picture to make: its path in the output, and who becomes whom in it."""
 
     path: str
-    rules: tuple[dict[str, Any], ...]
+    rules: tuple[SwapRule, ...]

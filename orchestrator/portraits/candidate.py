@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from orchestrator.contracts.portraits import PortraitOptions, PortraitParams
 from orchestrator.errors import NotFoundError, UsageError
 from orchestrator.ledger import models
 from orchestrator.ledger.engine.session import Ledger, retrying
@@ -50,7 +51,9 @@ def submit(ledger: Ledger, new: NewBatch, share: float) -> tuple[Submitted, str 
             idempotency_key=None,
             rejected_rows=(),
             flow_run_id=None,
-            options={**new.options, "pinned": True, "compares": submitted.batch_id},
+            options=PortraitOptions.load(new.options)
+            .model_copy(update={"pinned": True, "compares": submitted.batch_id})
+            .dump(),
         )
         return submitted, batches.enter(session, beside).batch_id
 
@@ -100,7 +103,7 @@ def pairs(ledger: Ledger, store: ByteStore, owner: str, batch_id: str) -> list[P
     return [
         Pair(
             custom_id=item.custom_id,
-            prompt=str(item.params.get("prompt", "")),
+            prompt=PortraitParams.load(item.params).prompt,
             seed=item.seed,
             champion=_side(store, *outputs[0], first.model_version_id),
             candidate=_side(store, *outputs[1], beside.model_version_id),
@@ -111,10 +114,10 @@ def pairs(ledger: Ledger, store: ByteStore, owner: str, batch_id: str) -> list[P
 
 def _batches(session: Session, owner: str, batch_id: str) -> tuple[Batch, Batch]:
     batch = batches.get(session, owner, batch_id)
-    if compared := batch.options.get("compares"):
+    if compared := PortraitOptions.load(batch.options).compares:
         return session.get_one(Batch, compared), batch
     for child in session.scalars(select(Batch).where(Batch.parent_id == batch.id)):
-        if child.options.get("compares") == batch.id:
+        if PortraitOptions.load(child.options).compares == batch.id:
             return batch, child
     raise NotFoundError(f"no candidate had a share of batch {batch.id}", code="candidate_not_found")
 

@@ -20,26 +20,25 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from orchestrator import pipelines
+from orchestrator.contracts.base import JsonObject, canonical_json
+from orchestrator.contracts.portraits import BatchDefaults, PlanOptions, PortraitOptions, SubmitOptions
 from orchestrator.errors import ConflictError, ConsentError, ManifestError, UsageError
 from orchestrator.ledger import identities
 from orchestrator.ledger.engine.session import Ledger, now
 from orchestrator.ledger.queue import batches, workers
 from orchestrator.ledger.queue.batches import NewBatch, NewItem
-from orchestrator.ledger.queue.claims import LANES
-from orchestrator.ledger.queue.lifecycle import STOP_AFTER
 from orchestrator.ledger.views import history
 from orchestrator.models import registry
 from orchestrator.planning.estimate import Eta, StageLoad, estimate
 from orchestrator.planning.manifest import Format, read_manifest
-from orchestrator.planning.plan import BatchDefaults, IdentityFacts, Plan, PlannedItem, plan
+from orchestrator.planning.plan import IdentityFacts, Plan, PlannedItem, plan
 from orchestrator.planning.presets import load_preset
 from orchestrator.planning.rows import RowError
 from orchestrator.portraits import candidate
 from orchestrator.settings import Settings
 
 KIND = "generate"
-MAX_REDRAWS = 10
-MAX_PRIORITY = 3
+NOTHING_SAID = SubmitOptions()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,34 +82,14 @@ def submit_portraits(
     format: Format,
     name: str,
     owner: str,
-    preset: str | None = None,
-    defaults: BatchDefaults | None = None,
-    lane: str = "bulk",
-    priority: int = 0,
-    redraws: int = 0,
-    stop_after: int | None = None,
-    skip_invalid: bool = False,
+    options: SubmitOptions = NOTHING_SAID,
     idempotency_key: str | None = None,
     flow_run_id: str | None = None,
-    paused: bool = False,
-    growing: bool = False,
-    model: str | None = None,
-    candidate_share: float = 0.0,
 ) -> Submission:
     """Check a manifest, plan it and commit it as one batch.
 
     The same idempotency key with the same request answers with the batch that was made first, even where the library
-    of people has changed since.
-
-    Args:
-        redraws: how often a rejected picture is drawn again with the next seed, 0 to 10.
-        stop_after: pause the batch when so many items have failed or are held; a resume bears as many again.
-        skip_invalid: leave wrong rows out and name them in the batch's errors, instead of refusing everything.
-        priority: -3 to 3 within the lane.
-        growing: more rows may be added (`add_portraits`) until somebody closes the batch.
-        model: id of a version or `preset@alias` that draws all of it, whatever is promoted meanwhile; else the batch
-            follows the champion.
-        candidate_share: this share of the items, in [0, 1], is drawn by the candidate too, in a batch beside this one.
+    of people has changed since. A batch without a `model` of its own follows the champion.
 
     Raises:
         ManifestError: rows are wrong; `details["errors"]` lists them.
@@ -118,26 +97,13 @@ def submit_portraits(
         ConflictError: the idempotency key was used for another request.
         UsageError, NotFoundError, ModelError: an option, the preset or its files are wrong.
     """
-    check_options(lane, priority, redraws, stop_after)
-    preset_name, defaults = preset or settings.preset, defaults or BatchDefaults()
-    options = {
-        "preset": preset_name,
-        "defaults": asdict(defaults),
-        "lane": lane,
-        "priority": priority,
-        "redraws": redraws,
-        "skip_invalid": skip_invalid,
-        **({STOP_AFTER: stop_after} if stop_after is not None else {}),
-        **({"growing": True} if growing else {}),
-        **({"model": model} if model else {}),
-        **({"candidate_share": candidate_share} if candidate_share else {}),
-    }
-    request = request_sha256(manifest, options)
+    preset_name, defaults = options.preset or settings.preset, options.defaults()
+    request = request_sha256(manifest, _request(options, preset_name))
     if idempotency_key is not None and (known := _repeated(ledger, owner, idempotency_key, request)):
         return known
     with _collector_paused():
         planned = _plan(ledger, settings, manifest, format, owner=owner, preset=preset_name, defaults=defaults)
-        if planned.errors and not (skip_invalid and planned.items):
+        if planned.errors and not (options.skip_invalid and planned.items):
             raise _refusal(planned)
         new = NewBatch(
             owner=owner,
@@ -145,23 +111,23 @@ def submit_portraits(
             name=name,
             preset=preset_name,
             items=[_new_item(item) for item in planned.items],
-            lane=lane,
-            priority=priority,
-            model_version_id=_version(ledger, settings, preset_name, model),
+            lane=options.lane,
+            priority=options.priority,
+            model_version_id=_version(ledger, settings, preset_name, options.model),
             idempotency_key=idempotency_key,
             request_sha256=request,
-            options={
-                "redraws": redraws,
-                "defaults": asdict(defaults),
-                **({STOP_AFTER: stop_after} if stop_after is not None else {}),
-                **({"pinned": True} if model else {}),
-            },
+            options=PortraitOptions(
+                redraws=options.redraws,
+                defaults=defaults,
+                stop_after=options.stop_after,
+                pinned=options.model is not None,
+            ).dump(),
             rejected_rows=_rejected_rows(manifest, format, planned.errors),
             flow_run_id=flow_run_id,
-            paused=paused,
-            open=growing,
+            paused=options.paused,
+            open=options.growing,
         )
-        submitted, beside = candidate.submit(ledger, new, candidate_share)
+        submitted, beside = candidate.submit(ledger, new, options.candidate_share)
     return Submission(
         batch_id=submitted.batch_id,
         repeated=submitted.repeated,
@@ -185,7 +151,7 @@ def add_portraits(
         batch = batches.get(session, owner, batch_id)
     if batch.kind != "generate":
         raise ConflictError(f"batch {batch.id} is no batch of portraits, but of kind {batch.kind}", code="bad_kind")
-    defaults = BatchDefaults(**batch.options["defaults"])
+    defaults = PortraitOptions.load(batch.options).defaults
     planned = _plan(ledger, settings, manifest, format, owner=owner, preset=batch.preset, defaults=defaults)
     if planned.errors:
         raise _refusal(planned)
@@ -199,8 +165,7 @@ def dry_run(
     manifest: bytes,
     format: Format,
     owner: str,
-    preset: str | None = None,
-    defaults: BatchDefaults | None = None,
+    options: PlanOptions = NOTHING_SAID,
 ) -> DryRun:
     """Say what a submit would do, changing nothing; the time is that of this batch alone on the workers of now.
 
@@ -208,15 +173,15 @@ def dry_run(
         NotFoundError, ModelError: the preset or its files are wrong.
         ManifestError: the manifest is too large.
     """
-    name = preset or settings.preset
-    planned = _plan(ledger, settings, manifest, format, owner=owner, preset=name, defaults=defaults or BatchDefaults())
+    name = options.preset or settings.preset
+    planned = _plan(ledger, settings, manifest, format, owner=owner, preset=name, defaults=options.defaults())
     first, *later = pipelines.of(KIND).names
     with ledger.read() as session:
         loads = [
             *stage_loads(session, name, {stage: len(planned.items) for stage in later}),
             *(
                 load
-                for choice, count in Counter(item.params["small_faces"] for item in planned.items).items()
+                for choice, count in Counter(item.params.small_faces for item in planned.items).items()
                 for load in stage_loads(session, name, {first: count}, small_faces=choice)
             ),
         ]
@@ -226,7 +191,7 @@ def dry_run(
         items=len(planned.items),
         errors=planned.errors,
         missing_consents=planned.missing_consents(),
-        people=len({person for item in planned.items for person in people_of(item.params)}),
+        people=len({person for item in planned.items for person in item.params.identities()}),
         cost=round(planned.cost, 3),
         eta=estimate(loads),
         workers=living,
@@ -280,14 +245,17 @@ def stage_loads(
     ]
 
 
-def people_of(params: Mapping[str, Any]) -> list[str]:
-    """Return the identity ids that an item shows."""
-    return [person["identity"] for person in params.get("people", ())]
+def _request(options: SubmitOptions, preset: str) -> JsonObject:
+    """Return what makes two submits the same request; options that came later count only where they are used."""
+    said = options.model_dump(mode="json", exclude=set(BatchDefaults.model_fields) | {"paused"})
+    later = ("stop_after", "growing", "model", "candidate_share")
+    kept = {name: value for name, value in said.items() if value or name not in later}
+    return {**kept, "preset": preset, "defaults": options.defaults().dump()}
 
 
-def request_sha256(manifest: bytes, options: Mapping[str, Any]) -> str:
+def request_sha256(manifest: bytes, options: JsonObject) -> str:
     """Return the hash by which a repeated request is known."""
-    digest = hashlib.sha256(json.dumps(options, sort_keys=True, separators=(",", ":")).encode())
+    digest = hashlib.sha256(canonical_json(options).encode())
     digest.update(b"\n")
     digest.update(manifest)
     return digest.hexdigest()
@@ -303,22 +271,6 @@ def _collector_paused() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
-
-
-def check_options(lane: str, priority: int, redraws: int, stop_after: int | None = None) -> None:
-    """Check the numbers and words of a submit that are no part of its rows.
-
-    Raises:
-        UsageError: one is not allowed.
-    """
-    if lane not in LANES or lane == "training":
-        raise UsageError(f"a lane is interactive or bulk, got {lane!r}", code="bad_lane")
-    if not -MAX_PRIORITY <= priority <= MAX_PRIORITY:
-        raise UsageError(f"priority is {-MAX_PRIORITY} to {MAX_PRIORITY}, got {priority}", code="bad_priority")
-    if not 0 <= redraws <= MAX_REDRAWS:
-        raise UsageError(f"redraws are 0 to {MAX_REDRAWS}, got {redraws}", code="bad_redraws")
-    if stop_after is not None and stop_after < 1:
-        raise UsageError(f"a batch stops after 1 wrong item or more, got {stop_after}", code="bad_stop_after")
 
 
 def _repeated(ledger: Ledger, owner: str, key: str, request: str) -> Submission | None:
@@ -366,11 +318,11 @@ def known_identities(session: Session, owner: str) -> dict[str, IdentityFacts]:
 def _new_item(item: PlannedItem) -> NewItem:
     return NewItem(
         custom_id=item.custom_id,
-        params=item.params,
+        params=item.params.dump(),
         params_sha256=item.params_sha256,
         seed=item.seed,
         cost=item.cost,
-        identities=tuple(people_of(item.params)),
+        identities=item.params.identities(),
     )
 
 

@@ -12,17 +12,18 @@ from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from botocore.exceptions import ClientError
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from orchestrator.archive.reach import Reach
+from orchestrator.contracts.photos import PhotoOptions, PhotoParams
 from orchestrator.errors import ConflictError, ForbiddenError, NotFoundError
 from orchestrator.ledger.engine.session import Ledger
 from orchestrator.ledger.queue import batches
-from orchestrator.ledger.tables.rows import Artifact, Batch, Item, Output
+from orchestrator.ledger.tables.rows import Artifact, Item, Output
 from orchestrator.results import results
 from orchestrator.results.results_folder import write_new
 from orchestrator.storage import ByteStore
@@ -210,7 +211,7 @@ def finished(session: Session, batch_id: str) -> Iterator[tuple[Item, Output, Ar
 
 def path_of(item: Item, output: Output) -> str:
     """Return the name of a result: that of the source; of further candidates with a number before the ending."""
-    path: str = item.params["path"]
+    path = PhotoParams.load(item.params).path
     if output.id != item.output_id:
         pure = PurePosixPath(path)
         path = str(pure.with_name(f"{pure.stem}.candidate-{output.round + 1}{pure.suffix}"))
@@ -219,10 +220,10 @@ def path_of(item: Item, output: Output) -> str:
 
 def modified(item: Item) -> datetime | None:
     """Return when the source of a photo was last changed, if that is known."""
-    found: Any = item.params.get("modified")
-    return datetime.fromisoformat(found).astimezone(UTC) if found else None
+    found = PhotoParams.load(item.params).modified
+    return found.astimezone(UTC) if found else None
 
 
 def batch_out(session: Session, batch_id: str) -> str | None:
     """Return where the results of a batch were asked for, or None."""
-    return session.get_one(Batch, batch_id).options.get("out")
+    return PhotoOptions.load(batches.one(session, batch_id).options).out

@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from orchestrator.contracts.portraits import PortraitParams
 from orchestrator.errors import UsageError
 from orchestrator.ledger import evaluations, identities, models, photos
 from orchestrator.ledger.engine.session import Ledger, now
@@ -104,27 +105,27 @@ def write_contact_sheet(ledger: Ledger, store: ByteStore, vault: Vault, owner: s
 
 
 def _result(item: Mapping[str, Any], store: ByteStore) -> Result:
-    params, output, scores = item["params"], item["output"], item["scores"] or {}
-    people = params["people"]
+    params, output, scores = PortraitParams.load(item["params"]), item["output"], item["scores"] or {}
+    people = params.people
     scored = scores.get("people") or [{} for _ in people]
     return Result(
         custom_id=item["custom_id"],
         picture=store.get(output["key"], sha256=output["sha256"]),
-        prompt=params["prompt"],
+        prompt=params.prompt,
         seed=output["seed"],
         verdict=item["verdict"],
         people=[
             PersonScore(
-                person=person["identity"],
+                person=person.identity,
                 similarity=score.get("similarity"),
                 face=score.get("face"),
-                nearest=people[score["nearest"]]["identity"] if score.get("nearest") is not None else None,
-                slot=person.get("slot"),
+                nearest=people[score["nearest"]].identity if score.get("nearest") is not None else None,
+                slot=person.slot,
             )
             for person, score in zip(people, scored, strict=True)
         ],
         matrix=scores.get("matrix", ()),
-        layout=params.get("layout"),
+        layout=params.layout,
         seconds=sum(stage["seconds"] or 0.0 for stage in item["stages"]),
         redraws=item["redraws"],
         small_faces=output["small_faces"],
@@ -164,7 +165,7 @@ def _thresholds(session: Session, version: ModelVersion | None) -> dict[str, flo
 
 
 def _people(item: Mapping[str, Any], handles: Mapping[str, str]) -> list[str]:
-    return [handles.get(person["identity"], person["identity"]) for person in item["params"].get("people", ())]
+    return [handles.get(identity, identity) for identity in PortraitParams.load(item["params"]).identities()]
 
 
 def _facts(item: Mapping[str, Any], handles: Mapping[str, str]) -> NameFacts:
@@ -173,17 +174,17 @@ def _facts(item: Mapping[str, Any], handles: Mapping[str, str]) -> NameFacts:
         index=item["position"],
         identity="+".join(_people(item, handles)),
         seed=item["output"]["seed"],
-        layout=item["params"].get("layout") or "free",
+        layout=PortraitParams.load(item["params"]).layout or "free",
     )
 
 
 def _columns(item: Mapping[str, Any], batch: Batch, handles: Mapping[str, str]) -> dict[str, str | int | float | None]:
-    params, output = item["params"], item["output"]
+    params, output = PortraitParams.load(item["params"]), item["output"]
     return {
         "custom_id": item["custom_id"],
-        "text": params.get("prompt"),
+        "text": params.prompt,
         "people": "+".join(_people(item, handles)),
-        "layout": params.get("layout"),
+        "layout": params.layout,
         "seed": output["seed"],
         "verdict": item["verdict"],
         "similarity": item["similarity"],

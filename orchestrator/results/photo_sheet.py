@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from orchestrator.archive.duplicates import Album, Look
+from orchestrator.contracts.photos import PhotoOptions, PhotoParams
 from orchestrator.errors import UsageError
 from orchestrator.ledger import identities, photos
 from orchestrator.ledger.queue import batches
@@ -56,17 +57,18 @@ def near_pairs(session: Session, batch_id: str) -> Iterator[tuple[str, str]]:
     said = dict(photos.ingested(session, batch_id))
     for item in batches.items(session, batch_id):
         found = said.get(item.id)
-        if found is None or "original" not in item.params:
+        photo = PhotoParams.load(item.params)
+        if found is None or photo.original is None:
             continue
-        paths[item.id] = item.params["path"]
+        paths[item.id] = photo.path
         twin = album.add(
             Look(
                 key=item.id,
-                sha256=item.params["original"]["sha256"],
-                pixels_sha256=found["pixels_sha256"],
-                phash=found["phash"],
-                width=found["width"],
-                height=found["height"],
+                sha256=photo.original.sha256,
+                pixels_sha256=found.pixels_sha256,
+                phash=found.phash,
+                width=found.width,
+                height=found.height,
             )
         )
         if twin is not None and twin.how == "near":
@@ -76,11 +78,12 @@ def near_pairs(session: Session, batch_id: str) -> Iterator[tuple[str, str]]:
 def _facts(session: Session, batch: Batch) -> dict[str, str]:
     counts = batches.counts(session, batch.id)
     verdicts = batches.verdict_counts(session, batch.id)
-    people = photos.people(session, batch.options.get("people_of") or batch.id)
+    options = PhotoOptions.load(batch.options)
+    people = photos.people(session, options.people_of or batch.id)
     facts = {
         "photos": ", ".join(f"{count} {state}" for state, count in counts.items() if count),
         "verdicts": ", ".join(f"{count} {verdict.replace('_', ' ')}" for verdict, count in verdicts.items()),
-        "fidelity": str(batch.options.get("fidelity")),
+        "fidelity": str(options.fidelity),
         "preset": f"{batch.preset}, {batch.model_version_id}",
     }
     if people:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from PIL import Image, ImageChops
 from sqlalchemy import select
 
+from orchestrator.contracts.portraits import PortraitOptions
 from orchestrator.errors import ConflictError, ModelError
 from orchestrator.ledger.engine.session import Ledger
 from orchestrator.ledger.queue import batches
@@ -28,7 +29,6 @@ from orchestrator.storage import ByteStore
 
 TOLERANCE = 1
 """Largest difference in 255 grey levels between pictures of one request in batches of different size, measured."""
-OPTION = "reproduces"
 
 Outcome = Literal["bit_equal", "within_tolerance", "different"]
 
@@ -115,7 +115,7 @@ def reproduce(ledger: Ledger, owner: str, item_id: str) -> str:
             lane="interactive",
             model_version_id=output.model_version_id,
             parent_id=batch.id,
-            options={"redraws": 0, "pinned": True, OPTION: item.id},
+            options=PortraitOptions(pinned=True, reproduces=item.id).dump(),
             flow=False,
         ),
     ).batch_id
@@ -131,7 +131,7 @@ def judge(ledger: Ledger, store: ByteStore, owner: str, batch_id: str) -> Reprod
     """
     with ledger.read() as session:
         batch = batches.get(session, owner, batch_id)
-        first_id = batch.options.get(OPTION)
+        first_id = PortraitOptions.load(batch.options).reproduces
         (again,) = batches.items(session, batch.id)
         if first_id is None or again.output_id is None:
             why = again.error_message or f"its item is {again.state}"

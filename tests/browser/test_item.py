@@ -10,6 +10,7 @@ import pytest
 from PIL import Image, ImageFilter
 from playwright.sync_api import Page, expect
 
+from orchestrator.contracts.portraits import SubmitOptions
 from orchestrator.ledger.queue import claims
 from orchestrator.people import identities
 from orchestrator.people.identities import ConsentGiven, NewPerson, Picture
@@ -147,7 +148,13 @@ def test_what_is_held_is_released_and_given_up_by_a_person(
 def test_what_one_types_stays_while_the_page_follows_its_batch(page: Page, site: Site, couple: str) -> None:
     row = {"custom_id": "first", "people": [{"identity": "ada"}]}
     batch_id = submit.submit_portraits(
-        site.ledger, site.settings, manifest=lines(row), format="jsonl", owner="local", name="Growing", growing=True
+        site.ledger,
+        site.settings,
+        manifest=lines(row),
+        format="jsonl",
+        owner="local",
+        name="Growing",
+        options=SubmitOptions(growing=True),
     ).batch_id
     painter = Pair(ledger=site.ledger, store=site.store, settings=site.settings)
     painter.hold()

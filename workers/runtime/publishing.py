@@ -14,6 +14,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
 from orchestrator import tracing
+from orchestrator.contracts.portraits import PortraitParams
 from orchestrator.errors import ConflictError, FencedError, FpgaError, TransientError
 from orchestrator.ledger import artifacts
 from orchestrator.ledger.artifacts import NewArtifact
@@ -229,7 +230,8 @@ def typed(c: Claim, error: Exception) -> FpgaError:
         return error
     log.error("item failed", exc_info=error, extra=ids(c))
     if is_out_of_memory(error):
-        size = f"{c.params.get('width')}x{c.params.get('height')}"
+        params = PortraitParams.load(c.params) if c.name == "generate" else None
+        size = f"{params.width}x{params.height}" if params else f"stage {c.name}"
         return FpgaError(f"the device has not enough memory for one item of {size}", code="out_of_memory")
     return FpgaError(f"{type(error).__name__} in stage {c.name}; the worker's log has the trace")
 

@@ -14,8 +14,8 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from orchestrator.api.context import Caller, Reader, Writer
 from orchestrator.api.pages.rendering import shown
 from orchestrator.api.paging import page, place
-from orchestrator.api.requests import Line
 from orchestrator.api.v1.batches import lines, moment_of
+from orchestrator.contracts.base import Line
 from orchestrator.ledger.engine.session import Ledger, now
 from orchestrator.ledger.engine.states import BATCH_ENDED, BATCH_STATES
 from orchestrator.ledger.queue import batches, quarantine, workers

@@ -13,6 +13,8 @@ from orchestrator.api.context import Caller, Reader, Writer
 from orchestrator.api.pages import item_view
 from orchestrator.api.pages.batch_pages import Code, Reason, Show, address
 from orchestrator.api.pages.rendering import shown
+from orchestrator.contracts.photos import MOST_CANDIDATES, RedoOptions
+from orchestrator.contracts.portraits import PortraitOptions
 from orchestrator.errors import ConflictError, FpgaError, NotFoundError
 from orchestrator.ledger.queue import quarantine
 from orchestrator.ledger.views import listings
@@ -45,7 +47,7 @@ def redo(
     caller: Writer,
     item_id: str,
     fidelity: Share,
-    candidates: Annotated[int, Form(ge=1, le=restore.MOST_CANDIDATES)] = 1,
+    candidates: Annotated[int, Form(ge=1, le=MOST_CANDIDATES)] = 1,
     min_face: Annotated[int, Form(ge=0, le=10_000)] = 0,
     seed: Annotated[int | None, Form(ge=0, le=2**32 - 1)] = None,
 ) -> Response:
@@ -56,10 +58,7 @@ def redo(
             caller.settings,
             caller.owner,
             item_id,
-            fidelity=fidelity,
-            candidates=candidates,
-            min_face=min_face,
-            seed=seed,
+            RedoOptions.asked(fidelity=fidelity, candidates=candidates, min_face=min_face, seed=seed),
         )
     except FpgaError as error:
         return _item(caller, item_id, error)
@@ -112,7 +111,7 @@ def _item(
         request=json.dumps(found["params"], indent=2, ensure_ascii=False),
         record=record,
         compared=_compared(caller, found["batch"]),
-        most_candidates=restore.MOST_CANDIDATES,
+        most_candidates=MOST_CANDIDATES,
         may_write="write" in caller.bearer.scopes,
         live=None if found["ended"] else f"/v1/items/{item_id}/events",
         script="compare.js" if found["previews"] else None,
@@ -121,7 +120,7 @@ def _item(
 
 def _compared(caller: Caller, batch: dict[str, Any]) -> Reproduction | None:
     """Return how a portrait that was made again compares with the first, once it is there."""
-    if provenance.OPTION not in batch["options"]:
+    if PortraitOptions.load(batch["options"]).reproduces is None:
         return None
     try:
         return provenance.judge(caller.ledger, caller.store, caller.owner, batch["id"])

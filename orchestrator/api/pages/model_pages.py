@@ -10,8 +10,8 @@ from starlette.responses import RedirectResponse, Response
 from orchestrator.api.context import Caller, Promoter, Reader
 from orchestrator.api.pages import training_view
 from orchestrator.api.pages.pages import shown
-from orchestrator.api.requests import Line
 from orchestrator.api.v1.models import acting
+from orchestrator.contracts.base import Line
 from orchestrator.errors import FpgaError
 from orchestrator.ledger import models as rows
 from orchestrator.models import evaluations, registry

@@ -13,7 +13,7 @@ from starlette.responses import RedirectResponse, Response
 from orchestrator.api.context import Allowed, Caller, Librarian
 from orchestrator.api.pages import people_view
 from orchestrator.api.pages.pages import shown
-from orchestrator.api.requests import Line
+from orchestrator.contracts.base import Line
 from orchestrator.errors import FpgaError, UsageError
 from orchestrator.ledger import identities as rows
 from orchestrator.people import identities

@@ -14,7 +14,8 @@ from starlette.responses import RedirectResponse, Response
 from orchestrator.api.context import Caller, Promoter, Reader, Writer
 from orchestrator.api.pages.pages import shown
 from orchestrator.api.paging import planning
-from orchestrator.api.requests import Line
+from orchestrator.contracts.base import Line
+from orchestrator.contracts.portraits import MAX_REDRAWS, SubmitOptions
 from orchestrator.datasets import dataset_views
 from orchestrator.errors import FpgaError, ManifestError, NotFoundError, TransientError, UsageError
 from orchestrator.models import training
@@ -41,15 +42,13 @@ def add(
     cron: Cron,
     manifest: Annotated[UploadFile, File()],
     timezone: Annotated[Line, Form()] = "UTC",
-    redraws: Annotated[int, Form(ge=0, le=submit.MAX_REDRAWS)] = 0,
+    redraws: Annotated[int, Form(ge=0, le=MAX_REDRAWS)] = 0,
     stop_after: Annotated[str, Form(pattern=r"[1-9][0-9]{0,6}|", max_length=7)] = "",
     skip_invalid: Annotated[bool, Form()] = False,
 ) -> Response:
     """Keep a manifest and make a batch of it by the clock."""
-    options: dict[str, Any] = {"redraws": redraws, "skip_invalid": skip_invalid}
-    if stop_after:
-        options["stop_after"] = int(stop_after)
     try:
+        options = SubmitOptions.asked(redraws=redraws, skip_invalid=skip_invalid, stop_after=stop_after or None)
         _add(caller, name, cron, timezone, manifest, options)
     except FpgaError as error:
         return _page(caller, error)
@@ -100,21 +99,23 @@ def remove_training(caller: Promoter, name: str) -> Response:
     return _changed(caller, lambda: training_schedules.remove(caller.settings, name), trains=True)
 
 
-def _add(caller: Caller, name: str, cron: str, timezone: str, manifest: UploadFile, options: dict[str, Any]) -> None:
+def _add(caller: Caller, name: str, cron: str, timezone: str, manifest: UploadFile, options: SubmitOptions) -> None:
     ending = "." + (manifest.filename or "").rpartition(".")[2].lower()
     form = FORMATS.get(ending)
     if form is None:
         raise UsageError("a manifest is a file named .jsonl, .ndjson or .csv", code="bad_manifest_name")
     data = manifest.file.read(MAX_BYTES + 1)
     with planning(caller):
-        found = submit.dry_run(caller.ledger, caller.settings, manifest=data, format=form, owner=caller.owner)
-    if found.errors and not (options["skip_invalid"] and found.items):
+        found = submit.dry_run(
+            caller.ledger, caller.settings, manifest=data, format=form, owner=caller.owner, options=options
+        )
+    if found.errors and not (options.skip_invalid and found.items):
         first = found.errors[0]
         raise ManifestError(
             f"the manifest is wrong in {len({one.row for one in found.errors})} rows, nothing was scheduled; "
             f"the first is row {first.row}: {first.message}"
         )
-    stored = {"format": form, "name": name, "owner": caller.owner, "options": options}
+    stored = {"format": form, "name": name, "owner": caller.owner, "options": options.dump()}
     deployments.add_schedule(
         caller.settings, caller.store, name, cron=cron, timezone=timezone, manifest=data, stored=stored
     )
@@ -154,6 +155,6 @@ def _page(caller: Caller, wrong: FpgaError | None = None) -> Response:
         datasets=list(
             dict.fromkeys((v["name"], v["preset"]) for v in dataset_views.list_versions(caller.ledger, caller.owner))
         ),
-        most_redraws=submit.MAX_REDRAWS,
+        most_redraws=MAX_REDRAWS,
         wrong=wrong,
     )

@@ -10,7 +10,7 @@ from starlette.responses import RedirectResponse, Response
 from orchestrator.api.context import Caller, Promoter, Reader, Viewer
 from orchestrator.api.pages import training_view
 from orchestrator.api.pages.pages import shown
-from orchestrator.api.requests import Line
+from orchestrator.contracts.base import Line
 from orchestrator.datasets import dataset_views
 from orchestrator.errors import FpgaError
 from orchestrator.ledger.engine.states import BATCH_ENDED

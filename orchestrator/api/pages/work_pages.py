@@ -9,13 +9,13 @@ from starlette.responses import RedirectResponse, Response
 
 from orchestrator.api.context import Librarian
 from orchestrator.api.pages.pages import shown
+from orchestrator.contracts.photos import MOST_CANDIDATES, PhotoOptions
+from orchestrator.contracts.portraits import MAX_REDRAWS
 from orchestrator.ledger.views import listings
 from orchestrator.models import registry
 from orchestrator.people import identities
-from orchestrator.photos.restore import MOST_CANDIDATES
 from orchestrator.planning.plan import SCOPE
 from orchestrator.planning.presets import load_preset, preset_names
-from orchestrator.portraits import submit
 
 router = APIRouter(include_in_schema=False)
 
@@ -33,7 +33,7 @@ def new(caller: Librarian, preset: Annotated[str | None, Query(max_length=64)] =
         preset=facts,
         presets=preset_names(caller.settings.models_dir),
         versions=[one for one in versions if not one["tainted_at"]],
-        most_redraws=submit.MAX_REDRAWS,
+        most_redraws=MAX_REDRAWS,
         script="new.js",
     )
 
@@ -46,7 +46,7 @@ def restore(caller: Librarian, batch: Annotated[str | None, Query(max_length=64)
     if batch is not None:
         with caller.ledger.read() as session:
             found = listings.batch(session, caller.owner, batch)
-            going_on = found.id if found.open and not found.options.get("source") else None
+            going_on = found.id if found.open and not PhotoOptions.load(found.options).source else None
         if going_on is None:
             return RedirectResponse(f"/batches/{found.id}", 303)
     return shown(

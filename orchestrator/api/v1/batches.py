@@ -30,11 +30,9 @@ from orchestrator.api.paging import (
     waiting,
 )
 from orchestrator.api.requests import (
-    DEFAULTS,
     FORMATS,
     BatchOptions,
     BatchRequest,
-    Line,
     Raw,
     Strict,
     Why,
@@ -42,6 +40,7 @@ from orchestrator.api.requests import (
     parsed,
     unsupported,
 )
+from orchestrator.contracts.base import Line
 from orchestrator.errors import LimitError, UsageError
 from orchestrator.ledger.engine.session import now
 from orchestrator.ledger.engine.states import BATCH_ENDED, BATCH_STATES, STATES
@@ -109,9 +108,9 @@ def _submitted(
                 manifest=manifest,
                 format=form,
                 owner=caller.owner,
-                defaults=chosen.defaults(),
+                name=chosen.name,
+                options=chosen.options(),
                 idempotency_key=f"http:{key}" if key else None,
-                **chosen.model_dump(exclude=DEFAULTS | {"items"}),
             )
         except UsageError as error:
             raise _pointed(error) if media_type(request) == "application/json" else error from None
@@ -137,8 +136,7 @@ def dry_run(request: Request, caller: Reader, body: Raw, options: Annotated[Batc
             manifest=manifest,
             format=form,
             owner=caller.owner,
-            preset=chosen.preset,
-            defaults=chosen.defaults(),
+            options=chosen.options(),
         ).as_json()
 
 

@@ -13,7 +13,8 @@ from starlette.responses import Response
 
 from orchestrator.api.context import Librarian
 from orchestrator.api.paging import TAGGED, Answer, IdempotencyKey, Prefer, once, tagged, wait_seconds, waiting
-from orchestrator.api.requests import Line, Strict
+from orchestrator.api.requests import Strict
+from orchestrator.contracts.base import Line
 from orchestrator.errors import InputError, NotFoundError, UsageError
 from orchestrator.ledger import identities as people
 from orchestrator.ledger.tables.rows import Identity

@@ -10,7 +10,8 @@ from starlette.responses import Response
 
 from orchestrator.api.context import Caller, Promoter, Reader
 from orchestrator.api.paging import TAGGED, tagged
-from orchestrator.api.requests import Line, Strict
+from orchestrator.api.requests import Strict
+from orchestrator.contracts.base import Line
 from orchestrator.models import evaluations, lineage, registry
 from orchestrator.settings import Settings
 

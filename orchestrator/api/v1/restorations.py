@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
 from pydantic import Field, StringConstraints
@@ -10,14 +10,17 @@ from starlette.responses import JSONResponse, Response
 
 from orchestrator.api.context import Caller, Sender, Writer
 from orchestrator.api.paging import Answer, IdempotencyKey, once
-from orchestrator.api.requests import Line, Strict
+from orchestrator.api.requests import Strict
 from orchestrator.archive import Photo, Refused
 from orchestrator.archive.kinds import HEAD, judge
 from orchestrator.archive.names import as_text, safe_path
+from orchestrator.contracts.base import Line
+from orchestrator.contracts.batches import Lane
+from orchestrator.contracts.photos import RedoOptions, RestoreOptions
+from orchestrator.contracts.portraits import MAX_PRIORITY
 from orchestrator.errors import InputError, UsageError
 from orchestrator.ledger.views import listings
 from orchestrator.photos import feeding, restore, uploads
-from orchestrator.photos.restore import RestoreOptions
 from orchestrator.results import results
 
 router = APIRouter(prefix="/v1", tags=["restorations"])
@@ -25,44 +28,12 @@ BucketUrl = Annotated[str, StringConstraints(pattern=r"^s3://[^\s\x00-\x1f]+$", 
 Path = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
 
 
-LEFT_OUT: dict[int | str, dict[str, Any]] = {200: {"description": "It does not claim to be a photo, and was left out."}}
+LEFT_OUT: dict[int | str, dict[str, object]] = {
+    200: {"description": "It does not claim to be a photo, and was left out."}
+}
 
 
-class SwapRule(Strict):
-    """Whose face comes into which photos: those whose path matches `photo`; `face` by number from the left."""
-
-    to: Line
-    photo: Line = "*"
-    face: Annotated[int, Field(ge=1)] | None = None
-    from_: Annotated[Line | None, Field(alias="from")] = None
-
-
-class Restoring(Strict):
-    """The options of `fpga restore` and `fpga swap`, under the same names."""
-
-    task: Literal["restore", "swap"] = "restore"
-    fidelity: Annotated[float, Field(ge=0, le=1)] = 0.5
-    min_face: Annotated[int, Field(ge=0)] = 0
-    good: Annotated[float, Field(ge=-1, le=1)] | None = None
-    candidates: Annotated[int, Field(ge=1, le=restore.MOST_CANDIDATES)] = 1
-    format: Literal["same", "png"] = "same"
-    gps: Literal["keep", "strip"] = "keep"
-    only: Annotated[tuple[Line, ...], Field(max_length=1000)] = ()
-    everyone: Line | None = None
-    unknown: Literal["cluster", "keep"] | None = None
-    attested: Line | None = None
-    rules: Annotated[tuple[SwapRule, ...], Field(max_length=restore.MOST_RULES)] = ()
-    to: Annotated[tuple[Line, ...], Field(max_length=1000)] = ()
-    of: Line | None = None
-    pairs: Literal["zip", "product"] = "product"
-    force: bool = False
-
-    def options(self) -> RestoreOptions:
-        """Return them as the service takes them."""
-        return RestoreOptions.from_json(self.model_dump(by_alias=True, include=set(Restoring.model_fields)))
-
-
-class Restoration(Restoring):
+class Restoration(RestoreOptions):
     """What to restore: an upload (an archive or one photo), a bucket's prefix, or neither, to hand photos over."""
 
     upload: Line | None = None
@@ -71,9 +42,13 @@ class Restoration(Restoring):
     """Where finished photos are written to as well; they can always be read from the batch."""
     name: Line | None = None
     preset: Line | None = None
-    lane: Literal["interactive", "bulk"] = "bulk"
-    priority: Annotated[int, Field(ge=-3, le=3)] = 0
+    lane: Lane = "bulk"
+    priority: Annotated[int, Field(ge=-MAX_PRIORITY, le=MAX_PRIORITY)] = 0
     paused: bool = False
+
+    def options(self) -> RestoreOptions:
+        """Return them as every other door hands them on."""
+        return RestoreOptions(**{name: getattr(self, name) for name in RestoreOptions.model_fields})
 
 
 class NewPhoto(Strict):
@@ -149,23 +124,12 @@ def add(caller: Sender, batch_id: str, body: NewPhoto) -> Response:
     return JSONResponse({"object": "photo", "path": path, "skipped": None, "items": made}, 201)
 
 
-class Redo(Strict):
-    """Other settings for one photo; what is left out stays as it was."""
-
-    fidelity: Annotated[float, Field(ge=0, le=1)] | None = None
-    candidates: Annotated[int, Field(ge=1, le=restore.MOST_CANDIDATES)] | None = None
-    good: Annotated[float, Field(ge=-1, le=1)] | None = None
-    min_face: Annotated[int, Field(ge=0)] | None = None
-    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
-    force: bool = False
-
-
 @router.post("/items/{item_id}/redo", status_code=202, operation_id="redo_item")
-def redo(request: Request, caller: Writer, item_id: str, body: Redo, key: IdempotencyKey = None) -> Response:
+def redo(request: Request, caller: Writer, item_id: str, body: RedoOptions, key: IdempotencyKey = None) -> Response:
     """Make one photo again with other settings; its faces and inversions are used again."""
 
     def make() -> Answer:
-        made = restore.redo(caller.ledger, caller.settings, caller.owner, item_id, **body.model_dump())
+        made = restore.redo(caller.ledger, caller.settings, caller.owner, item_id, body)
         return Answer(body=_shown(caller, made), status=202, location=f"/v1/batches/{made}")
 
     return once(caller, request, key, body.model_dump_json().encode(), make)

@@ -10,9 +10,9 @@ from starlette.responses import Response
 
 from orchestrator.api.context import Reader, Writer
 from orchestrator.api.paging import planning
-from orchestrator.api.requests import Line, Strict
+from orchestrator.contracts.base import Line
+from orchestrator.contracts.portraits import SubmitOptions
 from orchestrator.errors import ManifestError
-from orchestrator.planning.manifest import MAX_ROWS
 from orchestrator.portraits import submit
 from orchestrator.runtime.prefect import deployments
 
@@ -20,7 +20,7 @@ router = APIRouter(prefix="/v1/schedules", tags=["schedules"])
 Name = Annotated[str, StringConstraints(pattern=deployments.NAME.pattern, max_length=63)]
 
 
-class NewSchedule(Strict):
+class NewSchedule(SubmitOptions):
     """A manifest as text, and when a batch is made of it."""
 
     name: Name
@@ -28,12 +28,10 @@ class NewSchedule(Strict):
     timezone: Line = "UTC"
     manifest: Annotated[str, Field(min_length=1, max_length=2**20)]
     format: Literal["jsonl", "csv"] = "jsonl"
-    preset: Line | None = None
-    lane: Literal["interactive", "bulk"] = "bulk"
-    priority: Annotated[int, Field(ge=-3, le=3)] = 0
-    redraws: Annotated[int, Field(ge=0, le=10)] = 0
-    stop_after: Annotated[int, Field(ge=1, le=MAX_ROWS)] | None = None
-    skip_invalid: bool = False
+
+    def options(self) -> SubmitOptions:
+        """Return what each of its batches is submitted with."""
+        return SubmitOptions(**self.model_dump(include=set(SubmitOptions.model_fields)))
 
 
 @router.get("", operation_id="list_schedules")
@@ -57,12 +55,11 @@ def create(caller: Writer, body: NewSchedule) -> dict[str, Any]:
             manifest=data,
             format=body.format,
             owner=caller.owner,
-            preset=body.preset,
+            options=body.options(),
         )
     if found.errors and not (body.skip_invalid and found.items):
         errors = [error.as_json() for error in found.errors]
         raise ManifestError("the manifest is wrong, nothing was scheduled", errors=errors)
-    options = body.model_dump(include={"preset", "lane", "priority", "redraws", "stop_after", "skip_invalid"})
     return deployments.add_schedule(
         caller.settings,
         caller.store,
@@ -70,7 +67,7 @@ def create(caller: Writer, body: NewSchedule) -> dict[str, Any]:
         cron=body.cron,
         timezone=body.timezone,
         manifest=data,
-        stored={"format": body.format, "name": body.name, "owner": caller.owner, "options": options},
+        stored={"format": body.format, "name": body.name, "owner": caller.owner, "options": body.options().dump()},
     ).as_json()
 
 

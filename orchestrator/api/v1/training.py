@@ -10,7 +10,8 @@ from starlette.responses import Response
 
 from orchestrator.api.context import Promoter, Reader
 from orchestrator.api.paging import TAGGED, Answer, IdempotencyKey, Limit, once, tagged
-from orchestrator.api.requests import Line, Strict
+from orchestrator.api.requests import Strict
+from orchestrator.contracts.base import Line
 from orchestrator.datasets import dataset_views, datasets
 from orchestrator.errors import UsageError
 from orchestrator.ledger.views import listings

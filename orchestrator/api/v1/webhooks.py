@@ -10,7 +10,8 @@ from starlette.responses import Response
 
 from orchestrator.api.context import Writer
 from orchestrator.api.paging import Answer, IdempotencyKey, once
-from orchestrator.api.requests import Line, Strict
+from orchestrator.api.requests import Strict
+from orchestrator.contracts.base import Line
 from orchestrator.ledger import webhooks as rows
 from orchestrator.ledger.engine.session import now
 from orchestrator.runtime import webhooks

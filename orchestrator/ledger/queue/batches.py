@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from orchestrator import pipelines, tracing
+from orchestrator.contracts.base import JsonObject
+from orchestrator.contracts.batches import BatchOptions
 from orchestrator.errors import ConflictError, FpgaError, NotFoundError
 from orchestrator.ledger import artifacts, audit
 from orchestrator.ledger.engine.base import new_id
@@ -30,7 +31,7 @@ class NewItem:
     """One item as the planner made it."""
 
     custom_id: str
-    params: dict[str, Any]
+    params: JsonObject
     params_sha256: str
     seed: int
     cost: float = 0.0
@@ -57,8 +58,8 @@ class NewBatch:
     parent_id: str | None = None
     idempotency_key: str | None = None
     request_sha256: str | None = None
-    options: dict[str, Any] = field(default_factory=dict)
-    rejected_rows: Sequence[dict[str, Any]] = ()
+    options: JsonObject = field(default_factory=dict)
+    rejected_rows: Sequence[JsonObject] = ()
     flow: bool = True
     """Whether a flow run should watch this batch."""
     flow_run_id: str | None = None
@@ -235,17 +236,20 @@ def append(
 
 
 @retrying
-def close(ledger: Ledger, owner: str, batch_id: str, *, rejected: FpgaError | None = None, **options: Any) -> None:
-    """Say that no more items will come; `options` are added to the batch's.
+def close(
+    ledger: Ledger, owner: str, batch_id: str, *, rejected: FpgaError | None = None, options: JsonObject | None = None
+) -> None:
+    """Say that no more items will come.
 
     Args:
+        options: what the batch's options are from now on, if they change.
         rejected: why its source could not be read to the end; it stands among the batch's errors.
     """
     with ledger.write() as session:
         batch = session.get_one(Batch, get(session, owner, batch_id).id, with_for_update=True, populate_existing=True)
         if batch.open:
             batch.open = False
-            batch.options = {**batch.options, **options}
+            batch.options = options or batch.options
             if rejected is not None:
                 row = {"row": None, "custom_id": None, "field": "source"}
                 batch.rejected_rows = [*batch.rejected_rows, {**row, **rejected.as_json()}]
@@ -269,6 +273,16 @@ def get(session: Session, owner: str, batch_id: str) -> Batch:
     if not found:
         raise NotFoundError(f"there is no batch {batch_id!r}", code="batch_not_found")
     return (exact or list(found))[0]
+
+
+def one(session: Session, batch_id: str) -> Batch:
+    """Return a batch by its whole id, whoever owns it; it is there."""
+    return session.get_one(Batch, batch_id)
+
+
+def custom_ids(session: Session, batch_id: str) -> set[str]:
+    """Return the custom_ids that a batch has already."""
+    return set(session.scalars(select(Item.custom_id).where(Item.batch_id == batch_id)))
 
 
 def by_idempotency_key(session: Session, owner: str, key: str) -> Batch | None:
@@ -469,12 +483,9 @@ def retry(ledger: Ledger, owner: str, batch_id: str, *, codes: Sequence[str] = (
     )
 
 
-def _retry_options(batch: Batch) -> dict[str, Any]:
+def _retry_options(batch: Batch) -> JsonObject:
     """Return the options of a retry: people who were found in the whole archive are not looked for in a part of it."""
-    kept = {name: value for name, value in batch.options.items() if name != lifecycle.FORGIVEN}
-    if not kept.get("cluster"):
-        return kept
-    return {**kept, "people_of": batch.options.get("people_of") or batch.id}
+    return lifecycle.changed(batch, forgiven=0, people_of=BatchOptions.load(batch.options).people_of or batch.id)
 
 
 @retrying

@@ -12,6 +12,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, func, insert, select, update
 from sqlalchemy.orm import Session
 
+from orchestrator.contracts.base import Json, JsonObject
+from orchestrator.contracts.batches import BatchOptions
 from orchestrator.ledger import audit, webhooks
 from orchestrator.ledger.engine.states import (
     BAD,
@@ -27,8 +29,6 @@ from orchestrator.ledger.queue import outbox
 from orchestrator.ledger.tables.rows import Batch, Item, Stage
 from orchestrator.pipelines import Place
 
-STOP_AFTER, FORGIVEN = "stop_after", "forgiven"
-"""Options of a batch: so many items may go wrong before it pauses; how many of them a resume has forgiven."""
 NONE: Mapping[str, Any] = {}
 
 
@@ -121,8 +121,8 @@ def cancel_batch(session: Session, batch_id: str, moment: datetime, *, reason: s
 def resume_batch(session: Session, batch: Batch, moment: datetime) -> bool:
     """Let a paused batch go on, and say so in the audit log; return whether it was paused."""
     changes: dict[str, Any] = {"paused_at": None, "reason": None}
-    if STOP_AFTER in batch.options:
-        changes["options"] = {**batch.options, FORGIVEN: count_wrong(session, batch.id)}
+    if BatchOptions.load(batch.options).stop_after is not None:
+        changes["options"] = changed(batch, forgiven=count_wrong(session, batch.id))
     if batch.state != BatchState.PAUSED or not move_batch(session, batch.id, BatchState.IN_PROGRESS, **changes):
         return False
     audit.write(session, batch.owner, "batch.resume", batch.id, {}, moment)
@@ -177,11 +177,12 @@ def pause_hopeless(session: Session, batch_id: str, moment: datetime) -> bool:
     One broken setting fails a whole night's work otherwise, item by item. Nothing is lost: a resume goes on.
     """
     batch = session.get_one(Batch, batch_id)
-    bearable = batch.options.get(STOP_AFTER)
+    options = BatchOptions.load(batch.options)
+    bearable = options.stop_after
     if bearable is None:
         return False
     wrong = count_wrong(session, batch_id)
-    if wrong - batch.options.get(FORGIVEN, 0) < bearable:
+    if wrong - options.forgiven < bearable:
         return False
     reason = f"{wrong} items went wrong; the batch was to stop after {bearable}. See its errors, then resume or cancel."
     if not move_batch(session, batch_id, BatchState.PAUSED, paused_at=moment, reason=reason):
@@ -204,3 +205,9 @@ def _end_state(batch: Batch, counts: Mapping[str, int]) -> BatchState:
     if cancelled and not counts.get(State.COMPLETED, 0) and not bad:
         return BatchState.CANCELLED
     return BatchState.COMPLETED_WITH_ERRORS if bad or cancelled else BatchState.COMPLETED
+
+
+def changed(batch: Batch, **options: Json) -> JsonObject:
+    """Return the options of a batch with some of those that the queue heeds changed, the kind's own as they are."""
+    assert options.keys() <= BatchOptions.model_fields.keys(), f"one of {sorted(options)} is not the queue's"
+    return {**batch.options, **options}

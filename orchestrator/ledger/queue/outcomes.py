@@ -11,6 +11,8 @@ from sqlalchemy import JSON, ColumnElement, case, literal, tuple_, update
 from sqlalchemy.orm import Session
 
 from orchestrator import pipelines
+from orchestrator.contracts.base import StageResult
+from orchestrator.contracts.people import EnrolParams
 from orchestrator.errors import FencedError, FpgaError
 from orchestrator.ledger import artifacts, photos
 from orchestrator.ledger.engine.session import Ledger, now, retrying
@@ -64,7 +66,7 @@ class Outcome:
     @property
     def named(self) -> list[str]:
         """Every artifact that the stage stored, by itself or as an upload."""
-        return [*self.result.get("artifacts", ()), *self.stored]
+        return [*StageResult.load(self.result).artifacts, *self.stored]
 
     @property
     def kept(self) -> dict[str, Any]:
@@ -170,9 +172,9 @@ def fail(ledger: Ledger, c: Claim, error: FpgaError, *, max_failures: int, backo
 
 def _let_go(session: Session, c: Claim) -> None:
     """Discard the reference pictures of an enrolment that failed: no row refers to them, and they show a face."""
-    given = c.params.get("references", ()) if c.kind == "enrol" else ()
+    given = EnrolParams.load(c.params).references if c.kind == "enrol" else ()
     if given:
-        artifacts.discard(session, [reference["artifact_id"] for reference in given])
+        artifacts.discard(session, [reference.artifact_id for reference in given])
 
 
 @retrying

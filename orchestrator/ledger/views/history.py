@@ -9,6 +9,7 @@ from datetime import datetime
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from orchestrator.contracts.portraits import PortraitParams
 from orchestrator.ledger.engine.states import ENDED
 from orchestrator.ledger.tables.rows import Attempt, Batch, Item, Stage
 
@@ -34,7 +35,7 @@ def busy_seconds(
         .limit(limit)
     )
     if small_faces is not None:
-        asked = Item.params["small_faces"].as_string()
+        asked = Item.params[PortraitParams.column_key("small_faces")].as_string()
         query = query.join(Item, Item.id == Stage.item_id).where(func.coalesce(asked, "keep") == small_faces)
     found = reversed(session.execute(query).tuples().all())
     tries = [((worker, began), ended, size) for worker, began, ended, size in found if ended is not None]

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from sqlalchemy import ColumnElement, Select, and_, func, or_, select
 from sqlalchemy.orm import Session
 
+from orchestrator.contracts.portraits import PortraitParams
 from orchestrator.errors import NotFoundError
 from orchestrator.ledger.engine.states import ENDED
 from orchestrator.ledger.queue.batches import STATE_WORDS
@@ -155,7 +156,10 @@ def open_items(session: Session, owner: str) -> int:
 
 def pixels_since(session: Session, owner: str, moment: datetime) -> int:
     """Return how many pixels an owner has asked for since a moment."""
-    pixels = Item.params["width"].as_integer() * Item.params["height"].as_integer()
+    pixels = (
+        Item.params[PortraitParams.column_key("width")].as_integer()
+        * Item.params[PortraitParams.column_key("height")].as_integer()
+    )
     query = (
         select(func.sum(pixels))
         .join(Batch, Batch.id == Item.batch_id)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.contracts.portraits import SubmitOptions
 from orchestrator.embedded import programs
 from orchestrator.embedded.stack import Stack
 from orchestrator.errors import ConflictError, NotFoundError, UsageError
@@ -49,7 +50,13 @@ def runs(api: PrefectApi, **where: Any) -> list[dict[str, Any]]:
 
 def submit(ledger: Ledger, settings: Settings, **options: Any) -> str:
     return submit_portraits(
-        ledger, settings, manifest=MANIFEST, format="jsonl", name="test", owner="local", **options
+        ledger,
+        settings,
+        manifest=MANIFEST,
+        format="jsonl",
+        name="test",
+        owner="local",
+        options=SubmitOptions.asked(**options),
     ).batch_id
 
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from orchestrator.contracts.photos import RestoreOptions
 from orchestrator.ledger.engine.session import Ledger
 from orchestrator.ledger.queue import batches
 from orchestrator.ledger.tables.rows import Batch
 from orchestrator.photos import restore
-from orchestrator.photos.restore import RestoreOptions
 from orchestrator.runtime.prefect.client import PrefectApi
 from orchestrator.settings import Settings
 from tests.integration.flows.test_generate_batch import batch, wait

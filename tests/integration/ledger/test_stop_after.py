@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from orchestrator.contracts.batches import BatchOptions
 from orchestrator.errors import FpgaError
 from orchestrator.ledger import audit
 from orchestrator.ledger.engine.session import Ledger
@@ -73,7 +74,8 @@ def test_a_retry_bears_as_many_again(ledger: Ledger) -> None:
     fail(ledger, 1)
     again = batches.retry(ledger, "ann", made).batch_id
 
-    assert batch(ledger, again).options == {"stop_after": 1}
+    kept = BatchOptions.load(batch(ledger, again).options)
+    assert (kept.stop_after, kept.forgiven) == (1, 0)
 
 
 @pytest.fixture

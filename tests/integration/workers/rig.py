@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
+from orchestrator.contracts.portraits import SubmitOptions
 from orchestrator.ledger.engine import schema
 from orchestrator.ledger.engine.session import Ledger, now
 from orchestrator.ledger.queue import batches, workers
@@ -164,7 +165,7 @@ class Rig:
             format="jsonl",
             name="test",
             owner=OWNER,
-            **options,
+            options=SubmitOptions.asked(**options),
         ).batch_id
 
     def state(self, batch_id: str) -> str:

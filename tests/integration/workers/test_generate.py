@@ -27,7 +27,6 @@ from orchestrator.ledger.queue.batches import NewBatch, NewItem
 from orchestrator.ledger.tables.rows import Batch
 from orchestrator.people import identities
 from orchestrator.people.identities import ConsentGiven, NewPerson, Picture
-from orchestrator.planning.plan import BatchDefaults
 from orchestrator.results import provenance, results
 from tests.integration.workers.inline import work
 from tests.integration.workers.rig import OWNER, ROOT, Rig
@@ -38,7 +37,7 @@ from workers.stages.portraits.generate import DRAWN
 PEOPLE = ("ada", "bruno", "clara")
 STEPS = 6
 LAYOUTS = {"portrait": 1, "half_body": 1, "full_body": 1, "group_2": 2}
-KEEP = BatchDefaults(small_faces="keep")
+KEEP = "keep"
 OnStep = Callable[[int, int], None]
 
 
@@ -108,7 +107,7 @@ def restored(studio: Studio) -> str:
 
 @pytest.fixture(scope="module")
 def kept(studio: Studio) -> str:
-    return studio.run("portrait", "full_body", "group_2", defaults=KEEP)
+    return studio.run("portrait", "full_body", "group_2", small_faces=KEEP)
 
 
 def in_the_middle(monkeypatch: pytest.MonkeyPatch, act: Callable[[int, int, OnStep], None]) -> None:

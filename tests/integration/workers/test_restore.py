@@ -20,6 +20,7 @@ from sqlalchemy import delete, select
 from fpga_models.lab.synthetic import random_scene, reference_crop, render
 from fpga_models.lab.synthetic.archive import PEOPLE, Truth, worn, write_archive
 from orchestrator.archive.reach import Reach
+from orchestrator.contracts.photos import RedoOptions, RestoreOptions
 from orchestrator.errors import ConsentError, InputError, StoreUnavailableError
 from orchestrator.ledger import photos
 from orchestrator.ledger.engine.states import BATCH_ENDED
@@ -29,7 +30,6 @@ from orchestrator.ledger.tables.rows_photos import StageResult
 from orchestrator.people import identities
 from orchestrator.people.identities import ConsentGiven, NewPerson, Picture
 from orchestrator.photos import feeding, restore
-from orchestrator.photos.restore import RestoreOptions
 from orchestrator.planning.swaps import Rule
 from orchestrator.results.delivery import Delivery
 from orchestrator.results.export import write_contact_sheet
@@ -258,7 +258,9 @@ def test_a_photo_done_again_starts_from_its_inversion_and_says_so(
     batch_id = shop.run(small_faces(tmp_path / "again", [KNOWN[3]], kind="half_body"))
     item, _, before = shop.result(batch_id, "0.png")
 
-    again = shop.finish(restore.redo(shop.rig.ledger, shop.rig.settings, OWNER, item.id, fidelity=0.7, candidates=2))
+    again = shop.finish(
+        restore.redo(shop.rig.ledger, shop.rig.settings, OWNER, item.id, RedoOptions(fidelity=0.7, candidates=2))
+    )
 
     _, outputs, said = shop.result(again, "0.png")
     assert before["restore"]["inversions"]["made"] > 0

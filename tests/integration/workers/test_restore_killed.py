@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 
 from fpga_models.lab.synthetic.archive import write_archive
+from orchestrator.contracts.photos import RestoreOptions
 from orchestrator.ledger.queue import batches
 from orchestrator.photos import feeding, restore
-from orchestrator.photos.restore import RestoreOptions
 from tests.integration.workers.rig import OWNER, ROOT, Rig
 from tests.integration.workers.test_restore import (
     KNOWN,

@@ -15,6 +15,8 @@ from PIL import Image
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
+from orchestrator.contracts.people import GivenConsent
+from orchestrator.contracts.photos import Ingested, PhotoOptions, PhotoParams
 from orchestrator.errors import StageError
 from orchestrator.ledger import artifacts, identities, photos
 from orchestrator.ledger.engine.base import new_id
@@ -182,7 +184,7 @@ class Played:
                 handle=p["handle"],
                 name=p["name"],
                 found=found,
-                consent=p["consent"],
+                consent=GivenConsent.load(p["consent"]),
                 moment=moment,
             )
 
@@ -221,8 +223,9 @@ def restored_photo(
     version = registry.ensure_registered(ledger, settings)
     kept = {which: _stored(ledger, store, data) for which, data in (("before", before), ("after", after))}
     width, height = Image.open(io.BytesIO(after)).size
-    options = {"fidelity": 0.5, "candidates": 1, "min_face": 0}
-    params = {"path": name, "ingested": {"reused_from": None}}
+    options = PhotoOptions().dump()
+    ingested = Ingested(width=width, height=height, pixels_sha256="p" * 64, phash="0" * 16, faces_key="k", faces=1)
+    params = PhotoParams(path=name, ingested=ingested).dump()
     batch_id = batches.submit(
         ledger,
         NewBatch(

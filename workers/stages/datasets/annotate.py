@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from sqlalchemy.orm import Session
 
@@ -19,6 +18,7 @@ from fpga_models.idzoom.annotate import AnnotateOptions, Captioner, Label, RawPi
 from fpga_models.idzoom.chunk import ChunkResult, build_chunk
 from fpga_models.idzoom.shards import read_files
 from fpga_models.lab.rendered import rendered
+from orchestrator.contracts.datasets import ChunkCounts, ChunkInput, ChunkParams
 from orchestrator.errors import InputError, StageError
 from orchestrator.ledger import artifacts, datasets
 from orchestrator.ledger.queue.claims import Claim
@@ -47,17 +47,17 @@ def annotate(context: StageContext, held: Sequence[Claim], lease: Lease) -> Iter
 
 
 def _annotate(context: StageContext, c: Claim, version: ModelVersion, lease: Lease) -> Outcome:
-    given = c.params
-    options = AnnotateOptions(side=given["side"], max_people=given["max_people"], facts=given["facts"])
+    given = ChunkParams.load(c.params)
+    options = AnnotateOptions(side=given.side, max_people=given.max_people, facts=given.facts.model_dump())
     faces, pose = context.engine.faces(version), context.engine.pose(version)
-    captioner = load_captioner(given["captioner"], context.settings.captioner)
+    captioner = load_captioner(given.captioner, context.settings.captioner)
     with TemporaryDirectory(prefix="fpga-chunk-") as name, full_disk_is_transient(Path(name)):
         folder = Path(name)
         made: ChunkResult | None = None
         try:
-            with _pictures(context, given["input"], folder) as pictures:
+            with _pictures(context, given.input, folder) as pictures:
                 for made in build_chunk(pictures, folder, faces, pose, options, captioner):
-                    lease.progress(c, made.pictures / (given["pictures"] + 1))
+                    lease.progress(c, made.pictures / (given.pictures + 1))
                     if c.stage_id in lease.stopped:
                         raise _StoppedError
                     if context.draining():
@@ -73,27 +73,27 @@ def _annotate(context: StageContext, c: Claim, version: ModelVersion, lease: Lea
         datasets.keep_chunk(
             session,
             c.owner,
-            given["chunk"],
+            given.chunk,
             shard_artifact_id=shard_id,
             facts_artifact_id=facts_id,
             counts=counts,
             moment=moment,
         )
-        if given["input_artifact"]:
-            artifacts.discard(session, [given["input_artifact"]])
+        if given.input_artifact:
+            artifacts.discard(session, [given.input_artifact])
 
-    return Outcome(result={name: counts[name] for name in ("pictures", "records", "faces", "views")}, write=write)
+    return Outcome(result=ChunkCounts.model_validate(counts).dump(), write=write)
 
 
 @contextmanager
-def _pictures(context: StageContext, given: dict[str, Any], folder: Path) -> Iterator[Iterator[RawPicture | Refused]]:
+def _pictures(context: StageContext, given: ChunkInput, folder: Path) -> Iterator[Iterator[RawPicture | Refused]]:
     """The pictures of a chunk: drawn from a seed, or decoded from its tar, which is fetched and verified first."""
-    if "render" in given:
-        span = given["render"]
-        yield rendered(span["seed"], range(span["start"], span["stop"]))
+    if given.render is not None:
+        yield rendered(given.render.seed, range(given.render.start, given.render.stop))
         return
+    assert given.tar is not None, "a chunk is rendered or read from a tar"
     path = folder / "input.tar"
-    with context.store.open(given["tar"]["key"], sha256=given["tar"]["sha256"]) as source, path.open("wb") as target:
+    with context.store.open(given.tar.key, sha256=given.tar.sha256) as source, path.open("wb") as target:
         shutil.copyfileobj(source, target, 1 << 20)
     with Decoder(max_pixels=context.settings.max_pixels) as decoder, path.open("rb") as tar:
         yield (_raw(files, decoder) for _, files in read_files(tar))

@@ -19,6 +19,7 @@ from fpga_models.errors import ModelError as NetworkError
 from fpga_models.idzoom import arrange as method
 from fpga_models.idzoom.arrange import INDEX_SCHEMA, Arrangement, ArrangeOptions, index_tables
 from fpga_models.idzoom.shards import content_sha256
+from orchestrator.contracts.datasets import Arranged, BuildOptions
 from orchestrator.errors import StageError
 from orchestrator.ledger import datasets, identities
 from orchestrator.ledger.datasets import NewVersion, StoredChunk
@@ -41,7 +42,7 @@ def _arrange(context: StageContext, c: Claim, lease: Lease) -> Outcome:
     chunks = _chunks(context, c)
     encoder = context.engine.faces(version_of(context, c)).encoder_sha256
     try:
-        options = ArrangeOptions(**c.options["arrange"])
+        options = ArrangeOptions(**BuildOptions.load(c.options).arrange)  # type: ignore[arg-type]  # checked by what it raises
     except TypeError as error:
         raise StageError(f"options of the arrangement: {error}", code="bad_options") from error
     with TemporaryDirectory(prefix="fpga-arrange-") as name, full_disk_is_transient(Path(name)):
@@ -69,7 +70,7 @@ def _arrange(context: StageContext, c: Claim, lease: Lease) -> Outcome:
         "schema": SCHEMA,
         "preset": c.preset,
         "encoder": encoder,
-        "licence": c.options["licence"],
+        "licence": BuildOptions.load(c.options).licence,
         "shards": [chunk.shard.sha256 for chunk in chunks],
         "index": index_sha256,
     }
@@ -90,8 +91,8 @@ class _Steps:
 
 
 def _chunks(context: StageContext, c: Claim) -> list[StoredChunk]:
-    plan = c.options["plan"]
-    shas = json.loads(context.store.get(plan["key"], sha256=plan["sha256"]))["chunks"]
+    plan = BuildOptions.load(c.options).plan
+    shas = json.loads(context.store.get(plan.key, sha256=plan.sha256))["chunks"]
     with context.ledger.read() as session:
         found = datasets.chunks(session, c.owner, shas)
     missing = [sha256 for sha256 in shas if sha256 not in found]
@@ -112,22 +113,23 @@ def _fetch(context: StageContext, chunk: StoredChunk, folder: Path, steps: _Step
 def _done(
     c: Claim, chunks: Sequence[StoredChunk], made: Arrangement, index_id: str, encoder: str, content: str
 ) -> Outcome:
+    asked = BuildOptions.load(c.options)
     facts = {
         "schema": SCHEMA,
         "pictures": sum(chunk.counts["pictures"] for chunk in chunks),
         "refused": _refused(chunks),
         **made.summary,
-        "arrange": c.options["arrange"],
+        "arrange": asked.arrange,
     }
     new = NewVersion(
         owner=c.owner,
-        name=c.options["name"],
+        name=asked.name,
         content_sha256=content,
         preset=c.preset,
         encoder_sha256=encoder,
-        source=c.options["source"],
-        licence=c.options["licence"],
-        attestation=c.options["attestation"],
+        source=asked.source,
+        licence=asked.licence,
+        attestation=asked.attestation,
         batch_id=c.batch_id,
         index_artifact_id=index_id,
         facts=facts,
@@ -137,9 +139,9 @@ def _done(
 
     def write(session: Session, moment: datetime) -> None:
         version_id = datasets.publish(session, new, moment)
-        datasets.set_result(session, c.stage_id, {"version": version_id})
+        datasets.set_result(session, c.stage_id, Arranged(version=version_id))
 
-    return Outcome(result={}, write=write)
+    return Outcome(result=Arranged().dump(), write=write)
 
 
 def _refused(chunks: Sequence[StoredChunk]) -> dict[str, int]:

@@ -13,6 +13,7 @@ import numpy as np
 from sqlalchemy.orm import Session
 
 from fpga_models.faces.clusters import Cluster, find_people, quality
+from orchestrator.contracts.photos import Clustered, KeptFaces, PhotoOptions
 from orchestrator.errors import ConsentError
 from orchestrator.ledger import photos, stage_results
 from orchestrator.ledger.engine.base import new_id
@@ -34,7 +35,7 @@ def cluster(context: StageContext, held: Sequence[Claim], lease: Lease) -> Itera
 
 
 def _gather(context: StageContext, c: Claim) -> Outcome:
-    if not c.options.get("attestation"):  # asked at submit, and again where it is used
+    if PhotoOptions.load(c.options).attestation is None:  # asked at submit, and again where it is used
         raise ConsentError("nobody stated that the unknown people of this archive may be restored")
     version = version_of(context, c)
     encoder = context.engine.faces(version).encoder_sha256
@@ -52,7 +53,7 @@ def _gather(context: StageContext, c: Claim) -> Outcome:
     def write(session: Session, moment: datetime) -> None:
         session.add_all(ArchivePerson(**row, created_at=moment) for row in rows)
 
-    return Outcome(result={"people": len(rows), "faces": len(faces), "fit": len(fit)}, write=write)
+    return Outcome(result=Clustered(people=len(rows), faces=len(faces), fit=len(fit)).dump(), write=write)
 
 
 def _row(
@@ -77,25 +78,25 @@ def _faces(context: StageContext, c: Claim) -> list[dict[str, Any]]:
     seen: set[str] = set()
     with context.ledger.read() as session:
         for item_id, said in photos.ingested(session, c.batch_id):
-            if said["pixels_sha256"] in seen:
+            if said.pixels_sha256 in seen:
                 continue
-            seen.add(said["pixels_sha256"])
-            kept = stage_results.find(session, c.owner, said["faces_key"])
-            listed = kept.row.facts["faces"] if kept else []
+            seen.add(said.pixels_sha256)
+            kept = stage_results.find(session, c.owner, said.faces_key)
+            listed = KeptFaces.load(kept.row.facts).faces if kept else ()
             if kept is None or not kept.row.data or not listed:
                 continue
             vectors = np.frombuffer(context.vault.open(kept.row.data_key, kept.row.data), np.float32)
             rows = vectors.reshape(len(listed), -1)
             for index, (face, vector) in enumerate(zip(listed, rows, strict=True)):
-                left, top, right, bottom = face["box"]
+                left, top, right, bottom = face.box
                 side = min(right - left, bottom - top)
                 found.append(
                     {
                         "item": item_id,
-                        "photo": said["pixels_sha256"],
+                        "photo": said.pixels_sha256,
                         "face": index,
                         "side": side,
-                        "quality": quality(side, face["score"], face["sharpness"]),
+                        "quality": quality(side, face.score, face.sharpness),
                         "vector": vector,
                     }
                 )

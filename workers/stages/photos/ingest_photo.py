@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import Any
 
 import cv2
 import numpy as np
@@ -14,6 +13,7 @@ from fpga_models.core.alignment import align
 from fpga_models.diir.detection import find_faces
 from fpga_models.diir.picture import Image
 from fpga_models.faces import Face, FacePack
+from orchestrator.contracts.photos import Ingested, KeptFace, KeptFaces, PhotoOptions
 from orchestrator.ledger import stage_results
 from orchestrator.ledger.queue.claims import Claim
 from orchestrator.ledger.queue.outcomes import Outcome
@@ -34,7 +34,7 @@ def ingest_photo(context: StageContext, held: Sequence[Claim], lease: Lease) -> 
 
 
 def _look(context: StageContext, c: Claim, pack: FacePack) -> Outcome:
-    photo = decoded(context, c)
+    photo, options = decoded(context, c), PhotoOptions.load(c.options)
     key = stage_results.result_key(
         "faces",
         VERSION,
@@ -44,31 +44,30 @@ def _look(context: StageContext, c: Claim, pack: FacePack) -> Outcome:
         profile=context.engine.profile(),
     )
     with context.ledger.read() as session:
-        kept = None if c.options.get("force") else stage_results.find(session, c.owner, key)
+        kept = None if options.force else stage_results.find(session, c.owner, key)
     new = None if kept else _found(context, c, photo.rgb, pack, key)
-    listed = new.facts["faces"] if new else kept.row.facts["faces"] if kept else []
-    said = _said(photo, key, listed, kept.row.item_id if kept else None)
+    faces = KeptFaces.load(new.facts if new else kept.row.facts if kept else {}).faces
+    said = _said(photo, key, len(faces), kept.row.item_id if kept else None)
 
     def write(session: Session, moment: datetime) -> None:
         if new is not None:
             stage_results.keep(session, c.owner, new, [], moment)
 
-    waits = c.options.get("cluster") and not c.options.get("people_of")
-    return Outcome(result=said, write=write, then="wait" if waits else "done")
+    return Outcome(result=said.dump(), write=write, then="wait" if options.gathers() else "done")
 
 
-def _said(photo: Decoded, key: str, listed: Sequence[dict[str, Any]], reused_from: str | None) -> dict[str, Any]:
-    return {
-        "width": photo.rgb.shape[1],
-        "height": photo.rgb.shape[0],
-        "pixels_sha256": photo.pixels_sha256,
-        "phash": photo.phash,
-        "facts": photo.facts,
-        "notes": list(photo.notes),
-        "faces_key": key,
-        "faces": len(listed),
-        "reused_from": reused_from,
-    }
+def _said(photo: Decoded, key: str, faces: int, reused_from: str | None) -> Ingested:
+    return Ingested(
+        width=photo.rgb.shape[1],
+        height=photo.rgb.shape[0],
+        pixels_sha256=photo.pixels_sha256,
+        phash=photo.phash,
+        facts=photo.facts,
+        notes=tuple(photo.notes),
+        faces_key=key,
+        faces=faces,
+        reused_from=reused_from,
+    )
 
 
 def _found(context: StageContext, c: Claim, rgb: Image, pack: FacePack, key: str) -> NewResult:
@@ -80,17 +79,17 @@ def _found(context: StageContext, c: Claim, rgb: Image, pack: FacePack, key: str
         key=key,
         stage="faces",
         item_id=c.item_id,
-        facts={"encoder": pack.encoder_sha256, "faces": [_facts(rgb, face) for face in faces]},
+        facts=KeptFaces(encoder=pack.encoder_sha256, faces=tuple(_kept(rgb, face) for face in faces)).dump(),
         data_key=data_key,
         data=context.vault.seal(data_key, vectors.astype(np.float32).tobytes()),
     )
 
 
-def _facts(rgb: Image, face: Face) -> dict[str, Any]:
+def _kept(rgb: Image, face: Face) -> KeptFace:
     grey = cv2.cvtColor(align(rgb, face.kps5), cv2.COLOR_RGB2GRAY)
-    return {
-        "box": np.round(face.box.astype(float), 2).tolist(),
-        "kps5": np.round(face.kps5.astype(float), 3).tolist(),
-        "score": round(face.score, 4),
-        "sharpness": round(float(cv2.Laplacian(grey, cv2.CV_64F).var()), 2),
-    }
+    return KeptFace(
+        box=np.round(face.box.astype(float), 2).tolist(),
+        kps5=np.round(face.kps5.astype(float), 3).tolist(),
+        score=round(face.score, 4),
+        sharpness=round(float(cv2.Laplacian(grey, cv2.CV_64F).var()), 2),
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,8 @@ from numpy.typing import NDArray
 from safetensors import numpy as tensors
 
 from fpga_models.faces import Face
+from orchestrator.contracts.base import StoredRef
+from orchestrator.contracts.photos import Ingested, KeptFaces, PhotoParams
 from orchestrator.errors import InputError, StageError
 from orchestrator.ledger import artifacts, photos, stage_results
 from orchestrator.ledger.queue.claims import Claim
@@ -19,19 +20,6 @@ from workers.photo import Decoded, Patch, PhotoLimits, decode_photo
 from workers.stages.base import StageContext
 
 TENSORS = "application/octet-stream"
-
-
-@dataclass(frozen=True, kw_only=True)
-class StoredBytes:
-    """Bytes in the store; the artifact is pending until a transaction refers to it."""
-
-    artifact_id: str
-    key: str
-    sha256: str
-
-    def as_json(self) -> dict[str, str]:
-        """Return what a later stage needs to read them."""
-        return {"artifact_id": self.artifact_id, "key": self.key, "sha256": self.sha256}
 
 
 def limits(context: StageContext) -> PhotoLimits:
@@ -46,10 +34,10 @@ def original(context: StageContext, c: Claim) -> bytes:
         InputError: `original_missing`, the source could not be read when the batch was made.
         NotFoundError, TransientError: the store does not have them, or does not answer.
     """
-    kept = c.params.get("original")
+    kept = PhotoParams.load(c.params).original
     if kept is None:
         raise InputError("the file could not be read; restore its source again", code="original_missing")
-    return context.store.get(kept["key"], sha256=kept["sha256"])
+    return context.store.get(kept.key, sha256=kept.sha256)
 
 
 def decoded(context: StageContext, c: Claim) -> Decoded:
@@ -61,17 +49,16 @@ def decoded(context: StageContext, c: Claim) -> Decoded:
     return decode_photo(original(context, c), limits(context))
 
 
-def ingested(context: StageContext, c: Claim) -> dict[str, Any]:
+def ingested(context: StageContext, c: Claim) -> Ingested:
     """Return what ingest found, here or, for a photo that is done again, in the batch before.
 
     Raises:
         StageError: `ingest_missing`.
     """
-    if "ingested" in c.params:
-        found: dict[str, Any] = c.params["ingested"]
+    if (found := PhotoParams.load(c.params).ingested) is not None:
         return found
     with context.ledger.read() as session:
-        said = photos.said(session, c.item_id, "ingest_photo")
+        said = photos.said(session, c.item_id, Ingested)
     if said is None:
         raise StageError(f"item {c.item_id} was never looked at", code="ingest_missing")
     return said
@@ -83,23 +70,23 @@ def kept_faces(context: StageContext, owner: str, key: str) -> list[Face] | None
         kept = stage_results.find(session, owner, key)
     if kept is None or kept.row.data is None:
         return None
-    listed = kept.row.facts["faces"]
+    listed = KeptFaces.load(kept.row.facts).faces
     if not listed:
         return []
     vectors = np.frombuffer(context.vault.open(kept.row.data_key, kept.row.data), np.float32).reshape(len(listed), -1)
     return [
         Face(
-            box=np.asarray(face["box"], np.float32),
-            kps5=np.asarray(face["kps5"], np.float32),
-            score=face["score"],
+            box=np.asarray(face.box, np.float32),
+            kps5=np.asarray(face.kps5, np.float32),
+            score=face.score,
             embedding=vector,
         )
         for face, vector in zip(listed, vectors, strict=True)
     ]
 
 
-def store_bytes(context: StageContext, owner: str, data: bytes, suffix: str, media_type: str) -> StoredBytes:
-    """Put bytes under their hash.
+def store_bytes(context: StageContext, owner: str, data: bytes, suffix: str, media_type: str) -> StoredRef:
+    """Put bytes under their hash; the artifact is pending until a transaction refers to it.
 
     Raises:
         StoreUnavailableError: the store is full or cannot be reached.
@@ -110,7 +97,7 @@ def store_bytes(context: StageContext, owner: str, data: bytes, suffix: str, med
         context.ledger, owner=owner, sha256=sha256, key=key, size=len(data), media_type=media_type
     )
     context.store.put(key, data, media_type=media_type, sha256=sha256)
-    return StoredBytes(artifact_id=artifact_id, key=key, sha256=sha256)
+    return StoredRef(artifact_id=artifact_id, key=key, sha256=sha256)
 
 
 def pack_patches(patches: list[Patch]) -> bytes:
@@ -122,11 +109,11 @@ def pack_patches(patches: list[Patch]) -> bytes:
     return tensors.save(state)
 
 
-def read_patches(context: StageContext, stored: dict[str, str] | None) -> list[Patch]:
+def read_patches(context: StageContext, stored: StoredRef | None) -> list[Patch]:
     """Return the pieces that `pack_patches` wrote; none where nothing was stored."""
     if stored is None:
         return []
-    state = tensors.load(context.store.get(stored["key"], sha256=stored["sha256"]))
+    state = tensors.load(context.store.get(stored.key, sha256=stored.sha256))
     return [
         Patch(left=int(state[f"{n}.place"][0]), top=int(state[f"{n}.place"][1]), rgba=state[f"{n}.rgba"])
         for n in range(len(state) // 2)

@@ -9,6 +9,16 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from orchestrator.contracts.photos import (
+    Ingested,
+    JudgedPhoto,
+    PhotoOptions,
+    PhotoParams,
+    Published,
+    Restored,
+    ScoredPhoto,
+    WhyUnchanged,
+)
 from orchestrator.errors import StageError
 from orchestrator.ledger import artifacts, photos
 from orchestrator.ledger.queue import outputs
@@ -16,12 +26,12 @@ from orchestrator.ledger.queue.claims import Claim
 from orchestrator.ledger.queue.outcomes import Outcome
 from orchestrator.ledger.queue.outputs import NewOutput
 from orchestrator.ledger.tables.rows import ModelVersion
+from orchestrator.version import SOFTWARE
 from workers.photo import Encoded, OutputOptions, encode_photo
 from workers.runtime.lease import Lease
 from workers.stages.base import Ended, StageContext, one_by_one, version_of
 from workers.stages.photos.photo_bytes import ingested, limits, original, read_patches, store_bytes
 from workers.stages.photos.score_photo import UNTOUCHED
-from workers.stages.portraits.generate import SOFTWARE
 
 SUFFIXES = {
     "image/jpeg": ".jpg",
@@ -39,9 +49,9 @@ SUFFIXES = {
 class Story:
     """What the stages before said of one photo."""
 
-    found: dict[str, Any]
-    made: dict[str, Any]
-    scored: dict[str, Any]
+    found: Ingested
+    made: Restored
+    scored: ScoredPhoto
     version: ModelVersion
 
 
@@ -53,14 +63,15 @@ def publish_photo(context: StageContext, held: Sequence[Claim], lease: Lease) ->
 def _publish(context: StageContext, c: Claim) -> Outcome:
     story = _story(context, c)
     data = original(context, c)
-    options = OutputOptions(format=c.options.get("format", "same"), gps=c.options.get("gps", "keep"))
+    asked = PhotoOptions.load(c.options)
+    options = OutputOptions(format=asked.format, gps=asked.gps)
     rows = []
-    for number, candidate in enumerate(story.made["candidates"]):
+    for number, candidate in enumerate(story.made.candidates):
         record = _record(context, c, story, number)
-        patches = read_patches(context, candidate["patches"])
+        patches = read_patches(context, candidate.patches)
         encoded = encode_photo(data, patches, record=record, options=options, limits=limits(context))
         rows.append(_output(context, c, story, number, encoded, record))
-    chosen = story.scored["chosen"]
+    chosen = story.scored.chosen
     best = rows[chosen]
 
     def write(session: Session, moment: datetime) -> None:
@@ -71,14 +82,13 @@ def _publish(context: StageContext, c: Claim) -> Outcome:
         outputs.choose(session, c, made[chosen], best.verdict, best.similarity)
 
     scores = rows[chosen].scores or {}
-    said = {"outside": scores["outside"], "suffix": scores["suffix"]}
-    return Outcome(result=said, write=write)
+    return Outcome(result=Published(outside=scores["outside"], suffix=scores["suffix"]).dump(), write=write)
 
 
 def _story(context: StageContext, c: Claim) -> Story:
     with context.ledger.read() as session:
-        made = photos.said(session, c.item_id, "restore")
-        scored = photos.said(session, c.item_id, "score_photo")
+        made = photos.said(session, c.item_id, Restored)
+        scored = photos.said(session, c.item_id, ScoredPhoto)
     if made is None or scored is None:
         raise StageError(f"item {c.item_id} was not restored and scored", code="restore_missing")
     return Story(found=ingested(context, c), made=made, scored=scored, version=version_of(context, c))
@@ -89,56 +99,61 @@ def _output(
 ) -> NewOutput:
     stored = store_bytes(context, c.owner, encoded.data, SUFFIXES[encoded.media_type], encoded.media_type)
     judged = _judged(story, number, encoded)
+    previews = story.scored.previews if number == story.scored.chosen else None
     scores = {
-        **judged,
+        **judged.dump(),
         "outside": encoded.outside,
         "suffix": encoded.suffix,
         "changed": encoded.changed,
         "aside": encoded.aside,
-        "notes": [*c.params.get("notes", ()), *story.found["notes"], *encoded.notes],
-        "previews": story.scored["previews"] if number == story.scored["chosen"] else None,
-        "reused_from": story.made["reused_from"],
+        "notes": [*PhotoParams.load(c.params).notes, *story.found.notes, *encoded.notes],
+        "previews": previews.dump() if previews else None,
+        "reused_from": story.made.reused_from,
     }
     return NewOutput(
         round=number,
         artifact_id=stored.artifact_id,
-        width=story.found["width"],
-        height=story.found["height"],
-        seed=story.made["candidates"][number]["seed"],
+        width=story.found.width,
+        height=story.found.height,
+        seed=story.made.candidates[number].seed,
         model_version_id=story.version.id,
-        record={**record, "faces": judged["faces"], "verdict": judged["verdict"]},
-        verdict=judged["verdict"],
-        similarity=judged["similarity"],
+        record={**record, "faces": judged.dump()["faces"], "verdict": judged.verdict},
+        verdict=judged.verdict,
+        similarity=judged.similarity,
         scores=scores,
     )
 
 
-def _judged(story: Story, number: int, encoded: Encoded) -> dict[str, Any]:
+def _judged(story: Story, number: int, encoded: Encoded) -> JudgedPhoto:
     """Return the verdict on one version; a photo that could not be written with its change is unchanged."""
-    judged: dict[str, Any] = story.scored["candidates"][number]
+    judged = story.scored.candidates[number]
     if encoded.stays is None:
         return judged
-    stayed = {"outcome": "photo_stays", "reason": encoded.stays["message"]}
-    faces = [face if face["outcome"] in UNTOUCHED else {**face, **stayed} for face in judged["faces"]]
-    return {**judged, "verdict": "unchanged", "reason": encoded.stays, "similarity": None, "faces": faces}
+    reason = WhyUnchanged(**encoded.stays)
+    stayed = {"outcome": "photo_stays", "reason": reason.message}
+    faces = tuple(face if face.outcome in UNTOUCHED else face.model_copy(update=stayed) for face in judged.faces)
+    return JudgedPhoto(verdict="unchanged", reason=reason, faces=faces)
 
 
 def _record(context: StageContext, c: Claim, story: Story, number: int) -> dict[str, Any]:
     """Everything that says how this picture came to be; people by id, files by hash, no name and no path."""
+    asked, original = PhotoOptions.load(c.options), PhotoParams.load(c.params).original
+    assert original is not None, "what was restored was read"
+    judged = story.scored.candidates[number].dump()
     return {
         "schema": "fpga/restored/1",
         "software": SOFTWARE,
         "batch": c.batch_id,
         "item": c.item_id,
-        "task": c.options["task"],
+        "task": asked.task,
         "preset": c.preset,
         "model_version": story.version.id,
         "model_sha256": story.version.tensor_sha256,
-        "source_sha256": c.params["original"]["sha256"],
-        "seed": story.made["candidates"][number]["seed"],
-        "params": {"fidelity": c.options.get("fidelity"), **story.made["settings"]},
-        "faces": story.scored["candidates"][number]["faces"],
-        "verdict": story.scored["candidates"][number]["verdict"],
-        "reused_from": story.made["reused_from"],
+        "source_sha256": original.sha256,
+        "seed": story.made.candidates[number].seed,
+        "params": {"fidelity": asked.fidelity, **story.made.settings},
+        "faces": judged["faces"],
+        "verdict": judged["verdict"],
+        "reused_from": story.made.reused_from,
         "profile": context.engine.profile(),
     }

@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
-from typing import Any
 
 import numpy as np
 from sqlalchemy.orm import Session
@@ -19,6 +18,8 @@ from fpga_models.diir import DiirResult, DiirSettings, Inversions, Reference, Re
 from fpga_models.diir.dial import at_fidelity
 from fpga_models.errors import ModelError as NetworkError
 from fpga_models.faces import Face
+from orchestrator.contracts.base import StoredRef
+from orchestrator.contracts.photos import Candidate, FaceReport, Ingested, KeptReports, PhotoOptions, Restored
 from orchestrator.errors import FpgaError, StageError
 from orchestrator.ledger import photos, stage_results
 from orchestrator.ledger.queue.claims import Claim
@@ -47,7 +48,8 @@ class Job:
 
     c: Claim
     version: ModelVersion
-    found: dict[str, Any]
+    found: Ingested
+    options: PhotoOptions
     settings: DiirSettings
     faces: list[Face]
     people: list[Person]
@@ -79,57 +81,58 @@ def _restore(context: StageContext, c: Claim, version: ModelVersion, restorer: R
     job = _job(context, c, version, restorer)
     inversions, kept_from = _inversions(context, job)
     shown = sorted({who for index in job.pairs.values() if (who := job.people[index].identity)})
-    photos.link(context.ledger, c, shown, [job.found["faces_key"]])
+    photos.link(context.ledger, c, shown, [job.found.faces_key])
     made = [_candidate(context, job, number, restorer, inversions, lease) for number in range(_candidates(job))]
     results = [new for _, new in made if new]
     if inversions.made:
         results.append(_sealed(context, job, inversions))
-    said = {
-        "settings": asdict(job.settings),
-        "candidates": [candidate for candidate, _ in made],
-        "reused_from": {
-            "faces": job.found["reused_from"],
+    said = Restored(
+        settings=asdict(job.settings),
+        candidates=tuple(candidate for candidate, _ in made),
+        reused_from={
+            "faces": job.found.reused_from,
             "inversion": kept_from if inversions.found else None,
-            "result": made[0][0]["reused_from"] if made else None,
+            "result": made[0][0].reused_from if made else None,
         },
-        "inversions": {"reused": inversions.found, "made": inversions.made},
-        "seconds": round(time.monotonic() - began, 3),
-        "artifacts": [new.artifact_id for new in results if new.artifact_id],
-    }
+        inversions={"reused": inversions.found, "made": inversions.made},
+        seconds=round(time.monotonic() - began, 3),
+        artifacts=tuple(new.artifact_id for new in results if new.artifact_id),
+    )
 
     def write(session: Session, moment: datetime) -> None:
         for new in results:
             stage_results.keep(session, c.owner, new, shown, moment)
-        stage_results.show(session, c.owner, [candidate["key"] for candidate, _ in made if candidate["key"]], shown)
+        stage_results.show(session, c.owner, [candidate.key for candidate, _ in made if candidate.key], shown)
 
-    return Outcome(result=said, write=write)
+    return Outcome(result=said.dump(), write=write)
 
 
 def _job(context: StageContext, c: Claim, version: ModelVersion, restorer: Restorer) -> Job:
     """Bring together what is known: faces, people with their consent of this moment, who is who, what stays."""
     found = ingested(context, c)
-    faces = kept_faces(context, c.owner, found["faces_key"])
+    faces = kept_faces(context, c.owner, found.faces_key)
     if faces is None:
         faces = restorer.faces(decoded(context, c).rgb)
     people = known_people(context, c, restorer.pack.encoder_sha256)
     pairs = pair_faces(faces, people, c, least=thresholds_of(context, version).pair)
-    good = c.options.get("good")
+    options = PhotoOptions.load(c.options)
     skipped: dict[int, str] = {}
     for index, face in enumerate(faces):
         side = float(min(face.box[2:] - face.box[:2]))
         if index not in pairs:
             skipped[index] = "no_reference"
-        elif found["facts"].get("stays"):
+        elif found.stays() is not None:
             skipped[index] = "photo_stays"
-        elif side < float(c.options.get("min_face", 0)):
+        elif side < options.min_face:
             skipped[index] = "face_too_small"
-        elif good is not None and float(face.embedding @ people[pairs[index]].vector) >= good:
+        elif options.good is not None and float(face.embedding @ people[pairs[index]].vector) >= options.good:
             skipped[index] = "good_already"
-    settings = at_fidelity(restorer.settings(c.options["task"]), float(c.options.get("fidelity", 0.5)))
+    settings = at_fidelity(restorer.settings(options.task), options.fidelity)
     return Job(
         c=c,
         version=version,
         found=found,
+        options=options,
         settings=replace(settings, pairing="map"),
         faces=faces,
         people=people,
@@ -140,39 +143,37 @@ def _job(context: StageContext, c: Claim, version: ModelVersion, restorer: Resto
 
 def _candidates(job: Job) -> int:
     """Number of versions to make: one where nothing is to be changed."""
-    return int(job.c.options.get("candidates", 1)) if len(job.skipped) < len(job.pairs | job.skipped) else 1
+    return job.options.candidates if len(job.skipped) < len(job.pairs | job.skipped) else 1
 
 
 def _candidate(
     context: StageContext, job: Job, number: int, restorer: Restorer, inversions: Inversions, lease: Lease
-) -> tuple[dict[str, Any], NewResult | None]:
+) -> tuple[Candidate, NewResult | None]:
     """Return one version of the photo's faces, and what to keep of it where it was not there before."""
     # by the picture, not by its name: the same photo in two files is restored once
-    c, seed = job.c, (job.c.seed + int(job.found["pixels_sha256"][:7], 16) + number) % 2**31
+    c, seed = job.c, (job.c.seed + int(job.found.pixels_sha256[:7], 16) + number) % 2**31
     mapping = {face: who for face, who in job.pairs.items() if face not in job.skipped}
     if not mapping:
-        return {"seed": seed, "faces": _reports(job, None), "patches": None, "key": None, "reused_from": None}, None
+        return Candidate(seed=seed, faces=_reports(job, None)), None
     key = _key(context, job, mapping, seed)
     with context.ledger.read() as session:
-        kept = None if c.options.get("force") else stage_results.find(session, c.owner, key)
+        kept = None if job.options.force else stage_results.find(session, c.owner, key)
     if kept is not None:
-        stored = kept.artifact
-        patches = {"artifact_id": stored.id, "key": stored.key, "sha256": stored.sha256} if stored else None
-        facts = kept.row.facts
-        return {**facts, "seed": seed, "patches": patches, "key": key, "reused_from": kept.row.item_id}, None
+        stored, reports = kept.artifact, KeptReports.load(kept.row.facts).faces
+        patches = StoredRef(artifact_id=stored.id, key=stored.key, sha256=stored.sha256) if stored else None
+        return Candidate(seed=seed, faces=reports, patches=patches, key=key, reused_from=kept.row.item_id), None
     result = _edit(context, job, mapping, seed, restorer, inversions, lease)
     pieces = patches_of(np.ascontiguousarray(result.image, np.uint8), result.mask)
     written = store_bytes(context, c.owner, pack_patches(pieces), ".safetensors", TENSORS) if pieces else None
-    facts = {"faces": _reports(job, result)}
+    reports = _reports(job, result)
     new = NewResult(
         key=key,
         stage="restore",
         item_id=c.item_id,
-        facts=facts,
+        facts=KeptReports(faces=reports).dump(),
         artifact_id=written.artifact_id if written else None,
     )
-    patches = written.as_json() if written else None
-    return {**facts, "seed": seed, "patches": patches, "key": key, "reused_from": None}, new
+    return Candidate(seed=seed, faces=reports, patches=written, key=key), new
 
 
 def _edit(
@@ -203,7 +204,7 @@ def _edit(
     )
 
 
-def _reports(job: Job, result: DiirResult | None) -> list[dict[str, Any]]:
+def _reports(job: Job, result: DiirResult | None) -> tuple[FaceReport, ...]:
     """Return what happened to each face, from left to right."""
     reports = []
     for index, face in enumerate(job.faces):
@@ -211,28 +212,24 @@ def _reports(job: Job, result: DiirResult | None) -> list[dict[str, Any]]:
         who = job.pairs.get(index)
         outcome = done.outcome if done else job.skipped[index]
         reports.append(
-            {
-                "box": np.round(face.box.astype(float), 1).tolist(),
-                "kps5": np.round(face.kps5.astype(float), 2).tolist(),
-                "person": None if who is None else job.people[who].as_json(),
-                "outcome": outcome,
-                "reason": done.reason if done else SKIPPED[outcome],
-                "before": None if who is None else round(float(face.embedding @ job.people[who].vector), 4),
-                "t_star": done.t_star if done else None,
-                "attempts": done.attempts if done else 0,
-            }
+            FaceReport(
+                box=np.round(face.box.astype(float), 1).tolist(),
+                kps5=np.round(face.kps5.astype(float), 2).tolist(),
+                person=None if who is None else job.people[who].ref(),
+                outcome=outcome,
+                reason=done.reason if done else SKIPPED[outcome],
+                before=None if who is None else round(float(face.embedding @ job.people[who].vector), 4),
+                t_star=done.t_star if done else None,
+                attempts=done.attempts if done else 0,
+            )
         )
-    return reports
+    return tuple(reports)
 
 
 def _inversions(context: StageContext, job: Job) -> tuple[Inversions, str | None]:
     """Return the paths that were climbed for this photo before, and the item that did it."""
     with context.ledger.read() as session:
-        kept = (
-            None
-            if job.c.options.get("force")
-            else stage_results.find(session, job.c.owner, _inversion_key(context, job))
-        )
+        kept = None if job.options.force else stage_results.find(session, job.c.owner, _inversion_key(context, job))
     if kept is None or kept.artifact is None:
         return Inversions(), None
     data = context.store.get(kept.artifact.key, sha256=kept.artifact.sha256)
@@ -259,20 +256,20 @@ def _inversion_key(context: StageContext, job: Job) -> str:
         VERSION,
         networks=[job.version.tensor_sha256],
         params={},
-        input_sha256=job.found["pixels_sha256"],
+        input_sha256=job.found.pixels_sha256,
         profile=context.engine.profile(),
     )
 
 
 def _key(context: StageContext, job: Job, mapping: Mapping[int, int], seed: int) -> str:
     people = {str(face): _digest(job.people[who]) for face, who in mapping.items()}
-    who = {str(face): job.people[index].as_json() for face, index in job.pairs.items()}
+    who = {str(face): job.people[index].ref().model_dump(exclude_none=True) for face, index in job.pairs.items()}
     return stage_results.result_key(
         "restore",
         VERSION,
         networks=[job.version.tensor_sha256],
         params={"settings": asdict(job.settings), "people": people, "who": who, "skipped": job.skipped, "seed": seed},
-        input_sha256=job.found["pixels_sha256"],
+        input_sha256=job.found.pixels_sha256,
         profile=context.engine.profile(),
     )
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +19,9 @@ from sqlalchemy.orm import Session
 from fpga_models.diir.detection import find_faces
 from fpga_models.faces import FacePack
 from fpga_models.metrics.assignment import ABSENT, match_places
+from orchestrator.contracts.base import StoredRef
+from orchestrator.contracts.photos import FaceReport, JudgedPhoto, Previews, Restored, ScoredPhoto, WhyUnchanged
+from orchestrator.contracts.portraits import Verdict
 from orchestrator.errors import StageError
 from orchestrator.ledger import artifacts, photos
 from orchestrator.ledger.evaluations import Thresholds
@@ -27,11 +29,11 @@ from orchestrator.ledger.queue.claims import Claim
 from orchestrator.ledger.queue.outcomes import Outcome
 from workers.runtime.lease import Lease
 from workers.stages.base import Ended, StageContext, one_by_one, thresholds_of, version_of
-from workers.stages.photos.photo_bytes import StoredBytes, decoded, ingested, patched, read_patches, store_bytes
+from workers.stages.photos.photo_bytes import decoded, ingested, patched, read_patches, store_bytes
 from workers.stages.portraits.people import Person, known_people
 
 PREVIEW_PX = 720
-ORDER = ("accepted", "unchanged", "needs_review", "rejected")
+ORDER: tuple[Verdict, ...] = ("accepted", "unchanged", "needs_review", "rejected")
 UNTOUCHED = ("no_reference", "face_too_small", "good_already", "photo_stays")
 
 
@@ -44,80 +46,80 @@ def _score(context: StageContext, c: Claim) -> Outcome:
     version = version_of(context, c)
     pack = context.engine.faces(version)
     with context.ledger.read() as session:
-        made = photos.said(session, c.item_id, "restore")
+        made = photos.said(session, c.item_id, Restored)
     if made is None:
         raise StageError(f"item {c.item_id} was not restored", code="restore_missing")
     found = ingested(context, c)
     people = known_people(context, c, pack.encoder_sha256)
     rgb = decoded(context, c).rgb
-    pictures = [patched(rgb, read_patches(context, candidate["patches"])) for candidate in made["candidates"]]
+    pictures = [patched(rgb, read_patches(context, candidate.patches)) for candidate in made.candidates]
     lines = thresholds_of(context, version)
     scored = [
-        _judge(pack, picture, candidate["faces"], people, lines, found["facts"].get("stays"))
-        for picture, candidate in zip(pictures, made["candidates"], strict=True)
+        _judge(pack, picture, candidate.faces, people, lines, found.stays())
+        for picture, candidate in zip(pictures, made.candidates, strict=True)
     ]
-    chosen = min(range(len(scored)), key=lambda n: (ORDER.index(scored[n]["verdict"]), -(scored[n]["similarity"] or 0)))
-    previews = [_preview(context, c.owner, picture) for picture in (rgb, pictures[chosen])]
-    said = {
-        "candidates": scored,
-        "chosen": chosen,
-        "previews": {name: kept.as_json() for name, kept in zip(("before", "after"), previews, strict=True)},
-        "artifacts": [kept.artifact_id for kept in previews],
-    }
+    chosen = min(range(len(scored)), key=lambda n: (ORDER.index(scored[n].verdict), -(scored[n].similarity or 0)))
+    before, after = (_preview(context, c.owner, picture) for picture in (rgb, pictures[chosen]))
+    said = ScoredPhoto(
+        candidates=tuple(scored),
+        chosen=chosen,
+        previews=Previews(before=before, after=after),
+        artifacts=(before.artifact_id, after.artifact_id),
+    )
 
     def write(session: Session, _: datetime) -> None:
-        for kept in previews:
-            artifacts.confirm(session, kept.artifact_id)
+        artifacts.confirm(session, *said.artifacts)
 
-    return Outcome(result=said, write=write)
+    return Outcome(result=said.dump(), write=write)
 
 
 def _judge(
     pack: FacePack,
     picture: NDArray[np.uint8],
-    reports: Sequence[dict[str, Any]],
+    reports: Sequence[FaceReport],
     people: Sequence[Person],
     thresholds: Thresholds,
-    stays: dict[str, str] | None,
-) -> dict[str, Any]:
+    stays: WhyUnchanged | None,
+) -> JudgedPhoto:
     """Return the verdict on one version, with each face's similarity before and after."""
-    changed = [report for report in reports if report["outcome"] not in UNTOUCHED]
+    changed = [report for report in reports if report.outcome not in UNTOUCHED]
     if not changed:
-        reason = why_unchanged(reports, stays)
-        return {"verdict": "unchanged", "reason": reason, "similarity": None, "faces": list(reports)}
+        return JudgedPhoto(verdict="unchanged", reason=why_unchanged(reports, stays), faces=tuple(reports))
     seen = find_faces(pack, picture)
     places = np.array([face.kps5 for face in seen], np.float32).reshape(-1, 5, 2)
-    matched = match_places(np.array([report["kps5"] for report in changed], np.float32), places)
-    by_name = {str(person.as_json()): index for index, person in enumerate(people)}
-    verdict, least, faces = "accepted", 1.0, []
+    matched = match_places(np.array([report.kps5 for report in changed], np.float32), places)
+    by_name = {person.ref(): index for index, person in enumerate(people)}
+    verdict: Verdict = "accepted"
+    least, faces = 1.0, list[FaceReport]()
     for report, index in zip(changed, matched, strict=True):
-        own = by_name[str(report["person"])]
+        assert report.person is not None, "only faces of somebody are tried"
+        own = by_name[report.person]
         cosines = None if index == ABSENT else np.array([seen[index].embedding @ person.vector for person in people])
         after = 0.0 if cosines is None else round(float(cosines[own]), 4)
         lost = cosines is None or int(cosines.argmax()) != own
-        this = "rejected" if report["outcome"] == "changed" and lost else "accepted"
+        this: Verdict = "rejected" if report.outcome == "changed" and lost else "accepted"
         if this == "accepted" and after < thresholds.accept:
             this = "needs_review"
         verdict, least = max(verdict, this, key=ORDER.index), min(least, after)
-        faces.append({**report, "after": after, "verdict": this})
-    rest = [report for report in reports if report["outcome"] in UNTOUCHED]
-    return {"verdict": verdict, "reason": None, "similarity": least, "faces": faces + rest}
+        faces.append(report.model_copy(update={"after": after, "verdict": this}))
+    rest = [report for report in reports if report.outcome in UNTOUCHED]
+    return JudgedPhoto(verdict=verdict, similarity=least, faces=(*faces, *rest))
 
 
-def why_unchanged(reports: Sequence[dict[str, Any]], stays: dict[str, str] | None) -> dict[str, str]:
+def why_unchanged(reports: Sequence[FaceReport], stays: WhyUnchanged | None) -> WhyUnchanged:
     """Return code and sentence of why a photo comes back as it was."""
-    if stays and any(report["outcome"] == "photo_stays" for report in reports):
+    if stays and any(report.outcome == "photo_stays" for report in reports):
         return stays
     if not reports:
-        return {"code": "no_face", "message": "no face was found in the photo; it comes back as it was"}
-    codes = {report["outcome"] for report in reports}
+        return WhyUnchanged(code="no_face", message="no face was found in the photo; it comes back as it was")
+    codes = {report.outcome for report in reports}
     if codes == {"no_reference"}:
-        return {"code": "no_reference", "message": "nobody that may be restored was recognised in the photo"}
+        return WhyUnchanged(code="no_reference", message="nobody that may be restored was recognised in the photo")
     code = "good_already" if "good_already" in codes else "face_too_small"
-    return {"code": code, "message": "every known face is good already, or smaller than was asked for"}
+    return WhyUnchanged(code=code, message="every known face is good already, or smaller than was asked for")
 
 
-def _preview(context: StageContext, owner: str, rgb: NDArray[np.uint8]) -> StoredBytes:
+def _preview(context: StageContext, owner: str, rgb: NDArray[np.uint8]) -> StoredRef:
     """Store a small JPEG for contact sheets and pages."""
     image = Image.fromarray(rgb)
     image.thumbnail((PREVIEW_PX, PREVIEW_PX), Image.Resampling.LANCZOS)

@@ -20,6 +20,7 @@ from fpga_models.diir import DiirResult, Restorer, restore_small_faces
 from fpga_models.diir.restorer import OnStep
 from fpga_models.diir.small_faces import small_people
 from fpga_models.errors import ModelError as NetworkError
+from orchestrator.contracts.portraits import Generated, PortraitParams
 from orchestrator.errors import ConsentError, ModelError, StageError
 from orchestrator.ledger import identities
 from orchestrator.ledger.engine.base import new_id
@@ -29,13 +30,13 @@ from orchestrator.ledger.queue.claims import Claim
 from orchestrator.ledger.queue.outcomes import Outcome
 from orchestrator.ledger.queue.outputs import NewOutput
 from orchestrator.ledger.tables.rows import ModelVersion
+from orchestrator.version import SOFTWARE
 from workers.photo.picture import decode_crop, encode_png
 from workers.runtime.lease import Lease
 from workers.stages.base import DrainedError, Ended, StageContext, StoppedError, upload, version_of
 
 Image = NDArray[np.uint8]
 Ready = tuple[Claim, PortraitRequest]
-SOFTWARE = "fpga 0.1.0"
 DRAWN = 0.25
 """Share of the work on a picture with small faces that is done once it is drawn, about, measured [ours]."""
 DIGITS = 4
@@ -95,7 +96,7 @@ def _make(
 def _restores(c: Claim, request: PortraitRequest) -> bool:
     """Whether faces of this picture are to be drawn again; requests from before there was the choice keep theirs."""
     small = small_people(request.people, min(request.width, request.height))
-    return c.params.get("small_faces", "keep") == "restore" and bool(small)
+    return PortraitParams.load(c.params).small_faces == "restore" and bool(small)
 
 
 def _on_face(context: StageContext, left: Sequence[Claim], pictures: int, lease: Lease) -> OnStep:
@@ -113,15 +114,15 @@ def _on_face(context: StageContext, left: Sequence[Claim], pictures: int, lease:
 
 
 def _shape(c: Claim) -> tuple[int, int, int, float, float, str]:
-    p = c.params
-    return p["width"], p["height"], p["steps"], p["guidance"], p["id_scale"], p["control"]
+    p = PortraitParams.load(c.params)
+    return p.width, p.height, p.steps, p.guidance, p.id_scale, p.control
 
 
 def _request(context: StageContext, c: Claim, version: ModelVersion) -> PortraitRequest:
     """Turn an item's parameters into what the networks take, with consent asked at this very moment."""
-    p = c.params
+    p = PortraitParams.load(c.params)
     encoder = context.engine.faces(version).encoder_sha256
-    people = [person["identity"] for person in p["people"]]
+    people = p.identities()
     with context.ledger.read() as session:
         vectors = identities.embeddings(
             session,
@@ -134,31 +135,31 @@ def _request(context: StageContext, c: Claim, version: ModelVersion) -> Portrait
         )
         crops = identities.crops(session, people, unseal=context.vault.open)
     return PortraitRequest(
-        prompt=p["prompt"],
-        negative_prompt=p.get("negative_prompt", ""),
+        prompt=p.prompt,
+        negative_prompt=p.negative_prompt,
         people=tuple(
             PersonSlot(
-                embedding=vectors[person["identity"]],
-                crop=decode_crop(crops.get(person["identity"])),
-                kps5=_points(person.get("kps5")),
-                skeleton=_points(person.get("skeleton")),
+                embedding=vectors[person.identity],
+                crop=decode_crop(crops.get(person.identity)),
+                kps5=_points(person.kps5),
+                skeleton=_points(person.skeleton),
                 mask=None,
             )
-            for person in p["people"]
+            for person in p.people
         ),
-        width=p["width"],
-        height=p["height"],
+        width=p.width,
+        height=p.height,
         seed=c.seed + c.round,
-        steps=p["steps"],
-        guidance=p["guidance"],
-        id_scale=p["id_scale"],
-        control=p["control"],
-        control_scale=p.get("control_scale", 1.0),
-        masked=p.get("masked", True),
+        steps=p.steps,
+        guidance=p.guidance,
+        id_scale=p.id_scale,
+        control=p.control,
+        control_scale=1.0 if p.control_scale is None else p.control_scale,
+        masked=p.masked,
     )
 
 
-def _points(values: Any) -> NDArray[np.float32] | None:
+def _points(values: Sequence[Sequence[float]] | None) -> NDArray[np.float32] | None:
     return None if values is None else np.asarray(values, np.float32)
 
 
@@ -189,7 +190,7 @@ def _done(
         )
         outputs.add(session, c, new, moment)
 
-    return Outcome(result={"output": output_id, "sha256": made.sha256}, write=write, uploads=[made])
+    return Outcome(result=Generated(output=output_id, sha256=made.sha256).dump(), write=write, uploads=[made])
 
 
 def _record(

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import Any
 
 import numpy as np
 from sqlalchemy.orm import Session
 
 from fpga_models.core.alignment import align
-from orchestrator.errors import InputError
+from orchestrator.contracts.people import Enrolled, EnrolParams, GivenReference
+from orchestrator.errors import InputError, StageError
 from orchestrator.ledger import identities
 from orchestrator.ledger.identities import NewReference
 from orchestrator.ledger.queue.claims import Claim
@@ -35,43 +35,47 @@ def ingest(context: StageContext, held: Sequence[Claim], lease: Lease) -> Iterat
         context,
         held,
         lease,
-        lambda c: (_reembed if "identity" in c.params else _enrol)(context, c, version, lease),
+        lambda c: (_reembed if EnrolParams.load(c.params).identity else _enrol)(context, c, version, lease),
     )
 
 
 def _enrol(context: StageContext, c: Claim, version: ModelVersion, lease: Lease) -> Outcome:
-    given = c.params["references"]
+    given = EnrolParams.load(c.params)
+    if given.consent is None:
+        raise StageError("what this item was to take in has been erased", code="erased")
+    consent = given.consent
     found: list[NewReference] = []
-    for number, reference in enumerate(given, start=1):
+    for number, reference in enumerate(given.references, start=1):
         found.append(_reference(context, reference, number, version))
-        lease.progress(c, number / (len(given) + 1))
+        lease.progress(c, number / (len(given.references) + 1))
 
     def write(session: Session, moment: datetime) -> None:
         identities.enrol(
             session,
             c.owner,
-            handle=c.params["handle"],
-            name=c.params.get("name"),
+            handle=given.handle,
+            name=given.name,
             found=found,
-            consent=c.params["consent"],
+            consent=consent,
             moment=moment,
         )
 
-    return Outcome(result={"references": len(found)}, write=write)
+    return Outcome(result=Enrolled(references=len(found)).dump(), write=write)
 
 
 def _reembed(context: StageContext, c: Claim, version: ModelVersion, lease: Lease) -> Outcome:
     encoder = context.engine.faces(version).encoder_sha256
+    identity = EnrolParams.load(c.params).identity or ""
     with context.ledger.read() as session:
         waiting = [
-            {
-                "artifact_id": artifact.id,
-                "key": artifact.key,
-                "sha256": artifact.sha256,
-                "data_key": row.data_key,
-                "picture_sha256": row.picture_sha256 or artifact.sha256,
-            }
-            for row, artifact in identities.to_embed(session, c.owner, c.params["identity"], encoder)
+            GivenReference(
+                artifact_id=artifact.id,
+                key=artifact.key,
+                sha256=artifact.sha256,
+                data_key=row.data_key,
+                picture_sha256=row.picture_sha256,
+            )
+            for row, artifact in identities.to_embed(session, c.owner, identity, encoder)
         ]
     found: list[NewReference] = []
     refused: list[InputError] = []
@@ -85,15 +89,15 @@ def _reembed(context: StageContext, c: Claim, version: ModelVersion, lease: Leas
         raise refused[0]
 
     def write(session: Session, moment: datetime) -> None:
-        identities.reembed(session, c.owner, c.params["identity"], found, moment)
+        identities.reembed(session, c.owner, identity, found, moment)
 
-    return Outcome(result={"references": len(found), "left": len(refused)}, write=write)
+    return Outcome(result=Enrolled(references=len(found), left=len(refused)).dump(), write=write)
 
 
-def _reference(context: StageContext, reference: dict[str, Any], number: int, version: ModelVersion) -> NewReference:
+def _reference(context: StageContext, reference: GivenReference, number: int, version: ModelVersion) -> NewReference:
     """Decode one picture in a guarded process, find its one face and embed it."""
-    sealed = context.store.get(reference["key"], sha256=reference["sha256"])
-    data = context.vault.open(reference.get("data_key"), sealed)
+    sealed = context.store.get(reference.key, sha256=reference.sha256)
+    data = context.vault.open(reference.data_key, sealed)
     image = decode(data, max_pixels=context.settings.max_pixels)
     pack = context.engine.faces(version)
     faces = pack.detect(image)
@@ -108,12 +112,12 @@ def _reference(context: StageContext, reference: dict[str, Any], number: int, ve
             code="face_too_small",
             picture=number,
         )
-    key, embedding = reference.get("data_key"), face.embedding.astype(np.float32).tobytes()
+    key, embedding = reference.data_key, face.embedding.astype(np.float32).tobytes()
     crop = encode_crop(align(image, face.kps5))
     return NewReference(
-        artifact_id=reference["artifact_id"],
+        artifact_id=reference.artifact_id,
         data_key=key,
-        picture_sha256=reference.get("picture_sha256", reference["sha256"]),
+        picture_sha256=reference.picture_sha256 or reference.sha256,
         encoder=pack.encoder_sha256,
         embedding=context.vault.seal(key, embedding) if key else embedding,
         crop=context.vault.seal(key, crop) if key else crop,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from fpga_models.diir.pairing import Reference, pair
 from fpga_models.diir.settings import RESTORE, DiirSettings
 from fpga_models.faces import Face
+from orchestrator.contracts.photos import PersonRef, PhotoOptions, PhotoParams, SwapRule
 from orchestrator.errors import ModelError, StageError
 from orchestrator.ledger import identities, photos
 from orchestrator.ledger.engine.session import now
@@ -40,11 +40,11 @@ class Person:
     identity: str | None = None
     number: int | None = None
 
-    def as_json(self) -> dict[str, Any]:
+    def ref(self) -> PersonRef:
         """Return who it is, for records: ids only, and where the references came from."""
         if self.identity is not None:
-            return {"identity": self.identity, "references": "library"}
-        return {"archive_person": self.number, "references": "best faces of this archive"}
+            return PersonRef(identity=self.identity, references="library")
+        return PersonRef(archive_person=self.number, references="best faces of this archive")
 
 
 def known_people(context: StageContext, c: Claim, encoder: str) -> list[Person]:
@@ -54,20 +54,21 @@ def known_people(context: StageContext, c: Claim, encoder: str) -> list[Person]:
         ConsentError: somebody does not allow it any more, or was erased.
         ModelError: embedded by another recogniser.
     """
-    wanted = list(c.options.get("identities", ()))
-    wanted += [who for rule in c.params.get("swap", ()) for who in (rule.get("from"), rule["to"]) if who]
+    options = PhotoOptions.load(c.options)
+    wanted = list(options.identities)
+    wanted += [who for rule in PhotoParams.load(c.params).swap for who in (rule.of, rule.to) if who]
     with context.ledger.read() as session:
         vectors = identities.embeddings(
             session,
             c.owner,
             wanted,
-            scope=c.options["task"],
+            scope=options.task,
             encoder=encoder,
             moment=now(session),
             unseal=context.vault.open,
         )
         crops = identities.crops(session, list(vectors), unseal=context.vault.open)
-        found = photos.people(session, c.options.get("people_of") or c.batch_id) if c.options.get("cluster") else ()
+        found = photos.people(session, options.people_of or c.batch_id) if options.cluster else ()
     people = [
         Person(vector=vectors[i], crop=decode_crop(crops.get(i)), identity=i)
         for i in dict.fromkeys(wanted)
@@ -95,32 +96,28 @@ def pair_faces(faces: Sequence[Face], people: Sequence[Person], c: Claim, *, lea
         StageError: a rule of a swap names a face that is not there.
     """
     sure = replace(RESTORE, min_likeness=least, margin=MARGIN)
-    if rules := c.params.get("swap"):
+    if rules := PhotoParams.load(c.params).swap:
         return dict(_swapped(faces, people, rule, sure) for rule in rules)
     if not faces or not people:
         return {}
     references = [Reference(embedding=person.vector) for person in people]
-    if c.options.get("everyone"):
+    if PhotoOptions.load(c.options).everyone:
         likeness = np.stack([face.embedding for face in faces]) @ people[0].vector
         return {int(likeness.argmax()): 0}
     return pair(faces, references, sure)
 
 
-def _swapped(
-    faces: Sequence[Face], people: Sequence[Person], rule: Mapping[str, Any], sure: DiirSettings
-) -> tuple[int, int]:
+def _swapped(faces: Sequence[Face], people: Sequence[Person], rule: SwapRule, sure: DiirSettings) -> tuple[int, int]:
     by_id = {person.identity: index for index, person in enumerate(people)}
-    to = by_id[rule["to"]]
-    if rule.get("face") is not None:
-        if rule["face"] >= len(faces):
-            raise StageError(
-                f"the map names face {rule['face']}, the photo shows {len(faces)}", code="swap_face_missing"
-            )
-        return int(rule["face"]), to
+    to = by_id[rule.to]
+    if rule.face is not None:
+        if rule.face >= len(faces):
+            raise StageError(f"the map names face {rule.face}, the photo shows {len(faces)}", code="swap_face_missing")
+        return rule.face, to
     if not faces:
         raise StageError("no face was found in the photo, so none can be swapped", code="no_face")
-    if rule.get("from"):
-        replaced = [Reference(embedding=people[by_id[rule["from"]]].vector)]
+    if rule.of:
+        replaced = [Reference(embedding=people[by_id[rule.of]].vector)]
         found = pair(faces, replaced, sure)
         if not found:
             raise StageError("nobody in the photo resembles the person to be replaced", code="swap_person_missing")

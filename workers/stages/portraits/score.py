@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from io import BytesIO
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +21,15 @@ from sqlalchemy.orm import Session
 from fpga_models.faces.pack import Face
 from fpga_models.metrics.assignment import ABSENT, match_places
 from fpga_models.metrics.eyes import eye_differences
+from orchestrator.contracts.portraits import (
+    FaceFound,
+    PersonScore,
+    PlacedPerson,
+    PortraitOptions,
+    PortraitParams,
+    Scored,
+    Verdict,
+)
 from orchestrator.errors import StageError
 from orchestrator.ledger import identities
 from orchestrator.ledger.engine.session import now
@@ -50,11 +58,11 @@ def _score(context: StageContext, c: Claim) -> Outcome:
     version = version_of(context, replace(c, model_version_id=drawn.model_version_id))
     with context.ledger.read() as session:
         pack = context.engine.faces(version)
-        people = c.params["people"]
+        people = PortraitParams.load(c.params).people
         vectors = identities.embeddings(
             session,
             c.owner,
-            [person["identity"] for person in people],
+            [person.identity for person in people],
             scope="generate",
             encoder=pack.encoder_sha256,
             moment=now(session),
@@ -63,21 +71,22 @@ def _score(context: StageContext, c: Claim) -> Outcome:
     with Image.open(BytesIO(context.store.get(drawn.key, sha256=drawn.sha256)), formats=("PNG",)) as opened:
         image = np.asarray(opened.convert("RGB"))
     faces = pack.detect(image)
-    wanted = np.stack([vectors[person["identity"]] for person in people]) if people else np.zeros((0, 512), np.float32)
+    wanted = np.stack([vectors[person.identity] for person in people]) if people else np.zeros((0, 512), np.float32)
     eyes = eye_differences(image, [face.kps5 for face in faces])
     scores = judge(faces, wanted, places(people), thresholds_of(context, version), eyes)
     # where this is not the first round, all before it were rejected too
-    again = scores["verdict"] == outputs.REJECTED and c.round < int(c.options.get("redraws", 0))
+    again = scores.verdict == outputs.REJECTED and c.round < PortraitOptions.load(c.options).redraws
+    kept = scores.model_dump(mode="json", exclude={"artifacts"})
 
     def write(session: Session, _: datetime) -> None:
-        outputs.judge(session, c, drawn.id, scores)
+        outputs.judge(session, c, drawn.id, kept)
 
-    return Outcome(result=scores, write=write, then="again" if again else "done")
+    return Outcome(result=scores.dump(), write=write, then="again" if again else "done")
 
 
-def places(people: Sequence[dict[str, Any]]) -> Floats:
+def places(people: Sequence[PlacedPerson]) -> Floats:
     """Return the requested landmarks (K, 5, 2) px; people given by a box get a face of usual proportions in it."""
-    return np.asarray([person["kps5"] for person in people], np.float32).reshape(-1, 5, 2)
+    return np.asarray([person.kps5 for person in people], np.float32).reshape(-1, 5, 2)
 
 
 def judge(
@@ -86,7 +95,7 @@ def judge(
     requested: Floats,
     thresholds: Thresholds,
     eyes: Sequence[float | None] = (),
-) -> dict[str, Any]:
+) -> Scored:
     """Compare found faces with the wanted people.
 
     Args:
@@ -97,47 +106,46 @@ def judge(
         eyes: difference of the eyes of each face, None for those that are too small; empty leaves them unseen.
 
     Returns:
-        `verdict`, `similarity` (of the least similar person, None without people), `people` (per person: face index
-        or None, similarity, the nearest requested person, difference of the eyes), `matrix` (faces x people cosines),
-        `faces` (boxes, scores).
+        Of a picture without people the similarity is None.
     """
     found = np.stack([face.embedding for face in faces]) if faces else np.zeros((0, wanted.shape[1]), np.float32)
     matrix = found @ wanted.T  # (M, K)
     kps = np.stack([face.kps5 for face in faces]) if faces else np.zeros((0, 5, 2), np.float32)
     matched = match_places(requested, kps)
-    people: list[dict[str, Any]] = []
+    people: list[PersonScore] = []
     for person, index in enumerate(matched):
         if index == ABSENT:
-            people.append({"face": None, "similarity": 0.0, "nearest": None, "eyes": None})
+            people.append(PersonScore(face=None, similarity=0.0, nearest=None))
             continue
         row = matrix[index]
         differ = eyes[index] if len(eyes) else None
         people.append(
-            {
-                "face": int(index),
-                "similarity": round(float(row[person]), DIGITS),
-                "nearest": int(row.argmax()),
-                "eyes": None if differ is None else round(differ, 2),
-            }
+            PersonScore(
+                face=int(index),
+                similarity=round(float(row[person]), DIGITS),
+                nearest=int(row.argmax()),
+                eyes=None if differ is None else round(differ, 2),
+            )
         )
-    return {
-        "verdict": _verdict(people, thresholds),
-        "similarity": min((p["similarity"] for p in people), default=None),
-        "people": people,
-        "matrix": np.round(matrix.astype(float), DIGITS).tolist(),
-        "faces": [
-            {"box": np.round(face.box.astype(float), 1).tolist(), "score": round(face.score, DIGITS)} for face in faces
-        ],
-        "thresholds": {"accept": thresholds.accept, "review": thresholds.review, "eyes": thresholds.eyes},
-    }
+    return Scored(
+        verdict=_verdict(people, thresholds),
+        similarity=min((p.similarity for p in people), default=None),
+        people=tuple(people),
+        matrix=np.round(matrix.astype(float), DIGITS).tolist(),
+        faces=tuple(
+            FaceFound(box=np.round(face.box.astype(float), 1).tolist(), score=round(face.score, DIGITS))
+            for face in faces
+        ),
+        thresholds={"accept": thresholds.accept, "review": thresholds.review, "eyes": thresholds.eyes},
+    )
 
 
-def _verdict(people: Sequence[dict[str, Any]], thresholds: Thresholds) -> str:
-    worst = "accepted"
+def _verdict(people: Sequence[PersonScore], thresholds: Thresholds) -> Verdict:
+    worst: Verdict = "accepted"
     for index, person in enumerate(people):
-        if person["face"] is None or person["nearest"] != index or person["similarity"] < thresholds.review:
+        if person.face is None or person.nearest != index or person.similarity < thresholds.review:
             return "rejected"
-        unlike_eyes = None not in (thresholds.eyes, person["eyes"]) and person["eyes"] > thresholds.eyes
-        if person["similarity"] < thresholds.accept or unlike_eyes:
+        unlike_eyes = thresholds.eyes is not None and person.eyes is not None and person.eyes > thresholds.eyes
+        if person.similarity < thresholds.accept or unlike_eyes:
             worst = "needs_review"
     return worst

@@ -16,6 +16,7 @@ from datetime import datetime
 
 from sqlalchemy.orm import Session
 
+from orchestrator.contracts.probes import Disaster, Probed, ProbeParams
 from orchestrator.errors import FpgaError, StageError
 from orchestrator.ledger.queue import outputs
 from orchestrator.ledger.queue.claims import Claim
@@ -48,9 +49,10 @@ def _wait(context: StageContext, c: Claim, lease: Lease) -> bool:
     """Take the time that the item asks for; return whether it may be published."""
     if not context.settings.probes:
         raise StageError("this worker runs no probes; FPGA_PROBES=true allows them", code="probes_refused")
-    if disaster := c.params.get("disaster"):
-        DISASTERS[disaster]()
-    asked = c.params["milliseconds"] / 1000
+    given = ProbeParams.load(c.params)
+    if given.disaster is not None:
+        DISASTERS[given.disaster]()
+    asked = given.milliseconds / 1000
     until = time.monotonic() + asked
     while c.stage_id not in lease.stopped:
         if context.draining():
@@ -75,7 +77,7 @@ def _done(c: Claim) -> Outcome:
         )
         outputs.add(session, c, new, moment)
 
-    return Outcome(result={"sha256": made.sha256}, write=write, uploads=[made])
+    return Outcome(result=Probed(sha256=made.sha256).dump(), write=write, uploads=[made])
 
 
 def _die() -> None:
@@ -102,7 +104,7 @@ def _hang_in_c() -> None:
     ctypes.PyDLL(None).sleep(3600)
 
 
-DISASTERS: dict[str, Callable[[], None]] = {
+DISASTERS: dict[Disaster, Callable[[], None]] = {
     "kill": _die,
     "segfault": _segfault,
     "memory": _take_memory,

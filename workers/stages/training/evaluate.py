@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 from fpga_models.errors import ModelError as NetworkError
 from fpga_models.lab.evaluations import held_out_errors as held_out
 from fpga_models.lab.measures.evaluate import measure
+from orchestrator.contracts.training import EvaluateParams, Measured, Suite
 from orchestrator.errors import NotFoundError, StageError
 from orchestrator.ledger import evaluations, models
 from orchestrator.ledger.queue.claims import Claim
@@ -37,15 +38,6 @@ class StoppedError(Exception):
     """The claim must stop in the middle of a measurement."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Suite:
-    """One measurement that was asked for."""
-
-    suite: str
-    seed: int
-    count: int
-
-
 def evaluate(context: StageContext, held: Sequence[Claim], lease: Lease) -> Iterator[Ended]:
     """Measure what these claims ask for, one after the other; one that must stop is left out."""
     for c in held:
@@ -57,9 +49,9 @@ def evaluate(context: StageContext, held: Sequence[Claim], lease: Lease) -> Iter
 
 
 def _evaluate(context: StageContext, c: Claim, lease: Lease) -> Outcome:
-    suites = [Suite(**wanted) for wanted in c.params["evaluations"]]
-    dataset_id = _data_set(c)
-    todo = _todo(context, c, suites, dataset_id)
+    asked = EvaluateParams.load(c.params)
+    dataset_id = asked.data_set()
+    todo = _todo(context, c, asked, dataset_id)
     track = _tracker(context, c, lease, len(todo))
     found = [(version_id, suite, _figures(context, c, version_id, suite, track)) for version_id, suite in todo]
 
@@ -76,30 +68,25 @@ def _evaluate(context: StageContext, c: Claim, lease: Lease) -> Outcome:
                 moment=moment,
             )
 
-    return Outcome(result={"measured": [[version_id, suite.suite] for version_id, suite in todo]}, write=write)
+    measured = tuple((version_id, suite.suite) for version_id, suite in todo)
+    return Outcome(result=Measured(measured=measured).dump(), write=write)
 
 
-def _data_set(c: Claim) -> str | None:
-    """Return the data set that was asked for, or the one of the training that this measures."""
-    found: str | None = c.params.get("evaluate_on") or c.params.get("dataset")
-    return found
-
-
-def _todo(context: StageContext, c: Claim, suites: Sequence[Suite], dataset_id: str | None) -> list[tuple[str, Suite]]:
+def _todo(context: StageContext, c: Claim, asked: EvaluateParams, dataset_id: str | None) -> list[tuple[str, Suite]]:
     """Choose what to measure: every suite for the version, and for the live one where that was never measured."""
     with context.ledger.read() as session:
-        run = session.get(TrainingRun, c.params.get("run", ""))
+        run = session.get(TrainingRun, asked.run or "")
         version_id = run.model_version_id if run else c.model_version_id
         if version_id is None:
             raise StageError(f"item {c.item_id} has no model version to measure", code="model_not_found")
-        todo = [(version_id, suite) for suite in suites]
+        todo = [(version_id, suite) for suite in asked.evaluations]
         try:
             live = models.resolve(session, c.preset).id
         except NotFoundError:
             return todo
         if run is None or live == version_id:
             return todo
-        unknown = [suite for suite in suites if evaluations.find(session, live, suite, dataset_id) is None]
+        unknown = [suite for suite in asked.evaluations if evaluations.find(session, live, suite, dataset_id) is None]
         return todo + [(live, suite) for suite in unknown]
 
 
@@ -112,7 +99,7 @@ def _figures(context: StageContext, c: Claim, version_id: str, suite: Suite, tra
             advance = track("data set", SHARES)
             data = materialise(
                 context,
-                _data_set(c) or "",
+                EvaluateParams.load(c.params).data_set() or "",
                 Path(version.location),
                 context.settings.state_dir.absolute() / "datasets",
                 lambda _: advance(1),

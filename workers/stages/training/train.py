@@ -28,6 +28,7 @@ from fpga_models.errors import ModelError as NetworkError
 from fpga_models.mmf.plan import TrainPlan
 from fpga_models.mmf.train import Progress
 from fpga_models.mmf.train import train as run_training
+from orchestrator.contracts.training import Trained, TrainParams
 from orchestrator.errors import ConsentError, FpgaError, NotFoundError, StageError, TransientError
 from orchestrator.ledger import models, training
 from orchestrator.ledger.engine.session import now
@@ -51,7 +52,7 @@ class TrainingRecorder:
 
     def __init__(self, context: StageContext, c: Claim, lease: Lease, until: float) -> None:
         self._context, self._claim, self._lease, self._until = context, c, lease, until
-        self._run: str = c.params["run"]
+        self._run = TrainParams.load(c.params).run
         self._kept: list[training.NewRecord] = []
         self._written = time.monotonic()
         self._pace: tuple[int, float] | None = None
@@ -131,22 +132,23 @@ def train(context: StageContext, held: Sequence[Claim], lease: Lease) -> Iterato
 
 def _train(context: StageContext, c: Claim, lease: Lease) -> Outcome | None:
     """Bring one run to its end, or to where it must stop: None then."""
+    asked = TrainParams.load(c.params)
     recorder = TrainingRecorder(context, c, lease, time.monotonic() + context.settings.train_turn_seconds)
-    _check_consent(context, c)
+    _check_consent(context, asked)
     work = context.settings.state_dir.absolute() / "work"
     work.mkdir(parents=True, exist_ok=True, mode=0o700)
-    _remove_left(work, c.params["run"])
-    with tempfile.TemporaryDirectory(prefix=f"{c.params['run']}-", dir=work) as folder:
+    _remove_left(work, asked.run)
+    with tempfile.TemporaryDirectory(prefix=f"{asked.run}-", dir=work) as folder:
         out = Path(folder) / "out"
         cache = context.settings.state_dir.absolute() / "datasets"
         start = version_of(context, c).location
         data = materialise(
-            context, c.params["dataset"], Path(start), cache, lambda share: recorder.alive(PREPARED * share)
+            context, asked.dataset or "", Path(start), cache, lambda share: recorder.alive(PREPARED * share)
         )
         recorder.saved = _restore(context, c, out)
         here = {"start": start, "device": context.settings.device}
         with _says_where_it_stands(recorder, out):
-            plan = TrainPlan.from_json({**c.params["plan"], **here})
+            plan = TrainPlan.from_json({**asked.plan, **here})
             result = run_training(plan, data, out, report=recorder.report, stop=recorder.stop)
         recorder.write()
         if not result.finished or result.preset is None:
@@ -179,10 +181,10 @@ def _last_good(step: int | None) -> str:
     return f"The last good checkpoint is at step {step}; the run goes on from there."
 
 
-def _check_consent(context: StageContext, c: Claim) -> None:
+def _check_consent(context: StageContext, asked: TrainParams) -> None:
     """Ask for consent at the moment of use: it may have ended since the run was submitted."""
     with context.ledger.read() as session:
-        missing = training.missing_consents(session, c.params["dataset"], now(session))
+        missing = training.missing_consents(session, asked.dataset or "", now(session))
     if missing:
         raise ConsentError(f"{len(missing)} people of the data set do not allow 'train' (any more)", identities=missing)
 
@@ -195,16 +197,17 @@ def _remove_left(work: Path, run: str) -> None:
 
 def _restore(context: StageContext, c: Claim, out: Path) -> int | None:
     """Fetch the newest checkpoint that is whole; return its step, None where there is none."""
+    run = TrainParams.load(c.params).run
     with context.ledger.read() as session:
-        found = training.checkpoints(session, c.params["run"])
+        found = training.checkpoints(session, run)
     for step, files in found:
         try:
             fetch_folder(context.store, files, out / f"checkpoint-{step}", lambda: None)
         except (NotFoundError, TransientError) as error:
             if error.code not in ("object_missing", "object_damaged"):
                 raise
-            log.error("checkpoint damaged", extra={"run": c.params["run"], "step": step, "error": error.code})
-            training.drop_checkpoint(context.ledger, c, c.params["run"], step)
+            log.error("checkpoint damaged", extra={"run": run, "step": step, "error": error.code})
+            training.drop_checkpoint(context.ledger, c, run, step)
         else:
             return step
     return None
@@ -215,7 +218,7 @@ def _publish(context: StageContext, c: Claim, recorder: TrainingRecorder, preset
     manifest = read_manifest(preset)
     facts: dict[str, Any] = json.loads((preset / PRESET_FILE).read_text())
     files = store_folder(context.ledger, context.store, c.owner, preset, lambda: recorder.alive(1 - PREPARED / 2))
-    code = code_version()
+    code, asked = code_version(), TrainParams.load(c.params)
 
     def write(session: Session, moment: datetime) -> None:
         new = models.NewVersion(
@@ -225,16 +228,16 @@ def _publish(context: StageContext, c: Claim, recorder: TrainingRecorder, preset
             licence=facts["licence"],
             manifest={**manifest, "verdict": facts["verdict"]},
             parent_id=c.model_version_id,
-            dataset_id=c.params["dataset"],
+            dataset_id=asked.dataset,
             code_version=code,
-            seed=int(c.params["plan"]["seed"]),
+            seed=asked.seed(),
             files=files,
         )
-        run = session.get_one(TrainingRun, c.params["run"])
+        run = session.get_one(TrainingRun, asked.run)
         run.model_version_id = models.add(session, new, moment)
         training.drop_checkpoints(session, run.id, keep=1, moment=moment)
 
-    return Outcome(result={"model_sha256": manifest["model_sha256"], "files": len(files)}, write=write)
+    return Outcome(result=Trained(model_sha256=manifest["model_sha256"], files=len(files)).dump(), write=write)
 
 
 def _facts(found: Progress) -> dict[str, Any]:

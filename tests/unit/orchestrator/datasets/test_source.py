@@ -33,7 +33,7 @@ def chunks(ledger: Ledger, store: ByteStore, pictures: list[SourcePicture], mean
 
 
 def members(store: ByteStore, chunk: Chunk) -> Iterator[tuple[str, bytes]]:
-    with tarfile.open(fileobj=io.BytesIO(store.get(chunk.input["tar"]["key"]))) as tar:
+    with tarfile.open(fileobj=io.BytesIO(store.get(chunk.input.tar.key))) as tar:
         for info in tar:
             member = tar.extractfile(info)
             assert member is not None
@@ -90,7 +90,7 @@ def test_an_added_picture_changes_only_the_chunk_it_falls_into(ledger: Ledger, s
     before = chunks(ledger, store, pictures)
     after = chunks(ledger, store, [*pictures[:90], SourcePicture(name="0089b.png", data=png(999)), *pictures[90:]])
 
-    old, new = ({c.input["tar"]["sha256"] for c in found} for found in (before, after))
+    old, new = ({c.input.tar.sha256 for c in found} for found in (before, after))
     assert len(before) > 10
     assert len(new - old) <= 2
     assert sum(c.pictures for c in after) == 201

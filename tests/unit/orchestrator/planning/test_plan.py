@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from orchestrator.contracts.base import canonical_json
+from orchestrator.contracts.portraits import BatchDefaults
 from orchestrator.planning.manifest import read_manifest
-from orchestrator.planning.plan import BatchDefaults, IdentityFacts, Plan, canonical_json, derived_seed, params_digest
+from orchestrator.planning.plan import IdentityFacts, Plan, derived_seed, params_digest
 from orchestrator.planning.plan import plan as plan_rows
 from orchestrator.planning.presets import Preset
 
@@ -33,20 +35,20 @@ def make(preset: Preset, identities: Known) -> MakePlan:
 def test_a_bare_row_takes_everything_from_the_preset(make: MakePlan, preset: Preset) -> None:
     item = make({}).items[0]
 
-    assert item.params["layout"] == "portrait"
-    assert item.params["prompt"] == preset.layouts["portrait"].caption
-    assert (item.params["width"], item.params["height"]) == preset.size
-    assert (item.params["steps"], item.params["guidance"], item.params["control"]) == (20, 2.0, "both")
+    assert item.params.layout == "portrait"
+    assert item.params.prompt == preset.layouts["portrait"].caption
+    assert (item.params.width, item.params.height) == preset.size
+    assert (item.params.steps, item.params.guidance, item.params.control) == (20, 2.0, "both")
     assert item.cost == pytest.approx(128 * 128 * 20 * 2 / 1e6)
-    person = item.params["people"][0]
+    person = item.params.people[0]
     slot = preset.layouts["portrait"].slots[0]
-    assert person["identity"] == "idn_ada"
-    assert person["slot"] == slot.name
-    assert person["kps5"] == [
-        [pytest.approx(x * 128, abs=0.01), pytest.approx(y * 128, abs=0.01)] for x, y in slot.kps5
-    ]
-    assert len(person["skeleton"]) == 18
-    assert "ada" not in json.dumps(item.params).replace("idn_ada", "")
+    assert person.identity == "idn_ada"
+    assert person.slot == slot.name
+    assert person.kps5 == tuple(
+        (pytest.approx(x * 128, abs=0.01), pytest.approx(y * 128, abs=0.01)) for x, y in slot.kps5
+    )
+    assert len(person.skeleton) == 18
+    assert "ada" not in json.dumps(item.params.dump()).replace("idn_ada", "")
 
 
 def test_row_beats_batch_beats_preset(make: MakePlan) -> None:
@@ -54,10 +56,10 @@ def test_row_beats_batch_beats_preset(make: MakePlan) -> None:
 
     first, second = make({"steps": 5, "prompt": "in red"}, {}, defaults=defaults).items
 
-    assert (first.params["steps"], second.params["steps"]) == (5, 10)
-    assert first.params["prompt"] == "in red, warm light"
-    assert (first.params["height"], first.params["guidance"]) == (192, 3.0)
-    assert first.params["negative_prompt"] == "blurry"
+    assert (first.params.steps, second.params.steps) == (5, 10)
+    assert first.params.prompt == "in red, warm light"
+    assert (first.params.height, first.params.guidance) == (192, 3.0)
+    assert first.params.negative_prompt == "blurry"
 
 
 def test_a_controlnet_has_a_strength_and_other_presets_have_none(
@@ -65,8 +67,10 @@ def test_a_controlnet_has_a_strength_and_other_presets_have_none(
 ) -> None:
     (error,) = make({"control_scale": 0.5}).errors
     assert (error.field, error.code) == ("control_scale", "no_controlnet")
-    assert make({}).items[0].params.keys().isdisjoint({"control_scale", "masked"}), "records of before stay the same"
-    assert make({"masked": False}).items[0].params["masked"] is False
+    assert make({}).items[0].params.dump().keys().isdisjoint({"control_scale", "masked"}), (
+        "records of before stay the same"
+    )
+    assert make({"masked": False}).items[0].params.masked is False
 
     update = {
         "limits": preset.limits.model_copy(update={"control_scale": (0.0, 2.0)}),
@@ -75,7 +79,7 @@ def test_a_controlnet_has_a_strength_and_other_presets_have_none(
     for given, wanted in (("", 0.8), (', "control_scale": 1.5', 1.5), (', "control_scale": 3', None)):
         read = read_manifest(f'{{"custom_id": "a", "people": "ada"{given}}}'.encode(), "jsonl")
         planned = plan_rows(read.rows, preset=preset.model_copy(update=update), known_identities=identities)
-        assert [item.params["control_scale"] for item in planned.items] == ([] if wanted is None else [wanted])
+        assert [item.params.control_scale for item in planned.items] == ([] if wanted is None else [wanted])
         assert [error.code for error in planned.errors] == ([] if wanted else ["out_of_range"])
 
 
@@ -86,13 +90,13 @@ def test_small_faces_are_drawn_again_unless_row_batch_or_preset_keep_them(
     modest = preset.model_copy(update={"defaults": kept})
 
     def choices(*rows: dict[str, object], **options: Any) -> list[str]:
-        return [item.params["small_faces"] for item in make(*rows, **options).items]
+        return [item.params.small_faces for item in make(*rows, **options).items]
 
     assert choices({}, {"small_faces": "keep"}) == ["restore", "keep"]
     assert choices({}, {"small_faces": "restore"}, defaults=BatchDefaults(small_faces="keep")) == ["keep", "restore"]
     read = read_manifest(b'{"custom_id": "a", "people": "ada"}', "jsonl")
     (item,) = plan_rows(read.rows, preset=modest, known_identities=identities).items
-    assert item.params["small_faces"] == "keep"
+    assert item.params.small_faces == "keep"
     first, second = make({"seed": 1}, {"seed": 1, "small_faces": "keep"}).items
     assert first.params_sha256 != second.params_sha256, "it decides the picture"
 
@@ -100,7 +104,7 @@ def test_small_faces_are_drawn_again_unless_row_batch_or_preset_keep_them(
 def test_people_take_named_slots_and_the_others_the_free_ones(make: MakePlan) -> None:
     item = make({"layout": "group_3", "people": ["ada@right", "bruno", "carla"]}).items[0]
 
-    assert [(p["identity"], p["slot"]) for p in item.params["people"]] == [
+    assert [(p.identity, p.slot) for p in item.params.people] == [
         ("idn_ada", "right"),
         ("idn_bruno", "left"),
         ("idn_carla", "center"),
@@ -121,9 +125,9 @@ def test_pixels_and_fractions_of_the_same_place_are_one_request(make: MakePlan) 
 
     assert items[0].params_sha256 == items[1].params_sha256
     assert items[2].params_sha256 == items[3].params_sha256
-    assert items[0].params["people"][0]["box"] == box
-    assert items[2].params["people"][0]["kps5"] == KPS
-    assert items[0].params["control"] == "landmark", "no skeleton is known, so the default control falls to landmarks"
+    assert items[0].params.people[0].box == tuple(box)
+    assert items[2].params.people[0].kps5 == tuple(tuple(point) for point in KPS)
+    assert items[0].params.control == "landmark", "no skeleton is known, so the default control falls to landmarks"
 
 
 def test_a_skeleton_alone_places_the_face(make: MakePlan, preset: Preset) -> None:
@@ -134,8 +138,8 @@ def test_a_skeleton_alone_places_the_face(make: MakePlan, preset: Preset) -> Non
         {"people": [{"identity": "ada", "skeleton": joints}]}, {"layout": "full_body", "people": ["ada"]}
     ).items
 
-    found, wanted = by_skeleton.params["people"][0], by_slot.params["people"][0]
-    for (x, y), (u, v) in zip(found["kps5"], wanted["kps5"], strict=True):
+    found, wanted = by_skeleton.params.people[0], by_slot.params.people[0]
+    for (x, y), (u, v) in zip(found.kps5, wanted.kps5, strict=True):
         assert abs(x - u) < 1.0
         assert abs(y - v) < 1.0
 
@@ -163,9 +167,8 @@ def test_params_are_canonical_json_and_own_columns_do_not_change_the_digest(make
         {"seed": 1}, {"seed": 1, "x_shot": "B4"}, {"seed": 1, "prompt": "something else"}
     ).items
 
-    assert list(plain.params) == sorted(plain.params)
-    assert json.loads(canonical_json(plain.params)) == plain.params
-    assert labelled.params["extra"] == {"x_shot": "B4"}
+    assert json.loads(canonical_json(plain.params.dump())) == plain.params.dump()
+    assert labelled.params.extra == {"x_shot": "B4"}
     assert plain.params_sha256 == labelled.params_sha256 == params_digest(plain.params)
     assert plain.params_sha256 != other.params_sha256
 

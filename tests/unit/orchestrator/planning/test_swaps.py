@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from orchestrator.contracts.photos import Rule, SwapRule
 from orchestrator.errors import ManifestError, UsageError
-from orchestrator.planning.swaps import Rule, paired, read_map, rules_for
+from orchestrator.planning.swaps import paired, read_map, rules_for
 
 
 def test_a_map_is_read_from_csv_and_jsonl_alike() -> None:
@@ -32,15 +33,13 @@ def test_a_wrong_map_is_refused_with_its_row(data: bytes, said: str) -> None:
 
 
 def test_the_first_rule_of_a_person_counts_and_patterns_reach_into_folders() -> None:
-    rules = [
-        rule.as_json() for rule in read_map(b"photo,from,to\na/x.jpg,anna,bruno\n*,anna,clara\n*,emil,clara\n", "csv")
-    ]
+    rules = read_map(b"photo,from,to\na/x.jpg,anna,bruno\n*,anna,clara\n*,emil,clara\n", "csv")
 
     assert rules_for("a/x.jpg", rules) == [
-        {"face": None, "from": "anna", "to": "bruno"},
-        {"face": None, "from": "emil", "to": "clara"},
+        SwapRule(of="anna", to="bruno"),
+        SwapRule(of="emil", to="clara"),
     ]
-    assert rules_for("b.jpg", rules)[0]["to"] == "clara"
+    assert rules_for("b.jpg", rules)[0].to == "clara"
 
 
 def test_product_makes_a_picture_for_each_person_and_zip_one_for_each_photo() -> None:
@@ -49,6 +48,6 @@ def test_product_makes_a_picture_for_each_person_and_zip_one_for_each_photo() ->
     assert [made.path for made in paired("a/x.jpg", 5, people, "product", None)] == ["a/x.anna.jpg", "a/x.bruno.jpg"]
     assert [made.path for made in paired("a/x.jpg", 0, people[:1], "product", None)] == ["a/x.jpg"]
     [made] = paired("a/y.jpg", 1, people, "zip", "idn_9")
-    assert (made.path, made.rules) == ("a/y.jpg", ({"face": None, "from": "idn_9", "to": "idn_2"},))
+    assert (made.path, made.rules) == ("a/y.jpg", (SwapRule(of="idn_9", to="idn_2"),))
     with pytest.raises(UsageError, match="more photos"):
         paired("a/z.jpg", 2, people, "zip", None)

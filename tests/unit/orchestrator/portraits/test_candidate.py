@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.contracts.portraits import SubmitOptions
 from orchestrator.errors import NotFoundError, UsageError
 from orchestrator.ledger import models
 from orchestrator.ledger.engine.session import Ledger
@@ -31,7 +32,7 @@ def challenger(ledger: Ledger, settings: Settings) -> str:
     return version
 
 
-def submit(ledger: Ledger, settings: Settings, share: float, **more: object) -> Submission:
+def submit(ledger: Ledger, settings: Settings, share: float, model: str | None = None) -> Submission:
     return submit_portraits(
         ledger,
         settings,
@@ -39,8 +40,7 @@ def submit(ledger: Ledger, settings: Settings, share: float, **more: object) -> 
         format="jsonl",
         name="night",
         owner="local",
-        candidate_share=share,
-        **more,  # type: ignore[arg-type]  # the options under test
+        options=SubmitOptions.asked(candidate_share=share, model=model),
     )
 
 
@@ -79,7 +79,7 @@ def test_without_a_candidate_or_with_a_wrong_share_nothing_is_queued(
     person("ada", "generate")
     with pytest.raises(NotFoundError, match="'candidate'"):
         submit(ledger, settings, 0.5)
-    with pytest.raises(UsageError, match="0 to 1"):
+    with pytest.raises(UsageError, match="candidate_share"):
         submit(ledger, settings, 1.5)
     with ledger.read() as session:
         assert batches.listing(session, "local") == []

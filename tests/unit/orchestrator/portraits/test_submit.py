@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import func, select
 
+from orchestrator.contracts.portraits import SubmitOptions
 from orchestrator.errors import ConflictError, ConsentError, ManifestError, UsageError
 from orchestrator.ledger import identities
 from orchestrator.ledger.engine.session import Ledger
@@ -22,8 +23,9 @@ from tests.unit.orchestrator.played import AddPerson, Played, lines
 
 
 def submit(ledger: Ledger, settings: Settings, manifest: bytes, **changes: object) -> Submission:
+    asked = {name: changes.pop(name) for name in set(changes) & SubmitOptions.model_fields.keys()}
     options = {"manifest": manifest, "format": "jsonl", "name": "test", "owner": "local"} | changes
-    return submit_portraits(ledger, settings, **options)  # type: ignore[arg-type]  # fields by name
+    return submit_portraits(ledger, settings, options=SubmitOptions.asked(**asked), **options)  # type: ignore[arg-type]  # fields by name
 
 
 def count(ledger: Ledger, kind: type) -> int:

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from orchestrator.contracts.portraits import PortraitOptions
 from orchestrator.errors import ConflictError, InputError, NotFoundError
 from orchestrator.ledger.queue import batches
 from orchestrator.ledger.tables.rows import Batch, Item
@@ -48,7 +49,7 @@ def test_a_reproduction_asks_for_the_same_thing_under_the_same_version(worker: P
         first = session.get_one(Batch, item.batch_id)
     assert (again.params, again.seed, again.custom_id) == (item.params, 7, "cover")
     assert batch.model_version_id == first.model_version_id
-    assert batch.options == {"redraws": 0, "pinned": True, "reproduces": item.id}
+    assert PortraitOptions.load(batch.options) == PortraitOptions(pinned=True, reproduces=item.id)
 
 
 def test_another_picture_is_called_different_and_the_stage_is_named(worker: Played, item: Item) -> None:

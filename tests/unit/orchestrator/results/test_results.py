@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.contracts.portraits import SubmitOptions
 from orchestrator.errors import ConflictError
 from orchestrator.ledger.queue import batches, workers
 from orchestrator.portraits.submit import submit_portraits
@@ -30,7 +31,7 @@ def batch_id(worker: Played, person: AddPerson) -> str:
         format="jsonl",
         name="test",
         owner="local",
-        skip_invalid=True,
+        options=SubmitOptions(skip_invalid=True),
     ).batch_id
 
 

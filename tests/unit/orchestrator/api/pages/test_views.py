@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from orchestrator.api.pages import people_view, training_view
+from orchestrator.contracts.portraits import SubmitOptions
 from orchestrator.errors import NotFoundError
 from orchestrator.ledger import artifacts
 from orchestrator.ledger.engine.session import Ledger
@@ -24,7 +25,13 @@ ADA = {"custom_id": "a", "people": [{"identity": "ada"}], "seed": 7}
 
 def draw(ledger: Ledger, settings: Settings, worker: Played, model: str | None = None, owner: str = "local") -> str:
     made = submit_portraits(
-        ledger, settings, manifest=lines(ADA), format="jsonl", name="one", owner=owner, model=model
+        ledger,
+        settings,
+        manifest=lines(ADA),
+        format="jsonl",
+        name="one",
+        owner=owner,
+        options=SubmitOptions(model=model),
     ).batch_id
     worker.work()
     return made
