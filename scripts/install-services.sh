@@ -1,12 +1,14 @@
 #!/bin/sh
 # Install the native servers and the browser that tests start for themselves; nothing is left running.
 #   scripts/install-services.sh core   PostgreSQL, what `make test` uses
-#   scripts/install-services.sh all    and Redis, RabbitMQ, OpenStack Swift, Chromium, and docker-compose, which checks our file
+#   scripts/install-services.sh all    and Redis, RabbitMQ, OpenStack Swift, Chromium, docker-compose, which checks our
+#                                      file, and other programs that read the pictures and archives we do
 # Debian and Ubuntu only; quick when everything is there; without root or passwordless sudo it says so and exits 1.
 set -eu
 
 core="postgresql"
-more="redis-server rabbitmq-server swift-proxy swift-account swift-container swift-object docker-compose chromium"
+readers="libimage-exiftool-perl imagemagick libtiff-tools libavif-bin webp zip unzip 7zip libarchive-tools exfatprogs exfat-fuse"
+more="redis-server rabbitmq-server swift-proxy swift-account swift-container swift-object docker-compose chromium $readers"
 case "${1:-core}" in
   core) wanted="$core" ;;
   all) wanted="$core $more" ;;

@@ -16,19 +16,21 @@ from orchestrator.errors import InputError
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """How much of an archive is read; each member beyond a limit is refused alone, the archive only for `members`.
+    """How an archive is read; each member beyond a limit is refused alone, the archive only for `members`.
 
     Attributes:
         member_bytes: most bytes of one member, unpacked.
         members: most entries of one zip, since its directory is checked as a whole first.
         ratio: most unpacked bytes per packed byte, of a zip member and of a compressed tar as far as it was read.
         ratio_floor: below so many unpacked bytes a tar may have any ratio; of a zip member, a hundredth of it.
+        names: code page of names in zips that are no UTF-8 and not marked as such; the default is the format's rule.
     """
 
     member_bytes: int = 512 * 2**20
     members: int = 1_000_000
     ratio: int = 200
     ratio_floor: int = 1 << 30
+    names: str = "cp437"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,6 +33,16 @@ ARCHIVE_MARKS = (
     b"PK\3\4", b"PK\5\6", b"Rar!\x1a\7", b"7z\xbc\xaf\x27\x1c", b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd",
     b"MSCF",
 )  # fmt: skip
+LEFT_FILES = frozenset({
+    ".ds_store", "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon%0d", ".picasa.ini",
+    "picasa.ini", ".directory", ".bridgesort", ".bridgelabelsandratings", "zbthumbnail.info", ".localized",
+})  # fmt: skip
+LEFT_FOLDERS = frozenset({
+    "@eadir", ".@__thumb", ".appledouble", "__macosx", ".picasaoriginals", "#recycle", "@recycle", "$recycle.bin",
+    ".trashes", ".spotlight-v100", ".fseventsd", ".temporaryitems", ".documentrevisions-v100", ".thumbnails",
+    "system volume information", "@tmp",
+})  # fmt: skip
+"""Small versions, forks and bins of NAS, macOS, Windows and picture programs, in lower case."""
 RAW_SENTENCE = "camera raw files are not developed here; export the photo as JPEG, TIFF or PNG"
 
 
@@ -90,11 +100,12 @@ def _is_archive(head: bytes) -> bool:
 
 
 def _is_left_behind(path: str, name: str, head: bytes) -> bool:
-    """Tell what macOS and Windows put beside photos, some of it named like the photo itself."""
+    """Tell what systems and their programs put beside photos, some of it named like the photo itself."""
     return (
-        name in (".DS_Store", "Thumbs.db", "ehthumbs.db", "desktop.ini", "Icon%0D")
-        or path.startswith("__MACOSX/")
-        or (name.startswith("._") and (head.startswith(b"\0\5\x16\7") or not head))
+        name.lower() in LEFT_FILES
+        or any(part.lower() in LEFT_FOLDERS for part in path.split("/")[:-1])
+        or (name.startswith("._") and photo_format(head) is None)
+        or name.endswith(("@SynoEAStream", "@SynoResource"))
     )
 
 

@@ -13,7 +13,7 @@ from orchestrator.errors import InputError
 
 MAX_PART_BYTES = 255
 MAX_PATH_BYTES = 1024
-_DRIVE = re.compile(r"[A-Za-z]:")
+_DRIVE = re.compile(r"[A-Za-z]:[/\\]")
 _TURNING = set("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 

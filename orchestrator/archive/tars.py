@@ -11,7 +11,9 @@ import gzip
 import io
 import lzma
 import os
+import shutil
 import tarfile
+import tempfile
 import zlib
 from collections.abc import Iterator
 from typing import IO, BinaryIO, cast
@@ -23,6 +25,8 @@ from orchestrator.errors import InputError
 MAX_READ = 16 << 20
 MAX_GLOBAL_HEADERS = 1000
 BROKEN = (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, ValueError, RecursionError, OSError)
+SPOOLED = 8 << 20
+"""Bytes of a linked file that stay in memory."""
 REST = "(the rest of the archive)"
 
 
@@ -35,19 +39,21 @@ class Tar:
 
     def __init__(self, file: BinaryIO, limits: Limits) -> None:
         self._file = file
-        self._stream = Forward(_unpacked(file), file, limits)
-        try:
-            self._tar = tarfile.TarFile(fileobj=self._stream, encoding="utf-8", errors="surrogateescape")
-            self._first = self._tar.next()
-        except BROKEN as error:
-            raise InputError(f"the tar file cannot be read: {error}", code="archive_unreadable") from error
+        self._limits = limits
+        self._links: dict[str, list[str]] = {}
+        self._first = self._begin()
 
     def found(self) -> Iterator[Found | Refused]:
-        """See Opened; in the order of the archive. After damage, reading goes on at the next sound header."""
+        """See Opened; in the order of the archive, hard links last.
+
+        After damage, reading goes on at the next sound header.
+        """
         info = self._first
         lost = 0
         while info is not None:
-            if not info.isdir():
+            if info.islnk():
+                self._links.setdefault(info.linkname, []).append(info.name)
+            elif not info.isdir():
                 yield self._member(info)
             self._tar.members.clear()  # type: ignore[attr-defined]  # else it keeps every one
             try:
@@ -58,7 +64,61 @@ class Tar:
                 info = self._resumed()
             except (*BROKEN, InputError) as error:
                 yield _rest(REST, f"the archive cannot be read on: {error}")
-                return
+                break
+        if self._links:
+            yield from self._linked()
+
+    def _begin(self) -> tarfile.TarInfo | None:
+        """Go to the start of the archive and return its first header."""
+        self._file.seek(0)
+        self._stream = Forward(_unpacked(self._file), self._file, self._limits)
+        try:
+            self._tar = tarfile.TarFile(fileobj=self._stream, encoding="utf-8", errors="surrogateescape")
+            return self._tar.next()
+        except BROKEN as error:
+            raise InputError(f"the tar file cannot be read: {error}", code="archive_unreadable") from error
+
+    def _linked(self) -> Iterator[Found | Refused]:
+        """Go through the archive once more, and yield the further names of its files; links of links count too."""
+        waiting = dict(self._links)
+        for target, names in list(waiting.items()):
+            for name in names:  # what is linked to a name that is a link itself
+                names.extend(further for further in waiting.pop(name, ()) if further not in names)
+            waiting[target] = names
+        info: tarfile.TarInfo | None = self._begin()
+        while info is not None and waiting:
+            names = waiting.pop(info.name, []) if info.isreg() else []
+            if names:
+                yield from self._copies(info, names)
+            self._tar.members.clear()  # type: ignore[attr-defined]  # else it keeps every one
+            try:
+                info = self._next()
+            except (*BROKEN, InputError):  # it was told in the first round
+                break
+        for target, names in waiting.items():
+            for name in names:
+                said = f"the member is a link to {target[:200]!r}, which the archive does not hold"
+                yield _refused(name.encode("utf-8", "surrogateescape"), said, "member_is_link")
+
+    def _copies(self, info: tarfile.TarInfo, names: list[str]) -> Iterator[Found | Refused]:
+        """Yield a file under each of its further names, from one copy of its bytes."""
+        with tempfile.SpooledTemporaryFile(SPOOLED) as copy:
+            if info.size <= self._limits.member_bytes:
+                try:
+                    shutil.copyfileobj(self._opened(info), copy)
+                except (*BROKEN, InputError) as error:
+                    for name in names:
+                        said = f"the member is damaged in its archive: {error}"
+                        yield _refused(name.encode("utf-8", "surrogateescape"), said, "member_damaged")
+                    return
+
+            def opened() -> IO[bytes]:
+                copy.seek(0)
+                return cast(IO[bytes], Unclosed(copy))
+
+            for name in names:
+                raw = name.encode("utf-8", "surrogateescape")
+                yield Found(raw_path=raw, size=info.size, modified=moment(info.mtime), open=opened)
 
     def close(self) -> None:
         """See Opened."""
@@ -97,9 +157,9 @@ class Tar:
 
     def _member(self, info: tarfile.TarInfo) -> Found | Refused:
         raw = info.name.encode("utf-8", "surrogateescape")
-        if info.issym() or info.islnk():
+        if info.issym():
             return _refused(raw, "the member is a link; links are not followed", "member_is_link")
-        if not info.isreg() or info.issparse():
+        if not info.isreg():
             return _refused(raw, "the member is neither a plain file nor a folder", "member_is_no_file")
         return Found(raw_path=raw, size=info.size, modified=moment(info.mtime), open=lambda: self._opened(info))
 
@@ -107,6 +167,22 @@ class Tar:
         opened = self._tar.extractfile(info)
         assert opened is not None, "a plain file can be opened"
         return opened
+
+
+class Unclosed(io.RawIOBase):
+    """A file that its reader may close without closing it for the next one."""
+
+    def __init__(self, file: tempfile.SpooledTemporaryFile[bytes]) -> None:
+        super().__init__()
+        self._inner = file
+
+    def readable(self) -> bool:
+        """Say that it can be read."""
+        return True
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Return up to `size` bytes."""
+        return self._inner.read(size)
 
 
 class Forward(io.RawIOBase):

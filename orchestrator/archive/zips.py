@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 import stat
 import struct
-import time
 import zipfile
+import zlib
 from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import IO, BinaryIO, cast
 
 from orchestrator.archive.base import Found, Limits, Refused, moment
@@ -27,6 +27,9 @@ _END64 = struct.Struct("<4sQ2H2L4Q")
 _ENTRY = struct.Struct("<4s6H3L5H2L")
 _LOCAL = struct.Struct("<4s5H3L2H")
 _UNIX, _MACOS = 3, 19
+_ZIP64, _NTFS, _UNIX_TIMES, _STAMP, _OLD_UNIX, _UNICODE_PATH = 0x0001, 0x000A, 0x000D, 0x5455, 0x5855, 0x7075
+_TURN = 1 << 32
+"""Where offsets of 32 bits begin again from zero, in archives of macOS that are larger and know no zip64."""
 _ENCRYPTED, _UTF8 = 0x1, 0x800
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 
@@ -36,6 +39,7 @@ class Entry:
     """One entry of the directory."""
 
     raw_path: bytes
+    header_name: bytes
     made_on: int
     flags: int
     method: int
@@ -63,11 +67,8 @@ class Zip:
         self._file = file
         self._data = data or file
         self._limits = limits
-        self._start, self._count, self._shift = _directory(file)
-        if self._count > limits.members:
-            raise InputError(
-                f"a zip has at most {limits.members} entries, this one {self._count}", code="archive_too_large"
-            )
+        self._start, self._end, self._count, self._shift = _directory(file)
+        self._turns = self._shift > 0 and self._shift % _TURN == 0
         self._overlapping = self._check()
 
     def found(self) -> Iterator[Found | Refused]:
@@ -87,12 +88,31 @@ class Zip:
         self._data.close()
 
     def _entries(self) -> Iterator[Entry]:
-        place = self._start
-        for number in range(self._count):
+        place, number, last = self._start, 0, 0
+        # the count at the end begins again after 65 535; what lies in the directory is what there is
+        while number < self._count or place + _ENTRY.size <= self._end:
             self._file.seek(place)
-            entry, length = _entry(self._file, number)
-            place += length
+            if number >= self._count and self._file.read(4) != b"PK\1\2":
+                return  # a signature of the directory
+            if number >= self._limits.members:
+                raise InputError(f"a zip has at most {self._limits.members} entries", code="archive_too_large")
+            self._file.seek(place)
+            entry, length = _entry(self._file, number, self._limits.names)
+            if self._turns:
+                last = self._turned(entry, last)
+                entry = replace(entry, offset=last)
+            place, number = place + length, number + 1
             yield entry
+
+    def _turned(self, entry: Entry, last: int) -> int:
+        """Return where a member lies whose offset has only the lower 32 bits: at the next place that begins like it."""
+        for offset in range(last // _TURN * _TURN + entry.offset, self._start, _TURN):
+            self._file.seek(offset)
+            if self._file.read(_LOCAL.size + len(entry.header_name)).endswith(entry.header_name):
+                self._file.seek(offset)
+                if self._file.read(4) == b"PK\3\4":
+                    return offset
+        return entry.offset
 
     def _check(self) -> set[int]:
         """Read the directory once, and return the offsets of members that share bytes, as some bombs do."""
@@ -132,7 +152,7 @@ class Zip:
         )
 
     def _opened(self, entry: Entry) -> IO[bytes]:
-        self._data.seek(entry.offset + self._shift)
+        self._data.seek(entry.offset + (0 if self._turns else self._shift))
         header = self._data.read(_LOCAL.size)
         if len(header) < _LOCAL.size or not header.startswith(b"PK\3\4"):
             raise zipfile.BadZipFile("no member begins where the directory says")
@@ -144,8 +164,8 @@ class Zip:
         return cast(IO[bytes], zipfile.ZipExtFile(self._data, "r", info, None, False))
 
 
-def _directory(file: BinaryIO) -> tuple[int, int, int]:
-    """Return where the directory starts, how many entries it has, and by how much all offsets are off."""
+def _directory(file: BinaryIO) -> tuple[int, int, int, int]:
+    """Return where the directory starts and ends, how many entries it says to have, and how far offsets are off."""
     size = file.seek(0, os.SEEK_END)
     tail_start = max(0, size - _END.size - 65_535)
     file.seek(tail_start)
@@ -160,7 +180,7 @@ def _directory(file: BinaryIO) -> tuple[int, int, int]:
     start = end - length
     if start < 0 or offset > start or count * _ENTRY.size > length:
         raise _unreadable("its directory lies outside of the file")
-    return start, count, start - offset
+    return start, end, count, start - offset
 
 
 def _directory64(file: BinaryIO, end: int, small: tuple[int, int, int]) -> tuple[int, int, int, int]:
@@ -179,7 +199,7 @@ def _directory64(file: BinaryIO, end: int, small: tuple[int, int, int]) -> tuple
     return place, count, length, offset
 
 
-def _entry(file: BinaryIO, number: int) -> tuple[Entry, int]:
+def _entry(file: BinaryIO, number: int, names: str) -> tuple[Entry, int]:
     header = file.read(_ENTRY.size)
     if len(header) < _ENTRY.size or not header.startswith(b"PK\1\2"):
         raise _unreadable(f"its directory is damaged at entry {number + 1}")
@@ -189,10 +209,11 @@ def _entry(file: BinaryIO, number: int) -> tuple[Entry, int]:
     attributes, offset = _ENTRY.unpack(header)[-2:]
     name = file.read(name_length)
     extra = _extras(file.read(extra_length))
-    size, packed, offset = _wide(extra.get(1, b""), size, packed, offset)
+    size, packed, offset = _wide(extra.get(_ZIP64, b""), size, packed, offset)
     made_on = made >> 8
     entry = Entry(
-        raw_path=_name(name, flags, made_on),
+        raw_path=_name(name, flags, made_on, extra, names),
+        header_name=name,
         made_on=made_on,
         flags=flags,
         method=method,
@@ -201,7 +222,7 @@ def _entry(file: BinaryIO, number: int) -> tuple[Entry, int]:
         size=size,
         offset=offset,
         mode=attributes >> 16 if made_on in (_UNIX, _MACOS) else 0,
-        modified=_modified(extra.get(0x5455, b""), day, clock),
+        modified=_modified(extra, day, clock),
     )
     return entry, _ENTRY.size + name_length + extra_length + comment_length
 
@@ -221,23 +242,40 @@ def _wide(extra: bytes, *values: int) -> list[int]:
     return [next(wide, value) if value == 0xFFFFFFFF else value for value in values]
 
 
-def _name(raw: bytes, flags: int, made_on: int) -> bytes:
-    """Return the name in UTF-8: marked so, or valid as such (most tools), else in the zip's own code page 437."""
-    if not flags & _UTF8:
+def _name(raw: bytes, flags: int, made_on: int, extra: dict[int, bytes], names: str) -> bytes:
+    """Return the name in UTF-8: of the Unicode field, or marked so, or valid as such (most tools), else decoded."""
+    field = extra.get(_UNICODE_PATH, b"")
+    if len(field) > 5 and field[0] == 1 and struct.unpack_from("<L", field, 1)[0] == zlib.crc32(raw):
+        raw = field[5:]
+    elif not flags & _UTF8:
         try:
             raw.decode()
         except UnicodeDecodeError:
-            raw = raw.decode("cp437").encode()
+            raw = raw.decode(names, "surrogateescape").encode("utf-8", "surrogateescape")
     return raw if made_on in (_UNIX, _MACOS) else raw.replace(b"\\", b"/")
 
 
-def _modified(stamp: bytes, day: int, clock: int) -> datetime | None:
+def _modified(extra: dict[int, bytes], day: int, clock: int) -> datetime | None:
+    """Return the time of a member: of the fields for it, or DOS's own in the zone of this machine."""
+    stamp = extra.get(_STAMP, b"")
     if len(stamp) >= 5 and stamp[0] & 1:
         return moment(struct.unpack_from("<i", stamp, 1)[0])
-    parts = (1980 + (day >> 9), day >> 5 & 15, day & 31, clock >> 11, clock >> 5 & 63, clock % 32 * 2)
+    ntfs = extra.get(_NTFS, b"")
+    if len(ntfs) >= 16 and struct.unpack_from("<HH", ntfs, 4) >= (1, 8):
+        ticks = struct.unpack_from("<Q", ntfs, 8)[0]  # tenths of microseconds since 1601
+        try:
+            return datetime(1601, 1, 1, tzinfo=UTC) + timedelta(microseconds=ticks // 10)
+        except OverflowError:
+            return None
+    for kind in (_OLD_UNIX, _UNIX_TIMES):
+        if len(extra.get(kind, b"")) >= 8:
+            return moment(struct.unpack_from("<i", extra[kind], 4)[0])
     try:
-        return moment(time.mktime((*parts, 0, 0, -1)))  # DOS knows no zones: ours is the best guess
-    except (ValueError, OverflowError):
+        local = datetime(
+            1980 + (day >> 9), day >> 5 & 15, day & 31, clock >> 11, clock >> 5 & 63, min(clock % 32 * 2, 59)
+        )
+        return local.astimezone(UTC)  # DOS knows no zones: ours is the best guess
+    except (ValueError, OverflowError, OSError):  # none, as writers of streams leave it
         return None
 
 

@@ -40,15 +40,16 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
 
 @app.command()
 def rekey(as_json: JsonOption = False) -> None:
-    """Wrap the key of every reference by the first master key; do this after a new one was put in front."""
-    from orchestrator.ledger import identities
+    """Wrap every data key by the first master key and open it with that key alone; after a new one was put in front."""
+    from orchestrator.people.rekey import rekey as change
 
     with services() as s:
-        count = identities.rewrap(s.ledger, s.vault.rewrap)
-        if as_json:
-            print_json({"object": "identity.rekeyed", "references": count})
-        else:
-            say(f"{count} references are sealed by the first master key now; the others may be thrown away")
+        done = change(s.ledger, s.vault)
+    if as_json:
+        print_json(done.as_json())
+        return
+    print_facts({kind: f"{count} wrapped, {done.opened[kind]} opened" for kind, count in done.wrapped.items()})
+    say("everything opens with the first master key alone; the others may be thrown away, once no backup needs them")
 
 
 @app.command()

@@ -346,14 +346,3 @@ def _unit(vector: NDArray[np.float32]) -> NDArray[np.float32]:
     length = float(np.linalg.norm(vector))
     assert length > 0, "an embedding has a length"
     return (vector / length).astype(np.float32)
-
-
-@retrying
-def rewrap(ledger: Ledger, wrap: Callable[[str], str]) -> int:
-    """Wrap every data key anew and return how many there are; the bytes under them stay as they are."""
-    with ledger.write() as session:
-        rows = session.scalars(select(Reference).where(Reference.data_key.is_not(None))).all()
-        for row in rows:
-            if row.data_key is not None:
-                row.data_key = wrap(row.data_key)
-        return len(rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -95,8 +96,15 @@ def _photos(session: Session, batch: Batch) -> Iterator[Entry]:
 
 
 def _info(name: str, time: datetime) -> zipfile.ZipInfo:
-    """Return the head of an entry; a zip knows no year before 1980."""
-    made = zipfile.ZipInfo(name, max(time.timetuple()[:6], (1980, 1, 1, 0, 0, 0)))
+    """Return the head of an entry: its time in the zone of this machine, and the same in UTC beside it.
+
+    A zip knows no year before 1980 and none after 2107, its second field none before 1901 and after 2038.
+    """
+    local = time.astimezone().timetuple()[:6]
+    made = zipfile.ZipInfo(name, min(max(local, (1980, 1, 1, 0, 0, 0)), (2107, 12, 31, 23, 59, 58)))
+    seconds = int(time.timestamp())
+    if -(2**31) <= seconds < 2**31:
+        made.extra = struct.pack("<HHBl", 0x5455, 5, 1, seconds)
     made.external_attr = 0o600 << 16
     return made
 

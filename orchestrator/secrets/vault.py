@@ -17,8 +17,9 @@ from orchestrator.settings import Settings
 class Vault:
     """Seals and opens bytes under data keys that the master key wraps."""
 
-    def __init__(self, master: MultiFernet) -> None:
+    def __init__(self, master: MultiFernet, first: Fernet) -> None:
         self._master = master
+        self._first = first
 
     @classmethod
     def of(cls, settings: Settings) -> Vault:
@@ -29,7 +30,8 @@ class Vault:
         """
         keys = secrets(settings, "data_keys", "data.keys", Fernet.generate_key(), "`fpga identity newkey` makes one")
         try:
-            return cls(MultiFernet([Fernet(key) for key in keys]))
+            masters = [Fernet(key) for key in keys]
+            return cls(MultiFernet(masters), masters[0])
         except ValueError as error:
             raise SettingsError(
                 "a data key is 32 bytes in URL-safe base64, such as `fpga identity newkey` prints; got something else",
@@ -58,12 +60,24 @@ class Vault:
         except InvalidToken as error:
             raise SettingsError("sealed bytes were altered, or belong to another key", code="seal_broken") from error
 
+    def alone(self) -> Vault:
+        """Return a vault that has the first master key and no other: what it opens needs no former key."""
+        return Vault(MultiFernet([self._first]), self._first)
+
     def rewrap(self, key: str) -> str:
         """Wrap a data key by the first master key; the bytes under it stay as they are."""
         try:
             return self._master.rotate(key.encode()).decode()
         except InvalidToken as error:
             raise SettingsError(MISSING, code="data_key_missing") from error
+
+    def check(self, key: str) -> None:
+        """Check that a data key can be unwrapped.
+
+        Raises:
+            SettingsError: `data_key_missing`.
+        """
+        self._unwrap(key)
 
     def _unwrap(self, key: str) -> Fernet:
         try:
@@ -73,6 +87,6 @@ class Vault:
 
 
 MISSING = (
-    "a reference was sealed by a master key that this process does not have; "
+    "something was sealed by a master key that this process does not have; "
     "add the former key to FPGA_DATA_KEYS, after the new one"
 )

@@ -17,8 +17,8 @@ from orchestrator.errors import FpgaError, InputError
 from workers.photo.apply import apply_patches
 from workers.photo.check import confirm, misread
 from workers.photo.colour import working
+from workers.photo.formats.jpeg import JpegError
 from workers.photo.frames import pack, unpack
-from workers.photo.jpeg import JpegError
 from workers.photo.native import Native, Stays, upright
 from workers.photo.patch import Patch
 from workers.photo.positions import has_positions, without_positions

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterator
 
 from orchestrator.errors import InputError
-from workers.photo import ifd, png
+from workers.photo.formats import ifd, png
 
 MAX_VALUE = 1 << 16
 """Positions are short; a longer value is no position and is left alone."""

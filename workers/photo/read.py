@@ -21,9 +21,9 @@ from PIL import Image
 
 from orchestrator.errors import InputError
 from orchestrator.pictures import BROKEN, PHOTO_MEDIA_TYPES, photo_format, unsupported_format
-from workers.photo import heif, jpeg, png, webp
+from workers.photo.formats import heif, jpeg, png, webp
+from workers.photo.formats.tiff import RAW_SENTENCE, read_tiff
 from workers.photo.native import Model, Native, Pixels, Stays
-from workers.photo.tiff import RAW_SENTENCE, read_tiff
 
 ORIENTATION = 0x0112
 DAMAGED = (*BROKEN, RuntimeError, LookupError, TypeError, AttributeError, struct.error, zlib.error)

@@ -25,14 +25,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from orchestrator.pictures import RECORD_KEY
-from workers.photo import heif, jpeg, png, webp
-from workers.photo import xmp as xmp_of
 from workers.photo.colour import working
-from workers.photo.exif import without_preview
+from workers.photo.formats import heif, jpeg, png, webp
+from workers.photo.formats import xmp as xmp_of
+from workers.photo.formats.exif import without_preview
+from workers.photo.formats.tiff import write_tiff
 from workers.photo.native import Native, Pixels
 from workers.photo.picture import MINIMAL, XMP_KEY, Level
 from workers.photo.read import in_place_bmp
-from workers.photo.tiff import write_tiff
 
 QUALITY = 90
 HEIF_QUALITY = 95

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import time
 import zipfile
 
 import pytest
@@ -74,3 +76,26 @@ def test_pictures_are_handed_on_one_at_a_time(ledger: Ledger, store: ByteStore, 
 def test_the_zip_of_somebody_else_is_not_there(ledger: Ledger, batch: str) -> None:
     with pytest.raises(NotFoundError):
         bundle.entries(ledger, "eve", batch)
+
+
+def test_a_zip_names_the_time_of_this_machine_and_that_of_the_world_beside_it(
+    ledger: Ledger, store: ByteStore, batch: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ledger.write() as session:
+        session.execute(update(Batch).where(Batch.id == batch).values(kind="restore"))
+        params = {"path": "a.png", "modified": "1998-07-15T03:30:00+00:00"}
+        session.execute(update(Item).where(Item.batch_id == batch, Item.position == 0).values(params=params))
+        session.execute(update(Item).where(Item.batch_id == batch, Item.position > 0).values(state="failed"))
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    try:
+        found = bundle.entries(ledger, "local", batch)
+        data = b"".join(bundle.written(ledger, store, "local", batch, found))
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        photo = archive.getinfo("a.png")
+    assert photo.date_time == (1998, 7, 14, 23, 30, 0)
+    assert photo.extra == struct.pack("<HHBl", 0x5455, 5, 1, 900_473_400)

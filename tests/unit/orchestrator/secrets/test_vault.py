@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from cryptography.fernet import Fernet
 from pydantic import SecretStr
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from orchestrator.errors import SettingsError
 from orchestrator.ledger import identities as rows
+from orchestrator.ledger.engine.base import Row
 from orchestrator.ledger.engine.session import now
-from orchestrator.ledger.tables.rows import Reference
+from orchestrator.ledger.privacy import sealed as sealed_rows
+from orchestrator.ledger.tables.rows import Item, Reference
+from orchestrator.ledger.tables.rows_photos import ArchivePerson, StageResult
 from orchestrator.people import identities
 from orchestrator.people.identities import ConsentGiven, NewPerson, Picture
+from orchestrator.people.rekey import rekey
+from orchestrator.runtime import webhooks
 from orchestrator.secrets.vault import Vault
 from orchestrator.settings import Settings
 from tests.unit.orchestrator.played import Played, picture
@@ -69,7 +76,7 @@ def test_after_a_rotation_the_old_master_key_may_be_thrown_away(worker: Played) 
     old, new = Fernet.generate_key(), Fernet.generate_key()
     before = worker.settings.model_copy(update={"data_keys": SecretStr(old.decode())})
     enrol(replace(worker, settings=before), picture())
-    assert rows.rewrap(worker.ledger, vault(new, old).rewrap) == 1
+    assert rekey(worker.ledger, vault(new, old)).wrapped["reference"] == 1
     row = reference(worker)
     assert len(np.frombuffer(vault(new).open(row.data_key, row.embedding), np.float32)) == 512
     with pytest.raises(SettingsError):
@@ -128,3 +135,69 @@ def test_machines_that_share_a_database_must_be_given_the_key(tmp_path: Path) ->
 def test_a_key_of_the_wrong_form_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="URL-safe base64"):
         Vault.of(Settings(state_dir=tmp_path, data_keys=SecretStr("secret")))
+
+
+def filled(worker: Played) -> None:
+    """Put one of everything that is sealed into the ledger."""
+    enrol(worker, picture())
+    one = Vault.of(worker.settings)
+    moment = datetime.now(UTC)
+
+    def sealed(data: bytes) -> dict[str, Any]:
+        key = one.new_key()
+        return {"data_key": key, "data": one.seal(key, data)}
+
+    webhooks.add(worker.ledger, worker.settings, one, "local", url="https://example.com/", events=["ping"])
+    with worker.ledger.write() as session:
+        item = session.scalars(select(Item)).first()
+        assert item is not None
+        session.add(
+            StageResult(
+                owner="local", key="k", stage="s", item_id=item.id, facts={}, created_at=moment, **sealed(b"embedding")
+            )
+        )
+        session.add(
+            ArchivePerson(
+                id="who_1",
+                owner="local",
+                batch_id=item.batch_id,
+                number=1,
+                encoder="e",
+                faces=[],
+                created_at=moment,
+                **sealed(b"embedding"),
+            )
+        )
+
+
+def test_a_new_master_key_opens_everything_that_is_sealed_alone(worker: Played) -> None:
+    old, new = Fernet.generate_key(), Fernet.generate_key()
+    before = replace(worker, settings=worker.settings.model_copy(update={"data_keys": SecretStr(old.decode())}))
+    filled(before)
+
+    done = rekey(worker.ledger, vault(new, old))
+
+    every_kind = {mapper.class_.__tablename__ for mapper in Row.registry.mappers if "data_key" in mapper.columns}
+    assert set(done.wrapped) == every_kind | {"enrolment"}
+    assert set(done.wrapped.values()) == {1}, "one of each kind"
+    assert done.opened == done.wrapped
+    with worker.ledger.read() as session:
+        for _, key, under in sealed_rows.every(session):
+            for data in under:
+                assert vault(new).open(key, data)
+
+
+def test_every_kind_that_is_sealed_says_what_lies_under_its_key() -> None:
+    assert set(sealed_rows.kinds()) == set(sealed_rows.UNDER)
+
+
+def test_a_row_that_no_key_opens_is_told_before_a_key_is_thrown_away(worker: Played) -> None:
+    old, new = Fernet.generate_key(), Fernet.generate_key()
+    filled(replace(worker, settings=worker.settings.model_copy(update={"data_keys": SecretStr(old.decode())})))
+    with pytest.raises(SettingsError, match="add the former key"):
+        rekey(worker.ledger, vault(new))
+    with worker.ledger.write() as session:
+        session.execute(update(StageResult).values(data=b"damaged"))
+
+    with pytest.raises(SettingsError, match="altered"):
+        rekey(worker.ledger, vault(new, old))

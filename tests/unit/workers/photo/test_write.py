@@ -29,8 +29,8 @@ from tests.unit.workers.photo.pictures import (
     written,
 )
 from workers.photo import OutputOptions, Patch, encode_photo
+from workers.photo.formats.xmp import SOURCE_TYPE
 from workers.photo.read import read_native
-from workers.photo.xmp import SOURCE_TYPE
 
 IMAGE = astronaut()
 IPTC = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/"

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from orchestrator.errors import InputError
 from orchestrator.pictures import BROKEN as PICTURE_BROKEN
-from workers.photo import ifd
+from workers.photo.formats import ifd
 from workers.photo.native import Model, Native, Page, Pixels, Stays
 
 XMP, ICC, ORIENTATION, PHOTOSHOP, LAYERS, CREDENTIALS = 700, 34675, 274, 34377, 37724, 52545

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 
-from workers.photo import ifd
+from workers.photo.formats import ifd
 
 PREVIEW, PREVIEW_LENGTH = 0x0201, 0x0202
 
