@@ -152,6 +152,10 @@ def promote(
                 code="gate_refused",
             )
         move(session, owner, version, alias, f"{reason} (against the gate)" if refused else reason)
+        if refused:
+            audit.write(
+                session, owner, "model.override", version.id, {"alias": alias, "refused": refused}, now(session)
+            )
 
 
 @retrying
@@ -263,13 +267,20 @@ def get(session: Session, version_id: str) -> ModelVersion:
     return version
 
 
-def listing(session: Session) -> Sequence[tuple[ModelVersion, list[str]]]:
-    """Return all versions with the aliases that mean them, newest first."""
+def listing(session: Session, owner: str | None = None) -> Sequence[tuple[ModelVersion, list[str]]]:
+    """Return versions with the aliases that mean them, newest first.
+
+    An owner sees their own, those that were made of nobody's data set, and those that an alias has ever meant; None is
+    the operator, who sees all.
+    """
     aliases: dict[str, list[str]] = {}
     for alias in session.scalars(select(ModelAlias).order_by(ModelAlias.alias)):
         aliases.setdefault(alias.model_version_id, []).append(alias.alias)
-    versions = session.scalars(select(ModelVersion).order_by(ModelVersion.preset, ModelVersion.number.desc()))
-    return [(version, aliases.get(version.id, [])) for version in versions]
+    query = select(ModelVersion).order_by(ModelVersion.preset, ModelVersion.number.desc())
+    if owner is not None:
+        public = ModelVersion.dataset_id.is_(None) | ModelVersion.id.in_(select(ModelAliasMove.to_id))
+        query = query.where(public | (ModelVersion.owner == owner))
+    return [(version, aliases.get(version.id, [])) for version in session.scalars(query)]
 
 
 def history(session: Session, preset: str) -> Sequence[ModelAliasMove]:

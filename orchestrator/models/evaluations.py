@@ -10,7 +10,7 @@ from orchestrator.contracts.base import digest
 from orchestrator.contracts.batches import BatchOptions
 from orchestrator.contracts.training import EvaluateParams, Suite
 from orchestrator.errors import NotFoundError, UsageError
-from orchestrator.ledger import datasets, evaluations
+from orchestrator.ledger import datasets, evaluations, models
 from orchestrator.ledger.engine.session import Ledger
 from orchestrator.ledger.queue import batches
 from orchestrator.ledger.queue.batches import NewBatch, NewItem
@@ -51,7 +51,7 @@ def submit(
             f"the suite {evaluations.ON_DATA_SET} wants a data set, and no other suite takes one", code="bad_suite"
         )
     with ledger.read() as session:
-        version, _ = find_version(session, model)
+        version, _ = find_version(session, model, owner)
         chosen = datasets.resolve(session, owner, dataset).id if dataset else None
     wanted = tuple(Suite(suite=suite, seed=seed, count=count) for suite in suites)
     params = EvaluateParams(evaluations=wanted, evaluate_on=chosen).dump()
@@ -69,14 +69,19 @@ def submit(
     ).batch_id
 
 
-def list_evaluations(ledger: Ledger, model: str | None = None, *, limit: int = 100) -> list[dict[str, Any]]:
+def list_evaluations(
+    ledger: Ledger, model: str | None = None, *, limit: int = 100, owner: str | None = None
+) -> list[dict[str, Any]]:
     """Return the newest measurements, of one version only where one is named.
 
     Raises:
         NotFoundError: no such version.
     """
     with ledger.read() as session:
-        wanted = [find_version(session, model)[0].id] if model else []
+        if model:
+            wanted = [find_version(session, model, owner)[0].id]
+        else:
+            wanted = [] if owner is None else [version.id for version, _ in models.listing(session, owner)]
         return [evaluations.as_object(row) for row in evaluations.listing(session, wanted, limit=limit)]
 
 
@@ -116,17 +121,17 @@ class Comparison:
         }
 
 
-def compare(ledger: Ledger, models: Sequence[str], *, suite: str = "identity") -> Comparison:
+def compare(ledger: Ledger, wanted: Sequence[str], *, suite: str = "identity", owner: str | None = None) -> Comparison:
     """Put versions side by side, on the newest measurement that was made of all of them alike.
 
     Raises:
         NotFoundError: no such version, or no measurement with the same seed, count and data set.
         UsageError: fewer than two versions.
     """
-    if len(models) < 2:
-        raise UsageError(f"comparing takes two versions or more, got {len(models)}")
+    if len(wanted) < 2:
+        raise UsageError(f"comparing takes two versions or more, got {len(wanted)}")
     with ledger.read() as session:
-        versions = [find_version(session, model) for model in models]
+        versions = [find_version(session, model, owner) for model in wanted]
         measured = [
             {_likeness(row): row for row in reversed(evaluations.listing(session, [version.id])) if row.suite == suite}
             for version, _ in versions

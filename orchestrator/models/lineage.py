@@ -15,13 +15,13 @@ from orchestrator.ledger.tables.rows_datasets import DataSetVersion
 from orchestrator.models.registry import find_version, show_version, version_object
 
 
-def diff(ledger: Ledger, left: str, right: str) -> dict[str, Any]:
+def diff(ledger: Ledger, left: str, right: str, owner: str | None = None) -> dict[str, Any]:
     """Return in what two versions differ: facts, configuration by dotted name, and files by tensor hash.
 
     Raises:
         NotFoundError: there is none of one of these names.
     """
-    one, other = show_version(ledger, left), show_version(ledger, right)
+    one, other = show_version(ledger, left, owner), show_version(ledger, right, owner)
     facts = ("preset", "number", "licence", "tensor_sha256", "dataset_id", "code_version", "seed", "parent_id")
     configs = [flatten(_config(version["made"] or {})) for version in (one, other)]
     tensors = [{n: f["tensor_sha256"] for n, f in (version["files"] or {}).items()} for version in (one, other)]
@@ -35,7 +35,7 @@ def diff(ledger: Ledger, left: str, right: str) -> dict[str, Any]:
     }
 
 
-def lineage(ledger: Ledger, wanted: str) -> list[dict[str, Any]]:
+def lineage(ledger: Ledger, wanted: str, owner: str | None = None) -> list[dict[str, Any]]:
     """Return how a version came to be: itself, then its parent and so on, each with data set, code and command.
 
     Raises:
@@ -43,14 +43,14 @@ def lineage(ledger: Ledger, wanted: str) -> list[dict[str, Any]]:
     """
     found: list[dict[str, Any]] = []
     with ledger.read() as session:
-        version: ModelVersion | None = find_version(session, wanted)[0]
+        version: ModelVersion | None = find_version(session, wanted, owner)[0]
         while version is not None and version.id not in {entry["id"] for entry in found}:
-            found.append(_origin(session, version))
+            found.append(_origin(session, version, owner))
             version = session.get(ModelVersion, version.parent_id) if version.parent_id else None
     return found
 
 
-def _origin(session: Session, version: ModelVersion) -> dict[str, Any]:
+def _origin(session: Session, version: ModelVersion, owner: str | None) -> dict[str, Any]:
     made = version.manifest.get("made") or {}
     dataset = session.get(DataSetVersion, version.dataset_id) if version.dataset_id else None
     return {
@@ -68,7 +68,7 @@ def _origin(session: Session, version: ModelVersion) -> dict[str, Any]:
         "dataset": {
             "id": dataset.id,
             "content_sha256": dataset.content_sha256,
-            "source": dataset.source,
+            "source": dataset.source if owner in (None, dataset.owner) else None,  # a path, or a bucket of theirs
             "tainted": dataset.tainted_at is not None,
         }
         if dataset

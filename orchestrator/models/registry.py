@@ -141,22 +141,22 @@ def move_object(move: ModelAliasMove) -> dict[str, Any]:
     }
 
 
-def list_versions(ledger: Ledger) -> list[dict[str, Any]]:
-    """Return the JSON objects of all versions, newest first within a preset."""
+def list_versions(ledger: Ledger, owner: str | None = None) -> list[dict[str, Any]]:
+    """Return the JSON objects of the versions that an owner sees (None: of all), newest first within a preset."""
     with ledger.read() as session:
-        return [version_object(version, aliases) for version, aliases in models.listing(session)]
+        return [version_object(version, aliases) for version, aliases in models.listing(session, owner)]
 
 
-def show_version(ledger: Ledger, wanted: str) -> dict[str, Any]:
+def show_version(ledger: Ledger, wanted: str, owner: str | None = None) -> dict[str, Any]:
     """Return a version with its files, people, figures, decisions of the gate, and the history of its aliases.
 
     `wanted` is an id or a unique beginning of it, or `preset@alias`.
 
     Raises:
-        NotFoundError: there is none.
+        NotFoundError: there is none, or none that this owner sees.
     """
     with ledger.read() as session:
-        version, names = find_version(session, wanted)
+        version, names = find_version(session, wanted, owner)
         moves = models.history(session, version.preset)
         return {
             **version_object(version, names),
@@ -182,7 +182,14 @@ def alias_history(ledger: Ledger, preset: str, alias: str = models.CHAMPION) -> 
 
 
 def promote(
-    ledger: Ledger, settings: Settings, wanted: str, *, alias: str, reason: str, override: bool = False
+    ledger: Ledger,
+    settings: Settings,
+    wanted: str,
+    *,
+    alias: str,
+    reason: str,
+    override: bool = False,
+    viewer: str | None = None,
 ) -> dict[str, Any]:
     """Make an alias mean this version and return the version; open batches that follow the champion go on with it.
 
@@ -190,7 +197,7 @@ def promote(
         NotFoundError: there is none.
         ConflictError: it is tainted by withdrawn data, or the gate refused it and `override` is false.
     """
-    version = show_version(ledger, wanted)
+    version = show_version(ledger, wanted, viewer)
     models.promote(ledger, settings.owner, version["id"], alias=alias, reason=reason, override=override)
     return show_version(ledger, version["id"])
 
@@ -205,15 +212,15 @@ def rollback(ledger: Ledger, settings: Settings, preset: str, *, alias: str, rea
     return show_version(ledger, models.rollback(ledger, settings.owner, preset, alias=alias, reason=reason))
 
 
-def find_version(session: Session, wanted: str) -> tuple[ModelVersion, list[str]]:
+def find_version(session: Session, wanted: str, owner: str | None = None) -> tuple[ModelVersion, list[str]]:
     """Return a version with its aliases by id, a unique beginning of it, or `preset@alias`.
 
     Raises:
-        NotFoundError: there is no one such version.
+        NotFoundError: there is no one such version that this owner sees (None: the operator).
     """
     preset, at, alias = wanted.partition("@")
     chosen = models.resolve(session, preset, alias).id if at else wanted
-    fitting = [(v, names) for v, names in models.listing(session) if v.id == chosen or v.id.startswith(chosen)]
+    fitting = [(v, names) for v, names in models.listing(session, owner) if v.id == chosen or v.id.startswith(chosen)]
     if len(fitting) != 1:
         raise NotFoundError(f"there is no one model version {wanted!r}", code="model_not_found")
     return fitting[0]

@@ -124,7 +124,7 @@ def submit(
     rules = GateRules.model_validate(recipe.gate) if recipe.gate else read_rules()
     with ledger.read() as session:
         dataset = _dataset(session, owner, recipe)
-        parent = _parent(session, recipe)
+        parent = _parent(session, recipe, owner)
     run_id, submitted = training.submit(
         ledger,
         training.NewRun(
@@ -169,9 +169,9 @@ def _dataset(session: Session, owner: str, recipe: Recipe) -> DataSetVersion:
     return dataset
 
 
-def _parent(session: Session, recipe: Recipe) -> str:
+def _parent(session: Session, recipe: Recipe, owner: str) -> str:
     if recipe.start.startswith("mdl_"):
-        version = models.get(session, recipe.start)
+        version, _ = registry.find_version(session, recipe.start, owner)
     else:
         version = models.resolve(session, recipe.preset, recipe.start)
     if version.preset != recipe.preset:

@@ -113,7 +113,7 @@ def submit_portraits(
             items=[_new_item(item) for item in planned.items],
             lane=options.lane,
             priority=options.priority,
-            model_version_id=_version(ledger, settings, preset_name, options.model),
+            model_version_id=_version(ledger, settings, owner, preset_name, options.model),
             idempotency_key=idempotency_key,
             request_sha256=request,
             options=PortraitOptions(
@@ -199,18 +199,18 @@ def dry_run(
     )
 
 
-def _version(ledger: Ledger, settings: Settings, preset: str, model: str | None) -> str:
+def _version(ledger: Ledger, settings: Settings, owner: str, preset: str, model: str | None) -> str:
     """Return the version that draws a batch: the one that was named, else the champion of now.
 
     Raises:
-        NotFoundError: there is no such version.
+        NotFoundError: there is no such version that this owner sees.
         ConflictError: it is of another preset.
     """
     if model is None:
         return registry.champion(ledger, settings, preset)
     registry.check_licences(settings, preset)
     with ledger.read() as session:
-        version, _ = registry.find_version(session, model)
+        version, _ = registry.find_version(session, model, owner)
     if version.preset != preset:
         raise ConflictError(f"version {version.id} is of preset {version.preset!r}, the batch of {preset!r}")
     return version.id

@@ -10,7 +10,7 @@ from starlette.responses import RedirectResponse, Response
 from orchestrator.api.context import Caller, Promoter, Reader
 from orchestrator.api.pages import training_view
 from orchestrator.api.pages.pages import shown
-from orchestrator.api.v1.models import acting
+from orchestrator.api.v1.models import acting, check_override
 from orchestrator.contracts.base import Line
 from orchestrator.errors import FpgaError
 from orchestrator.ledger import models as rows
@@ -69,7 +69,16 @@ def promote(
 ) -> Response:
     """Make an alias mean this version."""
     try:
-        registry.promote(caller.ledger, acting(caller), model_id, alias=alias, reason=reason, override=override)
+        check_override(caller, override)
+        registry.promote(
+            caller.ledger,
+            acting(caller),
+            model_id,
+            alias=alias,
+            reason=reason,
+            override=override,
+            viewer=caller.owner,
+        )
     except FpgaError as error:
         return _one(caller, model_id, error)
     return RedirectResponse(f"/models/{model_id}", 303)
@@ -91,7 +100,7 @@ def measure(
 
 
 def _all(caller: Caller, wrong: FpgaError | None = None) -> Response:
-    found = training_view.all_versions(caller.ledger)
+    found = training_view.all_versions(caller.ledger, caller.owner)
     moves = [move for preset in dict.fromkeys(v["preset"] for v in found) for move in _moves(caller, preset)]
     return shown(
         "models.html",
@@ -112,7 +121,7 @@ def _moves(caller: Caller, preset: str) -> list[dict[str, Any]]:
 
 def _one(caller: Caller, model_id: str, wrong: FpgaError | None = None) -> Response:
     found = training_view.version(caller.ledger, caller.owner, model_id)
-    versions = registry.list_versions(caller.ledger)
+    versions = registry.list_versions(caller.ledger, caller.owner)
     names = {one["id"]: f"{one['preset']} {one['number']}" for one in versions}
     return shown(
         "model.html",

@@ -74,7 +74,7 @@ def change(caller: Promoter, run_id: str, move: Literal["pause", "resume", "canc
 
 
 def _runs(caller: Caller, wrong: FpgaError | None = None) -> Response:
-    versions = registry.list_versions(caller.ledger)
+    versions = registry.list_versions(caller.ledger, caller.owner)
     return shown(
         "training.html",
         "Training",

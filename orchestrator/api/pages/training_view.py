@@ -25,13 +25,15 @@ VALIDATION = {"own_id": "own reference", "no_id": "no reference", "wrong_id": "a
 """What validation measures, in words for people."""
 
 
-def all_versions(ledger: Ledger) -> list[dict[str, Any]]:
+def all_versions(ledger: Ledger, owner: str) -> list[dict[str, Any]]:
     """Return every version with the gate's newest verdict: `passed`, `refused`, or None where it was not asked."""
     with ledger.read() as session:
-        asked = {version.id: measurements.decisions(session, version.id) for version, _ in versions.listing(session)}
+        asked = {
+            version.id: measurements.decisions(session, version.id) for version, _ in versions.listing(session, owner)
+        }
     return [
         {**_public(one), "verdict": _verdict(asked[one["id"]][-1].passed if asked.get(one["id"]) else None)}
-        for one in registry.list_versions(ledger)
+        for one in registry.list_versions(ledger, owner)
     ]
 
 
@@ -41,14 +43,14 @@ def version(ledger: Ledger, owner: str, wanted: str) -> dict[str, Any]:
     Raises:
         NotFoundError: there is none.
     """
-    found = registry.show_version(ledger, wanted)
+    found = registry.show_version(ledger, wanted, owner)
     with ledger.read() as session:
         made_by = usage.runs_of(session, owner, found["id"])
         drew = usage.batches_of(session, owner, found["id"])
     return {
         **_public(found),
         "verdict": _verdict(found["decisions"][-1]["passed"] if found["decisions"] else None),
-        "ancestors": lineage.lineage(ledger, found["id"]),
+        "ancestors": lineage.lineage(ledger, found["id"], owner),
         "runs": [{"id": run.id, "name": run.name} for run in made_by],
         "batches": [{"id": batch.id, "name": batch.name, "pictures": count} for batch, count in drew],
     }
@@ -63,7 +65,7 @@ def compared(ledger: Ledger, owner: str, wanted: Sequence[str], suite: str) -> d
         NotFoundError: there is no such version.
         UsageError: fewer than two.
     """
-    found = [registry.show_version(ledger, one) for one in wanted]
+    found = [registry.show_version(ledger, one, owner) for one in wanted]
     metrics, missing = None, None
     try:
         metrics = evaluations.compare(ledger, [one["id"] for one in found], suite=suite)

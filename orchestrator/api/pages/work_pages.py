@@ -24,7 +24,7 @@ router = APIRouter(include_in_schema=False)
 def new(caller: Librarian, preset: Annotated[str | None, Query(max_length=64)] = None) -> Response:
     """Show the people, the layouts and the rows of a new batch."""
     facts = load_preset(caller.settings.models_dir, preset or caller.settings.preset)
-    versions = [one for one in registry.list_versions(caller.ledger) if one["preset"] == facts.name]
+    versions = [one for one in registry.list_versions(caller.ledger, caller.owner) if one["preset"] == facts.name]
     return shown(
         "new.html",
         "New batch",

@@ -103,7 +103,7 @@ def move(caller: Promoter, run_id: str, move: Literal["pause", "resume", "cancel
 @measured.get("", operation_id="list_evaluations")
 def list_evaluations(caller: Reader, model: Line | None = None, limit: Limit = 100) -> dict[str, Any]:
     """List what was measured, of one version or of all, newest first."""
-    found = evaluations.list_evaluations(caller.ledger, model, limit=limit)
+    found = evaluations.list_evaluations(caller.ledger, model, limit=limit, owner=caller.owner)
     return {"object": "list", "data": found, "next": None}
 
 
