@@ -15,7 +15,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from fpga_models.lab.mini.networks import MINI, MINI256
 from fpga_models.lab.mini.recipe256 import Amount, recipe256
 from fpga_models.lab.mini.steps import Stage, Step, one_by_one, run_stages
 
@@ -31,7 +30,7 @@ def recipe(data: Path, out: Path, *, workers: int, seed: int) -> list[Step]:
         Step(
             module="fpga_models.lab.synthetic.dataset",
             arguments=("--out", str(data), "--seed", str(seed), "--workers", str(workers)),
-            product=data / "source.json",
+            product=data / "crops" / "source.json",
         ),
         *face_networks(data, seed),
         *autoencoder(data, seed),
@@ -173,15 +172,15 @@ def measured(preset: Path, data: Path, out: Path) -> list[Step]:
 
 
 STAGES: dict[str, Callable[[Path, Path, int, int], list[Stage]]] = {
-    MINI.name: lambda data, out, workers, seed: one_by_one(recipe(data, out, workers=workers, seed=seed)),
-    MINI256.name: lambda data, out, workers, seed: recipe256(data, out, Amount(), workers=workers, seed=seed),
+    "mini": lambda data, out, workers, seed: one_by_one(recipe(data, out, workers=workers, seed=seed)),
+    "mini256": lambda data, out, workers, seed: recipe256(data, out, Amount(), workers=workers, seed=seed),
 }
 
 
 def main() -> int:
     """Command line; exit code 1 when a step fails."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", choices=STAGES, default=MINI.name)
+    parser.add_argument("--preset", choices=STAGES, default="mini")
     parser.add_argument("--data", type=Path, help="where everything in between is kept, else var/PRESET")
     parser.add_argument("--out", type=Path, help="else fpga_models/weights/PRESET")
     parser.add_argument("--workers", type=int, default=2)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from fpga_models.lab.mini.networks import MINI256
 from fpga_models.lab.mini.steps import Stage, Step, one_by_one
 
+NAME, SIDE = "mini256", 256
 PLAN = Path(__file__).with_name("plan-256.json")
 PACKAGE = "fpga_models.lab.mini"
 
@@ -40,10 +40,13 @@ class Amount:
 
 
 def recipe256(data: Path, out: Path, amount: Amount, *, workers: int, seed: int) -> list[Stage]:
-    """World; autoencoder beside face networks; generator; detector; MMF; four steps; decoder; figures."""
+    """Scenes; autoencoder beside crops and face networks; generator; detector; MMF; four steps; decoder; figures."""
     return [
-        *one_by_one([_world(data, amount, workers, seed)]),
-        [_autoencoder(data, amount, seed), _face_networks(data, amount, seed)],
+        *one_by_one([_world(data, amount, workers, seed, "scenes")]),
+        [
+            _autoencoder(data, amount, seed),
+            [_world(data, amount, 1, seed, "crops"), *_face_networks(data, amount, seed)],
+        ],
         *one_by_one(
             [
                 *_generator(data, amount, workers, seed),
@@ -59,16 +62,17 @@ def _step(module: str, product: Path | None, *arguments: object, output: Path | 
     return Step(module=module, arguments=tuple(map(str, arguments)), product=product, output=output)
 
 
-def _world(data: Path, amount: Amount, workers: int, seed: int) -> Step:
+def _world(data: Path, amount: Amount, workers: int, seed: int, part: str) -> Step:
     many = ("--count", amount.scenes, "--test-count", amount.test_scenes, "--crops-per-identity", amount.crops)
-    who = ("--side", MINI256.image_side, "--people", amount.trained_people, "--test-people", amount.test_people)
+    who = ("--side", SIDE, "--people", amount.trained_people, "--test-people", amount.test_people)
     where = ("--out", data, "--seed", seed, "--workers", workers)
-    return _step("fpga_models.lab.synthetic.dataset", data / "source.json", *where, *many, *who)
+    folder = data if part == "scenes" else data / part
+    return _step("fpga_models.lab.synthetic.dataset", folder / "source.json", "--part", part, *where, *many, *who)
 
 
 def _autoencoder(data: Path, amount: Amount, seed: int) -> list[Step]:
     vae = data / "vae"
-    common = ("--preset", MINI256.name, "--data", data, "--seed", seed, "--out", vae)
+    common = ("--preset", NAME, "--data", data, "--seed", seed, "--out", vae)
     latents = ("--data", data, "--vae", vae, "--out", data / "latents")
     return [
         _step(f"{PACKAGE}.autoencoder.vae", vae / "report.json", *common, "--steps", amount.autoencoder),
@@ -98,7 +102,7 @@ def _face_network(data: Path, seed: int, part: str, minutes: float, product: Pat
 def _generator(data: Path, amount: Amount, workers: int, seed: int) -> list[Step]:
     run = data / "generator"
     length = ("--steps", amount.generator, "--batch-size", amount.batch, "--workers", workers)
-    arguments = ("--preset", MINI256.name, "--data", data, "--out", run, "--seed", seed, *length)
+    arguments = ("--preset", NAME, "--data", data, "--out", run, "--seed", seed, *length)
     return [_step(f"{PACKAGE}.generator", run / "finished.json", *arguments)]
 
 

@@ -160,6 +160,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("var/mini"))
+    parser.add_argument("--part", choices=("scenes", "crops"), help="else both")
     parser.add_argument("--side", type=int, default=SIZE, help="of a picture in pixels")
     parser.add_argument("--count", type=int, default=40_000, help="training scenes")
     parser.add_argument("--test-count", type=int, default=1_000, help="scenes of people never trained on")
@@ -171,12 +172,16 @@ def main() -> None:
     options = parser.parse_args()
     out, seed, workers, side = options.out, options.seed, options.workers, options.side
     people = TRAIN_IDENTITIES[: options.people]
-    shown = TEST_IDENTITIES[: options.test_people]
-    render_crops(out / "crops_test", seed + 1, shown, options.crops_per_identity, workers, side)
-    render_scenes(out / "scenes_test", options.test_count, seed + 1, TEST_IDENTITIES, workers, side)
-    render_scenes(out / "scenes", options.count, seed, people, workers, side)
-    render_crops(out / "crops", seed, people, options.crops_per_identity, workers, side)
-    (out / "source.json").write_text(json.dumps({"source": f"render:{seed}:{options.count}"}) + "\n")
+    source = json.dumps({"source": f"render:{seed}:{options.count}"}) + "\n"
+    if options.part != "crops":
+        render_scenes(out / "scenes_test", options.test_count, seed + 1, TEST_IDENTITIES, workers, side)
+        render_scenes(out / "scenes", options.count, seed, people, workers, side)
+        (out / "source.json").write_text(source)
+    if options.part != "scenes":
+        shown = TEST_IDENTITIES[: options.test_people]
+        render_crops(out / "crops_test", seed + 1, shown, options.crops_per_identity, workers, side)
+        render_crops(out / "crops", seed, people, options.crops_per_identity, workers, side)
+        (out / "crops" / "source.json").write_text(source)
 
 
 if __name__ == "__main__":

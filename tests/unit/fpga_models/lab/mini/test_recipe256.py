@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from fpga_models.core.pipeline import PortraitPipeline
-from fpga_models.lab.mini.recipe256 import PLAN, Amount, recipe256
+from fpga_models.lab.mini.networks import MINI256
+from fpga_models.lab.mini.recipe256 import NAME, PLAN, SIDE, Amount, recipe256
 from fpga_models.lab.mini.steps import Step, run_stages
 from fpga_models.mmf.plan import TrainPlan
 
@@ -25,6 +26,10 @@ def test_every_step_is_a_module_and_leaves_a_product_of_its_own() -> None:
     assert all(importlib.util.find_spec(step.module) for step in every)
     assert len({step.product for step in every}) == len(every)
     assert every[-1].product is None, "the shipped folder is always written again"
+
+
+def test_the_recipe_is_of_the_preset_it_names() -> None:
+    assert (MINI256.name, MINI256.image_side) == (NAME, SIDE)
 
 
 def test_the_plan_is_such_that_training_reads() -> None:
