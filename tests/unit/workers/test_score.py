@@ -37,6 +37,6 @@ def test_eyes_that_differ_are_for_a_person_to_look_at(
     similarity: float, differ: float | None, line: float | None, verdict: str
 ) -> None:
     scores = judge([face(similarity)], WANTED, PLACE, thresholds(line), [differ])
-    assert scores["verdict"] == verdict
-    assert scores["people"][0]["eyes"] == differ
-    assert scores["thresholds"]["eyes"] == line
+    assert scores.verdict == verdict
+    assert scores.people[0].eyes == differ
+    assert scores.thresholds["eyes"] == line
