@@ -12,6 +12,7 @@ from torch import Tensor
 from fpga_models.core.vae import MiniVAE
 
 Autoencoder: TypeAlias = MiniVAE | AutoencoderKL
+PIXELS_AT_ONCE = 1 << 20
 
 
 def open_autoencoder(folder: Path, *, dtype: torch.dtype = torch.float32) -> Autoencoder:
@@ -28,7 +29,23 @@ def open_autoencoder(folder: Path, *, dtype: torch.dtype = torch.float32) -> Aut
 
 def encode(vae: Autoencoder, pixels: Tensor) -> Tensor:
     """Latents (B, C, h, w), float32, of pixels (B, 3, H, W) in [-1, 1]: the mode, scaled as the denoiser sees it."""
-    mode = vae.encode(pixels).latent_dist.mode().float()
-    shift = getattr(vae.config, "shift_factor", None) or 0.0
-    latents: Tensor = (mode - shift) * vae.config.scaling_factor
+    modes = [vae.encode(part.to(vae.dtype)).latent_dist.mode().float() for part in _slices(pixels, pixels)]
+    latents: Tensor = (torch.cat(modes) - _shift(vae)) * vae.config.scaling_factor
     return latents
+
+
+def decode(vae: Autoencoder, latents: Tensor, *, factor: int) -> Tensor:
+    """Pixels (B, 3, H, W), float32, about in [-1, 1], of latents as the denoiser sees them, `factor` px a cell."""
+    scaled = latents / vae.config.scaling_factor + _shift(vae)
+    pixels = latents.new_empty(len(latents), 3, *(factor * side for side in latents.shape[-2:]), device="meta")
+    return torch.cat([vae.decode(part.to(vae.dtype)).sample.float() for part in _slices(scaled, pixels)])
+
+
+def _shift(vae: Autoencoder) -> float:
+    return getattr(vae.config, "shift_factor", None) or 0.0
+
+
+def _slices(values: Tensor, pixels: Tensor) -> tuple[Tensor, ...]:
+    """The batch in parts of at most a megapixel: a picture of 1024 px needs 1.5 GiB of workspace in 16 bit."""
+    at_once = max(1, PIXELS_AT_ONCE // (pixels.shape[-1] * pixels.shape[-2]))
+    return torch.split(values, at_once)

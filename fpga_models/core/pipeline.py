@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from fpga_models.core import ddim, weights
+from fpga_models.core import autoencoder, ddim, weights
 from fpga_models.core.adapters.hint import HintAdapter
 from fpga_models.core.adapters.id_adapter import IdAdapter
 from fpga_models.core.alignment import CROP_SIDE
@@ -30,7 +30,7 @@ from fpga_models.core.autoencoder import Autoencoder, open_autoencoder
 from fpga_models.core.control import ControlMode, Drawing, Marks, control_flags, control_image, region_mask
 from fpga_models.core.denoiser import Added, Condition, Denoiser, People
 from fpga_models.core.presets import Preset, read_preset
-from fpga_models.core.text import SecondEncoder, encode
+from fpga_models.core.text import SecondEncoder, TextStates, encode
 from fpga_models.errors import EmbeddingError, PlacementError, RequestError
 
 PARTS = ("unet/", "vae/", "text_encoder", "tokenizer", "scheduler/", "controlnet/", "id_adapter", "hint", "preset.json")
@@ -125,6 +125,7 @@ class PortraitPipeline:
         schedule: ddim.Schedule,
         second_encoder: SecondEncoder | None = None,
         model_sha256: str = "",
+        offload: bool = False,
     ) -> None:
         self.preset = preset
         self.denoiser = denoiser.eval()
@@ -134,10 +135,11 @@ class PortraitPipeline:
         self.second_encoder = second_encoder.eval() if second_encoder else None
         self.schedule = schedule
         self.model_sha256 = model_sha256
+        self.offload = offload
 
     @classmethod
     def from_pretrained(
-        cls, directory: Path, *, device: str = "cpu", dtype: torch.dtype | None = None
+        cls, directory: Path, *, device: str = "cpu", dtype: torch.dtype | None = None, offload: bool | None = None
     ) -> PortraitPipeline:
         """Load a preset folder in diffusers' layout, safetensors only, after checking its manifest.
 
@@ -147,6 +149,7 @@ class PortraitPipeline:
                 controlnet/ for the control image.
             device: any torch device.
             dtype: None means float32 on a CPU and float16 elsewhere.
+            offload: keep the text encoders off the device between prompts; None decides by the card's memory.
 
         Raises:
             WeightsError: a file is missing, altered, or made for another base.
@@ -156,15 +159,19 @@ class PortraitPipeline:
         dtype = dtype or (torch.float32 if torch.device(device).type == "cpu" else torch.float16)
         options = {"use_safetensors": True, "local_files_only": True, "torch_dtype": dtype}
         second = SecondEncoder.load(directory, dtype)
+        preset = read_preset(directory)
+        offload = _needs_offload(preset, device) if offload is None else offload
+        text_device = "cpu" if offload else device
         return cls(
-            preset=(preset := read_preset(directory)),
+            preset=preset,
             denoiser=_load_denoiser(directory, preset, options).to(device, dtype),
-            vae=open_autoencoder(directory / "vae", dtype=dtype).to(device),
-            text_encoder=CLIPTextModel.from_pretrained(directory / "text_encoder", **options).to(device),
+            vae=_load_vae(directory / "vae", dtype, upcast=second is not None).to(device),
+            text_encoder=CLIPTextModel.from_pretrained(directory / "text_encoder", **options).to(text_device),
             tokenizer=CLIPTokenizer.from_pretrained(directory / "tokenizer", local_files_only=True),
-            second_encoder=second.to(device) if second else None,
+            second_encoder=second.to(text_device) if second else None,
             schedule=ddim.Schedule.of(DDIMScheduler.from_pretrained(directory / "scheduler")),
             model_sha256=manifest["model_sha256"],
+            offload=offload,
         )
 
     @property
@@ -261,7 +268,7 @@ class PortraitPipeline:
         strength: Tensor | None = None,
     ) -> Condition:
         """The condition of a batch of prompts; control (B, 3, H, W) also says how large the pictures are."""
-        text = encode(prompts, self.text_encoder, self.tokenizer, self.second_encoder)
+        text = self._encode(prompts)
         added = None
         if text.pooled is not None:
             height, width = control.shape[-2:]
@@ -270,6 +277,19 @@ class PortraitPipeline:
         return self.denoiser.prepare(
             text=text.states, people=people, control=control, flags=flags, added=added, strength=strength
         )
+
+    def _encode(self, prompts: Sequence[str]) -> TextStates:
+        """Text states of prompts; encoders that are kept off the device come for as long as they are asked."""
+        encoders = [self.text_encoder, *([self.second_encoder] if self.second_encoder else [])]
+        if self.offload:
+            for encoder in encoders:
+                encoder.to(self.device)
+        try:
+            return encode(prompts, self.text_encoder, self.tokenizer, self.second_encoder)
+        finally:
+            if self.offload:
+                for encoder in encoders:
+                    encoder.to("cpu")
 
     def control_picture(
         self, people: Sequence[Marks], *, width: int, height: int, mode: ControlMode
@@ -338,10 +358,24 @@ class PortraitPipeline:
 
     def decode(self, latents: Tensor) -> list[NDArray[np.uint8]]:
         """Pictures (H, W, 3) of latents (B, C, h, w)."""
-        scaled = latents.to(self.dtype) / self.vae.config.scaling_factor
-        pixels = self.vae.decode(scaled).sample.float()  # (B, 3, H, W) in [-1, 1]
+        pixels = autoencoder.decode(self.vae, latents.to(self.dtype), factor=self.preset.latent_factor)
         bytes_ = (pixels.clamp(-1, 1) * 127.5 + 127.5).round().to(torch.uint8)
         return list(bytes_.permute(0, 2, 3, 1).cpu().numpy())
+
+
+def _needs_offload(preset: Preset, device: str) -> bool:
+    """Whether the card is too small for the text encoders beside the rest."""
+    if preset.memory is None or not device.startswith("cuda"):
+        return False
+    return preset.memory.offloads(torch.cuda.mem_get_info(device)[1] / 2**30)
+
+
+def _load_vae(folder: Path, dtype: torch.dtype, *, upcast: bool) -> Autoencoder:
+    """The autoencoder; one of SDXL's kind that overflows in 16 bit (`force_upcast`) runs in 32, as in diffusers."""
+    vae = open_autoencoder(folder, dtype=dtype)
+    if upcast and dtype == torch.float16 and vae.config.get("force_upcast", False):
+        vae = open_autoencoder(folder)
+    return vae
 
 
 def _load_denoiser(directory: Path, preset: Preset, options: dict[str, Any]) -> Denoiser:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fpga_models.core.control import CONTROL_MODES, ControlMode
+from fpga_models.core.memory import Need
 from fpga_models.errors import PresetError
 
 SHIPPED = Path(__file__).parents[1] / "weights"
@@ -35,6 +36,7 @@ class Preset:
         control_states: what a ControlNet of the preset attends to.
         embedding_length: length that embeddings are brought to: 1 unless the adapter was trained on raw ones.
         diir: knobs of restoring by task (`restore`, `swap`, `stylized`), where they are not those measured on mini.
+        memory: what it needs of a card, None where that was not computed.
         crop_sides: sides at which face crops go through the networks; empty means every square of `sizes`.
     """
 
@@ -55,6 +57,7 @@ class Preset:
     embedding_length: float = 1.0
     diir: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     crop_sides: tuple[int, ...] = ()
+    memory: Need | None = None
 
     def squares(self) -> list[int]:
         """Sides at which face crops go through the networks."""
@@ -103,6 +106,7 @@ def read_preset(directory: Path) -> Preset:
             control_states=facts.get("control_states", "text"),
             embedding_length=float(facts.get("embedding_length", 1.0)),
             diir=facts.get("diir", {}),
+            memory=Need(**facts["memory"]) if "memory" in facts else None,
             crop_sides=tuple(int(side) for side in facts.get("crop_sides", ())),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -36,6 +36,7 @@ class Engine:
         self._portraits: PortraitPipeline | None = None
         self._faces: dict[str, FacePack] = {}
         self._poses: dict[str, PoseNetwork] = {}
+        self._most: dict[tuple[str, int], int] = {}
 
     def limit_threads(self) -> None:
         """Hold torch, once something has loaded it, to the number of threads that the settings ask for."""
@@ -62,6 +63,37 @@ class Engine:
             self.warm = version.id
             log.info("networks loaded", extra={"version": version.id, "seconds": round(time.monotonic() - began, 2)})
         return self._portraits
+
+    def largest_group(self, version: ModelVersion, width: int, height: int) -> int:
+        """Return how many pictures of a size go through the networks together.
+
+        At most the deployment's group size, what the card's free memory holds by the preset's own figures, and what is
+        left after the device ran out of memory before.
+        """
+        import torch
+
+        most = min(self._settings.group_size, self._most.get((version.id, width * height), self._settings.group_size))
+        preset = self.portraits(version).preset
+        if preset.memory is None or not self._settings.device.startswith("cuda"):
+            return most
+        device = torch.device(self._settings.device)
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        free = (torch.cuda.mem_get_info(device)[0] + kept) / 2**30
+        first = preset.sizes[0]
+        return min(most, preset.memory.group(free, pixels=width * height / (first[0] * first[1])))
+
+    def ran_out(self, version: ModelVersion, width: int, height: int, tried: int) -> None:
+        """Remember that so many pictures of a size were too many for this device: from now on half as many."""
+        import torch
+
+        self._most[version.id, width * height] = max(1, tried // 2)
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        log.warning(
+            "out of memory, smaller groups from now on",
+            extra={"version": version.id, "size": f"{width}x{height}", "tried": tried, "now": max(1, tried // 2)},
+        )
 
     def faces(self, version: ModelVersion) -> FacePack:
         """Return the face pack of this version.

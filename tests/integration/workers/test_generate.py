@@ -245,3 +245,32 @@ def test_the_share_that_is_done_covers_drawing_and_drawing_again(
     for shares in others:
         assert shares[STEPS - 1] < DRAWN <= shares[STEPS] < shares[-1] < 1
         assert all(after >= before - 0.2 for before, after in pairwise(shares)), "a face tried again adds to the plan"
+
+
+def test_a_group_too_large_for_the_device_is_halved_and_the_size_remembered(
+    studio: Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    studio.run("portrait")  # the networks are warm from here on
+    pipeline, sizes = studio.process.engine._portraits, []
+    assert pipeline is not None
+    drawn = pipeline.generate
+
+    def small_card(requests: Any, **options: Any) -> Any:
+        sizes.append(len(requests))
+        if len(requests) > 1:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return drawn(requests, **options)
+
+    monkeypatch.setattr(pipeline, "generate", small_card)
+    rows = [json.dumps({"custom_id": str(n), "people": ["ada"], "steps": 2, "seed": n}) for n in range(4)]
+    try:
+        first = studio.finish(studio.rig.submit(rows, defaults=KEEP))
+        assert sizes == [4, 2, 1, 1, 1, 1]
+        sizes.clear()
+        second = studio.finish(studio.rig.submit(rows, defaults=KEEP))
+        assert sizes == [1, 1, 1, 1]
+    finally:
+        studio.process.engine._most.clear()
+    for batch_id in (first, second):
+        assert studio.rig.state(batch_id) == "completed"
+        assert len(studio.rig.outputs(batch_id)) == 4

@@ -32,6 +32,7 @@ from orchestrator.ledger.queue.outputs import NewOutput
 from orchestrator.ledger.tables.rows import ModelVersion
 from orchestrator.version import SOFTWARE
 from workers.photo.picture import decode_crop, encode_png
+from workers.runtime.engine import is_out_of_memory
 from workers.runtime.lease import Lease
 from workers.stages.base import DrainedError, Ended, StageContext, StoppedError, upload, version_of
 
@@ -53,8 +54,21 @@ def generate(context: StageContext, held: Sequence[Claim], lease: Lease) -> Iter
                 ready.append((c, _request(context, c, version)))
             except (ConsentError, ModelError, StageError) as error:
                 yield c, error
-        if ready:
-            yield from _make(context, ready, version, restorer, lease)
+        while ready:
+            width, height = ready[0][1].width, ready[0][1].height
+            part, ended = ready[: context.engine.largest_group(version, width, height)], set()
+            try:
+                for c, outcome in _make(context, part, version, restorer, lease):
+                    ended.add(c.stage_id)
+                    yield c, outcome
+                full = False
+            except (RuntimeError, MemoryError) as error:
+                if len(part) == 1 or not is_out_of_memory(error):
+                    raise
+                full = True
+            if full:  # out here nothing holds the tensors of the group that failed
+                context.engine.ran_out(version, width, height, len(part))
+            ready = [one for one in ready if one[0].stage_id not in ended and (full or one not in part)]
 
 
 def _make(

@@ -11,13 +11,15 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
 
+from fpga_models.core import autoencoder
 from fpga_models.core.adapters.id_adapter import IdAdapter
+from fpga_models.core.memory import Need
 from fpga_models.core.pipeline import PersonSlot, PortraitPipeline, PortraitRequest
 from fpga_models.core.presets import preset_directory, read_preset
 from fpga_models.core.text import encode
 from fpga_models.core.weights import write_manifest
 from fpga_models.errors import RequestError
-from fpga_models.lab import random_networks, speed
+from fpga_models.lab import memory, random_networks, speed
 from fpga_models.lab.random_networks import BASES, generate_and_restore, modal_shapes_agree, narrow, random_pipeline
 from orchestrator.models.pull import CATALOG, read_catalog, write_index
 from orchestrator.planning.presets import Preset as PlannersPreset
@@ -175,6 +177,46 @@ def test_sd15_at_full_size_draws_two_people_and_restores_both_faces_in_eight_gib
     found = generate_and_restore(pipeline, size=128, steps=1)
     assert found["picture"] == [128, 128, 3]
     assert found["restored"] == [[128, 128, 3]] * 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("base", NAMES)
+def test_the_catalog_says_what_the_full_size_base_needs_of_a_card(base: str) -> None:
+    need, _ = memory.measure(BASES[base])
+    stated = Need(**read_catalog(base).preset["memory"])
+    for name in ("weights", "text", "step", "decode"):
+        assert getattr(stated, name) == pytest.approx(getattr(need, name), abs=0.01), name
+
+
+def test_the_size_of_a_group_follows_the_card() -> None:
+    sdxl = Need(**read_catalog("sdxl").preset["memory"])
+    assert [sdxl.fits(card, offload=False) for card in (8, 12, 16, 24)] == [False, False, True, True]
+    assert [sdxl.fits(card, offload=True) for card in (8, 12, 16, 24)] == [False, True, True, True]
+    assert sdxl.offloads(12)
+    assert not sdxl.offloads(24)
+    assert [sdxl.group(card - sdxl.weights) for card in (16, 24)] == [12, 31]
+    assert sdxl.group(0.1) == 1
+    assert sdxl.group(14.0, pixels=0.25) // sdxl.group(14.0) == 4
+
+
+def test_text_encoders_that_stay_off_the_device_say_the_same(pipeline: PortraitPipeline) -> None:
+    before = pipeline.generate([pair(pipeline)])[0]
+    pipeline.offload = True
+    try:
+        assert np.array_equal(pipeline.generate([pair(pipeline)])[0], before)
+    finally:
+        pipeline.offload = False
+
+
+def test_decoding_in_slices_gives_the_same_pictures(
+    pipeline: PortraitPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    latents = torch.randn(3, 4, SIDE // 8, SIDE // 8)
+    with torch.no_grad():
+        whole = pipeline.decode(latents)
+        monkeypatch.setattr(autoencoder, "PIXELS_AT_ONCE", SIDE * SIDE)
+        sliced = pipeline.decode(latents)
+    assert all(np.abs(a.astype(int) - b).max() <= 1 for a, b in zip(whole, sliced, strict=True))
 
 
 def test_every_comparison_of_the_bench_runs_on_this_base(pipeline: PortraitPipeline) -> None:
