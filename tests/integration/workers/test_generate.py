@@ -264,10 +264,10 @@ def test_a_group_too_large_for_the_device_is_halved_and_the_size_remembered(
     monkeypatch.setattr(pipeline, "generate", small_card)
     rows = [json.dumps({"custom_id": str(n), "people": ["ada"], "steps": 2, "seed": n}) for n in range(4)]
     try:
-        first = studio.finish(studio.rig.submit(rows, defaults=KEEP))
+        first = studio.finish(studio.rig.submit(rows, small_faces=KEEP))
         assert sizes == [4, 2, 1, 1, 1, 1]
         sizes.clear()
-        second = studio.finish(studio.rig.submit(rows, defaults=KEEP))
+        second = studio.finish(studio.rig.submit(rows, small_faces=KEEP))
         assert sizes == [1, 1, 1, 1]
     finally:
         studio.process.engine._most.clear()
