@@ -22,7 +22,6 @@ from orchestrator.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from orchestrator.people.identities import NewPerson
     from orchestrator.settings import Settings
 
 MANIFEST = "portraits.jsonl"
@@ -92,10 +91,10 @@ def _add_people(s: Services, folder: Path) -> None:
         TransientError: the worker did not look at the pictures in time.
     """
     from orchestrator.errors import InputError, TransientError
-    from orchestrator.people import identities
+    from orchestrator.people import examples, identities
 
     known = {person["handle"] for person in identities.list_people(s.ledger, s.owner)}
-    new = [_person(path) for path in sorted(folder.iterdir()) if path.is_dir() and path.name not in known]
+    new = examples.people(known, folder=folder)
     if not new:
         say(f"{len(known)} people are in the library already")
         return
@@ -107,17 +106,6 @@ def _add_people(s: Services, folder: Path) -> None:
             raise InputError(f"{one.handle}: {one.error['message']}", code=one.error["code"])
         if one.identity_id is None:
             raise TransientError(f"the worker did not look at {one.handle} in {ENROL_SECONDS:g} s", code="stack_slow")
-
-
-def _person(folder: Path) -> NewPerson:
-    from orchestrator.people.identities import ConsentGiven, NewPerson, Picture
-
-    pictures = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in (".png", ".jpg", ".webp")]
-    return NewPerson(
-        handle=folder.name,
-        pictures=tuple(Picture(name=path.name, data=path.read_bytes()) for path in pictures),
-        consent=ConsentGiven(scopes=("generate",), granted_by="demo"),
-    )
 
 
 def _make_portraits(s: Services, manifest: Path) -> dict[str, Any]:

@@ -86,6 +86,10 @@ def _told(
     for picture in held:
         facts = {**table.get(picture.name, {}), **said}
         caption = facts.get("caption") or facts.get("text")
+        if _turned_down(facts):
+            error = InputError("a person rejected this picture in its review", code="rejected_in_review")
+            yield SourcePicture(name=picture.name, data=None, error=error)
+            continue
         yield SourcePicture(
             name=picture.name,
             data=picture.data,
@@ -93,6 +97,12 @@ def _told(
             people=_people(picture.name, facts, people),
             error=picture.error,
         )
+
+
+def _turned_down(facts: Mapping[str, Any]) -> bool:
+    """Say whether the side file of a result tells that somebody rejected the picture: it teaches no network then."""
+    review = facts.get("review")
+    return isinstance(review, dict) and review.get("decision") == "rejected"
 
 
 def _people(name: str, facts: Mapping[str, Any], people: PeopleFrom) -> tuple[str, ...]:

@@ -32,6 +32,7 @@ from orchestrator.ledger.tables.rows import (
 )
 from orchestrator.ledger.tables.rows_api import KeptAnswer
 from orchestrator.ledger.tables.rows_photos import ArchivePerson, StageResultIdentity
+from orchestrator.ledger.tables.rows_reviews import Review
 
 PROMPTS = (PortraitParams.column_key("prompt"), PortraitParams.column_key("negative_prompt"))
 ERASED = "erased"
@@ -173,6 +174,7 @@ def _forget_names(
         .where(Consent.identity_id == identity.id, Consent.revoked_at.is_(None))
         .values(revoked_at=moment)
     )
+    session.execute(update(Review).where(Review.item_id.in_(item_ids)).values(note=""))
     identity.handle, identity.name, identity.erased_at = None, None, moment
     session.flush()
 

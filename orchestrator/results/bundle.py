@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from orchestrator.errors import NotFoundError
 from orchestrator.ledger import photos
 from orchestrator.ledger.engine.session import Ledger
-from orchestrator.ledger.tables.rows import Batch
+from orchestrator.ledger.tables.rows import Artifact, Batch, Item, Output
 from orchestrator.ledger.views import listings
 from orchestrator.planning.naming import DEFAULT_TEMPLATE, NameFacts, output_names
 from orchestrator.results import delivery
@@ -24,6 +24,7 @@ from orchestrator.results.results import errors_lines, json_line, results_lines,
 from orchestrator.storage import ByteStore
 
 Lines = Callable[[Session, Batch], Iterator[dict[str, Any]]]
+Row = tuple[Item, Output, Artifact]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,8 +37,11 @@ class Entry:
     time: datetime
 
 
-def entries(ledger: Ledger, owner: str, batch_id: str) -> list[Entry]:
+def entries(ledger: Ledger, owner: str, batch_id: str, items: Container[str] | None = None) -> list[Entry]:
     """Return what the zip will hold: portraits by custom_id, photos in the tree of their archive.
+
+    Args:
+        items: ids of the items whose pictures are wanted; all of them by default.
 
     Raises:
         NotFoundError: there is no such batch of this owner.
@@ -45,7 +49,8 @@ def entries(ledger: Ledger, owner: str, batch_id: str) -> list[Entry]:
     """
     with ledger.read() as session:
         batch = listings.batch(session, owner, batch_id)
-        return list(_photos(session, batch) if batch.kind == photos.KIND else _portraits(session, batch))
+        rows = [row for row in delivery.finished(session, batch.id) if items is None or row[0].id in items]
+        return list(_photos(rows) if batch.kind == photos.KIND else _portraits(rows))
 
 
 def written(ledger: Ledger, store: ByteStore, owner: str, batch_id: str, found: list[Entry]) -> Iterator[bytes]:
@@ -79,8 +84,8 @@ def _listed(lines: Lines, owner: str, batch_id: str, session: Session) -> Iterat
     return map(json_line, lines(session, listings.batch(session, owner, batch_id)))
 
 
-def _portraits(session: Session, batch: Batch) -> Iterator[Entry]:
-    chosen = [row for row in delivery.finished(session, batch.id) if row[1].id == row[0].output_id]
+def _portraits(rows: Sequence[Row]) -> Iterator[Entry]:
+    chosen = [row for row in rows if row[1].id == row[0].output_id]
     facts = (
         NameFacts(custom_id=item.custom_id, index=item.position, identity="", seed=output.seed, layout="")
         for item, output, _ in chosen
@@ -89,8 +94,8 @@ def _portraits(session: Session, batch: Batch) -> Iterator[Entry]:
         yield Entry(name=name, key=artifact.key, sha256=artifact.sha256, time=output.created_at)
 
 
-def _photos(session: Session, batch: Batch) -> Iterator[Entry]:
-    for item, output, artifact in delivery.finished(session, batch.id):
+def _photos(rows: Sequence[Row]) -> Iterator[Entry]:
+    for item, output, artifact in rows:
         time = delivery.modified(item) or output.created_at
         yield Entry(name=delivery.path_of(item, output), key=artifact.key, sha256=artifact.sha256, time=time)
 

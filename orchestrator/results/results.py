@@ -20,9 +20,10 @@ from sqlalchemy.orm import Session
 
 from orchestrator.ledger.engine.session import Ledger
 from orchestrator.ledger.engine.states import BATCH_ENDED, ENDED
-from orchestrator.ledger.queue import batches
+from orchestrator.ledger.queue import batches, reviews
 from orchestrator.ledger.queue.batches import ItemDetail
 from orchestrator.ledger.tables.rows import Artifact, Attempt, Batch, Item, Output, Stage
+from orchestrator.ledger.tables.rows_reviews import Review
 from orchestrator.ledger.views import history
 from orchestrator.storage.streams import PIECE, SPOOL_LIMIT
 
@@ -107,6 +108,7 @@ def item_object(detail: ItemDetail) -> dict[str, Any]:
         "similarity": item.similarity,
         "scores": chosen[0].scores if chosen else None,
         "redraws": item.redraws,
+        "review": review_object(detail.review),
         "stages": [_stage(stage, attempts.get(stage.id, [])) for stage in detail.stages],
         "error": item_error(item),
         "created_at": _time(item.created_at),
@@ -117,11 +119,11 @@ def item_object(detail: ItemDetail) -> dict[str, Any]:
 
 def item_lines(session: Session, batch: Batch) -> list[dict[str, Any]]:
     """Return the light objects of all items, in manifest order."""
-    ran = history.run_seconds(session, batch.id)
-    return [item_line(item, ran.get(item.id)) for item in batches.items(session, batch.id)]
+    ran, reviewed = history.run_seconds(session, batch.id), reviews.of_batch(session, batch.id)
+    return [item_line(item, ran.get(item.id), reviewed.get(item.id)) for item in batches.items(session, batch.id)]
 
 
-def item_line(item: Item, run_seconds: float | None) -> dict[str, Any]:
+def item_line(item: Item, run_seconds: float | None, review: Review | None = None) -> dict[str, Any]:
     """Return the light object of an item; `seconds` has what it waited between its stages, `run_seconds` has not."""
     return {
         "id": item.id,
@@ -132,11 +134,25 @@ def item_line(item: Item, run_seconds: float | None) -> dict[str, Any]:
         "verdict": item.verdict,
         "similarity": item.similarity,
         "redraws": item.redraws,
+        "review": review_object(review),
         "error": item_error(item),
         "started_at": _time(item.started_at),
         "finished_at": _time(item.finished_at),
         "seconds": _between(item.started_at, item.finished_at),
         "run_seconds": None if run_seconds is None else round(run_seconds, 3),
+    }
+
+
+def review_object(review: Review | None) -> dict[str, Any] | None:
+    """Return what a person said of an item: decision (`approved`, `rejected` or null), star, note, who and when."""
+    if review is None:
+        return None
+    return {
+        "decision": review.decision,
+        "starred": review.starred,
+        "note": review.note or None,
+        "by": review.by,
+        "at": _time(review.at),
     }
 
 
@@ -170,7 +186,20 @@ def errors_lines(session: Session, batch: Batch) -> Iterator[dict[str, Any]]:
         yield line | ({"path": found["params"]["path"]} if "path" in found["params"] else {})
 
 
-CSV_COLUMNS = ("custom_id", "status", "verdict", "similarity", "seed", "redraws", "run_seconds", "code", "message")
+CSV_COLUMNS = (
+    "custom_id",
+    "status",
+    "verdict",
+    "similarity",
+    "seed",
+    "redraws",
+    "run_seconds",
+    "code",
+    "message",
+    "decision",
+    "starred",
+    "note",
+)
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """What a spreadsheet may take a cell for a formula by."""
 
@@ -180,7 +209,8 @@ def csv_lines(session: Session, batch: Batch) -> Iterator[str]:
     yield _csv_row(CSV_COLUMNS)
     for line in item_lines(session, batch):
         error = line["error"] or {}
-        yield _csv_row([line.get(name, error.get(name)) for name in CSV_COLUMNS])
+        told = {**error, **(line["review"] or {}), **line}
+        yield _csv_row([told.get(name) for name in CSV_COLUMNS])
 
 
 def _csv_row(cells: Sequence[object]) -> str:

@@ -90,6 +90,8 @@ class Overview:
     bytes: int
     disk_free: int
     disk_total: int
+    empty: bool
+    """Whether nothing was ever asked for: no batch, nobody in the library."""
 
 
 def look(ledger: Ledger, settings: Settings, owner: str) -> Overview:
@@ -114,6 +116,7 @@ def look(ledger: Ledger, settings: Settings, owner: str) -> Overview:
             bytes=size,
             disk_free=disk.free,
             disk_total=disk.total,
+            empty=not listings.batches(session, owner, limit=1),
         )
 
 

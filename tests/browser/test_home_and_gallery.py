@@ -81,7 +81,7 @@ def test_home_tells_what_runs_what_needs_a_look_and_who_works(
     attention = page.get_by_role("region", name="Needs a look")
     expect(attention).to_contain_text("3 × pipe_broken")
     expect(page.get_by_role("region", name="Workers")).to_contain_text("idle")
-    expect(page.get_by_role("region", name="Queue")).to_contain_text("24 wait")
+    expect(page.get_by_role("region", name="Queue")).to_contain_text("24 waiting")
     loaded(page)
     shoot(page, "home")
     check(page)

@@ -29,8 +29,23 @@ router = APIRouter(include_in_schema=False)
 LISTED, TILES = 40, 60
 KINDS = tuple(PIPELINES)
 Cursor = Annotated[str | None, Query(max_length=500)]
-Show = Literal["", "accepted", "needs_review", "rejected", "unchanged", "failed", "held", "open", "cancelled"]
-SHOWS = get_args(Show)[1:]
+Show = Literal[
+    "",
+    "accepted",
+    "needs_review",
+    "rejected",
+    "unchanged",
+    "approved",
+    "turned_down",
+    "starred",
+    "doubtful",
+    "failed",
+    "held",
+    "open",
+    "cancelled",
+]
+SHOWS = tuple(word for word in get_args(Show) if word not in ("", "doubtful"))
+Sort = Literal["position", "similarity", "-similarity"]
 Code = Annotated[str, Query(max_length=80)]
 Reason = Annotated[Line, Form()]
 SHEET_HEADERS = {
@@ -51,6 +66,8 @@ SAID = {
     "close": "No more items will come.",
     "retry": "This batch tries again what failed in the one before it.",
     "redo": "This batch makes one item again.",
+    "again": "What was chosen is drawn again with other seeds.",
+    "reviewed": "Your review is kept.",
     "release": "What was held is tried again, each by itself.",
     "reject": "What was held is given up.",
 }
@@ -96,7 +113,7 @@ def list_(
 def show(
     caller: Reader,
     batch_id: str,
-    sort: Literal["position", "similarity", "-similarity"] = "position",
+    sort: Sort = "position",
     show: Show = "",
     code: Code = "",
     said: Annotated[str, Query(max_length=20)] = "",
@@ -107,6 +124,7 @@ def show(
     with caller.ledger.read() as session:
         batch = listings.batch(session, caller.owner, batch_id)
         tally = gallery.tally(session, batch.id)
+        children = listings.children(session, batch.id)
         ended = batch.state in BATCH_ENDED
         left = None if ended else remaining(session, batch, workers.living(session, now(session)))
         found = gallery.tiles(
@@ -134,11 +152,14 @@ def show(
         sorts={"": "in order", "similarity": "least alike first", "-similarity": "most alike first"},
         address=address,
         can=_possible(batch, tally),
+        children=children,
+        review_first={"show": "doubtful"} if tally.of("doubtful") else asked,
         first=address("", asked) if cursor else None,
         next=address("", asked, cursor=following) if following else None,
         said=SAID.get(said),
         may_write="write" in caller.bearer.scopes,
         live=None if ended else f"/v1/batches/{batch.id}/events?since=now",
+        script="select.js",
     )
 
 
@@ -189,7 +210,7 @@ def address(path: str, asked: dict[str, str], **more: str) -> str:
 
 def _possible(batch: Batch, tally: gallery.Tally) -> set[str]:
     if batch.state in BATCH_ENDED:
-        return {"retry"} if tally.of("failed") else set()
+        return {"retry"} if tally.bad else set()
     can = {"resume"} if batch.state == "paused" else {"pause"} if batch.state == "in_progress" else set()
     if batch.state in ("in_progress", "paused", "validating"):
         can.add("cancel")

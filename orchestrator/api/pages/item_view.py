@@ -54,9 +54,21 @@ def item(
             "previews": (shown["scores"] or {}).get("previews"),
             "may_redo": photo and found.state in REDO_STATES,
             "may_reproduce": batch.kind == "generate" and found.output_id is not None,
+            "boxes": _boxes(shown["scores"]) if photo else [],
+            "review_at": _review_at(batch.id, found.id, show),
             "previous": before,
             "next": after,
         }
+
+
+def _review_at(batch_id: str, item_id: str, show: str | None) -> str:
+    return f"/batches/{batch_id}/review{f'?show={show}' if show else ''}#{item_id}"
+
+
+def _boxes(scores: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """Return where the faces of a photo are, numbered as the table of faces has them."""
+    found = enumerate((scores or {}).get("faces") or [], start=1)
+    return [{"number": number, "box": face["box"]} for number, face in found if face.get("box")]
 
 
 def _labels(session: Session, owner: str) -> dict[str, str]:

@@ -16,7 +16,7 @@ from orchestrator.api.pages.pages import shown
 from orchestrator.contracts.base import Line
 from orchestrator.errors import FpgaError, UsageError
 from orchestrator.ledger import identities as rows
-from orchestrator.people import identities
+from orchestrator.people import examples, identities
 from orchestrator.people.identities import ConsentGiven, NewPerson, Picture
 
 router = APIRouter(prefix="/people", include_in_schema=False)
@@ -54,6 +54,16 @@ def add(
     except FpgaError as error:
         return _library(caller, error)
     return RedirectResponse(f"/people/added/{batch_id}", 303)
+
+
+@router.post("/examples")
+def add_examples(caller: Librarian) -> Response:
+    """Add the rendered people that come with the sources."""
+    known = {person["handle"] for person in identities.list_people(caller.ledger, caller.owner)}
+    new = examples.people(known, scopes=rows.SCOPES)
+    if new:
+        identities.add(caller.ledger, caller.store, caller.settings, new, owner=caller.owner)
+    return RedirectResponse("/people", 303)
 
 
 @router.get("/added/{batch_id}")

@@ -25,6 +25,7 @@ NAVIGATION = (
     ("Models", "/models"),
     ("Training", "/training"),
     ("Schedules", "/schedules"),
+    ("Help", "/help"),
 )
 """What stands at the head of every page, in this order."""
 MEDIA_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
@@ -32,6 +33,8 @@ WORDS = {
     "in_progress": "in progress",
     "needs_review": "needs review",
     "completed_with_errors": "completed with errors",
+    "turned_down": "rejected by you",
+    "approved": "approved by you",
     "gpu.generate": "generate",
     "gpu.restore": "restore",
     "gpu.train": "train",

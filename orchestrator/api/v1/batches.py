@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Request
+from pydantic import Field
 from sqlalchemy.orm import Session
 from starlette.responses import Response, StreamingResponse
 
@@ -44,7 +45,7 @@ from orchestrator.contracts.base import Line
 from orchestrator.errors import LimitError, UsageError
 from orchestrator.ledger.engine.session import now
 from orchestrator.ledger.engine.states import BATCH_ENDED, BATCH_STATES, STATES
-from orchestrator.ledger.queue import batches, quarantine
+from orchestrator.ledger.queue import batches, quarantine, reviews
 from orchestrator.ledger.tables.rows import Batch
 from orchestrator.ledger.views import listings
 from orchestrator.planning.manifest import Format
@@ -52,6 +53,7 @@ from orchestrator.portraits import submit as submitting
 from orchestrator.results import bundle, results
 from orchestrator.status import progress
 
+MOST_REVIEWED = 1000
 router = APIRouter(prefix="/v1/batches", tags=["batches"])
 WAIT_POLL_SECONDS = 0.25
 LONGEST_DRY_RUN = 10_000
@@ -199,7 +201,8 @@ def items(
             after=(after[0], after[1] or 0) if after else None,
             limit=limit + 1,
         )
-        shown = [results.item_line(item, None) for item in found[:limit]]
+        reviewed = reviews.of_items(session, [item.id for item in found[:limit]])
+        shown = [results.item_line(item, None, reviewed.get(item.id)) for item in found[:limit]]
     last = found[limit - 1] if len(found) > limit else None
     return page(shown, [last.similarity, last.position] if last else None)
 
@@ -252,6 +255,33 @@ def get_pictures(caller: Reader, batch_id: str) -> StreamingResponse:
     pieces = bundle.written(caller.ledger, caller.store, caller.owner, whole, found)
     headers = {"Content-Disposition": f'attachment; filename="{whole}.zip"', "Cache-Control": "private, no-store"}
     return StreamingResponse((piece for piece in pieces if piece), media_type="application/zip", headers=headers)
+
+
+class Reviewed(Strict):
+    """What a person says of items of a batch; what is left out stays as it was."""
+
+    items: Annotated[list[Line], Field(min_length=1, max_length=MOST_REVIEWED)]
+    decision: reviews.Decision | None = None
+    starred: bool | None = None
+    note: Annotated[str, Field(max_length=2000)] | None = None
+
+
+@router.post("/{batch_id}/reviews", operation_id="review_items")
+def review(caller: Writer, batch_id: str, body: Reviewed) -> dict[str, Any]:
+    """Approve or reject items, star them, leave a note: a person's word beside the machine's verdict."""
+    whole = _whole(caller, batch_id)
+    changed = reviews.put(
+        caller.ledger,
+        caller.owner,
+        whole,
+        body.items,
+        by=caller.bearer.key_id,
+        decision=body.decision,
+        starred=body.starred,
+        note=body.note,
+    )
+    with caller.ledger.read() as session:
+        return {"object": "batch.reviews", "changed": changed, **reviews.counts(session, whole)}
 
 
 @router.post("/{batch_id}/cancel", status_code=202, operation_id="cancel_batch")

@@ -20,6 +20,7 @@ from orchestrator.ledger.engine.session import Ledger, now, retrying
 from orchestrator.ledger.engine.states import BAD, BATCH_ENDED, STATES, BatchState, State
 from orchestrator.ledger.queue import lifecycle, outbox
 from orchestrator.ledger.tables.rows import Artifact, Attempt, Batch, Item, ItemIdentity, Output, Stage
+from orchestrator.ledger.tables.rows_reviews import Review
 from orchestrator.pipelines import Pipeline, Place
 
 STATE_WORDS = {"succeeded": "completed", "canceled": "cancelled", "error": "failed"}
@@ -351,10 +352,11 @@ class ItemDetail:
     stages: list[Stage]
     attempts: list[Attempt]
     outputs: list[tuple[Output, Artifact]]
+    review: Review | None = None
 
 
 def details(session: Session, found: Sequence[Item]) -> Iterator[ItemDetail]:
-    """Yield these items with their stages, attempts and outputs, three queries for each 500."""
+    """Yield these items with their stages, attempts and outputs, four queries for each 500."""
     for start in range(0, len(found), 500):
         part = found[start : start + 500]
         ids = [item.id for item in part]
@@ -377,8 +379,15 @@ def details(session: Session, found: Sequence[Item]) -> Iterator[ItemDetail]:
             .order_by(Output.round)
         ).tuples():
             outputs[output.item_id].append((output, artifact))
+        reviewed = {row.item_id: row for row in session.scalars(select(Review).where(Review.item_id.in_(ids)))}
         for item in part:
-            yield ItemDetail(item=item, stages=stages[item.id], attempts=attempts[item.id], outputs=outputs[item.id])
+            yield ItemDetail(
+                item=item,
+                stages=stages[item.id],
+                attempts=attempts[item.id],
+                outputs=outputs[item.id],
+                review=reviewed.get(item.id),
+            )
 
 
 @retrying

@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.orm import Session
 
 from orchestrator.errors import NotFoundError
 from orchestrator.ledger.engine.states import BAD, ENDED, STATES
+from orchestrator.ledger.queue import reviews
 from orchestrator.ledger.tables.rows import Artifact, Item, Output
+from orchestrator.ledger.tables.rows_reviews import Review
 from orchestrator.ledger.views import listings
 
+VERDICTS = ("accepted", "needs_review", "rejected", "unchanged")
 SHOWS: dict[str, ColumnElement[bool]] = {
-    "accepted": Item.verdict == "accepted",
-    "needs_review": Item.verdict == "needs_review",
-    "rejected": Item.verdict == "rejected",
-    "unchanged": Item.verdict == "unchanged",
-    "failed": Item.state.in_(BAD),
+    **{word: (Item.verdict == word) & reviews.undecided() for word in VERDICTS},
+    "approved": reviews.is_("approved"),
+    "turned_down": reviews.is_("rejected"),
+    "starred": reviews.starred(),
+    "doubtful": reviews.open_(),
+    "failed": Item.state == "failed",
     "held": Item.state == "held",
     "open": Item.state.not_in(ENDED),
     "cancelled": Item.state == "cancelled",
     "drawn": Item.output_id.is_not(None),
 }
-"""What a gallery may be cut down to."""
+"""What a gallery may be cut down to; what a person decided on stands no longer under the machine's verdict."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +48,9 @@ class Tile:
     output_id: str | None
     width: int | None
     height: int | None
+    decision: str | None
+    starred: bool | None
+    note: str | None
 
 
 def tiles(
@@ -72,8 +79,12 @@ def tiles(
             Item.output_id,
             Output.width,
             Output.height,
+            Review.decision,
+            Review.starred,
+            Review.note,
         )
         .outerjoin(Output, Output.id == Item.output_id)
+        .outerjoin(Review, Review.item_id == Item.id)
         .where(Item.batch_id == batch_id, *_cut(show, code))
     )
     found = session.execute(listings.ordered(query, order, after).limit(limit)).mappings()
@@ -82,36 +93,56 @@ def tiles(
 
 @dataclass(frozen=True, kw_only=True)
 class Tally:
-    """How many items of a batch there are by state, verdict and, of those that went wrong, code."""
+    """How many items of a batch there are by state, verdict, decision of a person and, where it went wrong, code.
+
+    `verdicts` counts what nobody has decided on: together with `decisions` each completed item counts once.
+    """
 
     states: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STATES, 0))
     verdicts: dict[str, int] = field(default_factory=dict)
+    decisions: dict[str, int] = field(default_factory=dict)
+    starred: int = 0
     errors: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def bad(self) -> int:
+        """How many items failed or are held."""
+        return sum(self.states[state] for state in BAD)
 
     def of(self, show: str) -> int:
         """Return how many items one of SHOWS lets through."""
-        if show == "failed":
-            return sum(self.states[state] for state in BAD)
         if show == "open":
             return sum(count for state, count in self.states.items() if state not in ENDED)
-        return self.states[show] if show in ("held", "cancelled") else self.verdicts.get(show, 0)
+        if show in ("approved", "turned_down"):
+            return self.decisions.get("approved" if show == "approved" else "rejected", 0)
+        if show == "starred":
+            return self.starred
+        if show == "doubtful":
+            return self.verdicts.get("needs_review", 0) + self.verdicts.get("rejected", 0)
+        return self.states[show] if show in self.states else self.verdicts.get(show, 0)
 
 
 def tally(session: Session, batch_id: str) -> Tally:
     """Count the items of a batch, in one query."""
     counted = Tally()
+    columns = (Item.state, Item.verdict, Item.error_code, Review.decision, Review.starred)
     query = (
-        select(Item.state, Item.verdict, Item.error_code, func.count())
+        select(*columns, func.count())
+        .outerjoin(Review, Review.item_id == Item.id)
         .where(Item.batch_id == batch_id)
-        .group_by(Item.state, Item.verdict, Item.error_code)
+        .group_by(*columns)
     )
-    for state, verdict, code, count in session.execute(query).tuples():
+    starred = 0
+    for state, verdict, code, decision, star, count in session.execute(query).tuples():
         counted.states[state] += count
-        if verdict is not None:
+        if decision is not None:
+            counted.decisions[decision] = counted.decisions.get(decision, 0) + count
+        elif verdict is not None:
             counted.verdicts[verdict] = counted.verdicts.get(verdict, 0) + count
         if code is not None and state in BAD:
             counted.errors[code] = counted.errors.get(code, 0) + count
-    return counted
+        starred += count if star else 0
+    return replace(counted, starred=starred)
 
 
 def neighbours(session: Session, item: Item, *, show: str | None, code: str | None) -> tuple[str | None, str | None]:

@@ -191,3 +191,9 @@ def queues(session: Session, owner: str | None = None) -> dict[str, dict[str, in
     for queue, state, count in session.execute(query.group_by(Stage.queue, Stage.state)).tuples():
         found.setdefault(queue, {})[state] = count
     return found
+
+
+def children(session: Session, batch_id: str) -> list[tuple[str, str]]:
+    """Return id and name of the batches that were made from this one, oldest first."""
+    query = select(Batch.id, Batch.name).where(Batch.parent_id == batch_id).order_by(Batch.created_at)
+    return [(found, name) for found, name in session.execute(query).tuples()]

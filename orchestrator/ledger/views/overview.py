@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import exists, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from orchestrator.ledger.engine.states import BAD, LEASED
+from orchestrator.ledger.queue import reviews
 from orchestrator.ledger.tables.rows import Artifact, Batch, Item, Stage
 
 RECENT = 20
-"""So many batches are looked through."""
+"""So many batches are named."""
+ENROLMENT = "enrol"
 
 
 @dataclass(kw_only=True)
@@ -21,30 +23,46 @@ class Attention:
 
     batch: Batch
     needs_review: int = 0
+    rejected: int = 0
     reasons: list[tuple[str, int, str]] = field(default_factory=list)
 
 
 def attention(session: Session, owner: str) -> list[Attention]:
-    """Return the newest batches with failed, held or doubtful items, those left out that were tried again since."""
-    again = aliased(Batch)
-    recent = select(Batch).where(Batch.owner == owner, ~select(again.id).where(again.parent_id == Batch.id).exists())
+    """Return the newest batches with failed, held, doubtful or rejected items.
+
+    Left out are items that a person decided on, those that went wrong and were tried again since, and enrolments, which
+    say on the page of their person how they ended.
+    """
+    bad = Item.state.in_(BAD)
+    again, tried = aliased(Batch), aliased(Item)
+    retried = (
+        select(tried.id)
+        .join(again, again.id == tried.batch_id)
+        .where(again.parent_id == Item.batch_id, tried.custom_id == Item.custom_id)
+        .exists()
+    )
+    wanted = or_(bad & ~retried, reviews.open_() & ~bad)
+    looked = exists().where(Item.batch_id == Batch.id, wanted)
+    recent = select(Batch).where(Batch.owner == owner, Batch.kind != ENROLMENT, looked)
     found = {
         batch.id: Attention(batch=batch)
         for batch in session.scalars(recent.order_by(Batch.created_at.desc(), Batch.id.desc()).limit(RECENT))
     }
-    bad = Item.state.in_(BAD)
     query = (
-        select(Item.batch_id, bad, Item.error_code, func.count(), func.min(Item.error_message))
-        .where(Item.batch_id.in_(found), or_(bad, Item.verdict == "needs_review"))
-        .group_by(Item.batch_id, bad, Item.error_code)
+        select(Item.batch_id, bad, Item.verdict, Item.error_code, func.count(), func.min(Item.error_message))
+        .where(Item.batch_id.in_(found), wanted)
+        .group_by(Item.batch_id, bad, Item.verdict, Item.error_code)
         .order_by(func.count().desc())
     )
-    for batch_id, went_wrong, code, count, message in session.execute(query).tuples():
+    for batch_id, went_wrong, verdict, code, count, message in session.execute(query).tuples():
+        one = found[batch_id]
         if went_wrong:
-            found[batch_id].reasons.append((code or "unknown", count, message or ""))
+            one.reasons.append((code or "unknown", count, message or ""))
+        elif verdict == "rejected":
+            one.rejected += count
         else:
-            found[batch_id].needs_review += count
-    return [one for one in found.values() if one.needs_review or one.reasons]
+            one.needs_review += count
+    return list(found.values())
 
 
 @dataclass(frozen=True, kw_only=True)

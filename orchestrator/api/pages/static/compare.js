@@ -1,9 +1,13 @@
-// Lays before over after, and lets a slider say how much of each is seen. Without this script they stand side by side.
+// Lays before over after with a line between them: at its left the photo as it was, at its right as it is now.
+// Without this script they stand side by side.
 for (const pair of document.querySelectorAll("[data-compare]")) {
   const slider = pair.querySelector("input[type=range]");
-  const cut = () => pair.style.setProperty("--cut", `${slider.value}%`);
+  const cut = () => {
+    pair.style.setProperty("--cut", `${slider.value}%`);
+    slider.setAttribute("aria-valuetext", `${slider.value} % before, ${100 - slider.value} % after`);
+  };
   pair.classList.add("sliding");
-  slider.closest("label").hidden = false;
+  for (const hidden of pair.querySelectorAll("[hidden]")) hidden.hidden = false;
   slider.addEventListener("input", cut);
   pair.addEventListener("pointermove", (event) => {
     if (event.buttons !== 1 || event.target === slider) return;
