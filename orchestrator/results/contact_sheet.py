@@ -6,27 +6,21 @@ phone and on paper. It knows only the values below: no ledger, no byte store.
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from PIL import Image
-
-from orchestrator.pictures import BROKEN, check_picture, open_picture
 from orchestrator.results.reports import environment
 from orchestrator.results.results_folder import write_new
 
 VERDICTS = {"accepted": "accepted", "needs_review": "needs review", "rejected": "rejected"}
-THUMBNAIL_PX = 160
 """Smaller pictures are shown with hard pixels: enlarging smoothly would hide what they are."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """A person of the batch: the label to show and one reference picture (JPEG, PNG or WebP), if there is one."""
+    """A person of the batch: the label to show and the aligned face that enrolment kept, as PNG, if there is one."""
 
     label: str
     picture: bytes | None = None
@@ -115,27 +109,6 @@ def render_contact_sheet(sheet: ContactSheet) -> str:
             verdicts={word: count for word, count in verdicts.items() if count},
             words=VERDICTS,
             keys={person: f"person-{n}" for n, person in enumerate(sheet.references)},
-            thumbnails={person: _thumbnail(ref.picture) for person, ref in sheet.references.items()},
+            faces={person: ref.picture for person, ref in sheet.references.items()},
         )
     )
-
-
-def _thumbnail(picture: bytes | None) -> str | None:
-    """Return a reference as a small square data URI, or None where there is none to show."""
-    if picture is None:
-        return None
-    check_picture(picture)
-    try:
-        with open_picture(picture) as image:
-            image.draft("RGB", (2 * THUMBNAIL_PX, 2 * THUMBNAIL_PX))
-            rgb = image.convert("RGB")
-    except BROKEN:
-        return None
-    side = min(rgb.size)
-    left, top = (rgb.width - side) // 2, (rgb.height - side) // 2
-    square = rgb.crop((left, top, left + side, top + side))
-    if side > THUMBNAIL_PX:
-        square = square.resize((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS)
-    out = io.BytesIO()
-    square.save(out, "PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}"

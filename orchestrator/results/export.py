@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,7 @@ from orchestrator.errors import UsageError
 from orchestrator.ledger import evaluations, identities, models, photos
 from orchestrator.ledger.engine.session import Ledger, now
 from orchestrator.ledger.queue import batches
-from orchestrator.ledger.tables import rows
-from orchestrator.ledger.tables.rows import Artifact, Batch, ModelVersion
+from orchestrator.ledger.tables.rows import Batch, ModelVersion
 from orchestrator.planning.naming import DEFAULT_TEMPLATE, NameFacts
 from orchestrator.results import contact_sheet
 from orchestrator.results.contact_sheet import ContactSheet, Failure, PersonScore, Reference, Result
@@ -61,8 +61,21 @@ def download(
     return folder
 
 
-def write_contact_sheet(ledger: Ledger, store: ByteStore, vault: Vault, owner: str, batch_id: str, path: Path) -> Path:
+def write_contact_sheet(
+    ledger: Ledger,
+    store: ByteStore,
+    vault: Vault,
+    owner: str,
+    batch_id: str,
+    path: Path,
+    *,
+    library: bool = True,
+) -> Path:
     """Write one self-contained HTML page of what is finished now and return its path.
+
+    Args:
+        library: whether it shows who is in the library: handles, and the aligned face that enrolment kept of each. No
+            picture that a stranger handed in is decoded here.
 
     Raises:
         NotFoundError: there is no such batch.
@@ -81,18 +94,16 @@ def write_contact_sheet(ledger: Ledger, store: ByteStore, vault: Vault, owner: s
                 "see --download",
                 code="too_many_pictures",
             )
-        shown = dict.fromkeys(person["identity"] for item in finished for person in item["params"]["people"])
-        people = {row.id: row.handle or row.id for row, _ in identities.listing(session, owner)}
-        firsts = {i: found[0] for i in shown if (found := identities.references(session, i))}
+        shown = dict.fromkeys(person["identity"] for item in finished for person in item["params"].get("people", ()))
+        people = {row.id: row.handle or row.id for row, _ in identities.listing(session, owner)} if library else {}
+        crops = identities.crops(session, list(shown), unseal=vault.open) if library else {}
         version = models.get(session, batch.model_version_id) if batch.model_version_id else None
         sheet = ContactSheet(
             title=batch.name,
             batch_id=batch.id,
             state=batch.state,
-            results=[_result(item, store) for item in finished],
-            references={
-                i: Reference(label=people.get(i, i), picture=_picture(store, vault, firsts.get(i))) for i in shown
-            },
+            results=(),
+            references={i: Reference(label=people.get(i, i), picture=crops.get(i)) for i in shown},
             failures=[_failure(line) for line in errors_lines(session, batch)],
             counts={state: count for state, count in batches.counts(session, batch.id).items() if count},
             seconds=_seconds(batch),
@@ -101,6 +112,7 @@ def write_contact_sheet(ledger: Ledger, store: ByteStore, vault: Vault, owner: s
             thresholds=_thresholds(session, version),
             made_at=batch.finished_at or now(session),
         )
+    sheet = replace(sheet, results=[_result(item, store) for item in finished])
     return contact_sheet.write_contact_sheet(path, sheet)
 
 
@@ -130,13 +142,6 @@ def _result(item: Mapping[str, Any], store: ByteStore) -> Result:
         redraws=item["redraws"],
         small_faces=output["small_faces"],
     )
-
-
-def _picture(store: ByteStore, vault: Vault, first: tuple[rows.Reference, Artifact] | None) -> bytes | None:
-    if first is None:
-        return None
-    reference, artifact = first
-    return vault.open(reference.data_key, store.get(artifact.key, sha256=artifact.sha256))
 
 
 def _failure(line: Mapping[str, Any]) -> Failure:

@@ -18,6 +18,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from orchestrator.contracts.people import EnrolParams
 from orchestrator.ledger.engine.session import Ledger
 from orchestrator.ledger.engine.states import BATCH_ENDED, ENDED
 from orchestrator.ledger.queue import batches, reviews
@@ -87,8 +88,12 @@ def batch_line(batch: Batch, counts: dict[str, int]) -> dict[str, Any]:
     }
 
 
-def item_object(detail: ItemDetail) -> dict[str, Any]:
-    """Return everything about an item: what was asked, what came out, and each stage with its attempts."""
+def item_object(detail: ItemDetail, *, library: bool = False) -> dict[str, Any]:
+    """Return everything about an item: what was asked, what came out, and each stage with its attempts.
+
+    Args:
+        library: whether the asker may see the library; else an enrolment tells nobody's name. Keys never leave.
+    """
     item = detail.item
     chosen = next(((o, a) for o, a in detail.outputs if o.id == item.output_id), None)
     attempts: dict[int, list[Attempt]] = {}
@@ -102,7 +107,7 @@ def item_object(detail: ItemDetail) -> dict[str, Any]:
         "position": item.position,
         "status": item.state,
         "seed": item.seed,
-        "params": item.params,
+        "params": _asked_for(item, library=library),
         "output": _output(*chosen) if chosen else None,
         "verdict": item.verdict,
         "similarity": item.similarity,
@@ -115,6 +120,17 @@ def item_object(detail: ItemDetail) -> dict[str, Any]:
         "started_at": _time(item.started_at),
         "finished_at": _time(item.finished_at),
     }
+
+
+def _asked_for(item: Item, *, library: bool) -> dict[str, Any]:
+    """Return what was asked of an item: of an enrolment who and what without the keys, or only how many pictures."""
+    if "ingest" not in item.stages:
+        return item.params
+    given = EnrolParams.load(item.params)
+    if not library:
+        return {"references": len(given.references)}
+    shown = given.model_dump(mode="json", include={"handle", "name", "consent"})
+    return {**shown, "references": [{"file_name": one.file_name} for one in given.references]}
 
 
 def item_lines(session: Session, batch: Batch) -> list[dict[str, Any]]:

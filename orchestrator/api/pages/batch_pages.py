@@ -169,7 +169,15 @@ def sheet(caller: Reader, batch_id: str) -> Response:
     whole = _whole(caller, batch_id)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "index.html"
-        export.write_contact_sheet(caller.ledger, caller.store, caller.context.vault, caller.owner, whole, path)
+        export.write_contact_sheet(
+            caller.ledger,
+            caller.store,
+            caller.context.vault,
+            caller.owner,
+            whole,
+            path,
+            library="people" in caller.bearer.scopes,
+        )
         html = path.read_bytes()
     return HTMLResponse(html, headers=SHEET_HEADERS)
 

@@ -57,11 +57,12 @@ async def queue(request: Request, caller: Reader, since: Since = "now", last: La
 async def item(request: Request, caller: Reader, item_id: str) -> Response:
     """Tell an item's state whenever it changes, until it has ended."""
     found = await run_in_threadpool(_item, caller, item_id)
+    library = "people" in caller.bearer.scopes
 
     def look() -> tuple[dict[str, Any], bool]:
         with caller.ledger.read() as session:
             (detail,) = batches.details(session, [listings.item(session, caller.owner, found)])
-            return results.item_object(detail), detail.item.state in ENDED
+            return results.item_object(detail, library=library), detail.item.state in ENDED
 
     return _streamed(request, caller, changes(caller, "item", look))
 

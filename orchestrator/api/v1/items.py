@@ -48,7 +48,7 @@ def _shown(caller: Caller, item_id: str) -> dict[str, Any]:
     with caller.ledger.read() as session:
         found = listings.item(session, caller.owner, item_id)
         (detail,) = batches.details(session, [found])
-        shown = results.item_object(detail)
+        shown = results.item_object(detail, library="people" in caller.bearer.scopes)
         chosen = next((stored for output, stored in detail.outputs if output.id == found.output_id), None)
     if shown["output"] is not None and chosen is not None:
         shown["output"]["artifact_id"] = chosen.id
