@@ -47,6 +47,8 @@ class Settings(BaseSettings):
     buckets_file: Path | None = None
     """TOML of the buckets that requests over HTTP may read from or write to, by owner; see archive/reach.py."""
     models_dir: Path = PACKAGE_ROOT / "fpga_models" / "weights"
+    catalog_dir: Path = PACKAGE_ROOT / "orchestrator" / "models" / "catalog"
+    """What `fpga model pull` knows: one file a preset, with repositories, revisions, hashes and licences."""
     preset: str = "mini"
     use: Literal["any", "commercial"] = "any"
     """`commercial` refuses presets with a component whose licence forbids commercial use, before anything is queued."""

@@ -59,7 +59,9 @@ def pull(
     from orchestrator.models import pull as pulling
     from orchestrator.models import registry
 
-    catalog = pulling.read_catalog(preset)
+    with services() as s:
+        folder = s.settings.catalog_dir
+    catalog = pulling.read_catalog(preset, folder)
     say(f"{preset}: {catalog.title}")
     for source in catalog.sources:
         say(f"  {source.component}: {source.licence} ({source.licence_url})")
@@ -67,7 +69,7 @@ def pull(
         raise UsageError("the licences were not accepted: --yes accepts them", code="licence_not_accepted")
     with services() as s:
         with _bars() as report:
-            made = pulling.pull(preset, s.settings.models_dir, report)
+            made = pulling.pull(preset, s.settings.models_dir, report, folder=folder)
         version = registry.show_version(s.ledger, registry.ensure_registered(s.ledger, s.settings, preset))
     if as_json:
         print_json(version)
