@@ -143,8 +143,11 @@ def test_every_entry_of_the_tree_stands_in_the_plan() -> None:
     assert planned == there
 
 
-def test_no_folder_is_crowded() -> None:
-    assert house.measure().crowded == {}
+def test_no_folder_is_crowded_and_only_the_ledger_writes_sql() -> None:
+    found = house.measure()
+
+    assert found.crowded == {}
+    assert found.sql_outside == []
 
 
 def test_only_the_settings_read_the_environment() -> None:
@@ -227,3 +230,18 @@ def test_the_control_plane_stands_without_the_extra_for_workers(tmp_path: Path) 
     )
 
     assert ran.returncode == 0, ran.stderr[-2000:]
+
+
+def test_follow_one_portrait_leads_to_functions_that_exist() -> None:
+    page = (ROOT / "docs" / "follow-one-portrait.md").read_text()
+    links = re.findall(r"\[`(\w+)`\]\(\.\./([\w/.]+)\)", page)
+    missing = []
+    for name, path in links:
+        tree = ast.parse((ROOT / path).read_text())
+        defined = {node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+        defined |= {ast.unparse(node.target) for node in tree.body if isinstance(node, ast.AnnAssign)}
+        if name not in defined:
+            missing.append(f"{path}: {name}")
+
+    assert missing == []
+    assert len(re.findall(r"^\d+\. ", page, re.MULTILINE)) == 12

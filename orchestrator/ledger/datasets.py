@@ -312,6 +312,11 @@ def withdrawn(ledger: Ledger, among: Collection[str]) -> set[str]:
         return tainted_contents(session, among)
 
 
+def tainted(session: Session) -> Sequence[DataSetVersion]:
+    """Return all versions that hold somebody who withdrew."""
+    return session.scalars(select(DataSetVersion).where(DataSetVersion.tainted_at.is_not(None))).all()
+
+
 def tainted_contents(session: Session, among: Collection[str]) -> set[str]:
     """Return those of these content hashes whose version holds somebody who withdrew."""
     return set(

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from orchestrator.ledger import models
+from orchestrator.ledger import datasets, models
 from orchestrator.ledger.engine.session import Ledger
 from orchestrator.ledger.tables.rows import ModelVersion
 from orchestrator.ledger.tables.rows_datasets import DataSetVersion
@@ -87,7 +86,7 @@ def taint_report(ledger: Ledger) -> dict[str, Any]:
     A version that is live under an alias comes first: it makes pictures until a clean one takes its place.
     """
     with ledger.read() as session:
-        sets = session.scalars(select(DataSetVersion).where(DataSetVersion.tainted_at.is_not(None))).all()
+        sets = datasets.tainted(session)
         versions = [(v, names) for v, names in models.listing(session) if v.tainted_at is not None]
         ordered = sorted(versions, key=lambda found: not found[1])
         return {

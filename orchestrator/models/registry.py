@@ -9,14 +9,12 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from orchestrator.errors import ModelError, NotFoundError, UsageError
-from orchestrator.ledger import evaluations, models
+from orchestrator.ledger import datasets, evaluations, models
 from orchestrator.ledger.engine.session import Ledger
 from orchestrator.ledger.tables.rows import ModelAliasMove, ModelVersion
-from orchestrator.ledger.tables.rows_datasets import DataSetIdentity
 from orchestrator.models.retraining import decision_object
 from orchestrator.planning.presets import load_preset
 from orchestrator.settings import Settings
@@ -171,8 +169,7 @@ def show_version(ledger: Ledger, wanted: str, owner: str | None = None) -> dict[
 
 
 def _people(session: Session, version: ModelVersion) -> list[str]:
-    query = select(DataSetIdentity.identity_id).where(DataSetIdentity.data_set_version_id == version.dataset_id)
-    return list(session.scalars(query.order_by(DataSetIdentity.identity_id)))
+    return [one.identity_id for one in datasets.identities(session, version.dataset_id)] if version.dataset_id else []
 
 
 def alias_history(ledger: Ledger, preset: str, alias: str = models.CHAMPION) -> list[dict[str, Any]]:

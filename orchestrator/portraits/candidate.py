@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from orchestrator.contracts.portraits import PortraitOptions, PortraitParams
@@ -116,7 +115,7 @@ def _batches(session: Session, owner: str, batch_id: str) -> tuple[Batch, Batch]
     batch = batches.get(session, owner, batch_id)
     if compared := PortraitOptions.load(batch.options).compares:
         return session.get_one(Batch, compared), batch
-    for child in session.scalars(select(Batch).where(Batch.parent_id == batch.id)):
+    for child in batches.children(session, batch.id):
         if PortraitOptions.load(child.options).compares == batch.id:
             return batch, child
     raise NotFoundError(f"no candidate had a share of batch {batch.id}", code="candidate_not_found")

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from orchestrator.errors import NotFoundError
 from orchestrator.ledger import photos
 from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.queue import outputs
 from orchestrator.ledger.tables.rows import Artifact, Batch, Item, Output
 from orchestrator.ledger.views import listings
 from orchestrator.planning.naming import DEFAULT_TEMPLATE, NameFacts, output_names
@@ -49,7 +50,7 @@ def entries(ledger: Ledger, owner: str, batch_id: str, items: Container[str] | N
     """
     with ledger.read() as session:
         batch = listings.batch(session, owner, batch_id)
-        rows = [row for row in delivery.finished(session, batch.id) if items is None or row[0].id in items]
+        rows = [row for row in outputs.finished(session, batch.id) if items is None or row[0].id in items]
         return list(_photos(rows) if batch.kind == photos.KIND else _portraits(rows))
 
 

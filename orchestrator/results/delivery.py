@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from functools import partial
@@ -15,15 +14,14 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Protocol
 
 from botocore.exceptions import ClientError
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from orchestrator.archive.reach import Reach
 from orchestrator.contracts.photos import PhotoOptions, PhotoParams
 from orchestrator.errors import ConflictError, ForbiddenError, NotFoundError
 from orchestrator.ledger.engine.session import Ledger
-from orchestrator.ledger.queue import batches
-from orchestrator.ledger.tables.rows import Artifact, Item, Output
+from orchestrator.ledger.queue import batches, outputs
+from orchestrator.ledger.tables.rows import Item, Output
 from orchestrator.results import results
 from orchestrator.results.results_folder import write_new
 from orchestrator.storage import ByteStore
@@ -34,7 +32,6 @@ if TYPE_CHECKING:
     from orchestrator.archive.bucket import Place
 
 LISTS = ("results.jsonl", "errors.jsonl")
-PAGE = 200
 
 
 class Target(Protocol):
@@ -88,7 +85,7 @@ class Delivery:
         """
         written = 0
         with self._ledger.read() as session:
-            fresh = [row for row in finished(session, self._batch_id) if row[1].id not in self._delivered]
+            fresh = [row for row in outputs.finished(session, self._batch_id) if row[1].id not in self._delivered]
         for item, output, artifact in fresh:
             data = self._store.get(artifact.key, sha256=artifact.sha256)
             self._target.write(path_of(item, output), data, artifact.media_type, modified(item))
@@ -194,19 +191,6 @@ class Bucket:
 
     def _typed_errors(self, action: str) -> AbstractContextManager[None]:
         return self._errors.typed_errors(action, f"bucket {self._name}")
-
-
-def finished(session: Session, batch_id: str) -> Iterator[tuple[Item, Output, Artifact]]:
-    """Yield every picture that can be read of the items that are completed, in manifest order."""
-    query = (
-        select(Item, Output, Artifact)
-        .join(Output, Output.item_id == Item.id)
-        .join(Artifact, Artifact.id == Output.artifact_id)
-        .where(Item.batch_id == batch_id, Item.state == "completed", Artifact.state == "live")
-        .order_by(Item.position, Output.round)
-        .execution_options(yield_per=PAGE)
-    )
-    yield from session.execute(query).tuples()
 
 
 def path_of(item: Item, output: Output) -> str:

@@ -13,14 +13,14 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from PIL import Image, ImageChops
-from sqlalchemy import select
 
 from orchestrator.contracts.portraits import PortraitOptions
 from orchestrator.errors import ConflictError, ModelError
+from orchestrator.ledger import photos
 from orchestrator.ledger.engine.session import Ledger
-from orchestrator.ledger.queue import batches
+from orchestrator.ledger.queue import batches, outputs
 from orchestrator.ledger.queue.batches import NewBatch, NewItem
-from orchestrator.ledger.tables.rows import Artifact, Batch, Item, ItemIdentity, Output
+from orchestrator.ledger.tables.rows import Batch, Item, Output
 from orchestrator.ledger.views import listings
 from orchestrator.models.registry import weights_manifest
 from orchestrator.pictures import check_picture, read_record
@@ -95,7 +95,7 @@ def reproduce(ledger: Ledger, owner: str, item_id: str) -> str:
                 code="item_not_ready",
             )
         output = session.get_one(Output, item.output_id)
-        shown = session.scalars(select(ItemIdentity.identity_id).where(ItemIdentity.item_id == item.id)).all()
+        shown = photos.shown(session, item.id)
     new = NewItem(
         custom_id=item.custom_id,
         params=item.params,
@@ -195,12 +195,7 @@ def _changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple
 
 def _stored_as(ledger: Ledger, owner: str, sha256: str) -> str | None:
     with ledger.read() as session:
-        query = (
-            select(Output.item_id)
-            .join(Artifact, Artifact.id == Output.artifact_id)
-            .where(Artifact.owner == owner, Artifact.sha256 == sha256, Artifact.state == "live")
-        )
-        return session.scalars(query).first()
+        return outputs.item_with(session, owner, sha256)
 
 
 def _weights_here(settings: Settings, record: Mapping[str, Any]) -> bool:

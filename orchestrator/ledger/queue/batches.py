@@ -286,6 +286,11 @@ def custom_ids(session: Session, batch_id: str) -> set[str]:
     return set(session.scalars(select(Item.custom_id).where(Item.batch_id == batch_id)))
 
 
+def children(session: Session, batch_id: str) -> Sequence[Batch]:
+    """Return the batches that were made from this one."""
+    return session.scalars(select(Batch).where(Batch.parent_id == batch_id)).all()
+
+
 def by_idempotency_key(session: Session, owner: str, key: str) -> Batch | None:
     """Return the batch that was made under this idempotency key, or None."""
     return session.scalars(select(Batch).where(Batch.owner == owner, Batch.idempotency_key == key)).first()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -104,3 +104,26 @@ def choose(
         .where(Item.id == c.item_id)
         .values(output_id=output_id, verdict=verdict, similarity=similarity, redraws=redraws)
     )
+
+
+def finished(session: Session, batch_id: str) -> Iterator[tuple[Item, Output, Artifact]]:
+    """Yield every picture that can be read of the items that are completed, in manifest order."""
+    query = (
+        select(Item, Output, Artifact)
+        .join(Output, Output.item_id == Item.id)
+        .join(Artifact, Artifact.id == Output.artifact_id)
+        .where(Item.batch_id == batch_id, Item.state == "completed", Artifact.state == "live")
+        .order_by(Item.position, Output.round)
+        .execution_options(yield_per=200)
+    )
+    yield from session.execute(query).tuples()
+
+
+def item_with(session: Session, owner: str, sha256: str) -> str | None:
+    """Return the item whose picture has these bytes, None if none of this owner's has."""
+    query = (
+        select(Output.item_id)
+        .join(Artifact, Artifact.id == Output.artifact_id)
+        .where(Artifact.owner == owner, Artifact.sha256 == sha256, Artifact.state == "live")
+    )
+    return session.scalars(query).first()
