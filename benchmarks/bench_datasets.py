@@ -198,9 +198,10 @@ def build(count: int, folder: Path, *, by_face: bool, stand_in: bool) -> dict[st
     spent = dict.fromkeys(process.queues, 0.0)
     while not (found := datasets.progress(process.ledger, settings.owner, begun.batch_id)).ended:
         sweep(process.ledger, settings)
-        for queue in process.queues:
+        for queue in spent:
             before = time.process_time()
-            process.run(queue)
+            process.queues = [queue]
+            process.run()
             spent[queue] += time.process_time() - before
     total, wall = time.process_time() - began, time.perf_counter() - wall
     assert found.version_id is not None, found.error

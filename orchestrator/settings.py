@@ -68,7 +68,8 @@ class Settings(BaseSettings):
     """How often the sweeper's process looks for new work to announce."""
     idle_look_seconds: float = Field(default=5.0, gt=0)
     """How long a worker may hear nothing before it looks into the ledger by itself."""
-    hint_ttl_seconds: float = Field(default=30.0, gt=0)
+    hint_ttl_seconds: float = Field(default=900.0, gt=0)
+    """After so long a message that no worker took counts as lost; a worker that finds work untold says so earlier."""
     max_crashes: int = Field(default=3, ge=1)
     max_failures: int = Field(default=5, ge=1)
     backoff_base_seconds: float = Field(default=5.0, ge=0)

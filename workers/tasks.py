@@ -14,9 +14,12 @@ log = logging.getLogger(__name__)
 
 @app.task(name=RUN_STAGE)
 def run_stage(v: int, queue: str, stage_id: int) -> None:
-    """Work on whatever is due in this queue, until nothing is; a late or repeated message finds nothing and returns."""
+    """Work on whatever is due, until nothing is; a late or repeated message finds nothing and returns.
+
+    `stage_id` is the number of the message; its name is that of the version before.
+    """
     if v != MESSAGE_VERSION:
         log.warning("message of another version left to newer workers", extra={"version": v})
         return
     # this module is also imported by the parent, which must never touch torch
-    importlib.import_module("workers.runtime.process").current().run(queue)
+    importlib.import_module("workers.runtime.process").current().run(stage_id)

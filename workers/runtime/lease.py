@@ -12,13 +12,13 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from orchestrator import logs
 from orchestrator.errors import TransientError
 from orchestrator.ledger.engine.session import Ledger
 from orchestrator.ledger.queue import claims
-from orchestrator.ledger.queue.claims import Beat, Claim
+from orchestrator.ledger.queue.claims import Beat, Claim, Sign
 from orchestrator.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -27,15 +27,19 @@ EXIT_STALLED = 86
 STDERR = 2
 
 
+Clock = Callable[[], float]
+
+
 class Lease:
     """The claims that a process holds, kept alive; `stopped` maps stage id to lost, cancelled or paused."""
 
-    def __init__(self, ledger: Ledger, settings: Settings) -> None:
+    def __init__(self, ledger: Ledger, settings: Settings, clock: Clock = time.monotonic) -> None:
         self._ledger = ledger
         self._settings = settings
+        self._clock = clock
         self._held: list[Claim] = []
-        self._progress: dict[int, float] = {}
-        self._moved = self._renewed = time.monotonic()
+        self._progress: dict[int, Sign] = {}
+        self._moved = self._renewed = self._clock()
         self._changing = threading.Lock()
         self._ended = threading.Event()
         self.stopped: dict[int, str] = {}
@@ -51,17 +55,17 @@ class Lease:
     def hold(self, held: Sequence[Claim]) -> None:
         """Care for these claims, which have just been leased, as well."""
         with self._changing:
-            self._moved = time.monotonic()
+            self._moved = self._clock()
             if not self._held:
                 self._renewed = self._moved
-            self._progress |= dict.fromkeys((c.stage_id for c in held), 0.0)
+            self._progress |= dict.fromkeys((c.stage_id for c in held), Sign())
             self._held = [*self._held, *held]
             self._wind_up()
 
     def drop(self, ended: Sequence[Claim]) -> None:
         """Stop caring for claims whose end is recorded, or that are somebody else's now."""
         with self._changing:
-            self._moved = time.monotonic()
+            self._moved = self._clock()
             self._held = [c for c in self._held if c not in ended]
             for c in ended:
                 self._progress.pop(c.stage_id, None)
@@ -73,10 +77,11 @@ class Lease:
         """Whether there is anything to care for."""
         return bool(self._held)
 
-    def progress(self, c: Claim, share: float) -> None:
-        """Note that the work on a claim has come to `share` in [0, 1]."""
-        self._progress[c.stage_id] = share
-        self._moved = time.monotonic()
+    def progress(self, c: Claim, share: float | None = None) -> None:
+        """Note that the work on a claim goes on, and has come to `share` in [0, 1] where that is known."""
+        before = self._progress.get(c.stage_id, Sign())
+        self._progress[c.stage_id] = Sign(count=before.count + 1, share=before.share if share is None else share)
+        self._moved = self._clock()
 
     def _keep(self) -> None:
         wait = min(LOOK_SECONDS, self._settings.heartbeat_seconds)
@@ -98,23 +103,23 @@ class Lease:
         held = self._held
         if not held:
             return
-        if time.monotonic() - self._moved > self._settings.stall_seconds:
+        if self._clock() - self._moved > self._settings.stall_seconds:
             log.critical("no progress, process gives up", extra={"stages": [c.stage_id for c in held]})
             os._exit(EXIT_STALLED)
         try:
             self._stop(held, self._ask(held))
         except TransientError as error:
             log.warning("ledger does not answer", extra={"error": error.code})
-            if time.monotonic() - self._renewed > self._settings.lease_seconds:
+            if self._clock() - self._renewed > self._settings.lease_seconds:
                 self._stop(held, Beat(lost=frozenset(c.stage_id for c in held)))
 
     def _ask(self, held: Sequence[Claim]) -> Beat:
-        if time.monotonic() - self._renewed < self._settings.heartbeat_seconds:
+        if self._clock() - self._renewed < self._settings.heartbeat_seconds:
             return claims.look(self._ledger, held)
         answer = claims.beat(
             self._ledger, held, progress=dict(self._progress), lease_seconds=self._settings.lease_seconds
         )
-        self._renewed = time.monotonic()
+        self._renewed = self._clock()
         return answer
 
     def _stop(self, asked: Sequence[Claim], answer: Beat) -> None:

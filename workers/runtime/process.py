@@ -26,13 +26,13 @@ from orchestrator.ledger.queue.claims import Claim
 from orchestrator.runtime.broker import Bell
 from orchestrator.secrets.vault import Vault
 from orchestrator.settings import Settings, get_settings
-from orchestrator.storage import open_store
+from orchestrator.storage import ByteStore, open_store
 from orchestrator.storage.copies import drop_withdrawn
 from workers import stages
 from workers.celery import DRAIN_SIGNAL
 from workers.runtime import weights
 from workers.runtime.engine import Engine
-from workers.runtime.lease import Lease
+from workers.runtime.lease import Clock, Lease
 from workers.runtime.metrics import WorkerMetrics
 from workers.runtime.publishing import Publisher, typed
 from workers.stages.base import DrainedError, Ended, StageContext
@@ -41,7 +41,10 @@ log = logging.getLogger(__name__)
 WARM_BOUND = 16
 """So many claims in a row may prefer the warm model before another batch gets its turn."""
 TURN_SECONDS = 600.0
-"""After so long in one queue the others get their turn, and Celery's limit on a task stays far away."""
+"""After so long the message is over, and Celery's limit on a task stays far away."""
+CROWDED_SECONDS = 60.0
+"""So long a training may go on while a bulk batch waits; what somebody waits for enters at once [ours]."""
+ASK_SECONDS = 1.0
 EXIT_SECONDS = 10.0
 """After the grace time a step may still have to end and its claims to be given back."""
 
@@ -49,27 +52,47 @@ EXIT_SECONDS = 10.0
 class Process:
     """Everything a computing process holds, and its loop."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        ledger: Ledger | None = None,
+        store: ByteStore | None = None,
+        engine: Engine | None = None,
+        bell: Bell | None = None,
+        clock: Clock = time.monotonic,
+        lease: type[Lease] = Lease,
+        publisher: type[Publisher] = Publisher,
+    ) -> None:
+        """Take what it works with, or open what the settings name.
+
+        Args:
+            clock: seconds of a clock that nobody sets.
+            lease: keeps its claims; simulations have one without a thread, and such a `publisher`.
+        """
         self.settings = settings
-        self.ledger = Ledger(settings.database_url)
+        self.ledger = ledger or Ledger(settings.database_url)
         self.queues = [queue for queue in settings.worker_queues.split(",") if queue]
         self.worker_id = workers.register(self.ledger, owner=settings.owner, device=settings.device, queues=self.queues)
-        self.engine = Engine(settings)
+        self.engine = engine or Engine(settings)
+        self._clock = clock
         self.context = StageContext(
             settings=settings,
             ledger=self.ledger,
-            store=open_store(settings),
+            store=store or open_store(settings),
             engine=self.engine,
             vault=Vault.of(settings),
             draining=self._drain_is_due,
+            crowded=self._is_crowded,
         )
         self.metrics = WorkerMetrics()
         self.metrics.watch(self.ledger.engine)
-        self.lease = Lease(self.ledger, settings)
-        self.publisher = Publisher(self.ledger, self.context.store, settings, self.lease, self.metrics)
-        self._bell = Bell(settings)
+        self.lease = lease(self.ledger, settings, clock)
+        self.publisher = publisher(self.ledger, self.context.store, settings, self.lease, self.metrics)
+        self._bell = bell or Bell(settings)
         self._busy = threading.Lock()
-        self._heard = time.monotonic()
+        self._heard = clock()
+        self._asked = clock()
         self._warm_claims = 0
         self._drain_until: float | None = None
         self._ended = threading.Event()
@@ -100,39 +123,59 @@ class Process:
     def drain(self) -> None:
         """Claim nothing more; what is still computing after the grace time is given back."""
         if self._drain_until is None:
-            self._drain_until = time.monotonic() + self.settings.drain_seconds
+            self._drain_until = self._clock() + self.settings.drain_seconds
             log.info("draining", extra={"worker": self.worker_id})
 
     def _drain_is_due(self) -> bool:
-        return self._drain_until is not None and time.monotonic() > self._drain_until
+        return self._drain_until is not None and self._clock() > self._drain_until
 
-    def run(self, queue: str) -> None:
-        """Claim and work until nothing is due in this queue, its turn is over, or the worker drains."""
-        until = time.monotonic() + TURN_SECONDS
+    def _is_crowded(self, since: float) -> bool:
+        """Whether long work, which began at `since`, should make room: at once for what somebody waits for."""
+        if self._clock() - self._asked < ASK_SECONDS:
+            return False
+        self._asked = self._clock()
+        lanes = ("interactive", "bulk") if self._clock() - since > CROWDED_SECONDS else ("interactive",)
+        return claims.wanted(self.ledger, queues=self.queues, lanes=lanes)
+
+    def run(self, number: int | None = None) -> bool:
+        """Claim and work until nothing is due in any of its queues, its turn is over, or the worker drains.
+
+        Args:
+            number: of the message that woke it.
+
+        Returns:
+            Whether anything was due.
+        """
+        until, worked = self._clock() + TURN_SECONDS, False
         with self._busy:
+            if number is not None:
+                wakeups.taken(self.ledger, number)
             try:
-                while self._drain_until is None and time.monotonic() < until:
-                    held = self._claim(queue)
+                while self._drain_until is None and self._clock() < until:
+                    held = self._claim()
                     if held:
                         self._work(held)
+                        worked = True
                     elif self.publisher.idle:
                         break
-                    if len(held) < 2:
-                        # nothing left, or it may be that what waits brings more; and who ran alone, to be cleared or
-                        # convicted, is cleared before anybody else may end this process
+                    if len(held) < 2 or held[0].lane == "interactive":
+                        # nothing left, or it may be that what waits brings more; who ran alone, to be cleared or
+                        # convicted, is cleared before anybody else may end this process; and what follows a stage
+                        # that somebody waits for must be queued before the next claim looks
                         self.publisher.flush()
             finally:
                 self.publisher.flush()
-            self._heard = time.monotonic()
+            self._heard = self._clock()
             wakeups.ring(self.ledger, self._bell.send, ttl_seconds=self.settings.hint_ttl_seconds)
+        return worked
 
-    def _claim(self, queue: str) -> list[Claim]:
+    def _claim(self) -> list[Claim]:
         warm = self.engine.warm if self._warm_claims < WARM_BOUND else None
         with self.metrics.claim_seconds.time():
             held = claims.claim(
                 self.ledger,
                 worker_id=self.worker_id,
-                queue=queue,
+                queues=self.queues,
                 limit=self.settings.group_size,
                 lease_seconds=self.settings.lease_seconds,
                 warm=warm,
@@ -145,7 +188,7 @@ class Process:
 
     def _work(self, held: Sequence[Claim]) -> None:
         """Run one group of claims and hand each end over; a fault that is nobody's own sends them out alone."""
-        began = time.monotonic()
+        began = self._clock()
         handed: set[int] = set()
         first = held[0]
         self.lease.hold(held)
@@ -168,7 +211,7 @@ class Process:
                 self._let_go([c for c in held if c.stage_id not in handed])
         finally:
             self.lease.drop([c for c in held if c.stage_id not in handed])
-        seconds = time.monotonic() - began
+        seconds = self._clock() - began
         self.metrics.group_seconds.labels(first.name).observe(seconds)
         self.metrics.busy_seconds.inc(seconds)
         about = {"stage": first.name, "batch": first.batch_id, "items": len(held), "ended": len(handed)}
@@ -229,9 +272,9 @@ class Process:
                     os.kill(_listener(), signal.SIGTERM)
                     return
                 drop_withdrawn(self.settings.state_dir / "datasets", partial(datasets.withdrawn, self.ledger))
-                if time.monotonic() - self._heard > self.settings.idle_look_seconds and not self._busy.locked():
-                    for queue in self.queues:
-                        self.run(queue)
+                quiet = self._clock() - self._heard > self.settings.idle_look_seconds
+                if quiet and not self._busy.locked() and self.run():
+                    wakeups.lost(self.ledger, self.queues)
 
 
 def _listener() -> int:

@@ -44,6 +44,8 @@ class StageContext:
     vault: Vault
     draining: Callable[[], bool]
     """Whether the grace time of a drain is over."""
+    crowded: Callable[[float], bool] = lambda _: False
+    """Whether long work that began at this second of the monotonic clock should make room for what waits."""
 
 
 def upload(c: Claim, data: bytes, suffix: str, media_type: str) -> Upload:

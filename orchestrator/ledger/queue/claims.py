@@ -13,19 +13,37 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Float, and_, case, cast, exists, extract, func, insert, select, tuple_, update
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy import (
+    ColumnElement,
+    Float,
+    and_,
+    case,
+    cast,
+    exists,
+    extract,
+    func,
+    insert,
+    select,
+    tuple_,
+    union_all,
+    update,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
 
 from orchestrator import pipelines
 from orchestrator.ledger.engine.session import Ledger, now, retrying
 from orchestrator.ledger.engine.states import LEASED, BatchState, State
 from orchestrator.ledger.queue import lifecycle
-from orchestrator.ledger.tables.rows import Attempt, Batch, Item, Stage
+from orchestrator.ledger.tables.rows import Attempt, Batch, Item, Stage, Turn
 
 LANES = {"interactive": 2.0, "bulk": 1.0, "training": 0.0}
 AGEING_SECONDS = 600.0
 """Waiting so long is worth as much as one lane or one step of priority."""
-BATCHES_LOOKED_AT = 8
+BATCHES_LOOKED_AT = 2
+"""More than one, because others may be taking the last of the first."""
+MOST_OPEN = 100_000
+"""More batches than ever are open at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +56,7 @@ class Claim:
     batch_id: str
     kind: str
     owner: str
+    lane: str
     name: str
     round: int
     attempt: int
@@ -55,13 +74,16 @@ def claim(
     ledger: Ledger,
     *,
     worker_id: str,
-    queue: str,
+    queues: Sequence[str],
     limit: int,
     lease_seconds: float,
     warm: str | None = None,
     begin: bool = False,
 ) -> list[Claim]:
-    """Lease up to `limit` due stages of one batch in `queue` to a worker; an empty list means nothing is due.
+    """Lease up to `limit` due stages of one batch to a worker that serves these queues; none where nothing is due.
+
+    One decision over all of its queues: the batch by lane, priority and ageing, then by the owner served longest ago;
+    in the batch the stage that is nearest to the item's end, so that what is begun is finished before more is begun.
 
     All of one claim share batch, stage name and preset, so they may run as one batch of the networks. A stage under
     suspicion (it was in a group that died) comes alone.
@@ -72,78 +94,111 @@ def claim(
     """
     with ledger.write() as session:
         moment = now(session)
-        for batch_id in _batches_in_order(session, queue, moment, warm):
-            stages = _lease(session, batch_id, queue, limit, worker_id, moment, lease_seconds)
+        for batch in _batches_in_order(session, queues, moment, warm):
+            stages = _lease(session, batch.id, queues, limit, worker_id, moment, lease_seconds)
             if stages:
-                first = func.coalesce(Batch.started_at, moment)
-                session.execute(
-                    update(Batch).where(Batch.id == batch_id).values(served_at=moment, started_at=first),
-                    execution_options={"synchronize_session": False},
-                )
+                _serve(session, batch, moment)
                 held = _claims(session, stages, worker_id, moment)
                 return _start(session, held, moment) if begin else held
     return []
 
 
-def _batches_in_order(session: Session, queue: str, moment: datetime, warm: str | None) -> Sequence[str]:
-    """Order the open batches that have something due: best rank first, then the owner served longest ago."""
-    due = exists().where(
-        Stage.batch_id == Batch.id,
-        Stage.queue == queue,
-        Stage.state == State.QUEUED,
-        Stage.next_at <= moment,
-        Stage.name.in_(pipelines.stages()),
-    )
-    other = aliased(Batch)
-    owner_served = (
-        select(func.max(other.served_at)).where(other.owner == Batch.owner, other.lane == Batch.lane).scalar_subquery()
-    )
+@dataclass(frozen=True)
+class Ranked:
+    """A batch that has something due; `turned` says whether its owner was ever served in its lane."""
+
+    id: str
+    owner: str
+    lane: str
+    turned: bool
+
+
+def _batches_in_order(session: Session, queues: Sequence[str], moment: datetime, warm: str | None) -> list[Ranked]:
+    """Order the open batches that have something due: best rank first, then the owner served longest ago.
+
+    Batches are ranked first and asked for due stages in that order, so that a claim looks into one or two of them. Who
+    was served when stands in a row for each owner and lane: the batches that ended long ago are not asked.
+    """
+    waited = func.coalesce(Batch.served_at, Batch.created_at)
     if session.get_bind().dialect.name == "sqlite":
-        age = (func.julianday(moment) - func.julianday(func.coalesce(Batch.served_at, Batch.created_at))) * 86400.0
+        age = (func.julianday(moment) - func.julianday(waited)) * 86400.0
     else:
-        age = cast(extract("epoch", moment - func.coalesce(Batch.served_at, Batch.created_at)), Float)
+        age = cast(extract("epoch", moment - waited), Float)
     lane = case(*[(Batch.lane == name, worth) for name, worth in LANES.items()], else_=1.0)
-    rank = func.floor(lane + Batch.priority + age / AGEING_SECONDS)
-    query = (
-        select(Batch.id)
-        .where(Batch.state == BatchState.IN_PROGRESS, due)
+    ranked = (
+        select(Batch.id, Batch.owner, Batch.lane, Turn.served_at.is_not(None).label("turned"))
+        .outerjoin(Turn, (Turn.owner == Batch.owner) & (Turn.lane == Batch.lane))
+        .where(Batch.state == BatchState.IN_PROGRESS, Batch.kind.in_(pipelines.PIPELINES))
         .order_by(
-            rank.desc(),
-            owner_served.asc().nulls_first(),
+            func.floor(lane + Batch.priority + age / AGEING_SECONDS).desc(),
+            Turn.served_at.asc().nulls_first(),
             (Batch.model_version_id == (warm or "")).desc(),
             Batch.created_at,
             Batch.id,
         )
-        .limit(BATCHES_LOOKED_AT)
+        .limit(MOST_OPEN)  # no planner flattens a query with a limit, so the order is kept
+        .subquery()
     )
-    return session.scalars(query).all()
+    due = exists().where(
+        Stage.batch_id == ranked.c.id,
+        Stage.queue.in_(queues),
+        Stage.state == State.QUEUED,
+        Stage.next_at <= moment,
+        Stage.name.in_(pipelines.stages()),
+    )
+    return [Ranked(*row) for row in session.execute(select(ranked).where(due).limit(BATCHES_LOOKED_AT)).tuples()]
+
+
+def _serve(session: Session, batch: Ranked, moment: datetime) -> None:
+    """Note that a batch and its owner were served now; whoever finds that another claim is just noting it leaves it."""
+    mine = select(Batch.id).where(Batch.id == batch.id).with_for_update(skip_locked=True, key_share=True)
+    began = func.coalesce(Batch.started_at, moment)
+    unlocked = {"synchronize_session": False}
+    session.execute(
+        update(Batch).where(Batch.id.in_(mine)).values(served_at=moment, started_at=began), execution_options=unlocked
+    )
+    turn = select(Turn.owner).where(Turn.owner == batch.owner, Turn.lane == batch.lane)
+    if batch.turned:
+        held = turn.with_for_update(skip_locked=True)
+        row = Turn.owner.in_(held), Turn.lane == batch.lane
+        session.execute(update(Turn).where(*row).values(served_at=moment), execution_options=unlocked)
+        return
+    dialect = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
+    row = {"owner": batch.owner, "lane": batch.lane, "served_at": moment}
+    session.execute(dialect.insert(Turn).values(**row).on_conflict_do_nothing())
 
 
 def _lease(
     session: Session,
     batch_id: str,
-    queue: str,
+    queues: Sequence[str],
     limit: int,
     worker_id: str,
     moment: datetime,
     lease_seconds: float,
 ) -> Sequence[tuple[int, str]]:
+    known = pipelines.stages()
     # coalesce hides the time from SQLite's planner, which would take the index by time and sort all that waits
     ripe = func.coalesce(Stage.next_at, moment) <= moment
-    known = pipelines.stages()
-    here = Stage.batch_id == batch_id, Stage.queue == queue, Stage.state == State.QUEUED
-    due = and_(*here, ripe, Stage.name.in_(known))
-    # both orders are the index's own, so that a claim costs the same whatever waits behind it
-    first = session.execute(
-        select(Stage.name, Stage.alone, Stage.ordinal)
-        .where(due)
-        .order_by(Stage.alone.desc(), Stage.ordinal.desc())
-        .limit(1)
-    ).first()
-    if first is None:
+    here = and_(Stage.batch_id == batch_id, Stage.state == State.QUEUED, ripe, Stage.name.in_(known))
+    # these orders are the index's own, so that a claim costs the same whatever waits behind it
+    tops = [
+        select(
+            select(Stage.queue, Stage.name, Stage.alone, Stage.ordinal)
+            .where(here, Stage.queue == queue)
+            .order_by(Stage.alone.desc(), Stage.ordinal.desc())
+            .limit(1)
+            .subquery()
+        )
+        for queue in queues
+    ]
+    found = session.execute(union_all(*tops)).all()
+    if not found:
         return []
+    first = max(found, key=lambda top: (top.alone, top.ordinal))
     room = 1 if first.alone or not known[first.name].groups else limit
-    like = select(Stage.id).where(due, Stage.name == first.name, Stage.alone == first.alone)
+    due = and_(here, Stage.queue == first.queue, Stage.name == first.name, Stage.alone == first.alone)
+    like = select(Stage.id).where(due)
     same = like.where(Stage.ordinal == first.ordinal).order_by(Stage.id).limit(room).with_for_update(skip_locked=True)
     chosen = list(session.scalars(same))
     if len(chosen) < room:  # earlier rounds of the same stage may run with it
@@ -157,10 +212,25 @@ def _lease(
         worker_id=worker_id,
         lease_until=moment + timedelta(seconds=lease_seconds),
         progress=0.0,
+        signs=0,
         progress_at=moment,
         started_at=moment,
         finished_at=None,
     )
+
+
+def wanted(ledger: Ledger, *, queues: Sequence[str], lanes: Sequence[str]) -> bool:
+    """Say whether something of these lanes is due in these queues, for which long work should make room."""
+    with ledger.read() as session:
+        due = exists().where(
+            Stage.batch_id == Batch.id,
+            Stage.queue.in_(queues),
+            Stage.state == State.QUEUED,
+            Stage.next_at <= now(session),
+            Stage.name.in_(pipelines.stages()),
+        )
+        open_ = Batch.state == BatchState.IN_PROGRESS, Batch.lane.in_(lanes)
+        return session.scalar(select(Batch.id).where(*open_, due).limit(1)) is not None
 
 
 def _claims(session: Session, stages: Sequence[tuple[int, str]], worker_id: str, moment: datetime) -> list[Claim]:
@@ -173,6 +243,7 @@ def _claims(session: Session, stages: Sequence[tuple[int, str]], worker_id: str,
             Item.batch_id,
             Batch.kind,
             Item.owner,
+            Batch.lane,
             Stage.name,
             Stage.round,
             Stage.token.label("attempt"),
@@ -212,6 +283,14 @@ def _start(session: Session, claims: Sequence[Claim], moment: datetime) -> list[
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sign:
+    """A sign of life of the work on a claim: a count that rises with each, and the share done so far, in [0, 1]."""
+
+    count: int = 0
+    share: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Beat:
     """What the ledger answered to a heartbeat: stage ids whose work must stop, by reason."""
 
@@ -221,23 +300,24 @@ class Beat:
 
 
 @retrying
-def beat(ledger: Ledger, claims: Sequence[Claim], *, progress: Mapping[int, float], lease_seconds: float) -> Beat:
+def beat(ledger: Ledger, claims: Sequence[Claim], *, progress: Mapping[int, Sign], lease_seconds: float) -> Beat:
     """Renew the leases of these claims, store their progress, and return which of them must stop and why.
 
-    `progress` maps stage id to a share in [0, 1]; only a change of it counts as a sign of life of the work itself.
+    `progress` maps stage id to a sign; only one that has risen since the last counts as life of the work itself.
     """
     lost, cancelled = set(), set()
     with ledger.write() as session:
         moment = now(session)
         for c in claims:
-            share = progress.get(c.stage_id, 0.0)
+            sign = progress.get(c.stage_id, Sign())
             renewed = session.execute(
                 update(Stage)
                 .where(*ours(c), Stage.state.in_(LEASED))
                 .values(
                     lease_until=moment + timedelta(seconds=lease_seconds),
-                    progress_at=case((Stage.progress == share, Stage.progress_at), else_=moment),
-                    progress=share,
+                    progress_at=case((Stage.signs == sign.count, Stage.progress_at), else_=moment),
+                    progress=sign.share,
+                    signs=sign.count,
                 )
                 .returning(Stage.state)
                 .execution_options(synchronize_session=False)

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from orchestrator import logs
 from orchestrator.ledger import photos, webhooks
 from orchestrator.ledger.engine.session import Ledger, now, retrying
-from orchestrator.ledger.engine.states import LEASED, BatchState, State
+from orchestrator.ledger.engine.states import LEASED, BatchState, State, among
 from orchestrator.ledger.queue import lifecycle, outcomes, workers
 from orchestrator.ledger.tables.rows import Artifact, Attempt, Batch, Leader, Outbox, Stage
 from orchestrator.pipelines import QUEUES
@@ -74,7 +74,7 @@ def sweep(ledger: Ledger, settings: Settings) -> Swept:
         lost = session.scalars(
             select(Stage)
             .where(
-                Stage.state.in_(LEASED),
+                among(Stage.state, LEASED),
                 or_(Stage.lease_until < moment, Stage.worker_id.in_(dead), Stage.progress_at < stalled),
             )
             .limit(ROWS_PER_SWEEP)
@@ -106,7 +106,11 @@ def _follow_the_clock(session: Session, settings: Settings, moment: datetime) ->
     webhooks.follow_the_clock(session, moment)
     lease = timedelta(seconds=settings.lease_seconds)
     out_of_reach = Stage.lease_until > moment + 2 * lease
-    session.execute(update(Stage).where(out_of_reach).values(lease_until=moment + lease, progress_at=moment))
+    session.execute(
+        update(Stage)
+        .where(among(Stage.state, LEASED), out_of_reach)
+        .values(lease_until=moment + lease, progress_at=moment)
+    )
 
 
 def _recover(session: Session, stage: Stage, settings: Settings, moment: datetime, swept: Swept) -> None:

@@ -1,4 +1,4 @@
-"""The bell: which stages to announce on the broker, and never more than a small window of them.
+"""The bell: what to announce on the broker, and never more than a small window of it.
 
 A hint only wakes a worker; losing one costs the time until it is sent again, a second one finds nothing to claim.
 """
@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, Connection, func, or_, select, update
+from sqlalchemy import Connection, delete, exists, func, literal, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from orchestrator.errors import TransientError
 from orchestrator.ledger.engine.session import Ledger, now, retrying
+from orchestrator.ledger.engine.states import BatchState, State
 from orchestrator.ledger.queue import workers
-from orchestrator.ledger.tables.rows import Audit, Batch, Stage
+from orchestrator.ledger.tables.rows import Audit, Batch, Stage, Wakeup
 
 log = logging.getLogger(__name__)
 MESSAGE_VERSION = 1
@@ -55,67 +56,72 @@ class Requests:
 
 @retrying
 def take(ledger: Ledger, *, ttl_seconds: float) -> list[tuple[str, int]]:
-    """Choose (queue, stage id) pairs to announce: due, not announced lately, at most two for each live worker.
+    """Choose (queue, number) of the messages to send: so many as have due work, never more than two a live worker.
 
+    What was sent and not taken is a row, so that a worker that is busy for long finds no heap of messages behind it.
     Writes only where there is something to announce, so that it can be asked many times a second.
     """
     with ledger.read() as session:
-        moment = now(session)
-        ttl = timedelta(seconds=ttl_seconds)
-        # one that lies further ahead was sent before the clock was turned back
-        heard = Stage.hinted_at.between(moment - ttl, moment + ttl)
-        chosen = _choose(session, moment, heard)
+        chosen = _choose(session, now(session), timedelta(seconds=ttl_seconds))
     if not chosen:
         return []
     with ledger.write() as session:
-        mine = session.scalars(
-            update(Stage)
-            .where(Stage.id.in_([stage_id for _, stage_id in chosen]), _unheard(heard))
-            .values(hinted_at=moment)
-            .returning(Stage.id)
-        ).all()
-    return [(queue, stage_id) for queue, stage_id in chosen if stage_id in mine]
+        moment = now(session)
+        age = timedelta(seconds=ttl_seconds)
+        session.execute(delete(Wakeup).where(~Wakeup.sent_at.between(moment - age, moment + age)))
+        rows = [Wakeup(queue=queue, sent_at=moment) for queue in chosen]
+        session.add_all(rows)
+        session.flush()
+        return [(row.queue, row.id) for row in rows]
 
 
-def _unheard(heard: ColumnElement[bool]) -> ColumnElement[bool]:
-    return or_(Stage.hinted_at.is_(None), ~heard)
-
-
-def _choose(session: Session, moment: datetime, heard: ColumnElement[bool]) -> list[tuple[str, int]]:
-    slots = Counter(queue for worker in workers.living(session, moment) for queue in worker.queues)
-    outstanding = dict(
-        session.execute(select(Stage.queue, func.count()).where(Stage.state == "queued", heard).group_by(Stage.queue))
-        .tuples()
-        .all()
-    )
-    chosen: list[tuple[str, int]] = []
+def _choose(session: Session, moment: datetime, age: timedelta) -> list[str]:
+    living = workers.living(session, moment)
+    slots = Counter(queue for worker in living for queue in worker.queues)
+    # one that lies further ahead was sent before the clock was turned back
+    fresh = Wakeup.sent_at.between(moment - age, moment + age)
+    count = select(Wakeup.queue, func.count()).where(fresh).group_by(Wakeup.queue)
+    outstanding = dict(session.execute(count).tuples().all())
+    rest = 2 * len(living) - sum(outstanding.values())
+    chosen: list[str] = []
     for queue in slots:
-        room = 2 * slots[queue] - outstanding.get(queue, 0)
-        if room <= 0:
-            continue
-        due = (
-            select(Stage.id)
-            .join(Batch, Batch.id == Stage.batch_id)
-            .where(
-                Stage.queue == queue,
-                Stage.state == "queued",
-                Stage.next_at <= moment,
-                Batch.state == "in_progress",
-                _unheard(heard),
-            )
-            .order_by(Stage.next_at)
-            .limit(room)
-        )
-        chosen += [(queue, stage_id) for stage_id in session.scalars(due)]
+        room = min(2 * slots[queue] - outstanding.get(queue, 0), rest - len(chosen))
+        if room > 0:
+            chosen += [queue] * _due(session, queue, moment, room)
     return chosen
 
 
+def _due(session: Session, queue: str, moment: datetime, most: int) -> int:
+    """Count due stages of a queue up to a bound, by batch: what waits in paused ones is never looked at."""
+    here = Stage.batch_id == Batch.id, Stage.queue == queue, Stage.state == State.QUEUED, Stage.next_at <= moment
+    some = select(literal(1)).where(*here).limit(most).correlate(Batch).subquery()
+    count = select(func.count()).select_from(some).correlate(Batch).scalar_subquery()
+    first = exists().where(*here)
+    found = select(count).select_from(Batch).where(Batch.state == BatchState.IN_PROGRESS, first).limit(most)
+    return min(most, sum(session.scalars(found)))
+
+
+@retrying
+def taken(ledger: Ledger, number: int) -> None:
+    """Note that a worker has taken a message, so that another may be sent."""
+    with ledger.write() as session:
+        session.execute(delete(Wakeup).where(Wakeup.id == number))
+
+
+@retrying
+def lost(ledger: Ledger, queues: Sequence[str]) -> None:
+    """Forget what was sent to these queues: an idle worker found work there that no message told it of."""
+    with ledger.write() as session:
+        session.execute(delete(Wakeup).where(Wakeup.queue.in_(queues)))
+
+
 def ring(ledger: Ledger, send: Send, *, ttl_seconds: float) -> int:
-    """Announce what is due and return how many hints went out; a silent broker is only worth a log line."""
+    """Announce what is due and return how many messages went out; a silent broker is only worth a log line."""
     sent = 0
-    for queue, stage_id in take(ledger, ttl_seconds=ttl_seconds):
+    for queue, number in take(ledger, ttl_seconds=ttl_seconds):
         try:
-            send(queue, {"v": MESSAGE_VERSION, "queue": queue, "stage_id": stage_id})
+            # on the wire it is still called stage_id: workers of the version before know no other name
+            send(queue, {"v": MESSAGE_VERSION, "queue": queue, "stage_id": number})
         except (OSError, TransientError) as error:
             log.warning("broker does not answer", extra={"queue": queue, "error": type(error).__name__})
             break

@@ -6,6 +6,7 @@ read without this code. There are no relationships: a query says what it loads.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -13,11 +14,17 @@ from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, LargeBina
 from sqlalchemy.orm import Mapped, mapped_column
 
 from orchestrator.ledger.engine.base import Row
-from orchestrator.ledger.engine.states import BATCH_STATES, STATES
+from orchestrator.ledger.engine.states import BATCH_STATES, LEASED, STATES, UNENDED
 
 
-def _one_of(column: str, values: tuple[str, ...]) -> str:
-    return f"{column} IN ({', '.join(repr(v) for v in values)})"
+def _one_of(column: str, values: Sequence[str]) -> str:
+    return f"{column} IN ({', '.join(repr(str(v)) for v in values)})"
+
+
+HELD_NOW = _one_of("state", LEASED)
+"""Condition of the small index of what workers hold now."""
+OPEN_NOW = _one_of("state", UNENDED)
+"""Condition of the index of what has not ended; a year of completed stages is not in it."""
 
 
 class Batch(Row):
@@ -118,18 +125,9 @@ class Stage(Row):
         ),
         Index("ix_stage_claim", "batch_id", "queue", "state", "alone", "ordinal", "id"),
         Index("ix_stage_due", "queue", "state", "next_at"),
-        Index(
-            "ix_stage_lease",
-            "lease_until",
-            sqlite_where=text("lease_until IS NOT NULL"),
-            postgresql_where=text("lease_until IS NOT NULL"),
-        ),
-        Index(
-            "ix_stage_hint",
-            "hinted_at",
-            sqlite_where=text("hinted_at IS NOT NULL"),
-            postgresql_where=text("hinted_at IS NOT NULL"),
-        ),
+        # by worker, not by time: a heartbeat then changes no indexed column, and its row stays on its page
+        Index("ix_stage_held", "worker_id", sqlite_where=text(HELD_NOW), postgresql_where=text(HELD_NOW)),
+        Index("ix_stage_open", "queue", "state", sqlite_where=text(OPEN_NOW), postgresql_where=text(OPEN_NOW)),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -145,6 +143,8 @@ class Stage(Row):
     worker_id: Mapped[str | None]
     lease_until: Mapped[datetime | None]
     progress: Mapped[float] = mapped_column(default=0.0)
+    signs: Mapped[int] = mapped_column(default=0, server_default="0")
+    """How many signs of life the work has given; `progress_at` is when the last one was seen."""
     progress_at: Mapped[datetime | None]
     crashes: Mapped[int] = mapped_column(default=0)
     failures: Mapped[int] = mapped_column(default=0)
@@ -371,6 +371,27 @@ class Worker(Row):
     warm: Mapped[str | None]
     started_at: Mapped[datetime]
     heartbeat_at: Mapped[datetime]
+
+
+class Turn(Row):
+    """When an owner was last served in a lane: a claim asks this, and not all the batches that the owner ever had."""
+
+    __tablename__ = "turn"
+
+    owner: Mapped[str] = mapped_column(primary_key=True)
+    lane: Mapped[str] = mapped_column(primary_key=True)
+    served_at: Mapped[datetime]
+
+
+class Wakeup(Row):
+    """A message that was sent to wake a worker and that none has taken yet."""
+
+    __tablename__ = "wakeup"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    owner: Mapped[str] = mapped_column(default="")
+    queue: Mapped[str]
+    sent_at: Mapped[datetime]
 
 
 class Leader(Row):

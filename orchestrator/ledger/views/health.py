@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from orchestrator.errors import FpgaError
 from orchestrator.ledger.engine import schema
 from orchestrator.ledger.engine.session import Ledger, now
-from orchestrator.ledger.engine.states import BATCH_ENDED, LEASED
+from orchestrator.ledger.engine.states import BATCH_ENDED, LEASED, among
 from orchestrator.ledger.tables.rows import Artifact, Batch, Item, Leader, Outbox, Stage
 from orchestrator.ledger.tables.rows_api import Delivery
 
@@ -34,7 +34,10 @@ def backlog(session: Session, moment: datetime, *, grace_seconds: float) -> Back
     """Return what has been due for longer than the grace."""
     late = moment - timedelta(seconds=grace_seconds)
     return Backlog(
-        overdue_leases=session.scalar(select(func.count(Stage.id)).where(Stage.lease_until < late)) or 0,
+        overdue_leases=session.scalar(
+            select(func.count(Stage.id)).where(among(Stage.state, LEASED), Stage.lease_until < late)
+        )
+        or 0,
         expired_artifacts=session.scalar(
             select(func.count(Artifact.id)).where(
                 Artifact.state.in_(("pending", "live", "deleting")), Artifact.expires_at < late

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from orchestrator.contracts.portraits import PortraitParams
 from orchestrator.errors import NotFoundError
-from orchestrator.ledger.engine.states import ENDED
+from orchestrator.ledger.engine.states import UNENDED, among
 from orchestrator.ledger.queue.batches import STATE_WORDS
 from orchestrator.ledger.tables.rows import Artifact, Batch, Item, ItemIdentity, Output, Stage
 
@@ -149,7 +149,7 @@ def open_items(session: Session, owner: str) -> int:
         select(func.count())
         .select_from(Item)
         .join(Batch, Batch.id == Item.batch_id)
-        .where(Batch.owner == owner, Batch.state.in_(("in_progress", "paused")), Item.state.not_in(ENDED))
+        .where(Batch.owner == owner, Batch.state.in_(("in_progress", "paused")), Item.state.in_(UNENDED))
     )
     return session.scalar(query) or 0
 
@@ -184,7 +184,7 @@ def used_in(session: Session, identity_id: str, limit: int = 20) -> Sequence[tup
 
 def queues(session: Session, owner: str | None = None) -> dict[str, dict[str, int]]:
     """Return open stages by queue and state, of one owner or of everybody."""
-    query = select(Stage.queue, Stage.state, func.count()).where(Stage.state.not_in(ENDED))
+    query = select(Stage.queue, Stage.state, func.count()).where(among(Stage.state, UNENDED))
     if owner is not None:
         query = query.where(Stage.owner == owner)
     found: dict[str, dict[str, int]] = {}

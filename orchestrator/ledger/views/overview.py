@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from sqlalchemy import exists, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
-from orchestrator.ledger.engine.states import BAD, LEASED
+from orchestrator.ledger.engine.states import BAD, LEASED, among
 from orchestrator.ledger.queue import reviews
 from orchestrator.ledger.tables.rows import Artifact, Batch, Item, Stage
 
@@ -81,7 +81,7 @@ def held(session: Session, owner: str, worker_ids: Sequence[str]) -> dict[str, l
     query = (
         select(Stage.worker_id, Stage.name, Batch.owner, Batch.id, Batch.name, func.count(), func.avg(Stage.progress))
         .join(Batch, Batch.id == Stage.batch_id)
-        .where(Stage.worker_id.in_(worker_ids), Stage.state.in_(LEASED), Stage.lease_until.is_not(None))
+        .where(Stage.worker_id.in_(worker_ids), among(Stage.state, LEASED))
         .group_by(Stage.worker_id, Stage.name, Batch.owner, Batch.id, Batch.name)
     )
     found: dict[str, list[Held]] = {}

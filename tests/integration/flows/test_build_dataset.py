@@ -41,7 +41,7 @@ def next_claim(ledger: Ledger, queue: str) -> Claim:
     found: list[Claim] = []
 
     def look() -> bool:
-        found.extend(claim(ledger, worker_id="wrk_test", queue=queue, limit=8, lease_seconds=60))
+        found.extend(claim(ledger, worker_id="wrk_test", queues=[queue], limit=8, lease_seconds=60))
         return bool(found)
 
     wait(look, f"something is due in {queue}")

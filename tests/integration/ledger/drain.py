@@ -17,7 +17,7 @@ def drain(url: str, worker: str) -> list[tuple[int, int]]:
     """Work the queue dry and return (stage id, token) of everything published."""
     ledger = Ledger(url)
     done: list[tuple[int, int]] = []
-    while held := claims.claim(ledger, worker_id=worker, queue="cpu.io", limit=3, lease_seconds=LEASE):
+    while held := claims.claim(ledger, worker_id=worker, queues=["cpu.io"], limit=3, lease_seconds=LEASE):
         for c in claims.start(ledger, held):
             outcomes.publish(ledger, c, end)
             done.append((c.stage_id, c.token))

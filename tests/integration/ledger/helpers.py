@@ -34,7 +34,7 @@ def submit(ledger: Ledger, count: int = 1, **changes: Any) -> str:
 
 def claim(ledger: Ledger, *, worker: str = "w1", queue: str = "gpu.generate", limit: int = 1) -> list[Claim]:
     """Claim and start as a worker would."""
-    held = claims.claim(ledger, worker_id=worker, queue=queue, limit=limit, lease_seconds=LEASE)
+    held = claims.claim(ledger, worker_id=worker, queues=[queue], limit=limit, lease_seconds=LEASE)
     return claims.start(ledger, held)
 
 

@@ -279,6 +279,7 @@ def test_a_claim_carries_what_its_stage_needs(ledger: Ledger) -> None:
         item_id=c.item_id,
         batch_id=c.batch_id,
         owner="ann",
+        lane="bulk",
         kind="generate",
         name="generate",
         round=0,

@@ -48,7 +48,7 @@ def test_a_group_is_claimed_and_begun_in_one_transaction_whatever_its_size(ledge
     for size in (1, GROUP):
         with counted(ledger) as cost:
             held = claims.claim(
-                ledger, worker_id="w", queue="gpu.generate", limit=size, lease_seconds=LEASE, begin=True
+                ledger, worker_id="w", queues=["gpu.generate"], limit=size, lease_seconds=LEASE, begin=True
             )
         assert len(held) == size
         assert {stage_of(ledger, c).state for c in held} == {"running"}
@@ -92,7 +92,7 @@ def test_a_claim_reads_no_more_when_a_thousand_items_wait(ledger: Ledger) -> Non
     submit(ledger, 20)
     asked: list[tuple[str, object]] = []
     event.listen(ledger.engine, "after_cursor_execute", lambda *a: asked.append((a[2], a[3])))
-    held = claims.claim(ledger, worker_id="w", queue="gpu.generate", limit=GROUP, lease_seconds=LEASE)
+    held = claims.claim(ledger, worker_id="w", queues=["gpu.generate"], limit=GROUP, lease_seconds=LEASE)
     assert len(held) == GROUP
 
     picks = [(sql, values) for sql, values in asked if "FROM stage" in sql and "LIMIT" in sql and "SELECT stage" in sql]

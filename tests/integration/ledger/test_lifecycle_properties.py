@@ -85,7 +85,7 @@ class Lifecycle(RuleBasedStateMachine):
         started=st.booleans(),
     )
     def claim(self, worker: str, queue: str, limit: int, started: bool) -> object:
-        found = claims.claim(self.ledger, worker_id=worker, queue=queue, limit=limit, lease_seconds=LEASE)
+        found = claims.claim(self.ledger, worker_id=worker, queues=[queue], limit=limit, lease_seconds=LEASE)
         return multiple(*(claims.start(self.ledger, found) if started else found))
 
     @rule(target=held, c=held, worker=st.sampled_from(WORKERS))
@@ -133,7 +133,9 @@ class Lifecycle(RuleBasedStateMachine):
 
     @rule(c=held, share=st.floats(0, 1))
     def beat(self, c: Claim, share: float) -> None:
-        answer = claims.beat(self.ledger, [c], progress={c.stage_id: share}, lease_seconds=LEASE)
+        answer = claims.beat(
+            self.ledger, [c], progress={c.stage_id: claims.Sign(count=1, share=share)}, lease_seconds=LEASE
+        )
         if c.stage_id in self.published or not self._holds(c):
             assert answer.lost == {c.stage_id}
 

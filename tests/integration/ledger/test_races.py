@@ -33,7 +33,7 @@ def test_a_cancel_that_races_with_the_work_ends_each_item_one_way(ledger: Ledger
     made = [submit(ledger, 1) for _ in range(60)]
 
     def work() -> None:
-        held = claims.claim(ledger, worker_id="w1", queue="gpu.generate", limit=1, lease_seconds=60)
+        held = claims.claim(ledger, worker_id="w1", queues=["gpu.generate"], limit=1, lease_seconds=60)
         for c in claims.start(ledger, held):
             with suppress(FencedError):
                 outcomes.publish(ledger, c, end)

@@ -16,11 +16,11 @@ from orchestrator.ledger import artifacts
 from orchestrator.ledger.engine import schema
 from orchestrator.ledger.engine.session import Ledger, now
 from orchestrator.ledger.queue import batches, claims, outcomes, sweeper, wakeups, workers
-from orchestrator.ledger.tables.rows import Artifact, Attempt, Leader, Stage, Worker
+from orchestrator.ledger.tables.rows import Artifact, Attempt, Leader, Wakeup, Worker
 from orchestrator.runtime.broker import Bell
 from orchestrator.runtime.sweeping import Sweeper
 from orchestrator.settings import Settings
-from tests.integration.ledger.helpers import batch, claim, end, expire, item_of, let_time_pass, stage_of, submit
+from tests.integration.ledger.helpers import batch, claim, end, expire, item_of, let_time_pass, on, stage_of, submit
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_a_worker_without_progress_loses_its_item_although_its_lease_is_fresh(
     submit(ledger)
     [c] = claim(ledger)
     let_time_pass(ledger, settings.stall_seconds + 1)
-    claims.beat(ledger, [c], progress={c.stage_id: 0.0}, lease_seconds=60)
+    claims.beat(ledger, [c], progress={c.stage_id: claims.Sign()}, lease_seconds=60)
 
     sweeper.sweep(ledger, settings)
 
@@ -175,24 +175,46 @@ def test_bytes_without_a_reference_expire_and_referred_ones_do_not(ledger: Ledge
     assert reserve("a" * 64) == kept
 
 
-def test_hints_are_bounded_by_the_living_workers_and_sent_again_when_they_grow_old(ledger: Ledger) -> None:
+def test_messages_are_bounded_by_the_living_workers_however_long_these_are_busy(ledger: Ledger) -> None:
     submit(ledger, 50)
     sent: list[tuple[str, dict[str, object]]] = []
 
     def ring() -> int:
-        return wakeups.ring(ledger, lambda queue, body: sent.append((queue, body)), ttl_seconds=30)
+        return wakeups.ring(ledger, lambda queue, body: sent.append((queue, body)), ttl_seconds=900)
 
     assert ring() == 0, "nobody listens"
-    worker_id = workers.register(ledger, owner="ann", device="cpu", queues=["gpu.generate"])
+    worker_id = workers.register(ledger, owner="ann", device="cpu", queues=["gpu.generate", "cpu.io"])
     workers.beat(ledger, worker_id, state="ready")
     assert (ring(), ring()) == (2, 0)
-    for age in (31, -7200):  # the second was sent before the clock was turned back
-        with ledger.write() as session:
-            sent_at = now(session) - timedelta(seconds=age)
-            session.execute(update(Stage).where(Stage.hinted_at.is_not(None)).values(hinted_at=sent_at))
-        assert ring() == 2
-    assert sent[0][0] == "gpu.generate"
+    assert {queue for queue, _ in sent} == {"gpu.generate"}
     assert set(sent[0][1]) == {"v", "queue", "stage_id"}
+
+    for c in claim(ledger, limit=50):  # the backlog falls, and nobody takes a message: not one more is sent
+        outcomes.publish(ledger, c, on)
+        assert ring() == 0
+    wakeups.taken(ledger, int(str(sent[0][1]["stage_id"])))
+    assert (ring(), ring()) == (1, 0)
+    assert sent[-1][0] == "cpu.io"
+    wakeups.lost(ledger, ["gpu.generate", "cpu.io"])
+    assert (ring(), ring()) == (2, 0)
+
+
+@pytest.mark.parametrize("age", [901, -7200])
+def test_a_message_that_nobody_takes_is_sent_again(ledger: Ledger, age: int) -> None:
+    submit(ledger)
+    worker_id = workers.register(ledger, owner="ann", device="cpu", queues=["gpu.generate"])
+    workers.beat(ledger, worker_id, state="ready")
+    assert len(wakeups.take(ledger, ttl_seconds=900)) == 1
+    with ledger.write() as session:  # the second was sent before the clock was turned back
+        session.execute(update(Wakeup).values(sent_at=now(session) - timedelta(seconds=age)))
+    assert len(wakeups.take(ledger, ttl_seconds=900)) == 1
+
+
+def test_what_waits_in_a_paused_batch_wakes_nobody(ledger: Ledger) -> None:
+    batches.pause(ledger, "ann", submit(ledger, 20))
+    worker_id = workers.register(ledger, owner="ann", device="cpu", queues=["gpu.generate"])
+    workers.beat(ledger, worker_id, state="ready")
+    assert wakeups.take(ledger, ttl_seconds=900) == []
 
 
 def test_a_new_batch_is_announced_without_waiting_for_a_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

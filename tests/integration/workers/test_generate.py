@@ -196,7 +196,7 @@ def test_a_stop_while_faces_are_drawn_again_is_seen_within_one_step(
             time.sleep(0.05)
 
     in_the_middle(monkeypatch, stop)
-    process.run("gpu.generate")
+    process.run()
     process._drain_until = None
     counts = rig.counts(batch_id)
 
@@ -236,7 +236,7 @@ def test_the_share_that_is_done_covers_drawing_and_drawing_again(
         Lease, "progress", lambda lease, c, share: (told[c.stage_id].append(share), progress(lease, c, share))
     )
     batch_id = studio.open("portrait", "half_body", "full_body")
-    studio.process.run("gpu.generate")
+    studio.process.run()
     portrait, *others = told.values()
     studio.finish(batch_id)
 

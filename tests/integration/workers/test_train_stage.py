@@ -82,7 +82,7 @@ class House:
 
     def attempt(self, *, stop_at: int | None = None) -> Outcome | FpgaError | None:
         """Claim the run that is due and work on it; with `stop_at`, somebody pauses it after that step."""
-        held = claims.claim(self.ledger, worker_id="wrk_t", queue="gpu.train", limit=1, lease_seconds=600)
+        held = claims.claim(self.ledger, worker_id="wrk_t", queues=["gpu.train"], limit=1, lease_seconds=600)
         (c,) = claims.start(self.ledger, held)
         context = StageContext(
             settings=self.settings,

@@ -100,7 +100,7 @@ class Played:
         settings = self.settings.model_copy(update={"max_crashes": 1})
         while claims.start(
             self.ledger,
-            claims.claim(self.ledger, worker_id="wrk_test", queue="gpu.generate", limit=1, lease_seconds=60),
+            claims.claim(self.ledger, worker_id="wrk_test", queues=["gpu.generate"], limit=1, lease_seconds=60),
         ):
             with self.ledger.write() as session:
                 past = datetime.now(UTC) - timedelta(seconds=1)
@@ -112,7 +112,7 @@ class Played:
         return picture((c.seed % 256, c.stage_id % 256, 90))
 
     def _claim(self, queue: str) -> list[claims.Claim]:
-        held = claims.claim(self.ledger, worker_id="wrk_test", queue=queue, limit=8, lease_seconds=60)
+        held = claims.claim(self.ledger, worker_id="wrk_test", queues=[queue], limit=8, lease_seconds=60)
         return claims.start(self.ledger, held)
 
     def _generate(self, c: claims.Claim, version: str) -> None:

@@ -91,7 +91,7 @@ def test_a_stage_is_added_by_one_line_and_one_file(framed: None, tmp_path: Path)
     assert [stage.name for stage in seen.stages] == ["probe"]
     assert set(seen.unmeasured) == {"probe", "frame"}
 
-    process.run("cpu.io")
+    process.run()
     with process.ledger.read() as session:
         batch = batches.get(session, settings.owner, batch_id)
         (detail,) = batches.details(session, batches.items(session, batch_id))

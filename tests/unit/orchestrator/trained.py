@@ -80,7 +80,9 @@ def begin(ledger: Ledger, settings: Settings, dataset_id: str, **more: Any) -> R
 
 def finish(ledger: Ledger, run: RunSubmitted, sha256: str, mean: float) -> str:
     """Play the worker of a run: a version with these tensors and figures; return its id."""
-    (c,) = claims.start(ledger, claims.claim(ledger, worker_id="wrk_t", queue="gpu.train", limit=1, lease_seconds=60))
+    (c,) = claims.start(
+        ledger, claims.claim(ledger, worker_id="wrk_t", queues=["gpu.train"], limit=1, lease_seconds=60)
+    )
 
     def trained(session: Any, moment: datetime) -> None:
         row = session.get_one(TrainingRun, run.run_id)
@@ -112,7 +114,7 @@ def finish(ledger: Ledger, run: RunSubmitted, sha256: str, mean: float) -> str:
 def end_evaluation(ledger: Ledger, batch_id: str) -> None:
     """Complete the evaluate stage of a batch; what else is due in its queue is given back."""
     others: list[claims.Claim] = []
-    while held := claims.claim(ledger, worker_id="wrk_t", queue="gpu.generate", limit=1, lease_seconds=60):
+    while held := claims.claim(ledger, worker_id="wrk_t", queues=["gpu.generate"], limit=1, lease_seconds=60):
         if held[0].batch_id == batch_id:
             outcomes.publish(ledger, claims.start(ledger, held)[0], Outcome())
             break

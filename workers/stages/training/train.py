@@ -54,20 +54,20 @@ class TrainingRecorder:
         self._context, self._claim, self._lease, self._until = context, c, lease, until
         self._run = TrainParams.load(c.params).run
         self._kept: list[training.NewRecord] = []
-        self._written = time.monotonic()
+        self._began = self._written = time.monotonic()
         self._pace: tuple[int, float] | None = None
-        self._signs = 0
         self.saved: int | None = None
 
     def stop(self) -> bool:
-        """Whether the trainer must save and return: cancelled, paused, lost, draining, or its turn is over."""
+        """Whether the trainer must save and return: it was stopped, drains, its turn is over, or others wait."""
         stopped = self._claim.stage_id in self._lease.stopped
-        return stopped or self._context.draining() or time.monotonic() > self._until
+        return (
+            stopped or self._context.draining() or time.monotonic() > self._until or self._context.crowded(self._began)
+        )
 
     def alive(self, share: float) -> None:
-        """Say that the work goes on, `share` in [0, 1]; only a share that changes counts as life."""
-        self._signs += 1
-        self._lease.progress(self._claim, share + 1e-9 * self._signs)
+        """Say that the work goes on, and has come to `share` in [0, 1]."""
+        self._lease.progress(self._claim, share)
 
     def report(self, found: Progress) -> None:
         """Take one report of the trainer."""

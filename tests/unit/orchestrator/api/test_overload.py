@@ -129,7 +129,7 @@ def claimed_until(ledger: Ledger, owner: str, count: int) -> int:
     """Return after how many claims of one item each so many of an owner's items were claimed."""
     mine = 0
     for number in range(1, 10_000):
-        (found,) = claims.claim(ledger, worker_id="wrk_test", queue="gpu.generate", limit=1, lease_seconds=600)
+        (found,) = claims.claim(ledger, worker_id="wrk_test", queues=["gpu.generate"], limit=1, lease_seconds=600)
         mine += found.owner == owner
         if mine == count:
             return number

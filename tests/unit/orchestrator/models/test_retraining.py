@@ -186,11 +186,13 @@ def test_only_the_live_token_saves_checkpoints_and_the_newest_two_stay(
     ledger: Ledger, settings: Settings, live: str, worker: Played
 ) -> None:
     run = begin(ledger, settings, add_dataset(ledger))
-    (c,) = claims.start(ledger, claims.claim(ledger, worker_id="wrk_a", queue="gpu.train", limit=1, lease_seconds=60))
+    (c,) = claims.start(
+        ledger, claims.claim(ledger, worker_id="wrk_a", queues=["gpu.train"], limit=1, lease_seconds=60)
+    )
     for step in (10, 20, 30):
         runs.save_checkpoint(ledger, c, run.run_id, step, {})
     outcomes.release(ledger, [c])
-    claims.start(ledger, claims.claim(ledger, worker_id="wrk_b", queue="gpu.train", limit=1, lease_seconds=60))
+    claims.start(ledger, claims.claim(ledger, worker_id="wrk_b", queues=["gpu.train"], limit=1, lease_seconds=60))
 
     with pytest.raises(Exception, match="no longer held"):
         runs.save_checkpoint(ledger, c, run.run_id, 40, {})

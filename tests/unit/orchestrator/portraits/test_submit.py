@@ -167,7 +167,7 @@ def test_options_out_of_range_are_refused(ledger: Ledger, settings: Settings, wr
 def test_a_paused_batch_is_not_handed_to_workers(ledger: Ledger, settings: Settings) -> None:
     submit(ledger, settings, lines(row()), paused=True)
 
-    assert claims.claim(ledger, worker_id="w", queue="gpu.generate", limit=1, lease_seconds=9) == []
+    assert claims.claim(ledger, worker_id="w", queues=["gpu.generate"], limit=1, lease_seconds=9) == []
 
 
 def test_a_dry_run_counts_errors_and_consents_and_changes_nothing(

@@ -285,8 +285,8 @@ def test_a_receiver_that_hangs_delays_no_other_and_no_job(
             ledger,
             NewBatch(owner="local", kind="generate", name="n", preset="mini", first="score", items=[item]),
         )
-        claimed = claims.claim(ledger, worker_id="wrk_lost", queue="cpu.io", limit=1, lease_seconds=0.1)
-        wait_for(lambda: bool(claims.claim(ledger, worker_id="wrk_2", queue="cpu.io", limit=1, lease_seconds=60)))
+        claimed = claims.claim(ledger, worker_id="wrk_lost", queues=["cpu.io"], limit=1, lease_seconds=0.1)
+        wait_for(lambda: bool(claims.claim(ledger, worker_id="wrk_2", queues=["cpu.io"], limit=1, lease_seconds=60)))
         with ledger.read() as session:
             still = rows.deliveries(session, webhook)[0].tries
     finally:

@@ -125,7 +125,7 @@ def test_objects_that_the_ledger_does_not_know_or_misses_are_named(ledger: Ledge
 
 def test_a_repair_takes_lost_leases_back_and_closes_what_has_ended(ledger: Ledger, settings: Settings) -> None:
     batch_id = submit_items(ledger, owner="local")
-    [c] = claims.claim(ledger, worker_id="gone", queue="gpu.generate", limit=1, lease_seconds=0.01)
+    [c] = claims.claim(ledger, worker_id="gone", queues=["gpu.generate"], limit=1, lease_seconds=0.01)
     time.sleep(0.05)
 
     assert repair(settings)[0] == "1 lost leases were taken back"
