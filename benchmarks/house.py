@@ -206,8 +206,7 @@ def _fpga(*arguments: str) -> Any:
 
 def _drain(process: Process) -> None:
     for _ in range(3):
-        for queue in QUEUES:
-            process.run(queue)
+        process.run()
 
 
 class Trace:

@@ -33,7 +33,6 @@ import orchestrator.ledger.queue.outcomes
 import orchestrator.ledger.queue.workers
 import orchestrator.runtime.sweeping
 import workers.runtime.lease
-import workers.runtime.process
 from orchestrator.errors import ConflictError, FpgaError, TransientError
 from orchestrator.ledger import models
 from orchestrator.ledger.engine import schema
@@ -112,7 +111,6 @@ class Simulation:
                 return world.now()
 
         ticks = SimpleNamespace(monotonic=lambda: world.seconds, sleep=lambda _: world.point("waits"))
-        publisher = type("PublisherHere", (SimulatedPublisher,), {"world": world})
         publish_all = orchestrator.ledger.queue.outcomes.publish_all
 
         def publish_some(ledger: Ledger, finished: Sequence[tuple[Claim, Outcome]]) -> list[Claim]:
@@ -121,15 +119,6 @@ class Simulation:
             return publish_all(ledger, finished)
 
         made: dict[ModuleType, dict[str, Any]] = {
-            workers.runtime.process: {
-                "Ledger": lambda _: self.ledger,
-                "Engine": lambda _: SimulatedEngine(world),
-                "open_store": lambda _: SimulatedStore(world),
-                "Bell": lambda _: SimulatedBell(world),
-                "Lease": SimulatedLease,
-                "Publisher": publisher,
-                "time": ticks,
-            },
             orchestrator.runtime.sweeping: {
                 "Ledger": lambda _: self.ledger,
                 "open_store": lambda _: SimulatedStore(world),
@@ -137,7 +126,7 @@ class Simulation:
                 "time": ticks,
             },
             orchestrator.ledger.queue.outcomes: {"publish_all": publish_some},
-            workers.runtime.lease: {"time": ticks, "os": SimpleNamespace(_exit=lambda _: self._gives_up())},
+            workers.runtime.lease: {"os": SimpleNamespace(_exit=lambda _: self._gives_up())},
             orchestrator.ledger.engine.session: {"datetime": Clock, "time": ticks},
             orchestrator.ledger.engine.base: {
                 "time": SimpleNamespace(time_ns=lambda: int(world.seconds * 1e9)),
@@ -192,7 +181,16 @@ class Simulation:
         machine = Machine(name, publishing=Actor(f"{name}'s publisher"))
         self.alive[self.pids] = machine
         with mock.patch.object(self.world, "faults", new=False):
-            machine.process = Process(self.world.settings.model_copy(update={"worker_queues": ",".join(QUEUES)}))
+            machine.process = Process(
+                self.world.settings.model_copy(update={"worker_queues": ",".join(QUEUES)}),
+                ledger=self.ledger,
+                store=SimulatedStore(self.world),
+                engine=SimulatedEngine(self.world),
+                bell=SimulatedBell(self.world),
+                clock=lambda: self.world.seconds,
+                lease=SimulatedLease,
+                publisher=type("PublisherHere", (SimulatedPublisher,), {"world": self.world}),
+            )
         return machine
 
     def _choose(self) -> Act:
@@ -253,12 +251,12 @@ class Simulation:
     def _wake(self, actor: Actor) -> None:
         """Give an idle actor something to do: a message if there is one, a look by itself otherwise."""
         if isinstance(actor, Machine):
-            queue = self.world.chance.choice(QUEUES)
+            number = None
             if self.world.messages and self.world.chance.random() < 0.8:
-                queue = self.world.messages.pop(self.world.chance.randrange(len(self.world.messages)))
+                number = self.world.messages.pop(self.world.chance.randrange(len(self.world.messages)))
             process = actor.process
             assert process is not None
-            self.world.spawn(actor, lambda: process.run(queue))
+            self.world.spawn(actor, lambda: process.run(number))
         elif actor.name in self.sweepers:
             self.world.spawn(actor, self.sweepers[actor.name].round)
 

@@ -61,7 +61,7 @@ class World:
     faults: bool = True
     trace: list[str] = field(default_factory=list)
     actors: list[Actor] = field(default_factory=list)
-    messages: list[str] = field(default_factory=list)
+    messages: list[int] = field(default_factory=list)
     objects: dict[str, bytes] = field(default_factory=dict)
     hub: greenlet = field(default_factory=getcurrent)
 
@@ -222,7 +222,7 @@ class SimulatedBell:
         if self._world.fault(0.1):
             raise TransientError("the broker does not answer", code="broker_unavailable")
         copies = self._world.chance.choice((0, 1, 1, 2)) if self._world.faults else 1
-        self._world.messages += [queue] * copies
+        self._world.messages += [int(str(body["stage_id"]))] * copies
 
 
 class SimulatedLease(Lease):

@@ -160,8 +160,8 @@ def _serve(session: Session, batch: Ranked, moment: datetime) -> None:
     turn = select(Turn.owner).where(Turn.owner == batch.owner, Turn.lane == batch.lane)
     if batch.turned:
         held = turn.with_for_update(skip_locked=True)
-        row = Turn.owner.in_(held), Turn.lane == batch.lane
-        session.execute(update(Turn).where(*row).values(served_at=moment), execution_options=unlocked)
+        mine_too = Turn.owner.in_(held), Turn.lane == batch.lane
+        session.execute(update(Turn).where(*mine_too).values(served_at=moment), execution_options=unlocked)
         return
     dialect = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
     row = {"owner": batch.owner, "lane": batch.lane, "served_at": moment}

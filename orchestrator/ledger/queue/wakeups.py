@@ -98,7 +98,8 @@ def _due(session: Session, queue: str, moment: datetime, most: int) -> int:
     count = select(func.count()).select_from(some).correlate(Batch).scalar_subquery()
     first = exists().where(*here)
     found = select(count).select_from(Batch).where(Batch.state == BatchState.IN_PROGRESS, first).limit(most)
-    return min(most, sum(session.scalars(found)))
+    counts: Sequence[int] = session.scalars(found).all()
+    return min(most, sum(counts))
 
 
 @retrying
