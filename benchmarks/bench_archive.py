@@ -77,7 +77,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     settings = load_settings()
     settings.state_dir.mkdir(mode=0o700)
     schema.upgrade(settings.database_url)
-    ledger = Ledger(settings.database_url)
+    ledger = Ledger.of(settings)
     registry.ensure_registered(ledger, settings)
     with ExitStack() as stack:
         for number, queues in enumerate(("cpu.io", "gpu.restore")):

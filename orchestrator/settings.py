@@ -11,6 +11,7 @@ import os
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Literal
+from urllib.parse import quote, unquote
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -100,6 +101,8 @@ class Settings(BaseSettings):
     """So many items of one owner may wait or run at a time."""
     quota_megapixels_day: int = Field(default=0, ge=0)
     """So many million pixels one owner may ask for in 24 hours; 0 sets no limit."""
+    quota_upload_bytes: int = Field(default=0, ge=0)
+    """So many bytes of one owner may be on the way or wait to be used; 0 sets no limit."""
     webhook_private: bool = False
     """Let webhooks go to plain http and to private addresses; for development only."""
     captioner: str = ""
@@ -123,7 +126,7 @@ class Settings(BaseSettings):
     @cached_property
     def database_url(self) -> str:
         """SQLAlchemy URL of the ledger; by default an SQLite file in the state directory."""
-        return self.database_url_ or f"sqlite:///{self.state_dir / 'ledger.sqlite3'}"
+        return self.database_url_ or sqlite_url(self.state_dir / "ledger.sqlite3")
 
     @cached_property
     def broker_url(self) -> str:
@@ -139,6 +142,21 @@ class Settings(BaseSettings):
     def bell_dir(self) -> Path:
         """Folder of the filesystem broker; only its owner may enter."""
         return self.state_dir / "bell"
+
+
+def sqlite_url(path: Path) -> str:
+    """Return the URL of an SQLite file; a name that a URL would take apart is written as a `file:` URI."""
+    if not set("?#%") & set(str(path)):
+        return f"sqlite:///{path}"
+    return f"sqlite:///file:{quote(str(path.absolute()))}?uri=true"
+
+
+def sqlite_path(url: str) -> Path:
+    """Return the file that an SQLite URL names; the other way of `sqlite_url`."""
+    database = url.partition(":///")[2]
+    if not database.startswith("file:"):
+        return Path(database.partition("?")[0])
+    return Path(unquote(database.removeprefix("file:").partition("?")[0]))
 
 
 def load_settings() -> Settings:

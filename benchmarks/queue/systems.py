@@ -179,7 +179,7 @@ class Ours:
             log_level="warning",
         )
         schema.upgrade(self._settings.database_url)
-        self._ledger = Ledger(self._settings.database_url)
+        self._ledger = Ledger.of(self._settings)
         env = environment(self._settings)
         worker = ["celery", "-A", "workers", "worker", "-Q", "cpu.io", "-n", "bench@%h"]
         self.processes = [

@@ -99,7 +99,7 @@ def create_app(settings: Settings) -> FastAPI:
     """
     context = Context(
         settings=settings,
-        ledger=Ledger(settings.database_url),
+        ledger=Ledger.of(settings),
         store=open_store(settings),
         rate=Rate(settings.api_rate_per_minute),
     )

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import os
 import sys
+import tempfile
+import traceback
 from collections.abc import Sequence
 
 import typer
@@ -30,10 +35,12 @@ from orchestrator.cli import (
     worker,
 )
 from orchestrator.cli.common import FinishError, StateDirOption, say, use_state_dir
-from orchestrator.errors import FpgaError
+from orchestrator.errors import FpgaError, UsageError
 
-EPILOG = "Exit codes: 0 good, 1 usage or system error, 2 finished with failed items, 130 interrupted."
+EPILOG = "Exit codes: 0 good, 1 usage or system error, 2 items failed, 3 paused while waited for, 130 interrupted."
 INTERRUPTED = 130
+CUT_OFF = 141
+"""What a shell calls a command whose reader went away: 128 and SIGPIPE."""
 SHOWN_ERRORS = 20
 
 app = typer.Typer(
@@ -67,9 +74,13 @@ for name, command in (("run", evaluations.run), ("list", evaluations.list_), ("c
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command line and return its exit code."""
+    """Run one command line and return its exit code; what nobody foresaw is a sentence too, and its trace a file."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a locale without the letters of a name must not end a command
+            stream.reconfigure(errors="backslashreplace")
     try:
         app(args=list(arguments), prog_name="fpga")
+        sys.stdout.flush()
     except FinishError as end:
         return end.code
     except FpgaError as error:
@@ -77,6 +88,16 @@ def run(arguments: Sequence[str]) -> int:
         return 1
     except KeyboardInterrupt:
         return INTERRUPTED
+    except BrokenPipeError:
+        _close(sys.stdout)
+        return CUT_OFF
+    except OSError as error:
+        _close(sys.stdout)
+        _complain(_named(error), as_json="--json" in arguments)
+        return 1
+    except Exception:  # noqa: BLE001 the outermost place: an operator is told in a sentence, never by a trace
+        _complain(_unforeseen(traceback.format_exc()), as_json="--json" in arguments)
+        return 1
     except SystemExit as end:
         # wrong usage ends with 2 everywhere else; here 2 says that items failed
         return 1 if end.code == 2 else int(end.code or 0)
@@ -86,6 +107,30 @@ def run(arguments: Sequence[str]) -> int:
 def main() -> None:
     """Run the command line of this process."""
     sys.exit(run(sys.argv[1:]))
+
+
+def _named(error: OSError) -> FpgaError:
+    """Say what of the machine stands in the way."""
+    place = f"{error.filename}: " if error.filename else ""
+    return UsageError(f"{place}{(error.strerror or str(error)).lower()}", code="machine")
+
+
+def _unforeseen(trace: str) -> FpgaError:
+    """Keep a trace in a file of its own and say where it is."""
+    last = trace.strip().splitlines()[-1][:200]
+    try:
+        handle, name = tempfile.mkstemp(prefix="fpga-", suffix=".txt")
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(trace)
+    except OSError:
+        return FpgaError(f"this is a fault of fpga: {last}")
+    return FpgaError(f"this is a fault of fpga, please report it with the file {name}: {last}")
+
+
+def _close(stream: object) -> None:
+    """Leave a stream that nobody reads to the void, so that the interpreter's end does not complain of it."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # type: ignore[attr-defined]  # else suppressed
 
 
 def _complain(error: FpgaError, *, as_json: bool) -> None:

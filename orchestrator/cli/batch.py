@@ -145,7 +145,10 @@ def results(
     batch_id: BatchId,
     errors: Annotated[bool, typer.Option("--errors", help="Print errors.jsonl instead of results.jsonl.")] = False,
     download: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write pictures, sidecars and lists into this new folder.")
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Write pictures, sidecars and lists into this folder; what is there and equal stays."
+        ),
     ] = None,
     sheet: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the contact sheet, one self-contained HTML file.")
@@ -153,9 +156,12 @@ def results(
     template: Annotated[
         str, typer.Option(help="Name of pictures: {custom_id} {index} {identity} {seed} {layout} {ext}.")
     ] = "{custom_id}.{ext}",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Put pictures in the place of others of the same name.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Print what is finished so far, one JSON object in each line, or write it to files; nothing is overwritten."""
+    """Print what is finished so far, one JSON object in each line, or write it to files; a cut download goes on."""
     from orchestrator.ledger.queue import batches
     from orchestrator.results import export, results
 
@@ -163,7 +169,9 @@ def results(
         found = _resolve(s, batch_id)
         written: dict[str, Any] = {}
         if download is not None:
-            folder = export.download(s.ledger, s.store, s.owner, found, download, template=template)
+            folder = export.download(
+                s.ledger, s.store, s.owner, found, download, template=template, overwrite=overwrite
+            )
             written["folder"] = str(folder)
         if sheet is not None:
             written["sheet"] = str(export.write_contact_sheet(s.ledger, s.store, s.vault, s.owner, found, sheet))
@@ -195,14 +203,15 @@ def compare(
 def retry(
     batch_id: BatchId,
     code: Annotated[list[str] | None, typer.Option(help="Only items with this error; may be repeated.")] = None,
+    again: Annotated[bool, typer.Option("--again", help="Also what an earlier retry has.")] = False,
     wait: WaitOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a new batch of the items that failed or were held."""
+    """Make a new batch of the items that failed or were held, unless an earlier retry has them."""
     from orchestrator.ledger.queue import batches
 
     with services() as s:
-        made = batches.retry(s.ledger, s.owner, batch_id, codes=code or ())
+        made = batches.retry(s.ledger, s.owner, batch_id, codes=code or (), again=again)
         say(f"{made.batch_id} retries what failed in {batch_id}")
         answer(s, made.batch_id, wait=wait, as_json=as_json)
 
@@ -328,6 +337,8 @@ def _print_dry_run(found: DryRun) -> None:
             "items ahead": found.ahead,
         }
     )
+    for note in found.notes:
+        typer.echo(f"note: {note}")
     for sentence in found.missing_consents:
         typer.echo(f"consent missing: {sentence}")
 

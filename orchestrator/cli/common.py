@@ -71,7 +71,7 @@ def use_state_dir(path: Path | None) -> None:
 
 @contextmanager
 def services() -> Iterator[Services]:
-    """Open ledger and byte store; an embedded database is brought up to date, any other must be.
+    """Open ledger and byte store; an embedded database is made where there is none. No command but `fpga up` migrates.
 
     Raises:
         SettingsError: the environment is wrong, or the database is not at the newest revision.
@@ -84,7 +84,7 @@ def services() -> Iterator[Services]:
     settings = get_settings()
     tracing.setup(settings, "cli")
     _prepare(settings)
-    ledger = Ledger(settings.database_url)
+    ledger = Ledger.of(settings)
     try:
         _check_schema(settings, ledger)
         yield Services(settings=settings, ledger=ledger, store=open_store(settings))
@@ -106,9 +106,16 @@ def _check_schema(settings: Settings, ledger: Ledger) -> None:
     current, newest = schema.revisions(ledger)
     if current == newest:
         return
+    schema.check_not_newer(current, settings.database_url)
     if settings.database_url_ is not None:
         raise SettingsError(
             f"the database is at revision {current or 'nothing'}, this code wants {newest}; run `alembic upgrade head`",
+            code="database_outdated",
+        )
+    if current is not None:
+        raise SettingsError(
+            f"the database of {settings.state_dir} is at revision {current}, this version wants {newest}; `fpga up` "
+            "brings it there and keeps a copy of before",
             code="database_outdated",
         )
     schema.upgrade(settings.database_url)

@@ -233,7 +233,12 @@ def _deliver_until_ended(s: Services, batch_id: str, delivery: Any) -> None:
                 delivery.step()
 
         try:
-            until(lambda: look(s.ledger, s.owner, batch_id), lambda found: found.ended, tell)
+            until(
+                lambda: look(s.ledger, s.owner, batch_id),
+                lambda found: found.ended or found.state == "paused",
+                tell,
+                away=lambda error: say(f"{error.message}; waiting until it does"),
+            )
         except KeyboardInterrupt:
             say(f"\nThe batch goes on. Come back with: fpga batch results {batch_id} --download DIR")
             raise FinishError(130) from None

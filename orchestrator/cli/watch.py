@@ -20,7 +20,7 @@ INTERRUPTED = 130
 
 
 def follow(s: Services, batch_id: str, *, as_json: bool = False, title: str = "") -> Progress:
-    """Show a batch until it has ended and return the last look; Ctrl-C leaves it running.
+    """Show a batch until it has ended or is paused and return the last look; Ctrl-C leaves it running.
 
     Args:
         as_json: print one JSON object on standard output for each change, instead of showing anything.
@@ -85,7 +85,12 @@ def _each_look(s: Services, batch_id: str, tell: Callable[[Progress], None]) -> 
     from orchestrator.status.progress import look
     from orchestrator.status.watching import until
 
-    return until(lambda: look(s.ledger, s.owner, batch_id), lambda found: found.ended, tell)
+    return until(
+        lambda: look(s.ledger, s.owner, batch_id),
+        lambda found: found.ended or found.state == "paused",
+        tell,
+        away=lambda error: say(f"{error.message}; waiting until it does"),
+    )
 
 
 def _line(found: Progress) -> str:

@@ -17,6 +17,7 @@ class BatchOptions(Contract):
         stop_after: so many items may go wrong before it pauses.
         forgiven: so many of them a resume has forgiven.
         pinned: it keeps its model version whatever is promoted meanwhile.
+        retries: it makes again what failed in its parent.
         people_of: the batch whose people were found in its archive; a retry or redo looks for nobody itself.
     """
 
@@ -24,3 +25,4 @@ class BatchOptions(Contract):
     forgiven: int = 0
     pinned: bool = False
     people_of: str | None = None
+    retries: bool = False

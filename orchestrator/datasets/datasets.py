@@ -324,6 +324,7 @@ def follow(ledger: Ledger, batch_id: str) -> str | None:
             request_sha256=batch.request_sha256,
             options=batch.options,
             flow=False,
+            follows=True,
         ),
     )
     return submitted.batch_id

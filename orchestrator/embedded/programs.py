@@ -6,6 +6,7 @@ import os
 import secrets
 import socket
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -53,6 +54,13 @@ def environment(settings: Settings) -> dict[str, str]:
     env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PACKAGE_ROOT), os.environ.get("PYTHONPATH")]))
     env["PYTHONUNBUFFERED"] = "1"
     return env
+
+
+def without_proxy(env: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that keep loopback away from a proxy, beside what they say already."""
+    said = env.get("NO_PROXY") or env.get("no_proxy") or ""
+    wanted = ",".join(dict.fromkeys(filter(None, [*said.split(","), "127.0.0.1", "localhost", "::1"])))
+    return {"NO_PROXY": wanted, "no_proxy": wanted}
 
 
 def private_address(settings: Settings) -> Address:
@@ -122,10 +130,14 @@ def free_port(host: str, wanted: int) -> int:
 
 def _prefect_environment(settings: Settings, address: Address) -> dict[str, str]:
     home = settings.state_dir.absolute() / "prefect"
-    home.mkdir(exist_ok=True, mode=0o700)
+    scratch = home / "tmp"
+    for folder in (home, scratch):
+        folder.mkdir(exist_ok=True, mode=0o700)
     return (
         environment(settings)
         | CLIENT_SETTINGS
+        # a runner's folder in a shared /tmp belongs to whoever came first; and loopback is never asked of a proxy
+        | {"TMPDIR": str(scratch), **without_proxy(os.environ)}
         | {"PREFECT_HOME": str(home), "PREFECT_API_URL": address.url}
         | ({"PREFECT_API_AUTH_STRING": address.auth} if address.auth else {})
     )

@@ -86,8 +86,9 @@ class Stack:
             announce(settings)
             if self._prefect:
                 self._start_prefect()
-            schema.upgrade(settings.database_url)
-            self._ledger = Ledger(settings.database_url)
+            if told := schema.upgrade(settings.database_url):
+                log.info(told)
+            self._ledger = Ledger.of(settings)
             self._open.callback(self._ledger.dispose)
             registry.ensure_registered(self._ledger, settings)
             if self._api:

@@ -38,7 +38,7 @@ def build_dataset(batch_id: str | None = None, request: dict[str, Any] | None = 
         Completed with the version's id, Failed when nothing was published; the message says why.
     """
     settings = get_settings()
-    ledger = Ledger(settings.database_url)
+    ledger = Ledger.of(settings)
     if batch_id is None:
         if request is None:
             raise UsageError("build_dataset needs batch_id or request, got neither")

@@ -27,7 +27,7 @@ def evaluate(batch_id: str | None = None, recipe: dict[str, Any] | None = None) 
         recipe: arguments of `orchestrator.models.evaluations.submit`: model, suites, seed, count, dataset.
     """
     settings = get_settings()
-    ledger = Ledger(settings.database_url)
+    ledger = Ledger.of(settings)
     if batch_id is None:
         if recipe is None:
             raise UsageError("evaluate needs batch_id or recipe, got neither")

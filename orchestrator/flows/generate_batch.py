@@ -41,7 +41,7 @@ def generate_batch(batch_id: str | None = None, manifest: dict[str, Any] | None 
     """
     settings = get_settings()
     tracing.setup(settings, "flow")
-    ledger = Ledger(settings.database_url)
+    ledger = Ledger.of(settings)
     if batch_id is None:
         if manifest is None:
             raise UsageError("generate_batch needs batch_id or manifest, got neither")

@@ -48,7 +48,7 @@ def restore_archive(batch_id: str | None = None, archive: dict[str, Any] | None 
         be read.
     """
     settings = get_settings()
-    ledger, store = Ledger(settings.database_url), open_store(settings)
+    ledger, store = Ledger.of(settings), open_store(settings)
     if batch_id is None:
         batch_id = _open(ledger, settings, archive)
     batch, _ = look(ledger, batch_id)

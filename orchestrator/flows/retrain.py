@@ -41,7 +41,7 @@ def retrain(batch_id: str | None = None, recipe: dict[str, Any] | None = None) -
         run was cancelled, Failed when it failed.
     """
     settings = get_settings()
-    ledger = Ledger(settings.database_url)
+    ledger = Ledger.of(settings)
     run = snapshot(ledger, settings, batch_id, recipe)
     run = train(ledger, run)
     if run["model_version_id"] is not None:

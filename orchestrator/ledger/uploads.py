@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from orchestrator.errors import ConflictError, NotFoundError
 from orchestrator.ledger.engine.base import new_id
 from orchestrator.ledger.engine.session import Ledger, now, retrying
+from orchestrator.ledger.queue import quotas
 from orchestrator.ledger.tables.rows import Artifact
 from orchestrator.ledger.tables.rows_api import Upload, UploadPart
 
@@ -28,12 +29,14 @@ def begin(ledger: Ledger, *, owner: str, name: str, size: int, sha256: str, most
 
     Raises:
         ConflictError: the owner has too many open ones.
+        LimitError: the owner has too many bytes on the way or unused.
     """
     with ledger.write() as session:
         moment = now(session)
         open_ones = select(func.count()).where(Upload.owner == owner, Upload.state == "open")
         if (session.scalar(open_ones) or 0) >= most:
             raise ConflictError(f"there are {most} unfinished uploads; finish or delete some", code="too_many_uploads")
+        quotas.check_upload(session, owner, size)
         row = Upload(
             id=new_id("upl"),
             owner=owner,

@@ -20,7 +20,7 @@ from orchestrator.archive.originals import keep_original
 from orchestrator.archive.reach import Reach, opened
 from orchestrator.contracts.base import JsonObject
 from orchestrator.contracts.photos import Original, PhotoOptions, PhotoParams, SwapPlan
-from orchestrator.errors import ConflictError, InputError, StoreUnavailableError, TransientError, UsageError
+from orchestrator.errors import ConflictError, InputError, LimitError, StoreUnavailableError, TransientError, UsageError
 from orchestrator.ledger import photos
 from orchestrator.ledger.engine.session import Ledger
 from orchestrator.ledger.queue import batches, sweeper
@@ -170,8 +170,24 @@ class _Feeder:
     def _append(self, chunk: list[NewItem], stored: list[str], fed: Fed, tick: Tick) -> None:
         self._lead()
         if chunk:
-            fed.new += batches.append(self.ledger, self.owner, self.batch_id, chunk, artifact_ids=stored)
+            fed.new += self._append_as_it_fits(chunk, stored, fed, tick)
         tick(fed)
+
+    def _append_as_it_fits(self, chunk: list[NewItem], stored: list[str], fed: Fed, tick: Tick) -> int:
+        """Append photos and return how many were new; where their owner's quota has no room, wait until it has."""
+        while True:
+            try:
+                return batches.append(self.ledger, self.owner, self.batch_id, chunk, artifact_ids=stored)
+            except LimitError as error:
+                if len(chunk) > 1:
+                    half = len(chunk) // 2
+                    first = self._append_as_it_fits(chunk[:half], stored, fed, tick)
+                    return first + self._append_as_it_fits(chunk[half:], [], fed, tick)
+                fed.waiting = error.message
+                tick(fed)
+                time.sleep(WAIT_SECONDS)
+                self._lead()
+                fed.waiting = None
 
     def items(self, member: Member, batch: Batch, fed: Fed, known: set[str], stored: list[str]) -> list[NewItem]:
         """Return the items of one member of the source that the batch does not have yet."""

@@ -54,6 +54,7 @@ class Plan:
 
     items: tuple[PlannedItem, ...]
     errors: tuple[RowError, ...]
+    notes: tuple[str, ...] = ()
     cost: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -122,9 +123,10 @@ def _duplicates(rows: list[ManifestRow]) -> Iterator[RowError]:
     first: dict[str, int] = {}
     for row in rows:
         for custom_id in _item_ids(row):
-            before = first.setdefault(custom_id, row.row)
+            # by the name of its files, which many file systems do not tell apart by case
+            before = first.setdefault(custom_id.lower(), row.row)
             if before != row.row:
-                message = f"custom_id {custom_id!r} is taken by row {before}"
+                message = f"custom_id {custom_id!r} is taken by row {before}; names differ by more than their case"
                 yield _error(row, "custom_id", "duplicate_custom_id", message)
                 break
 

@@ -30,7 +30,7 @@ from orchestrator.ledger.queue.batches import NewBatch, NewItem
 from orchestrator.ledger.views import history
 from orchestrator.models import registry
 from orchestrator.planning.estimate import Eta, StageLoad, estimate
-from orchestrator.planning.manifest import Format, read_manifest
+from orchestrator.planning.manifest import Format, as_utf8, read_manifest, separator_of
 from orchestrator.planning.plan import IdentityFacts, Plan, PlannedItem, plan
 from orchestrator.planning.presets import load_preset
 from orchestrator.planning.rows import RowError
@@ -67,6 +67,8 @@ class DryRun:
     eta: Eta | None
     workers: int
     ahead: int
+    notes: tuple[str, ...] = ()
+    """What was read in another way than written, and what will not be heeded as written."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the object that the command line and HTTP answers share."""
@@ -196,6 +198,7 @@ def dry_run(
         eta=estimate(loads),
         workers=living,
         ahead=ahead,
+        notes=planned.notes,
     )
 
 
@@ -301,7 +304,7 @@ def _plan(
         known = known_identities(session, owner)
     planned = plan(checked.rows, preset=facts, known_identities=known, defaults=defaults)
     errors = sorted((*checked.errors, *planned.errors), key=lambda error: error.row)
-    return Plan(items=planned.items, errors=tuple(errors))
+    return Plan(items=planned.items, errors=tuple(errors), notes=(*checked.notes, *planned.notes))
 
 
 def known_identities(session: Session, owner: str) -> dict[str, IdentityFacts]:
@@ -368,7 +371,7 @@ def _custom_ids(manifest: bytes, format: Format, rows: Iterable[int]) -> dict[in
 
 
 def _json_custom_ids(manifest: bytes, wanted: set[int]) -> Iterator[tuple[int, object]]:
-    for number, line in enumerate(io.BytesIO(manifest.removeprefix(b"\xef\xbb\xbf")), start=1):
+    for number, line in enumerate(io.BytesIO(as_utf8(manifest, [])), start=1):
         if number in wanted:
             with suppress(ValueError, RecursionError):
                 value = json.loads(line)
@@ -376,11 +379,12 @@ def _json_custom_ids(manifest: bytes, wanted: set[int]) -> Iterator[tuple[int, o
 
 
 def _csv_custom_ids(manifest: bytes, wanted: set[int]) -> Iterator[tuple[int, object]]:
-    text = io.StringIO(manifest.decode("utf-8-sig", "replace"), newline="")
+    text = as_utf8(manifest, []).decode("utf-8", "replace")
+    separator, told = separator_of(text)
     header: list[str] | None = None
     with suppress(csv.Error):
-        for number, cells in enumerate(csv.reader(text), start=1):
-            if header is None and any(cell.strip() for cell in cells):
-                header = [cell.strip() for cell in cells]
+        for number, cells in enumerate(csv.reader(io.StringIO(text, newline=""), delimiter=separator), start=1):
+            if header is None and not (told and number == 1) and any(cell.strip() for cell in cells):
+                header = [cell.strip().lower() for cell in cells]
             elif header is not None and number in wanted:
                 yield number, dict(zip(header, cells, strict=False)).get("custom_id")

@@ -30,13 +30,20 @@ SHEET_PICTURES = 1000
 
 
 def download(
-    ledger: Ledger, store: ByteStore, owner: str, batch_id: str, folder: Path, *, template: str = DEFAULT_TEMPLATE
+    ledger: Ledger,
+    store: ByteStore,
+    owner: str,
+    batch_id: str,
+    folder: Path,
+    *,
+    template: str = DEFAULT_TEMPLATE,
+    overwrite: bool = False,
 ) -> Path:
     """Write the pictures that are finished now, their sidecars, results.jsonl and errors.jsonl; return the folder.
 
     Raises:
         NotFoundError: there is no such batch.
-        ConflictError: a file is there already, or two pictures get one name; nothing is overwritten.
+        ConflictError: another file has a name that is needed, or two pictures get one name; nothing is overwritten.
         UsageError: the template is wrong or the folder cannot be written.
         StoreUnavailableError, TransientError: bytes cannot be read, or the disk is full.
     """
@@ -51,13 +58,14 @@ def download(
                 facts=_facts(item, handles),
                 item=item,
                 columns=_columns(item, batch, handles),
+                sha256=item["output"]["sha256"],
                 load=partial(store.get, item["output"]["key"], sha256=item["output"]["sha256"]),
             )
             for item in results_lines(session, batch)
             if item["output"] is not None
         ]
         errors = list(errors_lines(session, batch))
-    write_results_folder(folder, items, errors, template=template)
+    write_results_folder(folder, items, errors, template=template, overwrite=overwrite)
     return folder
 
 

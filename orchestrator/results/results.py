@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 
 from orchestrator.contracts.people import EnrolParams
 from orchestrator.ledger.engine.session import Ledger
-from orchestrator.ledger.engine.states import BATCH_ENDED, ENDED
+from orchestrator.ledger.engine.states import BATCH_ENDED, ENDED, BatchState
 from orchestrator.ledger.queue import batches, reviews
 from orchestrator.ledger.queue.batches import ItemDetail
 from orchestrator.ledger.tables.rows import Artifact, Attempt, Batch, Item, Output, Stage
@@ -31,6 +31,8 @@ from orchestrator.storage.streams import PIECE, SPOOL_LIMIT
 STATUS_WORDS = {"completed_with_errors": "completed", "paused": "in_progress"}
 """Our batch states that the usual `status` has no word for; `state` has the exact one."""
 PAGE = 500
+PAUSED = 3
+"""What a command ends with that waited for a batch which somebody, or the batch itself, has paused."""
 
 
 def batch_object(session: Session, batch: Batch) -> dict[str, Any]:
@@ -256,7 +258,9 @@ def written_out(ledger: Ledger, lines: Callable[[Session], Iterator[bytes]]) -> 
 
 
 def exit_code(batch: dict[str, Any]) -> int:
-    """Return what a command that waited for this batch ends with: 0 all good, 2 finished with failed items."""
+    """Return what a command that waited for this batch ends with: 0 good, 2 finished with failed items, 3 paused."""
+    if batch["state"] == BatchState.PAUSED:
+        return PAUSED
     return 2 if batch["state"] in BATCH_ENDED and batch["state"] != "completed" else 0
 
 

@@ -7,6 +7,7 @@ no name ever shows a half-written file.
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import tempfile
@@ -18,6 +19,9 @@ from typing import Any
 from orchestrator.errors import ConflictError, TransientError, UsageError
 from orchestrator.planning.naming import DEFAULT_TEMPLATE, NameFacts, output_names
 
+OF_AN_ITEM = {"custom_id", "file_name"}
+HALF = ".part-"
+"""How names of files begin that are not whole yet."""
 LISTS = ("metadata.jsonl", "results.jsonl", "errors.jsonl")
 
 
@@ -30,6 +34,7 @@ class FolderItem:
     """The API's object; the sidecar and the line of results.jsonl are equal to it."""
     columns: Mapping[str, str | int | float | bool | None]
     """Columns of metadata.jsonl beside `file_name`; all items should have the same."""
+    sha256: str
     load: Callable[[], bytes]
 
 
@@ -39,11 +44,17 @@ def write_results_folder(
     errors: Iterable[Mapping[str, Any]] = (),
     *,
     template: str = DEFAULT_TEMPLATE,
+    overwrite: bool = False,
 ) -> list[Path]:
-    """Write everything and return the paths of the pictures.
+    """Write everything and return the paths of the pictures; what is there and equal is kept, so a cut one goes on.
+
+    The sidecars and lists are ours and are brought up to date; a picture with other bytes is somebody else's.
+
+    Args:
+        overwrite: put ours in the place of what differs.
 
     Raises:
-        ConflictError: a file is there already (`details["file"]`), or two pictures get one name; nothing is written.
+        ConflictError: another picture has a name that is needed (`details["file"]`), or two pictures get one name.
         UsageError: the template is wrong, or the folder cannot be made.
         TransientError: the disk is full.
     """
@@ -52,17 +63,64 @@ def write_results_folder(
         raise UsageError(f"a template ends with .{{ext}}, got {template!r}", code="bad_template")
     pictures = [folder / name for name in names]
     sidecars = [picture.with_suffix(".json") for picture in pictures]
-    for path in (*pictures, *sidecars, *(folder / name for name in LISTS)):
-        if path.exists():
+    for path in (*sidecars, *(folder / name for name in LISTS)):
+        if path.exists() and not (overwrite or _ours(path)):
             raise _taken(path)
-    for item, picture, sidecar in zip(items, pictures, sidecars, strict=True):
-        write_new(picture, item.load())
-        write_new(sidecar, _json(item.item, indent=2))
+    missing = []
+    for item, picture in zip(items, pictures, strict=True):
+        if not picture.exists():
+            missing.append((item, picture))
+        elif file_sha256(picture) != item.sha256:
+            if not overwrite:
+                raise _taken(picture)
+            missing.append((item, picture))
+    _remove_halves(folder)
+    for item, picture in missing:
+        replace(picture, item.load()) if overwrite else write_new(picture, item.load())
+    for item, sidecar in zip(items, sidecars, strict=True):
+        replace(sidecar, _json(item.item, indent=2))
     rows = ({"file_name": name, **item.columns} for name, item in zip(names, items, strict=True))
-    write_new(folder / "metadata.jsonl", _lines(rows))
-    write_new(folder / "results.jsonl", _lines(item.item for item in items))
-    write_new(folder / "errors.jsonl", _lines(errors))
+    replace(folder / "metadata.jsonl", _lines(rows))
+    replace(folder / "results.jsonl", _lines(item.item for item in items))
+    replace(folder / "errors.jsonl", _lines(errors))
     return pictures
+
+
+def file_sha256(path: Path) -> str:
+    """Return the hash of a file that is there."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def replace(path: Path, data: bytes) -> None:
+    """Write a file in place of an older one, whole or not at all; one with the same bytes is left alone.
+
+    Raises:
+        UsageError: the place cannot be written to.
+        TransientError: the disk is full.
+    """
+    if path.exists() and path.read_bytes() == data:
+        return
+    fresh = path.with_name(f"{HALF}{os.getpid()}-{path.name}")
+    fresh.unlink(missing_ok=True)
+    write_new(fresh, data)
+    fresh.replace(path)
+
+
+def _ours(path: Path) -> bool:
+    """Whether a list or sidecar is one that an earlier download wrote: JSON that tells of an item, or nothing."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        first = json.loads(text if path.suffix == ".json" else text.partition("\n")[0] or "{}")
+    except (OSError, ValueError):
+        return False
+    return isinstance(first, dict) and (not first or bool(OF_AN_ITEM & first.keys()))
+
+
+def _remove_halves(folder: Path) -> None:
+    """Remove what a killed download left half-written."""
+    for left in folder.rglob(f"{HALF}*") if folder.is_dir() else ():
+        left.unlink(missing_ok=True)
 
 
 def write_new(path: Path, data: bytes) -> None:
@@ -80,7 +138,7 @@ def write_new(path: Path, data: bytes) -> None:
     except OSError as error:
         raise _failed(path, error) from error
     try:
-        handle, temporary = tempfile.mkstemp(prefix=".part-", dir=path.parent)
+        handle, temporary = tempfile.mkstemp(prefix=HALF, dir=path.parent)
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(data)

@@ -20,7 +20,7 @@ def repair(settings: Settings) -> list[str]:
     Raises:
         TransientError: database or store do not answer.
     """
-    ledger = Ledger(settings.database_url)
+    ledger = Ledger.of(settings)
     try:
         swept = sweeper.sweep(ledger, settings)
         removed = 0

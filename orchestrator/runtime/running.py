@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import pwd
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -81,8 +82,22 @@ def open_state_dir(settings: Settings) -> None:
         mode = folder.stat().st_mode & 0o777
     except OSError as error:
         raise SettingsError(f"state directory {folder} cannot be made: {error.strerror}") from error
+    owner = folder.stat().st_uid
+    if owner != os.geteuid():
+        raise SettingsError(
+            f"state directory {folder} belongs to user {_user(owner)}; run this as {_user(owner)}, or choose another "
+            "FPGA_STATE_DIR: files of another user would lock the owner out",
+            code="state_dir_foreign",
+        )
     if mode & 0o077:
         raise SettingsError(f"state directory {folder} has mode {mode:o}; wanted 700: what it holds is about people")
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 @contextmanager

@@ -40,7 +40,7 @@ class Sweeper:
     def __init__(self, settings: Settings, *, holder: str | None = None) -> None:
         self._settings = settings
         self._holder = holder or f"{socket.gethostname()}:{os.getpid()}"
-        self._ledger = Ledger(settings.database_url)
+        self._ledger = Ledger.of(settings)
         self._store = open_store(settings)
         self._bell = Bell(settings)
         self._tidied = 0.0
@@ -62,7 +62,7 @@ class Sweeper:
 
         It looks when something was asked of the system, and every `ring_seconds`.
         """
-        ledger, bell = Ledger(self._settings.database_url), Bell(self._settings)
+        ledger, bell = Ledger.of(self._settings), Bell(self._settings)
         requests, looked = wakeups.Requests(ledger), 0.0
         while not stop.wait(min(GLANCE_SECONDS, self._settings.ring_seconds)):
             done = False
@@ -78,7 +78,7 @@ class Sweeper:
 
     def _tell(self, stop: threading.Event) -> None:
         """Deliver events to their receivers, in a thread of its own: they may be slow or dead."""
-        ledger = Ledger(self._settings.database_url)
+        ledger = Ledger.of(self._settings)
         while not stop.is_set():
             with logs.surviving("webhooks put off"):
                 while self._leads and webhooks.deliver(ledger, self._settings):

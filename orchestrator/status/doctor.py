@@ -160,7 +160,7 @@ def _state_dir(settings: Settings) -> Iterator[Check]:
 
 
 def _stored(settings: Settings) -> Iterator[Check]:
-    ledger = Ledger(settings.database_url)
+    ledger = Ledger.of(settings)
     try:
         if (yield from _database(ledger)):
             yield from _ledger(ledger, settings)
@@ -297,7 +297,7 @@ def _store(settings: Settings) -> Iterator[Check]:
 def _objects(settings: Settings) -> Iterator[Check]:
     """Compare the byte store with the ledger, object by object up to a bound."""
     listed = [one.key for one in islice(open_store(settings).list(), OBJECTS_LOOKED_AT)]
-    ledger = Ledger(settings.database_url)
+    ledger = Ledger.of(settings)
     try:
         if schema.revisions(ledger)[0] is None:
             return

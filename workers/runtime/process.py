@@ -71,7 +71,7 @@ class Process:
             lease: keeps its claims; simulations have one without a thread, and such a `publisher`.
         """
         self.settings = settings
-        self.ledger = ledger or Ledger(settings.database_url)
+        self.ledger = ledger or Ledger.of(settings)
         self.queues = [queue for queue in settings.worker_queues.split(",") if queue]
         self.worker_id = workers.register(self.ledger, owner=settings.owner, device=settings.device, queues=self.queues)
         self.engine = engine or Engine(settings)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Request
@@ -42,8 +42,7 @@ from orchestrator.api.requests import (
     unsupported,
 )
 from orchestrator.contracts.base import Line
-from orchestrator.errors import LimitError, UsageError
-from orchestrator.ledger.engine.session import now
+from orchestrator.errors import UsageError
 from orchestrator.ledger.engine.states import BATCH_ENDED, BATCH_STATES, STATES
 from orchestrator.ledger.queue import batches, quarantine, reviews
 from orchestrator.ledger.tables.rows import Batch
@@ -102,7 +101,6 @@ def _submitted(
     form, manifest, chosen = _manifest(request, body, options)
 
     def make() -> Answer:
-        _check_quota(caller, manifest.count(b"\n") + 1)
         try:
             made = submitting.submit_portraits(
                 caller.ledger,
@@ -236,7 +234,6 @@ def get_table(caller: Reader, batch_id: str) -> StreamingResponse:
 def add_items(request: Request, caller: Writer, batch_id: str, body: Raw) -> dict[str, Any]:
     """Add rows to a batch that was submitted with `growing`; rows whose `custom_id` it has already are left out."""
     form, manifest, _ = _manifest(request, body, BatchOptions())
-    _check_quota(caller, manifest.count(b"\n") + 1)
     found = _whole(caller, batch_id)
     try:
         added = submitting.add_portraits(
@@ -373,27 +370,6 @@ def _pointed(error: UsageError) -> UsageError:
     for one in error.details.get("errors", ()):
         one["pointer"] = f"/items/{one['row'] - 1}" + (f"/{one['field']}" if one.get("field") else "")
     return error
-
-
-def _check_quota(caller: Caller, rows: int) -> None:
-    settings = caller.settings
-    with caller.ledger.read() as session:
-        waiting = listings.open_items(session, caller.owner)
-        if waiting + rows > settings.quota_items:
-            raise LimitError(
-                f"{waiting} items wait already, {rows} more are over the limit of {settings.quota_items}",
-                code="quota_items",
-                retry_after=60,
-            )
-        if not settings.quota_megapixels_day:
-            return
-        asked = listings.pixels_since(session, caller.owner, now(session) - timedelta(days=1))
-    if asked >= settings.quota_megapixels_day * 1e6:
-        raise LimitError(
-            f"{asked / 1e6:.0f} megapixels were asked for in 24 hours, the limit is {settings.quota_megapixels_day}",
-            code="quota_pixels",
-            retry_after=3600,
-        )
 
 
 def _waited(caller: Caller, batch_id: str, seconds: float) -> dict[str, Any]:

@@ -10,9 +10,9 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import wraps
-from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
@@ -22,6 +22,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from orchestrator.errors import SettingsError, TransientError
+from orchestrator.settings import Settings, sqlite_path
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -52,15 +53,43 @@ POSTGRES_LINE = {
 RETRYABLE_SQLSTATES = {"40001", "40P01", "55P03", "57P01", "57P02", "57P03"}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Quota:
+    """How much one owner may have waiting; 0 sets no limit. See orchestrator.ledger.queue.quotas."""
+
+    items: int = 0
+    pixels_day: int = 0
+    upload_bytes: int = 0
+
+    @classmethod
+    def of(cls, settings: Settings) -> Quota:
+        """Return the limits of this installation."""
+        return cls(
+            items=settings.quota_items,
+            pixels_day=settings.quota_megapixels_day * 10**6,
+            upload_bytes=settings.quota_upload_bytes,
+        )
+
+
 class Ledger:
     """The database behind one URL, opened once per process and never shared across a fork."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, quota: Quota | None = None) -> None:
         self.url = url
         self.engine = _engine(url)
+        self._quota = quota
         self.is_sqlite = self.engine.dialect.name == "sqlite"
         self._readers = sessionmaker(self.engine, expire_on_commit=False)
         self._writers = sessionmaker(self.engine.execution_options(fpga_write=True), expire_on_commit=False)
+
+    @classmethod
+    def of(cls, settings: Settings) -> Ledger:
+        """Return the ledger of this installation, with its quotas.
+
+        Raises:
+            SettingsError: its URL names no database that we know.
+        """
+        return cls(settings.database_url, Quota.of(settings))
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -72,6 +101,7 @@ class Ledger:
     def write(self) -> Iterator[Session]:
         """Yield a session in one transaction, committed at the end, rolled back on any error."""
         with _typed_errors(), self._writers.begin() as session:
+            session.info[Quota.__name__] = self._quota
             yield session
 
     def settle(self) -> None:
@@ -151,7 +181,7 @@ def _engine(url: str) -> Engine:
         )
     if parsed.get_backend_name() != "sqlite" or not parsed.database:
         raise SettingsError(f"{WANTED}, got one of {parsed.get_backend_name()!r}")
-    path = Path(parsed.database)
+    path = sqlite_path(url)
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     if not path.exists():
         path.touch(mode=0o600)

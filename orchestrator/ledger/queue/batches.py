@@ -13,16 +13,17 @@ from sqlalchemy.orm import Session
 from orchestrator import pipelines, tracing
 from orchestrator.contracts.base import JsonObject
 from orchestrator.contracts.batches import BatchOptions
-from orchestrator.errors import ConflictError, FpgaError, NotFoundError
+from orchestrator.errors import ConflictError, FpgaError, NotFoundError, UsageError
 from orchestrator.ledger import artifacts, audit
 from orchestrator.ledger.engine.base import new_id
 from orchestrator.ledger.engine.session import Ledger, now, retrying
 from orchestrator.ledger.engine.states import BAD, BATCH_ENDED, STATES, BatchState, State
-from orchestrator.ledger.queue import lifecycle, outbox
+from orchestrator.ledger.queue import lifecycle, outbox, quotas
 from orchestrator.ledger.tables.rows import Artifact, Attempt, Batch, Item, ItemIdentity, Output, Stage
 from orchestrator.ledger.tables.rows_reviews import Review
 from orchestrator.pipelines import Pipeline, Place
 
+RETRIES = BatchOptions.column_key("retries")
 STATE_WORDS = {"succeeded": "completed", "canceled": "cancelled", "error": "failed"}
 """Other spellings that filters accept."""
 
@@ -67,6 +68,8 @@ class NewBatch:
     paused: bool = False
     open: bool = False
     """Whether more items will be appended; such a batch ends only after it was closed."""
+    follows: bool = False
+    """Whether it ends what another batch began, and was counted with it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +89,8 @@ def submit(ledger: Ledger, new: NewBatch) -> Submitted:
 
     Raises:
         ConflictError: the idempotency key was used for another request.
+        LimitError: the owner has too much waiting.
+        UsageError: the idempotency key is empty.
     """
     with tracing.span("batch.submit", kind=new.kind, items=len(new.items)):
         try:
@@ -102,6 +107,8 @@ def submit(ledger: Ledger, new: NewBatch) -> Submitted:
 def enter(session: Session, new: NewBatch) -> Submitted:
     """Do what `submit` does inside the caller's transaction."""
     moment = now(session)
+    if new.idempotency_key == "":
+        raise UsageError("an idempotency key is not empty; leave it out for a request of its own", code="bad_key")
     if new.idempotency_key is not None:
         known = session.scalars(
             select(Batch).where(Batch.owner == new.owner, Batch.idempotency_key == new.idempotency_key)
@@ -113,6 +120,8 @@ def enter(session: Session, new: NewBatch) -> Submitted:
                     code="idempotency_conflict",
                 )
             return Submitted(batch_id=known.id, repeated=True)
+    if not new.follows:
+        quotas.check_items(session, new.owner, new.kind, _waiting(new.items), moment)
     batch_id = new_id("bat")
     session.add(
         Batch(
@@ -148,6 +157,11 @@ def enter(session: Session, new: NewBatch) -> Submitted:
     if not new.items:
         lifecycle.close_batch(session, batch_id, moment)
     return Submitted(batch_id=batch_id, repeated=False)
+
+
+def _waiting(items: Sequence[NewItem]) -> list[JsonObject]:
+    """Return the parameters of the items that will wait for a worker."""
+    return [item.params for item in items if item.error is None]
 
 
 def _insert_items(
@@ -212,6 +226,7 @@ def append(
 
     Raises:
         ConflictError: the batch was closed, or is being cancelled.
+        LimitError: the owner has too much waiting; nothing was added.
         TransientError: the cleaner took one of the artifacts; store it again.
     """
     with ledger.write() as session:
@@ -227,6 +242,7 @@ def append(
             )
         )
         fresh = [item for item in items if item.custom_id not in known]
+        quotas.check_items(session, owner, batch.kind, _waiting(fresh), moment)
         for artifact_id in dict.fromkeys(artifact_ids):
             artifacts.confirm(session, artifact_id)
         pipeline = pipelines.of(batch.kind)
@@ -446,11 +462,16 @@ def resume(ledger: Ledger, owner: str, batch_id: str) -> None:
 
 
 @retrying
-def retry(ledger: Ledger, owner: str, batch_id: str, *, codes: Sequence[str] = ()) -> Submitted:
+def retry(ledger: Ledger, owner: str, batch_id: str, *, codes: Sequence[str] = (), again: bool = False) -> Submitted:
     """Make a child batch of the items that failed or were held (those with one of `codes`, if given).
 
+    What an earlier retry has finished, or is still at, is left out; what failed there as well is tried once more.
+
+    Args:
+        again: take also what an earlier retry has.
+
     Raises:
-        ConflictError: nothing of it failed so, or the batch still runs.
+        ConflictError: nothing of it failed so, an earlier retry has all of it, or the batch still runs.
     """
     with ledger.read() as session:
         batch = get(session, owner, batch_id)
@@ -462,6 +483,11 @@ def retry(ledger: Ledger, owner: str, batch_id: str, *, codes: Sequence[str] = (
         if not bad:
             wanted = f" with code {' or '.join(codes)}" if codes else ""
             raise ConflictError(f"batch {batch.id} has no failed item{wanted}", code="nothing_to_retry")
+        taken = {} if again else _retried(session, batch.id)
+        if all(item.custom_id in taken for item in bad):
+            by = ", ".join(sorted(set(taken.values())))
+            raise ConflictError(f"what failed in batch {batch.id} was retried already, by {by}", code="already_retried")
+        bad = [item for item in bad if item.custom_id not in taken]
         shown: dict[str, list[str]] = {}
         for item_id, identity_id in session.execute(
             select(ItemIdentity.item_id, ItemIdentity.identity_id)
@@ -497,9 +523,21 @@ def retry(ledger: Ledger, owner: str, batch_id: str, *, codes: Sequence[str] = (
     )
 
 
+def _retried(session: Session, batch_id: str) -> dict[str, str]:
+    """Return which batch retries an item of this one, by custom_id, where it has not failed there as well."""
+    query = (
+        select(Item.custom_id, Item.batch_id)
+        .join(Batch, Batch.id == Item.batch_id)
+        .where(Batch.parent_id == batch_id, Batch.options[RETRIES].as_boolean().is_(True), Item.state.not_in(BAD))
+    )
+    return dict(session.execute(query).tuples().all())
+
+
 def _retry_options(batch: Batch) -> JsonObject:
     """Return the options of a retry: people who were found in the whole archive are not looked for in a part of it."""
-    return lifecycle.changed(batch, forgiven=0, people_of=BatchOptions.load(batch.options).people_of or batch.id)
+    return lifecycle.changed(
+        batch, retries=True, forgiven=0, people_of=BatchOptions.load(batch.options).people_of or batch.id
+    )
 
 
 @retrying

@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 from sqlalchemy import ColumnElement, Select, and_, func, or_, select
 from sqlalchemy.orm import Session
 
-from orchestrator.contracts.portraits import PortraitParams
 from orchestrator.errors import NotFoundError
 from orchestrator.ledger.engine.states import UNENDED, among
 from orchestrator.ledger.queue.batches import STATE_WORDS
@@ -141,31 +140,6 @@ def counts_of(session: Session, batch_ids: Sequence[str]) -> dict[str, dict[str,
     for batch_id, state, count in session.execute(query).tuples():
         found[batch_id][state] = count
     return found
-
-
-def open_items(session: Session, owner: str) -> int:
-    """Return how many items of an owner wait or run."""
-    query = (
-        select(func.count())
-        .select_from(Item)
-        .join(Batch, Batch.id == Item.batch_id)
-        .where(Batch.owner == owner, Batch.state.in_(("in_progress", "paused")), Item.state.in_(UNENDED))
-    )
-    return session.scalar(query) or 0
-
-
-def pixels_since(session: Session, owner: str, moment: datetime) -> int:
-    """Return how many pixels an owner has asked for since a moment."""
-    pixels = (
-        Item.params[PortraitParams.column_key("width")].as_integer()
-        * Item.params[PortraitParams.column_key("height")].as_integer()
-    )
-    query = (
-        select(func.sum(pixels))
-        .join(Batch, Batch.id == Item.batch_id)
-        .where(Batch.owner == owner, Batch.kind == "generate", Batch.created_at >= moment)
-    )
-    return int(session.scalar(query) or 0)
 
 
 def used_in(session: Session, identity_id: str, limit: int = 20) -> Sequence[tuple[Batch, int]]:

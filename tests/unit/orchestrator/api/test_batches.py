@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select
 
-from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.engine.session import Ledger, Quota
 from orchestrator.ledger.tables.rows import Audit, Batch
 from orchestrator.storage import ByteStore
 from tests.unit.orchestrator.api.conftest import Client
@@ -333,8 +333,8 @@ def test_a_quota_of_waiting_items_answers_429_with_a_time(client: Client, app: o
     assert isinstance(app, FastAPI)
     context: Context = app.state.context
     app.state.context = Context(
-        settings=context.settings.model_copy(update={"quota_items": 3}),
-        ledger=context.ledger,
+        settings=context.settings,
+        ledger=Ledger(context.ledger.url, Quota(items=3)),
         store=context.store,
         rate=context.rate,
     )

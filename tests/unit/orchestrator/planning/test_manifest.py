@@ -144,9 +144,10 @@ def test_an_unknown_column_gets_a_hint() -> None:
         (b"[" * 100_000, "jsonl", 1, "not_json"),
         (b" " * 140_000 + b"{}", "jsonl", 1, "row_too_long"),
         (b"\n\xff\xfe{}", "jsonl", 2, "not_utf8"),
-        ('{"a": 1}'.encode("utf-16"), "jsonl", 1, "not_utf8"),
+        (b"\xff\xfea", "jsonl", 1, "not_utf8"),
         (b"custom_id,people\na,b\xffc\n", "csv", 2, "not_utf8"),
-        (b"custom_id;people\na;ada\n", "csv", 1, "not_csv"),
+        (b"custom_id|people\na|ada\n", "csv", 1, "not_csv"),
+        (b"custom_id,people,\na,ada,what\n", "csv", 2, "unknown_column"),
         (b"custom_id,people,people\na,ada,ada\n", "csv", 1, "duplicate_column"),
         (b"custom_id\na\n", "csv", 1, "missing_field"),
         (b"custom_id,people,size x\na,ada,\n", "csv", 1, "unknown_column"),
@@ -231,3 +232,23 @@ def test_any_cells_give_rows_or_errors(cells: list[str]) -> None:
 
     assert found.rows or found.errors
     accepted_rows_can_be_stored(found.rows)
+
+
+@pytest.mark.parametrize(
+    ("data", "note"),
+    [
+        (b"custom_id;people\na;ada\n", "separated by ';'"),
+        (b"sep=;\r\ncustom_id;people\r\na;ada\r\n", "separated by ';'"),
+        (b"custom_id\tpeople\na\tada\n", "separated by"),
+        (b"Custom_ID,People\na,ada\n", "capitals"),
+        (b"custom_id,people,,\na,ada,,\n", "without a name"),
+        (b",custom_id,people\n0,a,ada\n", "without a name"),
+        ("custom_id,people\na,ada\n".encode("utf-16"), "UTF-16"),
+    ],
+)
+def test_what_spreadsheets_write_is_read_with_a_note(data: bytes, note: str) -> None:
+    read = read_manifest(data, "csv")
+
+    assert read.errors == ()
+    assert [row.custom_id for row in read.rows] == ["a"]
+    assert any(note in one for one in read.notes)

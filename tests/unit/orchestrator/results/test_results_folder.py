@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 import json
 import os
@@ -28,6 +29,7 @@ def item(custom_id: str, index: int) -> FolderItem:
         facts=NameFacts(custom_id=custom_id, index=index, identity="ada", seed=index, layout="portrait"),
         item={"custom_id": custom_id, "verdict": "accepted", "prompt": "Größe"},
         columns={"custom_id": custom_id, "similarity": None if index == 0 else 0.5 + index / 10, "seed": index},
+        sha256=hashlib.sha256(picture(40 * index)).hexdigest(),
         load=lambda: picture(40 * index),
     )
 
@@ -77,11 +79,33 @@ def test_a_file_in_the_way_stops_everything_before_it_starts(tmp_path: Path, nam
     assert (tmp_path / name).read_text() == "mine"
 
 
+def test_a_cut_download_goes_on_keeps_what_is_equal_and_brings_what_came_since(tmp_path: Path) -> None:
+    items = [item("a", 0), item("b", 1)]
+    write_results_folder(tmp_path, items[:1], [{"custom_id": "b", "error": {"code": "x"}}])
+    before = (tmp_path / "a.png").stat().st_mtime_ns
+    (tmp_path / ".part-left").write_bytes(b"half")
+    refused = FolderItem(
+        facts=items[0].facts, item={}, columns={}, sha256=items[0].sha256, load=lambda: pytest.fail("it is there")
+    )
+
+    write_results_folder(tmp_path, [refused, items[1]])
+
+    assert (tmp_path / "a.png").stat().st_mtime_ns == before
+    assert files(tmp_path) == {"a.png", "a.json", "b.png", "b.json", "metadata.jsonl", "results.jsonl", "errors.jsonl"}
+    assert (tmp_path / "errors.jsonl").read_bytes() == b""
+    (tmp_path / "b.png").write_bytes(b"another")
+    with pytest.raises(ConflictError):
+        write_results_folder(tmp_path, items)
+    write_results_folder(tmp_path, items, overwrite=True)
+    assert (tmp_path / "b.png").read_bytes() == picture(40)
+
+
 def test_a_file_that_appears_meanwhile_is_kept(tmp_path: Path) -> None:
     with_race = FolderItem(
         facts=item("a", 0).facts,
         item={},
         columns={},
+        sha256="0" * 64,
         load=lambda: (tmp_path / "a.png").write_text("theirs") and picture(0),
     )
 
