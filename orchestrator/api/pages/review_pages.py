@@ -16,7 +16,8 @@ from orchestrator.contracts.base import Line
 from orchestrator.errors import UsageError
 from orchestrator.ledger.queue import reviews
 from orchestrator.ledger.views import gallery, listings
-from orchestrator.results import bundle, variations
+from orchestrator.portraits import variations
+from orchestrator.results import bundle
 
 router = APIRouter(include_in_schema=False)
 LISTED = 500

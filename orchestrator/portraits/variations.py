@@ -5,15 +5,13 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 
-from sqlalchemy import select
-from sqlalchemy.orm import Session
-
 from orchestrator.contracts.portraits import PortraitOptions
 from orchestrator.errors import ConflictError, UsageError
+from orchestrator.ledger import photos
 from orchestrator.ledger.engine.session import Ledger
 from orchestrator.ledger.queue import batches
 from orchestrator.ledger.queue.batches import NewBatch, NewItem, Submitted
-from orchestrator.ledger.tables.rows import Batch, Item, ItemIdentity
+from orchestrator.ledger.tables.rows import Batch, Item
 from orchestrator.ledger.views import listings
 
 KIND = "generate"
@@ -44,7 +42,7 @@ def draw_again(ledger: Ledger, owner: str, batch_id: str, item_ids: Sequence[str
         found = [listings.item(session, owner, item_id) for item_id in dict.fromkeys(item_ids)]
         if any(item.batch_id != batch.id for item in found):
             raise ConflictError(f"an item is not of batch {batch.id}", code="not_of_this_batch")
-        new = [_new(item, number, _shown(session, item)) for item in found for number in range(1, count + 1)]
+        new = [_new(item, number, photos.shown(session, item.id)) for item in found for number in range(1, count + 1)]
         made = _batch(owner, batch, new)
     return batches.submit(ledger, made)
 
@@ -73,7 +71,3 @@ def _batch(owner: str, batch: Batch, new: list[NewItem]) -> NewBatch:
         parent_id=batch.id,
         options=PortraitOptions(redraws=options.redraws, defaults=options.defaults).dump(),
     )
-
-
-def _shown(session: Session, item: Item) -> Sequence[str]:
-    return session.scalars(select(ItemIdentity.identity_id).where(ItemIdentity.item_id == item.id)).all()
