@@ -108,7 +108,7 @@ def test_rooms_import_only_what_stands_lower() -> None:
     assert up == []
 
 
-@pytest.mark.parametrize("package", ["orchestrator", "fpga_models"])
+@pytest.mark.parametrize("package", house.PACKAGES)
 def test_no_folders_import_each_other(package: str) -> None:
     assert house.cycles(house.arrows(package)) == []
 

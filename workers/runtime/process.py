@@ -28,14 +28,13 @@ from orchestrator.secrets.vault import Vault
 from orchestrator.settings import Settings, get_settings
 from orchestrator.storage import ByteStore, open_store
 from orchestrator.storage.copies import drop_withdrawn
-from workers import stages
 from workers.celery import DRAIN_SIGNAL
 from workers.runtime import weights
 from workers.runtime.engine import Engine
 from workers.runtime.lease import Clock, Lease
 from workers.runtime.metrics import WorkerMetrics
 from workers.runtime.publishing import Publisher, typed
-from workers.stages.base import DrainedError, Ended, StageContext
+from workers.runtime.stage import DrainedError, Ended, StageContext, load
 
 log = logging.getLogger(__name__)
 WARM_BOUND = 16
@@ -218,7 +217,7 @@ class Process:
         log.info("group done", extra={**about, "seconds": round(seconds, 3)})
 
     def _run_stage(self, held: Sequence[Claim]) -> Iterator[Ended]:
-        stage = stages.load(held[0].name)
+        stage = load(held[0].name)
         self.engine.limit_threads()
         yield from stage(self.context, held, self.lease)
 

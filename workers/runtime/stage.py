@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 
+from orchestrator import pipelines
 from orchestrator.errors import FpgaError
 from orchestrator.ledger import evaluations, models
 from orchestrator.ledger.engine.session import Ledger
@@ -93,3 +95,13 @@ def one_by_one(
             yield c, work(c)
         except FpgaError as error:
             yield c, error
+
+
+def load(name: str) -> Stage:
+    """Return the function that does a stage: the one of its name, in the module of its name, in its room.
+
+    The module, and torch with it, is imported when it is first needed.
+    """
+    room = pipelines.stages()[name].room
+    found: Stage = getattr(import_module(f"workers.stages.{room}.{name}"), name)
+    return found

@@ -23,7 +23,7 @@ from tests.integration.ledger.helpers import batch, claim, item_of, row, stage_o
 from workers.runtime.lease import Lease
 from workers.runtime.metrics import WorkerMetrics
 from workers.runtime.publishing import Publisher
-from workers.stages.base import upload
+from workers.runtime.stage import upload
 
 GROUP = 4
 

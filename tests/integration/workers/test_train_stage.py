@@ -38,7 +38,7 @@ from tests.unit.fpga_models.training_folder import write_training_folder
 from tests.unit.orchestrator.trained import RULES, add_dataset
 from workers.runtime.engine import Engine
 from workers.runtime.lease import Lease
-from workers.stages.base import StageContext
+from workers.runtime.stage import StageContext
 from workers.stages.training.train import TrainingRecorder
 
 stage = importlib.import_module("workers.stages.training.train")  # the package exports a function of this name

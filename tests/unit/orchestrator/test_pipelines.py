@@ -15,8 +15,8 @@ from orchestrator.models import registry
 from orchestrator.pipelines import Pipeline, Stage
 from orchestrator.settings import Settings
 from orchestrator.status import progress
-from workers import stages
 from workers.runtime.process import Process
+from workers.runtime.stage import load
 
 
 def test_a_portrait_is_drawn_scored_and_drawn_again() -> None:
@@ -39,7 +39,7 @@ def test_a_photo_passes_by_the_stage_that_brings_its_archive_together_unless_it_
 
 
 def test_every_stage_has_its_code() -> None:
-    assert all(callable(stages.load(name)) for name in pipelines.stages())
+    assert all(callable(load(name)) for name in pipelines.stages())
 
 
 def test_a_kind_of_a_later_version_has_no_stages() -> None:

@@ -27,7 +27,7 @@ from orchestrator.ledger.tables.rows import ModelVersion
 from workers.decoder import Decoder
 from workers.runtime.files import full_disk_is_transient, store_file
 from workers.runtime.lease import Lease
-from workers.stages.base import DrainedError, Ended, StageContext, one_by_one, version_of
+from workers.runtime.stage import DrainedError, Ended, StageContext, one_by_one, version_of
 
 IDENTITY = "idn_"
 """How ids of the library begin: who is in a chunk by that name must be found when they are erased."""

@@ -28,7 +28,7 @@ from orchestrator.ledger.queue.claims import Claim
 from orchestrator.ledger.queue.outcomes import Outcome
 from workers.runtime.files import full_disk_is_transient, store_file
 from workers.runtime.lease import Lease
-from workers.stages.base import Ended, StageContext, one_by_one, version_of
+from workers.runtime.stage import Ended, StageContext, one_by_one, version_of
 
 SCHEMA = "fpga/dataset/1"
 

@@ -15,7 +15,7 @@ from orchestrator.ledger import datasets
 from orchestrator.ledger.tables.rows import Artifact
 from orchestrator.ledger.tables.rows_datasets import DataSetVersion
 from workers.runtime.files import fetch_folder, full_disk_is_transient
-from workers.stages.base import StageContext
+from workers.runtime.stage import StageContext
 
 FETCHED = 0.5
 """Share of the work that is fetching; the rest is unpacking."""

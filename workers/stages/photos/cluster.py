@@ -21,7 +21,7 @@ from orchestrator.ledger.queue.claims import Claim
 from orchestrator.ledger.queue.outcomes import Outcome
 from orchestrator.ledger.tables.rows_photos import ArchivePerson
 from workers.runtime.lease import Lease
-from workers.stages.base import Ended, StageContext, one_by_one, thresholds_of, version_of
+from workers.runtime.stage import Ended, StageContext, one_by_one, thresholds_of, version_of
 
 LEAST_SIDE = 24
 """Faces with a shorter side are no references [ours]."""

@@ -20,7 +20,7 @@ from orchestrator.ledger.queue.outcomes import Outcome
 from orchestrator.ledger.stage_results import NewResult
 from workers.photo import Decoded
 from workers.runtime.lease import Lease
-from workers.stages.base import Ended, StageContext, one_by_one, version_of
+from workers.runtime.stage import Ended, StageContext, one_by_one, version_of
 from workers.stages.photos.photo_bytes import decoded
 
 VERSION = 1

@@ -17,7 +17,7 @@ from orchestrator.ledger import artifacts, photos, stage_results
 from orchestrator.ledger.queue.claims import Claim
 from orchestrator.storage import content_key
 from workers.photo import Decoded, Patch, PhotoLimits, decode_photo
-from workers.stages.base import StageContext
+from workers.runtime.stage import StageContext
 
 TENSORS = "application/octet-stream"
 

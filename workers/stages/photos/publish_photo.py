@@ -29,7 +29,7 @@ from orchestrator.ledger.tables.rows import ModelVersion
 from orchestrator.version import SOFTWARE
 from workers.photo import Encoded, OutputOptions, encode_photo
 from workers.runtime.lease import Lease
-from workers.stages.base import Ended, StageContext, one_by_one, version_of
+from workers.runtime.stage import Ended, StageContext, one_by_one, version_of
 from workers.stages.photos.photo_bytes import ingested, limits, original, read_patches, store_bytes
 from workers.stages.photos.score_photo import UNTOUCHED
 

@@ -28,7 +28,7 @@ from orchestrator.ledger.stage_results import NewResult
 from orchestrator.ledger.tables.rows import ModelVersion
 from workers.photo import patches_of
 from workers.runtime.lease import Lease
-from workers.stages.base import DrainedError, Ended, StageContext, StoppedError, thresholds_of, version_of
+from workers.runtime.stage import DrainedError, Ended, StageContext, StoppedError, thresholds_of, version_of
 from workers.stages.photos.photo_bytes import TENSORS, decoded, ingested, kept_faces, pack_patches, store_bytes
 from workers.stages.portraits.people import Person, known_people, pair_faces
 

@@ -28,7 +28,7 @@ from orchestrator.ledger.evaluations import Thresholds
 from orchestrator.ledger.queue.claims import Claim
 from orchestrator.ledger.queue.outcomes import Outcome
 from workers.runtime.lease import Lease
-from workers.stages.base import Ended, StageContext, one_by_one, thresholds_of, version_of
+from workers.runtime.stage import Ended, StageContext, one_by_one, thresholds_of, version_of
 from workers.stages.photos.photo_bytes import decoded, ingested, patched, read_patches, store_bytes
 from workers.stages.portraits.people import Person, known_people
 

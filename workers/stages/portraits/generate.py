@@ -34,7 +34,7 @@ from orchestrator.version import SOFTWARE
 from workers.photo.picture import decode_crop, encode_png
 from workers.runtime.engine import is_out_of_memory
 from workers.runtime.lease import Lease
-from workers.stages.base import DrainedError, Ended, StageContext, StoppedError, upload, version_of
+from workers.runtime.stage import DrainedError, Ended, StageContext, StoppedError, upload, version_of
 
 Image = NDArray[np.uint8]
 Ready = tuple[Claim, PortraitRequest]

@@ -23,7 +23,7 @@ from orchestrator.ledger.tables.rows import ModelVersion
 from workers.decode import decode
 from workers.photo.picture import encode_crop
 from workers.runtime.lease import Lease
-from workers.stages.base import Ended, StageContext, one_by_one, version_of
+from workers.runtime.stage import Ended, StageContext, one_by_one, version_of
 
 LEAST_FACE_PX = 16
 

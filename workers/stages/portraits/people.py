@@ -17,7 +17,7 @@ from orchestrator.ledger import identities, photos
 from orchestrator.ledger.engine.session import now
 from orchestrator.ledger.queue.claims import Claim
 from workers.photo.picture import decode_crop
-from workers.stages.base import StageContext
+from workers.runtime.stage import StageContext
 
 Floats = NDArray[np.float32]
 MARGIN = 0.1

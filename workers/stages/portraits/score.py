@@ -38,7 +38,7 @@ from orchestrator.ledger.queue import outputs
 from orchestrator.ledger.queue.claims import Claim
 from orchestrator.ledger.queue.outcomes import Outcome
 from workers.runtime.lease import Lease
-from workers.stages.base import Ended, StageContext, one_by_one, thresholds_of, version_of
+from workers.runtime.stage import Ended, StageContext, one_by_one, thresholds_of, version_of
 
 Floats = NDArray[np.float32]
 DIGITS = 4

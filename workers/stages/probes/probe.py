@@ -23,7 +23,7 @@ from orchestrator.ledger.queue.claims import Claim
 from orchestrator.ledger.queue.outcomes import Outcome
 from orchestrator.ledger.queue.outputs import NewOutput
 from workers.runtime.lease import Lease
-from workers.stages.base import DrainedError, Ended, StageContext, upload
+from workers.runtime.stage import DrainedError, Ended, StageContext, upload
 
 STEP_SECONDS = 0.1
 """So often it reports progress and looks whether it must stop."""

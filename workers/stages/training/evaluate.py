@@ -25,7 +25,7 @@ from orchestrator.ledger.queue.claims import Claim
 from orchestrator.ledger.queue.outcomes import Outcome
 from orchestrator.ledger.tables.rows_training import TrainingRun
 from workers.runtime.lease import Lease
-from workers.stages.base import DrainedError, Ended, StageContext, one_by_one, version_of
+from workers.runtime.stage import DrainedError, Ended, StageContext, one_by_one, version_of
 from workers.stages.datasets.local_copy import materialise
 
 log = logging.getLogger(__name__)

@@ -38,7 +38,7 @@ from orchestrator.ledger.tables.rows_training import TrainingRun
 from workers.runtime.code_version import code_version
 from workers.runtime.files import fetch_folder, full_disk_is_transient, store_file, store_folder
 from workers.runtime.lease import Lease
-from workers.stages.base import DrainedError, Ended, StageContext, version_of
+from workers.runtime.stage import DrainedError, Ended, StageContext, version_of
 from workers.stages.datasets.local_copy import materialise
 
 log = logging.getLogger(__name__)
