@@ -82,7 +82,8 @@ def _verify_here(s: Services, receipt: dict[str, Any]) -> dict[str, Any]:
         InputError: the signature is wrong, the audit chain does not hold the row, or rows of the person are left.
     """
     from orchestrator.errors import InputError
-    from orchestrator.ledger import audit, erasure
+    from orchestrator.ledger import audit
+    from orchestrator.ledger.privacy import erasure
     from orchestrator.people import receipts
 
     signed_by = receipts.verify(receipt, receipts.Signer.of(s.settings).public_keys)

@@ -38,6 +38,8 @@ class Chunk:
     input: ChunkInput
     pictures: int
     artifact_id: str | None = None
+    people: tuple[str, ...] = ()
+    """Pseudonyms of those whom the source names in it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,11 +110,13 @@ class _Open:
         self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115 likewise
         self._pictures = 0
         self._bytes = 0
+        self._people: dict[str, None] = {}
 
     def add(self, picture: SourcePicture, name_of: Callable[[str], str], max_pixels: int, mean: int) -> bool:
         """Append a picture; return whether the chunk ends after it."""
         said: dict[str, Any] = {"name": picture.name, "caption": picture.caption}
         said["people"] = [name_of(person) for person in picture.people]
+        self._people |= dict.fromkeys(said["people"])
         data, error = picture.data, picture.error
         if data is not None:
             try:
@@ -142,7 +146,10 @@ class _Open:
             file.seek(0)
             store.put(key, file, media_type="application/x-tar", sha256=sha256)  # type: ignore[arg-type]  # IO is a BinaryIO
         return Chunk(
-            input=ChunkInput(tar=TarRef(key=key, sha256=sha256)), pictures=self._pictures, artifact_id=artifact_id
+            input=ChunkInput(tar=TarRef(key=key, sha256=sha256)),
+            pictures=self._pictures,
+            artifact_id=artifact_id,
+            people=tuple(self._people),
         )
 
     def _write(self, suffix: str, data: bytes) -> None:

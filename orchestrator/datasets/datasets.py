@@ -252,6 +252,7 @@ def _submit(
             params_sha256=sha256,
             seed=0,
             cost=float(chunk.pictures),
+            identities=tuple(one for one in chunk.people if one.startswith("idn_")),
         )
         for number, (sha256, chunk) in enumerate(fresh.items())
     ]

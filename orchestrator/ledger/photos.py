@@ -6,7 +6,7 @@ known by nothing but their faces, items wait after the first until all of them w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import TypeVar
 
@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session, aliased
 
 from orchestrator import pipelines
 from orchestrator.contracts.base import StageResult
+from orchestrator.contracts.datasets import ChunkParams
 from orchestrator.contracts.photos import (
     Ingested,
     Original,
@@ -156,9 +157,23 @@ def artifacts_of(session: Session, item_ids: Sequence[str]) -> set[str]:
     found: set[str] = set()
     original = Item.params[PhotoParams.column_key("original")][Original.column_key("artifact_id")].as_string()
     found |= set(session.scalars(select(original).where(Item.id.in_(item_ids), original.is_not(None))))
+    chunk = Item.params[ChunkParams.column_key("input_artifact")].as_string()
+    found |= set(session.scalars(select(chunk).where(Item.id.in_(item_ids), chunk.is_not(None))))
     for result in session.scalars(select(Stage.result).where(Stage.item_id.in_(item_ids))):
         found |= set(StageResult.load(result or {}).artifacts)
     return found
+
+
+def originals(session: Session, item_ids: Sequence[str]) -> set[str]:
+    """Return the artifacts of the source photos of these items."""
+    original = Item.params[PhotoParams.column_key("original")][Original.column_key("artifact_id")].as_string()
+    return set(session.scalars(select(original).where(Item.id.in_(item_ids), original.is_not(None))))
+
+
+def made_of(session: Session, owner: str, artifact_ids: Collection[str]) -> Sequence[str]:
+    """Return an owner's items that are made of these source photos."""
+    original = Item.params[PhotoParams.column_key("original")][Original.column_key("artifact_id")].as_string()
+    return session.scalars(select(Item.id).where(Item.owner == owner, original.in_(artifact_ids))).all()
 
 
 def waiting(session: Session, batch_id: str, pipeline: Pipeline) -> Sequence[str]:

@@ -20,9 +20,10 @@ from typing import Any
 from orchestrator.contracts.base import digest
 from orchestrator.contracts.people import EnrolParams, GivenConsent, GivenReference
 from orchestrator.errors import ConflictError, InputError, StoreUnavailableError, UsageError
-from orchestrator.ledger import artifacts, audit, datasets, erasure, identities
+from orchestrator.ledger import artifacts, audit, datasets, identities
 from orchestrator.ledger.engine.session import Ledger, now
 from orchestrator.ledger.engine.states import ENDED
+from orchestrator.ledger.privacy import erasure, register
 from orchestrator.ledger.queue import batches, sweeper
 from orchestrator.ledger.queue.batches import NewBatch, NewItem
 from orchestrator.ledger.tables.rows import Artifact, Consent, Identity, Reference
@@ -294,6 +295,8 @@ def erase(ledger: Ledger, store: ByteStore, settings: Settings, owner: str, who:
 
     The receipt holds no name: id, counts, sha256 over the sorted keys of the deleted objects, the audit row and its
     hash, and when it was verified that no row tells of the person and none of the objects can be read any more.
+    `expires` counts what else this owner handed in and nobody has looked into, which may show anybody, and says when
+    the last of it goes.
 
     Raises:
         NotFoundError: there is no such person.
@@ -314,11 +317,14 @@ def erase(ledger: Ledger, store: ByteStore, settings: Settings, owner: str, who:
     with ledger.read() as session:
         entry = audit.last(session, erased.identity_id, "identity.erase")
         rows = erasure.remaining(session, erased.identity_id)
+        named = register.remaining(session, owner, erased.words)
+        expiring = erasure.expiring(session, owner)
     assert entry is not None, "an erase writes its audit row in the same transaction"
     assert not any(rows.values()), f"an erase leaves no row behind, found {rows}"
+    assert not named, f"an erase leaves no name behind, found some in {sorted(named)}"
     receipt = {
         "object": "identity.erase_receipt",
-        "schema": "fpga/erase_receipt/2",
+        "schema": "fpga/erase_receipt/3",
         "identity_id": erased.identity_id,
         "references": erased.references,
         "outputs": erased.outputs,
@@ -327,7 +333,8 @@ def erase(ledger: Ledger, store: ByteStore, settings: Settings, owner: str, who:
         "tainted": {"data_sets": erased.data_sets, "models": erased.models},
         "keys_sha256": hashlib.sha256("\n".join(sorted(erased.keys)).encode()).hexdigest(),
         "audit": {"id": entry.id, "hash": entry.hash, "at": entry.at.isoformat()},
-        "verified": {"objects_left": left, "rows_left": rows},
+        "verified": {"objects_left": left, "rows_left": rows, "rows_that_name": sum(named.values())},
+        "expires": expiring,
         "verified_at": datetime.now(UTC).isoformat(),
     }
     return signer.sign(receipt)

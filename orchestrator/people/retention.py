@@ -11,9 +11,9 @@ from typing import Any
 
 from orchestrator import logs
 from orchestrator.errors import NotFoundError
-from orchestrator.ledger import retention
 from orchestrator.ledger.engine.session import Ledger, now
-from orchestrator.ledger.retention import Due
+from orchestrator.ledger.privacy import retention
+from orchestrator.ledger.privacy.retention import Due
 from orchestrator.people import identities
 from orchestrator.settings import Settings
 from orchestrator.storage import ByteStore

@@ -16,6 +16,7 @@ from types import FrameType
 from orchestrator import logs
 from orchestrator.errors import FpgaError
 from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.privacy import erasure
 from orchestrator.ledger.queue import sweeper, wakeups
 from orchestrator.people import retention
 from orchestrator.photos import uploads
@@ -101,6 +102,7 @@ class Sweeper:
             self._watch_flows,
             lambda: remove_expired(self._ledger, self._store),
             lambda: uploads.remove_overdue(self._ledger, self._store),
+            lambda: erasure.forget_failed(self._ledger),
             self._tidy,
         ):
             with logs.surviving("part of a sweep put off"):

@@ -11,9 +11,9 @@ from orchestrator.datasets import dataset_views, datasets
 from orchestrator.datasets.datasets import BuildRequest
 from orchestrator.errors import ConsentError, InputError, NotFoundError, StageError, UsageError
 from orchestrator.ledger import datasets as rows
-from orchestrator.ledger import erasure
 from orchestrator.ledger.datasets import NewVersion
 from orchestrator.ledger.engine.session import Ledger, now
+from orchestrator.ledger.privacy import erasure
 from orchestrator.ledger.queue import batches
 from orchestrator.settings import Settings
 from orchestrator.storage import ByteStore

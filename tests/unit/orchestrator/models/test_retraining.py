@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.errors import ConflictError, ConsentError, NotFoundError, UsageError
-from orchestrator.ledger import erasure, identities
+from orchestrator.ledger import identities
 from orchestrator.ledger import training as runs
 from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.privacy import erasure
 from orchestrator.ledger.queue import batches, claims, outcomes
 from orchestrator.ledger.tables.rows import Batch
 from orchestrator.models import lineage, registry, retraining, training
