@@ -69,21 +69,34 @@ class Photo:
 
 @dataclass(frozen=True, kw_only=True)
 class Refused:
-    """A member that should be a photo and cannot be one; `path` is for people and ledgers, not for writing."""
+    """A member that should be a photo and cannot be one; `path` is for people and ledgers, not for writing.
+
+    `stream` has its bytes where it has a name to write them to, until the next member is asked for.
+    """
 
     path: str
     raw_path: bytes
     error: InputError
+    modified: datetime | None = None
+    stream: BinaryIO | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Skipped:
-    """A member that is no photo and does not claim to be; `text` is a side file's, where those were asked for."""
+    """A member that is no photo and does not claim to be; `text` is a side file's, where those were asked for.
+
+    Attributes:
+        left_behind: whether a system or a program left it, so that nobody misses it.
+        stream: its bytes, until the next member is asked for.
+    """
 
     path: str
     raw_path: bytes
     reason: str
     text: bytes | None = None
+    left_behind: bool = False
+    modified: datetime | None = None
+    stream: BinaryIO | None = None
 
 
 Member = Photo | Refused | Skipped

@@ -54,6 +54,7 @@ class Kind:
     notes: tuple[str, ...] = ()
     error: InputError | None = None
     reason: str = ""
+    left_behind: bool = False
 
 
 def judge(path: str, head: bytes, size: int) -> Kind:
@@ -68,7 +69,7 @@ def judge(path: str, head: bytes, size: int) -> Kind:
     ending = name.rpartition(".")[2].lower() if "." in name else ""
     claimed = PHOTO_ENDINGS.get(ending)
     if _is_left_behind(path, name, head):
-        return Kind(reason="a file that an operating system left behind")
+        return Kind(reason="a file that an operating system left behind", left_behind=True)
     if size == 0:
         wanted = claimed or ending in RAW_ENDINGS | ARCHIVE_ENDINGS | OTHER_PICTURE_ENDINGS
         return _refused("the file is empty", "image_empty") if wanted else Kind(reason="an empty file")

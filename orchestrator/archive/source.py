@@ -68,22 +68,23 @@ class Source:
         for found in self._opened.found():
             member = found if isinstance(found, Refused) else self._judged(found)
             yield _unlike(member, seen)
-            if isinstance(member, Photo):
+            if member.stream is not None:
                 member.stream.close()
 
     def _judged(self, found: Found) -> Member:
-        raw = found.raw_path
+        raw, most = found.raw_path, self._limits.member_bytes
         try:
             path = safe_path(raw)
-            if found.size > self._limits.member_bytes:
-                most = self._limits.member_bytes / 2**20
-                raise InputError(
-                    f"a photo holds at most {most:g} MiB, this one {found.size / 2**20:.0f} MiB", code="image_too_large"
-                )
-            stream = io.BufferedReader(MemberReader(found, self._limits.member_bytes), BUFFER)
+            stream = io.BufferedReader(MemberReader(found, max(most, found.size)), BUFFER)
             kind = judge(path, stream.peek(HEAD)[:HEAD], found.size)
         except InputError as error:
             return Refused(path=as_text(raw), raw_path=raw, error=error)
+        refusal = kind.error
+        if kind.media_type and found.size > most:
+            said = f"a photo holds at most {most / 2**20:g} MiB, this one {found.size / 2**20:.0f} MiB"
+            refusal = InputError(said, code="image_too_large")
+        if refusal is not None:
+            return Refused(path=path, raw_path=raw, error=refusal, modified=found.modified, stream=stream)
         if kind.media_type:
             return Photo(
                 path=path,
@@ -94,13 +95,16 @@ class Source:
                 notes=kind.notes,
                 stream=stream,
             )
-        text = None
-        if self.side_files and kind.error is None and path.lower().endswith(self.side_files):
-            text = stream.read(SIDE_FILE_BYTES)
-        stream.close()
-        if kind.error is not None:
-            return Refused(path=path, raw_path=raw, error=kind.error)
-        return Skipped(path=path, raw_path=raw, reason=kind.reason, text=text)
+        wanted = self.side_files and path.lower().endswith(self.side_files)
+        return Skipped(
+            path=path,
+            raw_path=raw,
+            reason=kind.reason,
+            text=stream.read(SIDE_FILE_BYTES) if wanted else None,
+            left_behind=kind.left_behind,
+            modified=found.modified,
+            stream=stream,
+        )
 
 
 class MemberReader(io.RawIOBase):

@@ -162,6 +162,7 @@ def results(
     as_json: JsonOption = False,
 ) -> None:
     """Print what is finished so far, one JSON object in each line, or write it to files; a cut download goes on."""
+    from orchestrator.archive.reach import Reach
     from orchestrator.ledger.queue import batches
     from orchestrator.results import export, results
 
@@ -169,14 +170,19 @@ def results(
         found = _resolve(s, batch_id)
         written: dict[str, Any] = {}
         if download is not None:
-            folder = export.download(
-                s.ledger, s.store, s.owner, found, download, template=template, overwrite=overwrite
+            reach = Reach(settings=s.settings, owner=s.owner, operator=True)
+            done = export.download(
+                s.ledger, s.store, s.owner, found, download, template=template, overwrite=overwrite, reach=reach
             )
-            written["folder"] = str(folder)
+            written["folder"] = str(done.folder)
         if sheet is not None:
             written["sheet"] = str(export.write_contact_sheet(s.ledger, s.store, s.vault, s.owner, found, sheet))
         if written:
             print_json(written) if as_json else print_facts(written)
+            if download is not None and done.failures:
+                for path, error in done.failures.items():
+                    say(f"not written: {path}: {error.message} [{error.code}]")
+                raise FinishError(2)
             return
         with s.ledger.read() as session:
             batch = batches.get(session, s.owner, found)

@@ -184,6 +184,8 @@ def _run(
         if delivery is not None:
             _deliver_until_ended(s, made.batch_id, delivery)
         answer(s, made.batch_id, wait=wait or out is not None, as_json=as_json)
+        if delivery is not None and delivery.failures:
+            raise FinishError(2)
 
 
 def _flow_reads(s: Services, source: str) -> bool:
@@ -243,6 +245,8 @@ def _deliver_until_ended(s: Services, batch_id: str, delivery: Any) -> None:
             say(f"\nThe batch goes on. Come back with: fpga batch results {batch_id} --download DIR")
             raise FinishError(130) from None
     delivery.finish()
+    for path, error in delivery.failures.items():
+        say(f"not written: {path}: {error.message} [{error.code}]")
 
 
 def _word(given: str, *allowed: str) -> Any:

@@ -52,6 +52,7 @@ class RestoreOptions(Asked):
         to, of, pairs: of a swap without one: who comes in, whose face goes (None: the largest), and how people and
             photos meet.
         force: make everything anew, even what was made before.
+        mirror: whether files that are no photos, and photos that are refused, are copied into the tree as they are.
     """
 
     task: Task = "restore"
@@ -75,6 +76,10 @@ class RestoreOptions(Asked):
         Pairs, Field(description="product: every photo with every person; zip: the first with the first, and so on.")
     ] = "product"
     force: Annotated[bool, Field(description="Make anew what was made before.")] = False
+    mirror: Annotated[bool, Field(description="Copy films, side files and refused photos into the tree too.")] = False
+    names: Annotated[
+        str, Field(max_length=40, description="Code page of names in an old zip, such as cp866 or shift_jis.")
+    ] = "cp437"
 
 
 class RedoOptions(Asked):
@@ -118,6 +123,8 @@ class PhotoOptions(BatchOptions):
     format: Literal["same", "png"] = "same"
     gps: Literal["keep", "strip"] = "keep"
     force: bool = False
+    mirror: bool = False
+    names: str = "cp437"
     everyone: bool = False
     """One person stands in every photo: the first of `identities`."""
     attestation: Attestation | None = None

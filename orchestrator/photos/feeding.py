@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 from orchestrator.archive import Member, Photo, Refused
 from orchestrator.archive.originals import keep_original
+from orchestrator.archive.passed import Passed, keep_passed
 from orchestrator.archive.reach import Reach, opened
 from orchestrator.contracts.base import JsonObject
 from orchestrator.contracts.photos import Original, PhotoOptions, PhotoParams, SwapPlan
@@ -48,6 +49,8 @@ class Fed:
     refused: int = 0
     new: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
+    passed: list[Passed] = field(default_factory=list)
+    """Path and reason of each file that is no photo."""
     waiting: str | None = None
     """Why nothing is read at the moment, or None."""
 
@@ -79,7 +82,8 @@ def feed(ledger: Ledger, store: ByteStore, settings: Settings, owner: str, batch
                 raise
             return fed
         else:
-            read: JsonObject = {"photos": fed.photos, "skipped": dict(fed.skipped)}
+            passed = keep_passed(ledger, store, owner, fed.passed)
+            read: JsonObject = {"photos": fed.photos, "skipped": dict(fed.skipped), "passed": dict(passed or {})}
             kept = feeder.options().model_copy(update={"read": read})
             batches.close(ledger, owner, batch_id, options=kept.dump())
             photos.end_feeding(ledger, batch_id)
@@ -127,7 +131,8 @@ class _Feeder:
         since, most = time.monotonic(), FIRST
         options = PhotoOptions.load(batch.options)
         reach = Reach(settings=self.settings, owner=self.owner, operator=options.operator)
-        with opened(self.ledger, self.store, reach, options.source or "", limits_of(self.settings)) as source:
+        limits = limits_of(self.settings, options.names)
+        with opened(self.ledger, self.store, reach, options.source or "", limits) as source:
             for member in source.members():
                 made = self.items(member, batch, fed, known, stored)
                 chunk += made
@@ -199,6 +204,7 @@ class _Feeder:
             made = list(self._photo(member, batch, fed.photos - 1, known, stored))
         else:
             fed.skipped[member.reason] += 1
+            fed.passed.append(Passed(path=member.path, reason=member.reason, left_behind=member.left_behind))
             return []
         return [item for item in made if item.custom_id not in known]
 

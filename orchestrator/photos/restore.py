@@ -6,6 +6,7 @@ where a killed one stopped; `redo` makes one photo again with other settings.
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -36,7 +37,7 @@ from orchestrator.planning.plan import IdentityFacts
 from orchestrator.portraits.submit import known_identities
 from orchestrator.settings import Settings
 
-AS_ASKED = {"task", "fidelity", "min_face", "good", "candidates", "format", "gps", "force"}
+AS_ASKED = {"task", "fidelity", "min_face", "good", "candidates", "format", "gps", "force", "mirror", "names"}
 """Options that the batch keeps as they were asked."""
 STATEMENT = "the owner states that the people of this archive may be restored"
 
@@ -98,7 +99,7 @@ def submit(
     if out and out.startswith("s3://"):
         reach.place(out, "write")
     if place:
-        with opened(ledger, None, reach, place, limits_of(settings)):
+        with opened(ledger, None, reach, place, limits_of(settings, options.names)):
             pass
     preset_name = preset or settings.preset
     kept = _kept(ledger, owner, options)
@@ -141,7 +142,7 @@ def look(ledger: Ledger, settings: Settings, *, source: str, options: RestoreOpt
     kept = _kept(ledger, owner, options.model_copy(update={"attested": options.attested or STATEMENT}))
     count, size, skipped, refused = 0, 0, dict[str, int](), []
     reach = Reach(settings=settings, owner=owner, operator=True)
-    with opened(ledger, None, reach, absolute(source), limits_of(settings)) as found:
+    with opened(ledger, None, reach, absolute(source), limits_of(settings, options.names)) as found:
         for member in found.members():
             if isinstance(member, Photo):
                 count, size = count + 1, size + member.size
@@ -221,9 +222,17 @@ def absolute(source: str) -> str:
     return source if source.startswith(("s3://", KEPT)) else str(Path(source).expanduser().absolute())
 
 
-def limits_of(settings: Settings) -> Limits:
-    """Return how much of an archive is read."""
-    return Limits(member_bytes=settings.max_photo_bytes)
+def limits_of(settings: Settings, names: str = "cp437") -> Limits:
+    """Return how an archive is read.
+
+    Raises:
+        UsageError: `bad_names`, there is no such code page.
+    """
+    try:
+        codecs.lookup(names)
+    except LookupError as error:
+        raise UsageError(f"there is no code page {names!r}; wanted one such as cp866", code="bad_names") from error
+    return Limits(member_bytes=settings.max_photo_bytes, names=names)
 
 
 def _kept(ledger: Ledger, owner: str, options: RestoreOptions) -> PhotoOptions:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zipfile
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -21,6 +21,7 @@ from orchestrator.ledger.tables.rows import Artifact, Batch, Item, Output
 from orchestrator.ledger.views import listings
 from orchestrator.planning.naming import DEFAULT_TEMPLATE, NameFacts, output_names
 from orchestrator.results import delivery
+from orchestrator.results.files import files_lines
 from orchestrator.results.results import errors_lines, json_line, results_lines, written_out
 from orchestrator.storage import ByteStore
 
@@ -51,7 +52,7 @@ def entries(ledger: Ledger, owner: str, batch_id: str, items: Container[str] | N
     with ledger.read() as session:
         batch = listings.batch(session, owner, batch_id)
         rows = [row for row in outputs.finished(session, batch.id) if items is None or row[0].id in items]
-        return list(_photos(rows) if batch.kind == photos.KIND else _portraits(rows))
+        return list(_photos(rows, delivery.names(session, batch.id)) if batch.kind == photos.KIND else _portraits(rows))
 
 
 def written(ledger: Ledger, store: ByteStore, owner: str, batch_id: str, found: list[Entry]) -> Iterator[bytes]:
@@ -65,9 +66,12 @@ def written(ledger: Ledger, store: ByteStore, owner: str, batch_id: str, found: 
     sink = _Sink()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED) as archive:
         with ledger.read() as session:
-            time = listings.batch(session, owner, batch_id).created_at
-        for name, lines in (("results.jsonl", results_lines), ("errors.jsonl", errors_lines)):
-            with archive.open(_info(name, time), "w", force_zip64=True) as file:
+            batch = listings.batch(session, owner, batch_id)
+            lists: dict[str, Lines] = {"results.jsonl": results_lines, "errors.jsonl": errors_lines}
+            if batch.kind == photos.KIND:
+                lists["files.jsonl"] = partial(_files, store)
+        for name, lines in lists.items():
+            with archive.open(_info(name, batch.created_at), "w", force_zip64=True) as file:
                 for piece in written_out(ledger, partial(_listed, lines, owner, batch_id)):
                     file.write(piece)
                     yield sink.taken()
@@ -85,6 +89,12 @@ def _listed(lines: Lines, owner: str, batch_id: str, session: Session) -> Iterat
     return map(json_line, lines(session, listings.batch(session, owner, batch_id)))
 
 
+def _files(store: ByteStore, session: Session, batch: Batch) -> Iterator[dict[str, Any]]:
+    known = delivery.names(session, batch.id)
+    chosen = [row for row in outputs.finished(session, batch.id) if row[1].id == row[0].output_id]
+    return files_lines(session, store, batch, {item.id: known[output.id] for item, output, _ in chosen}, {})
+
+
 def _portraits(rows: Sequence[Row]) -> Iterator[Entry]:
     chosen = [row for row in rows if row[1].id == row[0].output_id]
     facts = (
@@ -95,10 +105,10 @@ def _portraits(rows: Sequence[Row]) -> Iterator[Entry]:
         yield Entry(name=name, key=artifact.key, sha256=artifact.sha256, time=output.created_at)
 
 
-def _photos(rows: Sequence[Row]) -> Iterator[Entry]:
+def _photos(rows: Sequence[Row], names: Mapping[str, str]) -> Iterator[Entry]:
     for item, output, artifact in rows:
         time = delivery.modified(item) or output.created_at
-        yield Entry(name=delivery.path_of(item, output), key=artifact.key, sha256=artifact.sha256, time=time)
+        yield Entry(name=names[output.id], key=artifact.key, sha256=artifact.sha256, time=time)
 
 
 def _info(name: str, time: datetime) -> zipfile.ZipInfo:

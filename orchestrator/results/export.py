@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy.orm import Session
 
+from orchestrator.archive.reach import Reach
 from orchestrator.contracts.portraits import PortraitParams
-from orchestrator.errors import UsageError
+from orchestrator.errors import FpgaError, UsageError
 from orchestrator.ledger import evaluations, identities, models, photos
 from orchestrator.ledger.engine.session import Ledger, now
 from orchestrator.ledger.queue import batches
@@ -29,6 +30,14 @@ from orchestrator.storage import ByteStore
 SHEET_PICTURES = 1000
 
 
+@dataclass(frozen=True, kw_only=True)
+class Downloaded:
+    """Where results were written, and what could not be, by path."""
+
+    folder: Path
+    failures: Mapping[str, FpgaError]
+
+
 def download(
     ledger: Ledger,
     store: ByteStore,
@@ -38,8 +47,12 @@ def download(
     *,
     template: str = DEFAULT_TEMPLATE,
     overwrite: bool = False,
-) -> Path:
-    """Write the pictures that are finished now, their sidecars, results.jsonl and errors.jsonl; return the folder.
+    reach: Reach | None = None,
+) -> Downloaded:
+    """Write the pictures that are finished now, their sidecars, results.jsonl and errors.jsonl.
+
+    Args:
+        reach: who may read the source again, for files of an archive that are copied as they are.
 
     Raises:
         NotFoundError: there is no such batch.
@@ -50,8 +63,9 @@ def download(
     with ledger.read() as session:
         batch = batches.get(session, owner, batch_id)
         if batch.kind == photos.KIND:
-            Delivery(ledger, store, owner, batch.id, str(folder)).finish()
-            return folder
+            delivery = Delivery(ledger, store, owner, batch.id, str(folder), reach)
+            delivery.finish()
+            return Downloaded(folder=folder, failures=delivery.failures)
         handles = {row.id: row.handle or row.id for row, _ in identities.listing(session, owner)}
         items = [
             FolderItem(
@@ -66,7 +80,7 @@ def download(
         ]
         errors = list(errors_lines(session, batch))
     write_results_folder(folder, items, errors, template=template, overwrite=overwrite)
-    return folder
+    return Downloaded(folder=folder, failures={})
 
 
 def write_contact_sheet(

@@ -10,11 +10,12 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from orchestrator.errors import ConflictError, TransientError, UsageError
 from orchestrator.planning.naming import DEFAULT_TEMPLATE, NameFacts, output_names
@@ -22,6 +23,8 @@ from orchestrator.planning.naming import DEFAULT_TEMPLATE, NameFacts, output_nam
 OF_AN_ITEM = {"custom_id", "file_name"}
 HALF = ".part-"
 """How names of files begin that are not whole yet."""
+WITHOUT_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EACCES, errno.EINVAL)
+"""How disks say that they know no second name of a file."""
 LISTS = ("metadata.jsonl", "results.jsonl", "errors.jsonl")
 
 
@@ -123,7 +126,7 @@ def _remove_halves(folder: Path) -> None:
         left.unlink(missing_ok=True)
 
 
-def write_new(path: Path, data: bytes) -> None:
+def write_new(path: Path, data: bytes | BinaryIO) -> None:
     """Write a file that is not there yet, for its owner alone, whole or not at all; folders on the way are made.
 
     Raises:
@@ -141,21 +144,46 @@ def write_new(path: Path, data: bytes) -> None:
         handle, temporary = tempfile.mkstemp(prefix=HALF, dir=path.parent)
         try:
             with os.fdopen(handle, "wb") as file:
-                file.write(data)
+                if isinstance(data, bytes):
+                    file.write(data)
+                else:
+                    shutil.copyfileobj(data, file)
                 file.flush()
                 os.fsync(file.fileno())
-            os.link(temporary, path)  # fails where the name is taken, unlike a rename
+            _put_in_place(temporary, path)
         finally:
-            Path(temporary).unlink()
+            Path(temporary).unlink(missing_ok=True)
     except FileExistsError as error:
         raise _taken(path) from error
     except OSError as error:
         raise _failed(path, error) from error
 
 
+def _put_in_place(temporary: str, path: Path) -> None:
+    """Give a finished file its name, which must be free."""
+    try:
+        os.link(temporary, path)  # fails where the name is taken, unlike a rename
+    except FileExistsError:
+        raise
+    except OSError as error:
+        if error.errno not in WITHOUT_LINKS:
+            raise
+        # exFAT, SMB: the name is taken by an empty file first, and that one replaced
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        try:
+            Path(temporary).replace(path)
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
+
+
 def _failed(path: Path, error: OSError) -> TransientError | UsageError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return TransientError(f"no space left to write {path}", code="disk_full")
+    if error.errno == errno.ENAMETOOLONG:
+        return UsageError(f"{path.name[:80]} ... is too long a name for this disk", code="path_too_long")
+    if error.errno == errno.EINVAL:
+        return UsageError(f"{path.name!r} is no name that this disk knows", code="path_unsafe")
     return UsageError(f"{path} cannot be written: {error.strerror}", code="not_writable")
 
 

@@ -20,7 +20,7 @@ from orchestrator.settings import Settings
 
 FPGA = Path(sys.executable).with_name("fpga")
 OWNER = "local"
-WITHOUT_TREE = {"results.jsonl", "errors.jsonl"}
+WITHOUT_TREE = {"results.jsonl", "errors.jsonl", "files.jsonl"}
 
 
 @pytest.fixture

@@ -189,7 +189,11 @@ def assert_the_tree_is_the_same(shop: Shop, batch_id: str, truths: list[Truth], 
     Delivery(shop.rig.ledger, shop.rig.store, OWNER, batch_id, str(out)).finish()  # again: nothing is in the way
 
     written = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
-    assert written == {t.path for t in truths if t.expected == "photo"} | {"results.jsonl", "errors.jsonl"}
+    assert written == {t.path for t in truths if t.expected == "photo"} | {
+        "results.jsonl",
+        "errors.jsonl",
+        "files.jsonl",
+    }
     errors = [json.loads(line) for line in (out / "errors.jsonl").read_text().splitlines()]
     assert {line["path"]: line["error"]["code"] for line in errors} == {
         t.path: t.expected for t in truths if t.expected not in ("photo", "skipped")

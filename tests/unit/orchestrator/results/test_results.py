@@ -116,7 +116,7 @@ def test_lists_are_true_at_any_moment(worker: Played, batch_id: str) -> None:
 
 def test_a_download_has_pictures_sidecars_and_lists_that_agree(worker: Played, batch_id: str, tmp_path: Path) -> None:
     worker.work(failing=["bad"])
-    folder = export.download(worker.ledger, worker.store, "local", batch_id, tmp_path / "out")
+    folder = export.download(worker.ledger, worker.store, "local", batch_id, tmp_path / "out").folder
 
     listed = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
     table = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
