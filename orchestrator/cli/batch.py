@@ -250,6 +250,23 @@ def pause(
 
 
 @app.command()
+def order(
+    batch_id: BatchId,
+    lane: Annotated[str | None, typer.Option(help="interactive, bulk or training.")] = None,
+    priority: Annotated[int | None, typer.Option(min=-3, max=3, help="Within its lane; 3 goes first.")] = None,
+    top: Annotated[bool, typer.Option("--top", help="First of its lane: priority 3.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Let a batch go before or behind others: another lane, or another priority within it."""
+    from orchestrator.ledger.queue import batches
+
+    with services() as s:
+        found = _resolve(s, batch_id)
+        batches.reorder(s.ledger, s.owner, found, lane=lane, priority=3 if top else priority)
+        _tell(s, found, f"the order of {found} is changed", as_json=as_json)
+
+
+@app.command()
 def resume(batch_id: BatchId, as_json: JsonOption = False) -> None:
     """Go on with a paused batch, and read on in the source of one whose reader was killed."""
     from orchestrator.ledger.queue import batches

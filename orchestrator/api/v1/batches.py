@@ -308,6 +308,20 @@ def resume(caller: Writer, batch_id: str) -> dict[str, Any]:
     return _shown(caller, batch_id)
 
 
+class Order(Strict):
+    """Where a batch stands among others: its lane, and its priority within it."""
+
+    lane: Literal["interactive", "bulk", "training"] | None = None
+    priority: Annotated[int, Field(ge=-3, le=3)] | None = None
+
+
+@router.post("/{batch_id}/order", status_code=202, operation_id="order_batch")
+def order(caller: Writer, batch_id: str, body: Order) -> dict[str, Any]:
+    """Let a batch that has not ended go before or behind others; what a worker holds of it goes on."""
+    batches.reorder(caller.ledger, caller.owner, _whole(caller, batch_id), lane=body.lane, priority=body.priority)
+    return _shown(caller, batch_id)
+
+
 @router.post("/{batch_id}/close", status_code=202, operation_id="close_batch")
 def close(caller: Writer, batch_id: str) -> dict[str, Any]:
     """Say that no more items will come to an open batch; closing it again changes nothing."""

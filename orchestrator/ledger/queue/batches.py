@@ -19,11 +19,13 @@ from orchestrator.ledger.engine.base import new_id
 from orchestrator.ledger.engine.session import Ledger, now, retrying
 from orchestrator.ledger.engine.states import BAD, BATCH_ENDED, STATES, BatchState, State
 from orchestrator.ledger.queue import lifecycle, outbox, quotas
+from orchestrator.ledger.queue.claims import LANES
 from orchestrator.ledger.tables.rows import Artifact, Attempt, Batch, Item, ItemIdentity, Output, Stage
 from orchestrator.ledger.tables.rows_reviews import Review
 from orchestrator.pipelines import Pipeline, Place
 
 RETRIES = BatchOptions.column_key("retries")
+MOST_PRIORITY = 3
 STATE_WORDS = {"succeeded": "completed", "canceled": "cancelled", "error": "failed"}
 """Other spellings that filters accept."""
 
@@ -459,6 +461,27 @@ def resume(ledger: Ledger, owner: str, batch_id: str) -> None:
         batch = get(session, owner, batch_id)
         if not lifecycle.resume_batch(session, batch, moment):
             raise ConflictError(f"batch {batch.id} is {batch.state}, not paused", code="batch_not_paused")
+
+
+@retrying
+def reorder(ledger: Ledger, owner: str, batch_id: str, *, lane: str | None = None, priority: int | None = None) -> None:
+    """Move a batch that has not ended to another lane or priority within it; what a worker holds of it goes on.
+
+    Raises:
+        UsageError: there is no such lane, or the priority is out of range.
+        ConflictError: the batch has ended.
+    """
+    if lane is not None and lane not in LANES:
+        raise UsageError(f"lane must be one of {', '.join(LANES)}, got {lane!r}")
+    if priority is not None and abs(priority) > MOST_PRIORITY:
+        raise UsageError(f"priority must lie between -{MOST_PRIORITY} and {MOST_PRIORITY}, got {priority}")
+    with ledger.write() as session:
+        batch = get(session, owner, batch_id)
+        if batch.state in BATCH_ENDED:
+            raise ConflictError(f"batch {batch.id} has ended as {batch.state}", code="batch_ended")
+        detail = {"lane": lane or batch.lane, "priority": batch.priority if priority is None else priority}
+        audit.write(session, owner, "batch.reorder", batch.id, detail, now(session))
+        session.execute(update(Batch).where(Batch.id == batch.id).values(**detail))
 
 
 @retrying

@@ -98,7 +98,7 @@ def claim(
             stages = _lease(session, batch.id, queues, limit, worker_id, moment, lease_seconds)
             if stages:
                 _serve(session, batch, moment)
-                held = _claims(session, stages, worker_id, moment)
+                held = _claims(session, batch.id, stages, worker_id, moment)
                 return _start(session, held, moment) if begin else held
     return []
 
@@ -233,34 +233,31 @@ def wanted(ledger: Ledger, *, queues: Sequence[str], lanes: Sequence[str]) -> bo
         return session.scalar(select(Batch.id).where(*open_, due).limit(1)) is not None
 
 
-def _claims(session: Session, stages: Sequence[tuple[int, str]], worker_id: str, moment: datetime) -> list[Claim]:
+def _claims(
+    session: Session, batch_id: str, stages: Sequence[tuple[int, str]], worker_id: str, moment: datetime
+) -> list[Claim]:
     ids = [stage_id for stage_id, _ in stages]
+    facts = (Batch.kind, Batch.lane, Batch.preset, Batch.model_version_id, Batch.options, Batch.traceparent)
+    shared = session.execute(select(*facts).where(Batch.id == batch_id)).one()._mapping
     rows = session.execute(
         select(
             Stage.id.label("stage_id"),
             Stage.token,
             Item.id.label("item_id"),
             Item.batch_id,
-            Batch.kind,
             Item.owner,
-            Batch.lane,
             Stage.name,
             Stage.round,
             Stage.token.label("attempt"),
             Item.custom_id,
             Item.params,
             Item.seed,
-            Batch.preset,
-            Batch.model_version_id,
-            Batch.options,
-            Batch.traceparent,
         )
         .join(Item, Item.id == Stage.item_id)
-        .join(Batch, Batch.id == Stage.batch_id)
         .where(Stage.id.in_(ids))
         .order_by(Item.position)
     ).all()
-    held = [Claim(**row._mapping) for row in rows]
+    held = [Claim(**row._mapping, **shared) for row in rows]
     tried = {"worker_id": worker_id, "group_size": len(held), "started_at": moment}
     session.execute(
         insert(Attempt), [{"stage_id": c.stage_id, "token": c.token, "owner": c.owner, **tried} for c in held]

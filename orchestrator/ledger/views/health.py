@@ -6,15 +6,16 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
-from sqlalchemy import and_, func, or_, select, text
+from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 from orchestrator.errors import FpgaError
 from orchestrator.ledger.engine import schema
 from orchestrator.ledger.engine.session import Ledger, now
-from orchestrator.ledger.engine.states import BATCH_ENDED, LEASED, among
+from orchestrator.ledger.engine.states import BATCH_ENDED, LEASED, BatchState, State, among
 from orchestrator.ledger.tables.rows import Artifact, Batch, Item, Leader, Outbox, Stage
 from orchestrator.ledger.tables.rows_api import Delivery
+from orchestrator.pipelines import QUEUES
 
 Readiness = Literal["ok", "database", "sweeper", "queue"]
 
@@ -79,30 +80,24 @@ def _waiting(session: Session, most: int) -> int:
 
 
 def oldest_due(session: Session, moment: datetime) -> dict[str, float]:
-    """Return {queue: seconds that the oldest due stage of an open batch has waited for a worker}."""
-    query = (
-        select(Stage.queue, func.min(Stage.next_at))
-        .join(Batch, Batch.id == Stage.batch_id)
-        .where(Stage.state == "queued", Stage.next_at <= moment, Batch.state == "in_progress")
-        .group_by(Stage.queue)
-    )
-    return {queue: (moment - since).total_seconds() for queue, since in session.execute(query).tuples()}
+    """Return {queue: seconds that the first due stage of an open batch has waited for a worker}.
 
-
-def demand(session: Session, moment: datetime) -> dict[str, int]:
-    """Return {queue: stages that a worker could take now or holds}, for an autoscaler.
-
-    Stages of paused batches are not among them, nor those that wait for a later try; what is in hands is, so that
-    nobody takes a worker away from its work.
+    By batch first, and of each the stage that was queued first: what waits in paused batches is never looked at.
     """
-    due = and_(Stage.state == "queued", Stage.next_at <= moment, Batch.state == "in_progress")
-    query = (
-        select(Stage.queue, func.count())
-        .join(Batch, Batch.id == Stage.batch_id)
-        .where(Stage.state.in_(("queued", *LEASED)), or_(due, Stage.state.in_(LEASED)))
-        .group_by(Stage.queue)
-    )
-    return dict(session.execute(query).tuples().all())
+    firsts = [
+        func.min(
+            select(Stage.next_at)
+            .where(Stage.batch_id == Batch.id, Stage.queue == queue, Stage.state == State.QUEUED)
+            .order_by(Stage.alone, Stage.ordinal, Stage.id)
+            .limit(1)
+            .correlate(Batch)
+            .scalar_subquery()
+        )
+        for queue in QUEUES
+    ]
+    found = session.execute(select(*firsts).select_from(Batch).where(Batch.state == BatchState.IN_PROGRESS)).one()
+    waits = {queue: since for queue, since in zip(QUEUES, found, strict=True) if since is not None}
+    return {queue: (moment - since).total_seconds() for queue, since in waits.items() if since <= moment}
 
 
 def open_batches(session: Session) -> dict[str, int]:

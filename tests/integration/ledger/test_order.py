@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+from sqlalchemy import select
+
+from orchestrator.errors import NotFoundError, UsageError
 from orchestrator.ledger.engine.session import Ledger
-from orchestrator.ledger.queue import claims, outcomes
+from orchestrator.ledger.queue import batches, claims, outcomes
 from orchestrator.ledger.queue.claims import Claim
+from orchestrator.ledger.tables.rows import Audit
 from tests.integration.ledger.helpers import LEASE, let_time_pass, on, submit
 
 ALL = ("gpu.generate", "gpu.restore", "cpu.io", "gpu.train")
@@ -68,3 +73,16 @@ def test_long_work_is_told_when_others_wait(ledger: Ledger) -> None:
     assert claims.wanted(ledger, queues=ALL, lanes=("interactive", "bulk"))
     assert not claims.wanted(ledger, queues=ALL, lanes=("interactive",))
     assert not claims.wanted(ledger, queues=("gpu.train",), lanes=("interactive", "bulk"))
+
+
+def test_a_waiting_batch_is_moved_to_the_top_and_the_move_is_audited(ledger: Ledger) -> None:
+    first, second = submit(ledger, 1), submit(ledger, 1, owner="bob")
+    batches.reorder(ledger, "bob", second, lane="interactive", priority=3)
+    assert names(ledger, 1) == ["bob generate 1"]
+    with ledger.read() as session:
+        found = session.scalars(select(Audit).where(Audit.action == "batch.reorder")).one()
+    assert (found.ref, found.detail) == (second, {"lane": "interactive", "priority": 3})
+    with pytest.raises(UsageError, match="lane must be"):
+        batches.reorder(ledger, "ann", first, lane="express")
+    with pytest.raises(NotFoundError):
+        batches.reorder(ledger, "bob", first, priority=1)
