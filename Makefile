@@ -58,8 +58,8 @@ services-all: ## install PostgreSQL, Redis, RabbitMQ, OpenStack Swift and Chromi
 services-up: setup services-all ## start PostgreSQL, Redis and Swift for a scaled-out system here and print its settings
 	$(BIN)/python -m tests.services up
 
-weights: setup ## train the mini preset again, from rendering to export (hours)
-	$(BIN)/python -m fpga_models.lab.mini
+weights: setup ## train a preset again, from rendering to export (hours): PRESET=mini or mini256
+	$(BIN)/python -m fpga_models.lab.mini --preset $(or $(PRESET),mini)
 
 clean: ## remove the virtual environment and all caches; var/ is left alone
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -90,7 +90,7 @@ def train_detector(data: Path, out: Path, schedule: loop.Schedule) -> dict[str, 
     figures: dict[str, object] = {"part": "detector", "file": str(target)}
     side = source.scenes.images.shape[1]
     count = min(600, len(open_scenes(data / "scenes_test")))
-    for size, shown in ((side, count), (384, count // 10)):
+    for size, shown in ((side, count), (384, max(1, count // 10))):
         scenes = held_out_scenes(schedule.seed, shown, size, fine=drawn_fine(side))
         found = detection_figures(target, scenes, det_size=DET_SIZE, det_thresh=DET_THRESH)
         figures[f"{size} px"] = asdict(found)
