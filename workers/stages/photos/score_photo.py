@@ -1,8 +1,8 @@
 """Stage `score_photo`: looks at a restored photo and says whether its faces are now those of their people.
 
-Verdict [ours]: `unchanged` where nothing was to be done, `accepted` where every face that was tried resembles its
-person as much as the preset's measured threshold asks, by the edit or from the start, `rejected` where one is gone or
-is somebody else's now, `needs_review` in between.
+Verdict [ours]: `unchanged` where no face was changed, so the photo is what it was; `accepted` where every face
+that was tried resembles its person as much as the preset's measured threshold asks, by the edit or from the start,
+`rejected` where one is gone or is somebody else's now, `needs_review` in between.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def _judge(
 ) -> JudgedPhoto:
     """Return the verdict on one version, with each face's similarity before and after."""
     changed = [report for report in reports if report.outcome not in UNTOUCHED]
-    if not changed:
+    if not any(report.outcome == "changed" for report in reports):
         return JudgedPhoto(verdict="unchanged", reason=why_unchanged(reports, stays), faces=tuple(reports))
     seen = find_faces(pack, picture)
     places = np.array([face.kps5 for face in seen], np.float32).reshape(-1, 5, 2)
@@ -115,6 +115,8 @@ def why_unchanged(reports: Sequence[FaceReport], stays: WhyUnchanged | None) -> 
     codes = {report.outcome for report in reports}
     if codes == {"no_reference"}:
         return WhyUnchanged(code="no_reference", message="nobody that may be restored was recognised in the photo")
+    if tried := sorted(codes - set(UNTOUCHED)):
+        return WhyUnchanged(code=tried[0], message="no face gained by it, so the photo stays as it was")
     code = "good_already" if "good_already" in codes else "face_too_small"
     return WhyUnchanged(code=code, message="every known face is good already, or smaller than was asked for")
 
