@@ -10,6 +10,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
@@ -36,6 +37,7 @@ from orchestrator.cli import (
 )
 from orchestrator.cli.common import FinishError, StateDirOption, say, use_state_dir
 from orchestrator.errors import FpgaError, UsageError
+from orchestrator.version import SOFTWARE
 
 EPILOG = "Exit codes: 0 good, 1 usage or system error, 2 items failed, 3 paused while waited for, 130 interrupted."
 INTERRUPTED = 130
@@ -49,12 +51,22 @@ app = typer.Typer(
     epilog=EPILOG,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(SOFTWARE)
+        raise typer.Exit
+
+
 @app.callback()
-def root(state_dir: StateDirOption = None) -> None:
+def root(
+    state_dir: StateDirOption = None,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
     """Portraits of real people in bulk: generated, scored and traced."""
     use_state_dir(state_dir)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,13 @@ if TYPE_CHECKING:
 MANIFEST_HELP = "JSONL or CSV file, or - for standard input."
 WIDE = 180
 """Columns of a table that is not shown on a terminal."""
+ID = re.compile(r"[a-z]{3,4}_[0-9a-z]{26}")
+COLOURS = {
+    **dict.fromkeys(("completed", "accepted", "ready", "champion", "passed"), "green"),
+    **dict.fromkeys(("completed_with_errors", "needs_review", "paused", "held", "cancelling"), "yellow"),
+    **dict.fromkeys(("failed", "rejected", "refused", "offline"), "red"),
+    **dict.fromkeys(("in_progress", "running", "leased", "validating"), "cyan"),
+}
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
@@ -163,17 +171,23 @@ def screen() -> Console:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> None:
-    """Print a table for people on standard output."""
+    """Print a table for people on standard output: ids whole, states in colour, long words folded and never cut."""
     from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(*columns, title=title, box=None, title_justify="left", header_style="bold", pad_edge=False)
-    for row in rows:
-        table.add_row(*(escape("" if cell is None else str(cell)) for cell in row))
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=WIDE)
+    shown = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    if not shown:
+        say("nothing to list")
+    table = Table(title=title, box=None, title_justify="left", header_style="bold", pad_edge=False)
+    for number, name in enumerate(columns):
+        ids = [len(row[number]) for row in shown if ID.fullmatch(row[number])]
+        table.add_column(name, overflow="fold", no_wrap=bool(ids), min_width=max(ids, default=None))
+    for row in shown:
+        table.add_row(*(Text(cell, style=COLOURS.get(cell, "")) for cell in row))
     console.print(table)
 
 

@@ -198,6 +198,13 @@ def _row_error(row: int, detail: ErrorDetails) -> RowError:
             return RowError(row=row, field=field, code="unknown_field", message=message)
         case "string_pattern_mismatch":
             wanted = "letters, digits, '.', '_' and '-', the first a letter or digit"
+        case "too_short" if field == "people":
+            return RowError(
+                row=row,
+                field=field,
+                code="out_of_range",
+                message="people: nobody is named, at least one person is wanted",
+            )
         case kind:
             message = f"{_lower(detail['msg'])}, got {_shown(detail['input'])}"
             return RowError(row=row, field=field, code=_code(kind), message=f"{field}: {message}")
