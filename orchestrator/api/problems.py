@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from typing import Any
+from urllib.parse import urlencode
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -122,7 +123,14 @@ def from_error(path: str, error: FpgaError) -> JSONResponse:
 def _ours(request: Request, error: Exception) -> Response:
     assert isinstance(error, FpgaError), error
     if error.http_status == 401 and "text/html" in request.headers.get("accept", ""):
-        return RedirectResponse("/login", 303)  # people in a browser, not programs
+        # people in a browser, not programs: they are led back to where they wanted to be
+        query = f"?{request.url.query}" if request.url.query else ""
+        wanted = (
+            f"?{urlencode({'next': request.url.path + query})}"
+            if request.method == "GET" and request.url.path != "/"
+            else ""
+        )
+        return RedirectResponse(f"/login{wanted}", 303)
     return for_asker(from_error(request.url.path, error), request.url.path, request.headers)
 
 

@@ -335,7 +335,10 @@ def check_handle_free(session: Session, owner: str, handle: str) -> None:
     if session.scalar(
         select(Identity.id).where(Identity.owner == owner, Identity.handle == handle, Identity.erased_at.is_(None))
     ):
-        raise ConflictError(f"there is an identity {handle!r} already; add references with --more", code="handle_taken")
+        raise ConflictError(
+            f"there is a person {handle!r} already: add the pictures to them instead (at the command line with --more)",
+            code="handle_taken",
+        )
 
 
 def _valid(moment: datetime) -> tuple[Any, ...]:

@@ -69,5 +69,5 @@ def test_back_shows_no_face_after_log_out(browser: Browser, site: Site) -> None:
     expect(page).to_have_url(f"{site.url}/login")
     page.go_back()
 
-    expect(page).to_have_url(f"{site.url}/login")
+    expect(page).to_have_url(f"{site.url}/login?next=%2Fpeople")
     page.close()

@@ -107,7 +107,7 @@ def test_a_photo_slides_between_before_and_after_by_the_keyboard(
     shoot(page, "photo")
     check(page)
 
-    tab_to(page, "How much of the photo as it was is shown, in percent")
+    tab_to(page, "Line between before, at its left, and after, at its right")
     page.keyboard.press("ArrowRight")
     assert page.evaluate(cut) == "51%"
     expect(slider).to_have_value("51")

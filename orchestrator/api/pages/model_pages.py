@@ -12,7 +12,7 @@ from orchestrator.api.pages import training_view
 from orchestrator.api.pages.pages import shown
 from orchestrator.api.v1.models import acting, check_override
 from orchestrator.contracts.base import Line
-from orchestrator.errors import FpgaError
+from orchestrator.errors import FpgaError, UsageError
 from orchestrator.ledger import models as rows
 from orchestrator.models import evaluations, registry
 
@@ -31,10 +31,14 @@ def models(caller: Reader) -> Response:
 
 @router.get("/compare")
 def compare(
-    caller: Reader, model: Annotated[list[Line], Query(min_length=1, max_length=4)], suite: Line = "identity"
+    caller: Reader,
+    model: Annotated[list[Line], Query(max_length=4)] = [],  # noqa: B006 fastapi copies it
+    suite: Line = "identity",
 ) -> Response:
     """Show versions side by side."""
     wanted = list(dict.fromkeys(model))
+    if not wanted:
+        return _all(caller, UsageError("tick two versions or more, then compare them", code="nothing_chosen"))
     if len(wanted) < 2:
         return RedirectResponse(f"/models/{wanted[0]}", 303)
     found = training_view.compared(caller.ledger, caller.owner, wanted, suite)

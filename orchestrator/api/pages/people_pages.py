@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from typing import Annotated
 
@@ -29,6 +31,21 @@ Word = Annotated[str, Form(max_length=200)]
 NO_STORE = {"Cache-Control": "private, no-store"}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """What was written into the form, so that a refusal does not empty it; files cannot be put back."""
+
+    handle: str = ""
+    name: str = ""
+    scopes: Sequence[str] = ()
+    granted_by: str = ""
+    text: str = ""
+    expires: str = ""
+
+
+NOTHING = Given()
+
+
 @router.get("")
 def people(caller: Librarian) -> Response:
     """Show everybody in the library."""
@@ -52,7 +69,8 @@ def add(
         person = NewPerson(handle=handle.strip(), pictures=_read(pictures), consent=consent, name=name.strip() or None)
         batch_id = identities.add(caller.ledger, caller.store, caller.settings, [person], owner=caller.owner)
     except FpgaError as error:
-        return _library(caller, error)
+        given = Given(handle=handle, name=name, scopes=scopes, granted_by=granted_by, text=text, expires=expires)
+        return _library(caller, error, given)
     return RedirectResponse(f"/people/added/{batch_id}", 303)
 
 
@@ -144,7 +162,7 @@ def erase(caller: Librarian, identity_id: str, confirm: Word = "") -> Response:
     return shown("erased.html", "Erased", receipt=receipt, file=file)
 
 
-def _library(caller: Caller, wrong: FpgaError | None = None) -> Response:
+def _library(caller: Caller, wrong: FpgaError | None = None, given: Given = NOTHING) -> Response:
     found = identities.list_people(caller.ledger, caller.owner)
     return shown(
         "people.html",
@@ -154,6 +172,7 @@ def _library(caller: Caller, wrong: FpgaError | None = None) -> Response:
         all_scopes=rows.SCOPES,
         most=identities.MAX_PICTURES,
         wrong=wrong,
+        given=given,
     )
 
 

@@ -8,6 +8,7 @@ from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -33,6 +34,7 @@ WORDS = {
     "in_progress": "in progress",
     "needs_review": "needs review",
     "completed_with_errors": "completed with errors",
+    "unchanged": "kept as it was",
     "turned_down": "rejected by you",
     "approved": "approved by you",
     "gpu.generate": "generate",
@@ -50,6 +52,7 @@ def templates() -> Environment:
     )
     made.filters.update(words=words, duration=duration, moment=moment, cosine=cosine, capitalize_first=capitalize_first)
     made.filters.update(number=number, size=size, ago=ago)
+    made.filters.update(clock=clock)
     made.globals.update(navigation=NAVIGATION, asset=asset)
     return made
 
@@ -103,3 +106,9 @@ def moment(when: datetime | str | None) -> Markup | str:
         return "–"
     written = when if isinstance(when, str) else when.isoformat()
     return Markup('<time datetime="{}">{} {} UTC</time>').format(written, written[:10], written[11:16])
+
+
+def clock(when: str, zone: str) -> Markup:
+    """Return a moment to the minute by the clock of a zone, which is named."""
+    here = datetime.fromisoformat(when).astimezone(ZoneInfo(zone))
+    return Markup('<time datetime="{}">{:%a %Y-%m-%d %H:%M} {}</time>').format(when, here, zone)

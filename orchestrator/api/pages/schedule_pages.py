@@ -5,10 +5,10 @@ Schedules of portraits belong to the owner who stands in them, those of training
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
-from fastapi import APIRouter, File, Form, UploadFile
+from fastapi import APIRouter, File, Form, Query, UploadFile
 from starlette.responses import RedirectResponse, Response
 
 from orchestrator.api.context import Caller, Promoter, Reader, Writer
@@ -28,11 +28,20 @@ HERE = "/schedules"
 Name = Annotated[str, Form(min_length=1, max_length=63)]
 Cron = Annotated[str, Form(min_length=1, max_length=200)]
 
+BLANK = dict.fromkeys(
+    ("name", "cron", "timezone", "redraws", "stop_after", "skip_invalid", "steps", "dataset", "preset", "training"), ""
+)
+"""An empty form."""
+SAID = {
+    "run": "It begins now: its batch appears on Home within seconds.",
+    "removed": "It is removed. Batches that it made stay.",
+}
+
 
 @router.get("")
-def schedules(caller: Reader) -> Response:
+def schedules(caller: Reader, said: Annotated[str, Query(max_length=20)] = "") -> Response:
     """Show what runs by the clock."""
-    return _page(caller)
+    return _page(caller, said=SAID.get(said))
 
 
 @router.post("")
@@ -51,7 +60,8 @@ def add(
         options = SubmitOptions.asked(redraws=redraws, skip_invalid=skip_invalid, stop_after=stop_after or None)
         _add(caller, name, cron, timezone, manifest, options)
     except FpgaError as error:
-        return _page(caller, error)
+        given = {"name": name, "cron": cron, "timezone": timezone, "redraws": str(redraws), "stop_after": stop_after}
+        return _page(caller, error, given | {"skip_invalid": "yes" if skip_invalid else ""})
     return RedirectResponse(HERE, 303)
 
 
@@ -71,14 +81,15 @@ def add_training(
         recipe = training.read_recipe({"dataset": dataset, "steps": steps, "preset": preset, "name": name})
         training_schedules.add(caller.settings, name, recipe, cron=cron, timezone=timezone)
     except FpgaError as error:
-        return _page(caller, error)
+        given = {"name": name, "cron": cron, "timezone": timezone, "steps": str(steps), "dataset": dataset}
+        return _page(caller, error, {**given, "preset": preset, "training": "yes"})
     return RedirectResponse(HERE, 303)
 
 
 @router.post("/{name}/run")
 def run(caller: Writer, name: str) -> Response:
     """Run a schedule once, now."""
-    return _changed(caller, lambda: deployments.run_now(caller.settings, caller.owner, name))
+    return _changed(caller, lambda: deployments.run_now(caller.settings, caller.owner, name), said="run")
 
 
 @router.post("/{name}/remove")
@@ -90,7 +101,7 @@ def remove(caller: Writer, name: str) -> Response:
 @router.post("/training/{name}/run")
 def run_training(caller: Promoter, name: str) -> Response:
     """Begin a run of a training schedule now."""
-    return _changed(caller, lambda: training_schedules.run_now(caller.settings, name), trains=True)
+    return _changed(caller, lambda: training_schedules.run_now(caller.settings, name), trains=True, said="run")
 
 
 @router.post("/training/{name}/remove")
@@ -121,7 +132,7 @@ def _add(caller: Caller, name: str, cron: str, timezone: str, manifest: UploadFi
     )
 
 
-def _changed(caller: Caller, change: Callable[[], object], *, trains: bool = False) -> Response:
+def _changed(caller: Caller, change: Callable[[], object], *, trains: bool = False, said: str = "removed") -> Response:
     """Do something with one's own schedule, or with one of training."""
     try:
         if trains:
@@ -129,7 +140,7 @@ def _changed(caller: Caller, change: Callable[[], object], *, trains: bool = Fal
         change()
     except FpgaError as error:
         return _page(caller, error)
-    return RedirectResponse(HERE, 303)
+    return RedirectResponse(f"{HERE}?said={said}", 303)
 
 
 def _check_trains(caller: Caller) -> None:
@@ -137,7 +148,9 @@ def _check_trains(caller: Caller) -> None:
         raise NotFoundError("training schedules belong to the owner of this deployment", code="schedule_not_found")
 
 
-def _page(caller: Caller, wrong: FpgaError | None = None) -> Response:
+def _page(
+    caller: Caller, wrong: FpgaError | None = None, given: Mapping[str, str] | None = None, said: str | None = None
+) -> Response:
     trains = caller.owner == caller.settings.owner
     found: dict[str, Any] = {"schedules": [], "trainings": [], "asleep": None}
     try:
@@ -151,6 +164,9 @@ def _page(caller: Caller, wrong: FpgaError | None = None) -> Response:
         "Schedules",
         wrong.http_status if wrong else 200,
         **found,
+        given={**BLANK, **(given or {})} if given else None,
+        blank=BLANK,
+        said=said,
         trains=trains,
         datasets=list(
             dict.fromkeys((v["name"], v["preset"]) for v in dataset_views.list_versions(caller.ledger, caller.owner))

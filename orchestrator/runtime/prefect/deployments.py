@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import asdict, dataclass, field
+from difflib import get_close_matches
 from typing import Any
+from zoneinfo import available_timezones
 
 from orchestrator.errors import ConflictError, NotFoundError, UsageError
 from orchestrator.runtime.dispatch import FLOW, TAG, WATCH
@@ -166,7 +168,7 @@ def add_schedule(
             )
         except ConflictError as error:
             _forget(store, owner, key, api)
-            raise UsageError(f"cron {cron!r} in zone {timezone!r} was refused: {error.message}") from error
+            raise clock_error(cron, timezone) from error
         return _schedule(api, _get(api, owner, name))
 
 
@@ -297,4 +299,20 @@ def _schedule(api: PrefectApi, deployment: dict[str, Any]) -> Schedule:
         manifest=_manifest(deployment),
         deployment_id=deployment["id"],
         next_run=coming[0]["next_scheduled_start_time"] if coming else None,
+    )
+
+
+def clock_error(cron: str, timezone: str) -> UsageError:
+    """Return the error that says what is wrong with a cron line or its zone, in the words of who wrote it."""
+    if timezone not in available_timezones():
+        near = get_close_matches(timezone, sorted(available_timezones()), 1, 0.6)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        return UsageError(f"there is no zone {timezone!r}; wanted one such as Europe/Berlin{hint}", code="bad_zone")
+    fields = len(cron.split())
+    return UsageError(
+        f"wanted five fields, minute hour day month weekday, such as '0 2 * * *' for every night at two; got {fields} "
+        f"in {cron!r}"
+        if fields != 5
+        else f"a field of the cron line {cron!r} is out of range or no number",
+        code="bad_cron",
     )

@@ -9,7 +9,7 @@ from orchestrator.errors import ConflictError, NotFoundError, UsageError
 from orchestrator.models.training import Recipe
 from orchestrator.runtime.dispatch import TAG, WATCH
 from orchestrator.runtime.prefect.client import PrefectApi, connect
-from orchestrator.runtime.prefect.deployments import NAME, ensure_pool, put_deployment
+from orchestrator.runtime.prefect.deployments import NAME, clock_error, ensure_pool, put_deployment
 from orchestrator.settings import Settings
 
 FLOW = "retrain"
@@ -56,7 +56,7 @@ def add(settings: Settings, name: str, recipe: Recipe, *, cron: str, timezone: s
                 schedules=[{"active": True, "schedule": {"cron": cron, "timezone": timezone}}],
             )
         except ConflictError as error:
-            raise UsageError(f"cron {cron!r} in zone {timezone!r} was refused: {error.message}") from error
+            raise clock_error(cron, timezone) from error
         return _schedule(_get(api, name))
 
 

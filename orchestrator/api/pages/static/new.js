@@ -6,6 +6,7 @@ const answer = document.querySelector("#answer");
 const fileInput = document.querySelector("#manifest");
 const chosen = document.querySelector("#chosen");
 const TYPES = { csv: "text/csv", jsonl: "application/jsonl", ndjson: "application/jsonl" };
+const ENDED = "Your session has ended. Log in again in another tab, then press it once more: your rows stay here.";
 const NUMBERS = new Set(["seed", "count"]);
 let held = null; // the face that was pressed
 let manifest = null;
@@ -77,15 +78,24 @@ function layOut(row, people) {
   field(row, "prompt").placeholder = option.dataset.caption;
 }
 
-function addRow(from) {
+function valuesOf(row) {
+  const fields = [...row.querySelectorAll("[data-field]")].map((one) => [one.dataset.field, one.value]);
+  return { ...Object.fromEntries(fields), people: placed(row) };
+}
+
+function addRow(values = { people: [] }, name = freeName()) {
   const row = document.querySelector("#row").content.firstElementChild.cloneNode(true);
-  if (from) for (const one of from.querySelectorAll("[data-field]")) field(row, one.dataset.field).value = one.value;
+  for (const one of row.querySelectorAll("[data-field]")) {
+    const value = values[one.dataset.field];
+    if (value === undefined || (one.options && ![...one.options].some((option) => option.value === value))) continue;
+    one.value = value;
+  }
   rows.append(row);
-  field(row, "custom_id").value = freeName();
-  layOut(row, from ? placed(from) : []);
+  field(row, "custom_id").value = name;
+  layOut(row, values.people);
   field(row, "layout").addEventListener("change", () => layOut(row, placed(row)));
   row.querySelector('[data-do="copy"]').addEventListener("click", () => {
-    field(addRow(row), "custom_id").focus();
+    field(addRow(valuesOf(row)), "custom_id").focus();
   });
   row.querySelector('[data-do="remove"]').addEventListener("click", () => {
     row.remove();
@@ -167,7 +177,39 @@ function keyOf(request) {
   return last.key;
 }
 
+// ---- a draft, for this tab alone: going back, another page or a session that ended lose nothing
+const DRAFT = `fpga.draft.${form.dataset.preset}`;
+
+function keepDraft() {
+  const made = { rows: [...rows.children].map(valuesOf), options: {} };
+  for (const one of form.elements) {
+    if (one.name && one.type !== "file") made.options[one.name] = one.type === "checkbox" ? one.checked : one.value;
+  }
+  sessionStorage.setItem(DRAFT, JSON.stringify(made));
+}
+
+function takeDraft() {
+  const kept = JSON.parse(sessionStorage.getItem(DRAFT) || "null");
+  if (!kept) return false;
+  for (const [name, value] of Object.entries(kept.options)) {
+    const one = form.elements[name];
+    if (one?.type === "checkbox") one.checked = value;
+    else if (one) one.value = value;
+  }
+  for (const row of kept.rows) addRow(row, row.custom_id);
+  return kept.rows.length > 0;
+}
+
+function nobodyPlaced() {
+  if (manifest) return [];
+  return [...rows.children].flatMap((row, index) =>
+    placed(row).some(Boolean) ? [] : [{ row: index + 1, code: "missing_people", message: "Put a person on a place." }],
+  );
+}
+
 async function send(path, once = false) {
+  const missing = nobodyPlaced();
+  if (missing.length) return { ok: false, body: { detail: "Somebody is missing.", errors: missing } };
   let request = { body: "", type: "application/json", query: "" };
   if (manifest) {
     const type = TYPES[manifest.name.split(".").pop().toLowerCase()];
@@ -182,6 +224,7 @@ async function send(path, once = false) {
       headers: { "Content-Type": request.type, ...(once ? { "Idempotency-Key": keyOf(request) } : {}) },
       body: request.body,
     });
+    if (told.status === 401) return { ok: false, body: { detail: ENDED } };
     return { ok: told.ok, body: await told.json() };
   } catch {
     return { ok: false, body: { detail: "The server did not answer." } };
@@ -260,7 +303,14 @@ form.addEventListener("submit", async (event) => {
   button.disabled = true;
   const told = await send("/v1/batches", true);
   button.disabled = false;
-  if (told.ok) window.location.assign(`/batches/${told.body.id}`);
-  else showRefusal(told.body);
+  if (!told.ok) return showRefusal(told.body);
+  sessionStorage.removeItem(DRAFT);
+  removeEventListener("pagehide", keepDraft);
+  window.location.assign(`/batches/${told.body.id}`);
 });
-addRow();
+addEventListener("pagehide", keepDraft);
+form.addEventListener("change", keepDraft);
+if (form.dataset.like) {
+  const like = JSON.parse(form.dataset.like);
+  addRow(like, like.custom_id);
+} else if (!takeDraft()) addRow();
