@@ -75,3 +75,19 @@ def find_people(
             vector = (mean / np.linalg.norm(mean)).astype(np.float32)
             found.append((count, Cluster(best=best, vector=vector)))
     return [cluster for _, cluster in sorted(found, key=lambda one: (-one[0], one[1].best))]
+
+
+def one_person(vectors: NDArray[np.float32], *, likeness: float) -> list[int]:
+    """Indices of the faces (N, E) that do not go with the largest group of the others; empty where all are one person.
+
+    Args:
+        vectors: unit-length embeddings.
+        likeness: least mean cosine within one person.
+    """
+    if len(vectors) < 2:
+        return []
+    distances = 1 - np.clip(vectors @ vectors.T, -1, 1).astype(np.float64)
+    np.fill_diagonal(distances, 0.0)
+    labels = fcluster(linkage(squareform(distances, checks=False), "average"), 1 - likeness, "distance")
+    largest = int(np.bincount(labels).argmax())
+    return [index for index, label in enumerate(labels) if label != largest]

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Face:
-    """One face: `box` (4,) left, top, right, bottom in px, `kps5` (5, 2) px, `score` in [0, 1], `embedding` (512,).
+    """One face: `box` (4,) left, top, right, bottom in px, `kps5` (5, 2) px, `score` in [0, 1], `embedding` (E,).
 
     The keypoints are the eyes, nose tip and mouth corners, image-left first. Coordinates count from the picture's edge,
     so that they scale with it: the middle of the first pixel is 0.5. The embedding is L2-normalised.
@@ -57,6 +57,8 @@ class FacePack:
         """Names the recogniser: embeddings of two recognisers must never be compared."""
         self.provider: str = self._recogniser.session.get_providers()[0]
         """What onnxruntime runs it on."""
+        self.width = int(self._recogniser.output_shape[1])
+        """Numbers of an embedding."""
 
     @classmethod
     def load(cls, directory: str | Path, *, device: str = "cpu", threads: int = 1) -> "FacePack":
@@ -111,7 +113,7 @@ class FacePack:
         ]
 
     def embed(self, image: Image, kps5: Floats) -> Floats:
-        """Embed the face at known landmarks (5, 2) px of an RGB picture; returns (512,), L2-normalised.
+        """Embed the face at known landmarks (5, 2) px of an RGB picture; returns (E,), L2-normalised.
 
         Raises:
             PictureError, LandmarksError: another shape or type.
@@ -121,9 +123,9 @@ class FacePack:
         return embedding
 
     def embed_crops(self, crops: Sequence[Image]) -> Floats:
-        """Embed aligned RGB crops, each (112, 112, 3) uint8; returns (N, 512), rows L2-normalised."""
+        """Embed aligned RGB crops, each (112, 112, 3) uint8; returns (N, E), rows L2-normalised."""
         if not crops:
-            return np.zeros((0, self._recogniser.output_shape[1]), np.float32)
+            return np.zeros((0, self.width), np.float32)
         found = self._recogniser.get_feat([cv2.cvtColor(crop, cv2.COLOR_RGB2BGR) for crop in crops])
         norms = np.linalg.norm(found, axis=1, keepdims=True)
         embeddings: Floats = (found / np.maximum(norms, 1e-12)).astype(np.float32)

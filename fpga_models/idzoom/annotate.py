@@ -53,7 +53,7 @@ class RawPicture:
 
 @dataclass(frozen=True, kw_only=True)
 class Refused:
-    """A picture that cannot be used: `code` is no_face, face_too_small, label_unclear or the decoder's."""
+    """An unusable picture: `code` is no_face, face_too_small, outside_domain, label_unclear or a decoder's."""
 
     name: str
     code: str
@@ -62,12 +62,16 @@ class Refused:
 
 @dataclass(frozen=True, kw_only=True)
 class AnnotateOptions:
-    """Sizes of the preset, the smallest useful face in px, and what every record says of its origin."""
+    """Sizes of the preset, the smallest useful face in px, and what every record says of its origin.
+
+    `refusal` says of the aligned faces of a picture why the preset was not made for them, or None.
+    """
 
     side: int
     max_people: int
     smallest_face: float = 12.0
     facts: Mapping[str, Any] = field(default_factory=dict)
+    refusal: Callable[[Sequence[Image]], str | None] = lambda _: None
 
 
 def annotate(
@@ -86,6 +90,8 @@ def annotate(
         got, wanted = max(_side(face) for face in found), options.smallest_face
         sentence = f"the largest face is {got:.0f} px, {wanted:.0f} are wanted"
         return Refused(name=raw.name, code="face_too_small", message=sentence)
+    if refusal := options.refusal([align(raw.image, face.kps5) for face in large]):
+        return Refused(name=raw.name, code="outside_domain", message=refusal)
     labels = match_labels(large, raw.labels)
     if labels is None:
         sentence = f"{len(raw.labels)} people are named, {len(large)} faces were found, and who is who is not clear"

@@ -70,6 +70,10 @@ def add(
     expires: Expires = None,
     name: Annotated[str | None, typer.Option(help="Their name, for your eyes only.")] = None,
     more: Annotated[bool, typer.Option("--more", help="Add to a person who is there already.")] = False,
+    same_person: Annotated[
+        bool, typer.Option("--same-person", help="All pictures show this person, however unlike they look.")
+    ] = False,
+    preset: Annotated[str | None, typer.Option(help="Whose face pack looks at them (default: FPGA_PRESET).")] = None,
     wait: Annotated[bool, typer.Option(help="Wait until a worker has found the faces.")] = True,
     timeout: Annotated[float, typer.Option(min=0, help="Seconds to wait at most.")] = 120.0,
     as_json: JsonOption = False,
@@ -80,8 +84,10 @@ def add(
 
     with services() as s:
         given = _consent(s, consent or [], granted_by, consent_text, expires)
-        person = NewPerson(handle=handle, name=name, pictures=tuple(_pictures(pictures)), consent=given)
-        batch_id = add_people(s.ledger, s.store, s.settings, [person], owner=s.owner, more=more)
+        person = NewPerson(
+            handle=handle, name=name, pictures=tuple(_pictures(pictures)), consent=given, same_person=same_person
+        )
+        batch_id = add_people(s.ledger, s.store, s.settings, [person], owner=s.owner, more=more, preset=preset)
         if not wait:
             say("a worker will look at the pictures; follow with: fpga batch watch " + batch_id)
             print_json({"object": "identity.enrolling", "batch_id": batch_id}) if as_json else typer.echo(batch_id)
@@ -90,6 +96,8 @@ def add(
     if as_json:
         print_json(found.as_json())
     else:
+        for note in found.notes:
+            say(note)
         say(f"{handle} is in the library")
         typer.echo(found.identity_id)
 

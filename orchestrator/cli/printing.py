@@ -74,6 +74,7 @@ def print_batch(batch: dict[str, Any]) -> None:
             "items": f"{counts['total']} ({words(batch['counts'])})",
             "rows left out": batch["rejected_rows"] or None,
             "verdicts": words(batch["verdicts"]),
+            "unchanged": words(batch["unchanged"]),
             "errors": words(batch["error_counts"]),
             "preset": f"{batch['preset']} ({batch['model_version'] or 'no version'})",
             "submitted": moment(batch["created_at"]),

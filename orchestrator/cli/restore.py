@@ -40,6 +40,8 @@ FeedOption = Annotated[
 PresetOption = Annotated[str | None, typer.Option(help="Preset to run on (default: FPGA_PRESET, or mini).")]
 KeyOption = Annotated[str | None, typer.Option(help="The same key with the same request makes one batch only.")]
 
+MADE_FOR = {"drawn": "drawn people", "photographs": "photographs"}
+
 
 app = typer.Typer()
 """Holds the commands of this module, which stand at the root."""
@@ -162,7 +164,10 @@ def _run(
 
     with services() as s:
         if dry_run:
-            _print_look(service.look(s.ledger, s.settings, source=source, options=options, owner=s.owner), as_json)
+            _print_look(
+                service.look(s.ledger, s.settings, source=source, options=options, owner=s.owner, preset=preset),
+                as_json,
+            )
             return
         here = _word(feed, "auto", "flow", "here") == "here" or (feed == "auto" and not _flow_reads(s, source))
         made = service.submit(
@@ -267,6 +272,8 @@ def _print_look(found: Look, as_json: bool) -> None:
             "size": f"{found.size / 2**20:.1f} MiB",
             "no photos": words(found.skipped),
             "refused": len(found.refused) or None,
+            "preset": f"{found.preset}, made for {MADE_FOR[found.domain]}; other faces stay as they are",
+            "restores": "yes" if found.draws else "no: finds, pairs and reports; `fpga model pull sdxl` restores",
             "known people": found.known_people,
             "needed": "--attest TEXT, for unknown people" if found.must_attest else None,
             "unknown people": "found by their faces, restored by the best of them" if found.cluster else "stay",

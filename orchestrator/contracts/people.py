@@ -36,6 +36,8 @@ class EnrolParams(Contract):
     name: str | None = None
     references: tuple[GivenReference, ...] = ()
     consent: GivenConsent | None = None
+    same_person: bool = False
+    """Whether the caller answers for all pictures showing one person, so that they are not compared."""
     identity: str | None = None
     """A person of the library whose kept pictures are embedded anew, instead of new ones."""
 
@@ -45,3 +47,5 @@ class Enrolled(StageResult):
 
     references: int
     left: int = 0
+    notes: tuple[str, ...] = ()
+    """Which references are poor, and why, by their numbers."""

@@ -216,6 +216,8 @@ class KeptFace(Contract):
     kps5: tuple[tuple[float, float], ...]
     score: float
     sharpness: float = 0.0
+    domain: float | None = None
+    """Score of the guard: drawn below, photographed above; None where it was looked at before there was one."""
 
 
 class KeptFaces(Contract):

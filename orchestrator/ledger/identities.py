@@ -5,6 +5,7 @@ Names leave this module only towards the person who asks; keys, messages, logs a
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -33,7 +34,7 @@ Unseal = Callable[[str | None, bytes], bytes]
 class NewReference:
     """A reference picture whose face was found: box and landmarks in pixels.
 
-    `embedding` is (512,) float32 of unit length as bytes, `crop` the aligned face as PNG; both are sealed under
+    `embedding` is (E,) float32 of unit length as bytes, `crop` the aligned face as PNG; both are sealed under
     `data_key` if there is one.
     """
 
@@ -107,6 +108,16 @@ def scopes(session: Session, owner: str, moment: datetime) -> dict[str, tuple[st
     }
 
 
+def domains(session: Session, owner: str) -> dict[str, str]:
+    """Return {identity id: what most of its references were seen to be}, as far as that was looked at."""
+    seen: dict[str, Counter[str]] = {}
+    query = select(Reference.identity_id, Reference.face).where(Reference.owner == owner)
+    for identity_id, face in session.execute(query).tuples():
+        if "domain" in face:
+            seen.setdefault(identity_id, Counter())[face["domain"]] += 1
+    return {identity_id: found.most_common(1)[0][0] for identity_id, found in seen.items()}
+
+
 def scopes_ever(session: Session, owner: str) -> dict[str, frozenset[str]]:
     """Return {identity id: every scope that was ever granted}, whether it still holds or not."""
     ever: dict[str, set[str]] = {}
@@ -126,12 +137,14 @@ def embeddings(
     encoder: str,
     moment: datetime,
     unseal: Unseal,
+    domain: str | None = None,
 ) -> dict[str, NDArray[np.float32]]:
-    """Return one unit-length embedding (512,) for each identity: the mean of its references.
+    """Return one unit-length embedding (E,) for each identity: the mean of its references.
 
     Consent is asked again here, at the moment of use: it may have ended since the batch was submitted.
 
     Args:
+        domain: references that were seen to be of another domain are left out, and people without any other.
         unseal: opens what was sealed, given the wrapped data key; a vault's `open`.
 
     Raises:
@@ -158,6 +171,8 @@ def embeddings(
     vectors: dict[str, list[NDArray[np.float32]]] = {i: [] for i in wanted}
     elsewhere: dict[str, str] = {}
     for row in session.scalars(select(Reference).where(Reference.identity_id.in_(wanted))):
+        if domain is not None and row.face.get("domain", domain) != domain:
+            continue
         if row.encoder == encoder:
             vectors[row.identity_id].append(np.frombuffer(unseal(row.data_key, row.embedding), np.float32))
         else:

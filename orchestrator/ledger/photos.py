@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session, aliased
 from orchestrator import pipelines
 from orchestrator.contracts.base import StageResult
 from orchestrator.contracts.datasets import ChunkParams
+from orchestrator.contracts.people import Enrolled
 from orchestrator.contracts.photos import (
     Ingested,
     Original,
@@ -38,6 +39,7 @@ from orchestrator.pipelines import Pipeline
 R = TypeVar("R", bound=StageResult)
 KIND = "restore"
 RESULTS: dict[type[StageResult], str] = {
+    Enrolled: "ingest",
     Ingested: "ingest_photo",
     Restored: "restore",
     ScoredPhoto: "score_photo",

@@ -10,17 +10,18 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from orchestrator.contracts import people as contracts
 from orchestrator.contracts.base import digest
 from orchestrator.contracts.people import EnrolParams, GivenConsent, GivenReference
 from orchestrator.errors import ConflictError, InputError, StoreUnavailableError, UsageError
-from orchestrator.ledger import artifacts, audit, datasets, identities
+from orchestrator.ledger import artifacts, audit, datasets, identities, photos
 from orchestrator.ledger.engine.session import Ledger, now
 from orchestrator.ledger.engine.states import ENDED
 from orchestrator.ledger.privacy import erasure, register
@@ -38,6 +39,7 @@ from orchestrator.storage import ByteStore, content_key
 from orchestrator.storage.copies import drop_withdrawn
 
 HANDLE = re.compile(NAME)
+REFERENCE = re.compile(r"reference picture (\d+)")
 SEALED = "application/octet-stream"
 MAX_PICTURES = 32
 POLL_SECONDS = 0.2
@@ -78,19 +80,31 @@ class NewPerson:
     pictures: tuple[Picture, ...]
     consent: ConsentGiven
     name: str | None = None
+    same_person: bool = False
+    """Whether the caller answers for all pictures showing one person, so that they are not compared."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Enrolled:
-    """How adding one person ended: the identity's id, or an error with code and sentence, or neither so far."""
+    """How adding one person ended: the identity's id, or an error with code and sentence, or neither so far.
+
+    `notes` says which references are poor, and why. Pictures are named as they were handed in.
+    """
 
     handle: str
     identity_id: str | None
     error: dict[str, Any] | None
+    notes: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return the object that the command line prints."""
-        return {"object": "identity.enrolled", "handle": self.handle, "id": self.identity_id, "error": self.error}
+        return {
+            "object": "identity.enrolled",
+            "handle": self.handle,
+            "id": self.identity_id,
+            "error": self.error,
+            "notes": list(self.notes),
+        }
 
 
 def add(
@@ -101,6 +115,7 @@ def add(
     *,
     owner: str,
     more: bool = False,
+    preset: str | None = None,
 ) -> str:
     """Store reference pictures and queue the search for their faces; return the id of the enrol batch.
 
@@ -108,6 +123,7 @@ def add(
 
     Args:
         more: allow handles that exist already, and add to them.
+        preset: whose face pack looks at the pictures, by default the deployment's.
 
     Raises:
         InputError: a file is not a picture we read, or is too large.
@@ -115,7 +131,8 @@ def add(
         UsageError: a handle, scope or number of pictures is wrong.
     """
     _check_people(ledger, people, owner, more)
-    version = registry.champion(ledger, settings, settings.preset)
+    chosen = preset or settings.preset
+    version = registry.champion(ledger, settings, chosen)
     vault = Vault.of(settings)
     for person in people:
         for picture in person.pictures:
@@ -126,7 +143,11 @@ def add(
         pictures = {hashlib.sha256(picture.data).hexdigest(): picture for picture in person.pictures}
         references = [_put(ledger, store, vault, owner, sha256, picture) for sha256, picture in pictures.items()]
         params = EnrolParams(
-            handle=person.handle, name=person.name, references=tuple(references), consent=person.consent.kept()
+            handle=person.handle,
+            name=person.name,
+            references=tuple(references),
+            consent=person.consent.kept(),
+            same_person=person.same_person,
         ).dump()
         # the custom_id stays when a person is erased, so it is a number and not the handle
         items.append(NewItem(custom_id=f"person-{number}", params=params, params_sha256=digest(params), seed=0))
@@ -136,7 +157,7 @@ def add(
             owner=owner,
             kind="enrol",
             name=f"add {len(people)} to the library",
-            preset=settings.preset,
+            preset=chosen,
             items=items,
             lane="interactive",
             model_version_id=version,
@@ -201,8 +222,29 @@ def outcomes(ledger: Ledger, owner: str, batch_id: str) -> list[Enrolled]:
             elif item.state in ENDED:
                 code, message = item.error_code or item.state, item.error_message or f"the item was {item.state}"
                 error = {"code": code, "message": message}
-            found.append(Enrolled(handle=handle, identity_id=identity_id, error=error))
+            if error is not None:
+                error["message"] = _with_names(error["message"], item.params)
+            taken = photos.said(session, item.id, contracts.Enrolled)
+            found.append(
+                Enrolled(
+                    handle=handle,
+                    identity_id=identity_id,
+                    error=error,
+                    notes=tuple(_with_names(note, item.params) for note in (taken.notes if taken else ())),
+                )
+            )
         return found
+
+
+def _with_names(sentence: str, params: Mapping[str, Any]) -> str:
+    """Name pictures as they were handed in: workers know and say their numbers only."""
+    names = [reference.get("file_name") for reference in params.get("references", ())]
+
+    def named(found: re.Match[str]) -> str:
+        number = int(found[1]) - 1
+        return str(names[number]) if 0 <= number < len(names) and names[number] else found[0]
+
+    return REFERENCE.sub(named, sentence)
 
 
 def wait_enrolled(

@@ -34,6 +34,7 @@ from orchestrator.ledger.queue.batches import NewBatch, NewItem, Submitted
 from orchestrator.ledger.views import listings
 from orchestrator.models import registry
 from orchestrator.planning.plan import IdentityFacts
+from orchestrator.planning.presets import Preset, load_preset
 from orchestrator.portraits.submit import known_identities
 from orchestrator.settings import Settings
 
@@ -51,6 +52,11 @@ class Look:
     skipped: dict[str, int]
     refused: tuple[dict[str, str], ...]
     known_people: int
+    preset: str
+    domain: str
+    """What the preset was made for: `drawn` people or `photographs`; faces of the other kind stay as they are."""
+    draws: bool
+    """Whether the preset restores; one without a generator finds, pairs and reports."""
     cluster: bool
     must_attest: bool
     """Whether a submit will want to know on what ground unknown people may be restored."""
@@ -102,7 +108,7 @@ def submit(
         with opened(ledger, None, reach, place, limits_of(settings, options.names)):
             pass
     preset_name = preset or settings.preset
-    kept = _kept(ledger, owner, options)
+    kept = _kept(ledger, owner, options, load_preset(settings.models_dir, preset_name))
     request = {"source": place, "out": out, "preset": preset_name, "lane": lane, "priority": priority}
     submitted = batches.submit(
         ledger,
@@ -132,14 +138,23 @@ def submit(
     return submitted
 
 
-def look(ledger: Ledger, settings: Settings, *, source: str, options: RestoreOptions, owner: str) -> Look:
+def look(
+    ledger: Ledger,
+    settings: Settings,
+    *,
+    source: str,
+    options: RestoreOptions,
+    owner: str,
+    preset: str | None = None,
+) -> Look:
     """Say what a source holds and who could be restored in it, changing nothing; for whoever runs the command.
 
     Raises:
         as `submit`.
     """
     # what a submit will ask for is said, not asked
-    kept = _kept(ledger, owner, options.model_copy(update={"attested": options.attested or STATEMENT}))
+    chosen = load_preset(settings.models_dir, preset or settings.preset)
+    kept = _kept(ledger, owner, options.model_copy(update={"attested": options.attested or STATEMENT}), chosen)
     count, size, skipped, refused = 0, 0, dict[str, int](), []
     reach = Reach(settings=settings, owner=owner, operator=True)
     with opened(ledger, None, reach, absolute(source), limits_of(settings, options.names)) as found:
@@ -156,6 +171,9 @@ def look(ledger: Ledger, settings: Settings, *, source: str, options: RestoreOpt
         skipped=skipped,
         refused=tuple(refused),
         known_people=len(kept.identities),
+        preset=chosen.name,
+        domain=chosen.domain,
+        draws=chosen.draws,
         cluster=kept.cluster,
         must_attest=kept.cluster and not (options.attested or "").strip(),
     )
@@ -235,17 +253,18 @@ def limits_of(settings: Settings, names: str = "cp437") -> Limits:
     return Limits(member_bytes=settings.max_photo_bytes, names=names)
 
 
-def _kept(ledger: Ledger, owner: str, options: RestoreOptions) -> PhotoOptions:
+def _kept(ledger: Ledger, owner: str, options: RestoreOptions, preset: Preset) -> PhotoOptions:
     """Return what the batch keeps of what was asked: people as ids, with their consent of now."""
     with ledger.read() as session:
         known = known_identities(session, owner)
     asked = options.model_dump(include=AS_ASKED)
     if options.task == "swap":
-        return PhotoOptions(**asked, swap=_swap(known, options))
+        return PhotoOptions(**asked, swap=_swap(known, options, preset))
     named = (options.everyone,) if options.everyone else options.only
-    wanted = [_allowed(known, who, "restore") for who in named]
+    wanted = [_allowed(known, who, "restore", preset) for who in named]
     if not named:
-        wanted = sorted({facts.id for facts in known.values() if "restore" in facts.scopes})
+        fitting = [facts for facts in known.values() if facts.domain in (None, preset.domain)]
+        wanted = sorted({facts.id for facts in fitting if "restore" in facts.scopes})
     cluster = options.unknown == "cluster" or (options.unknown is None and not wanted)
     if cluster and options.everyone:
         raise UsageError("with one person for all photos nobody is unknown", code="bad_people")
@@ -258,23 +277,23 @@ def _kept(ledger: Ledger, owner: str, options: RestoreOptions) -> PhotoOptions:
     )
 
 
-def _swap(known: Mapping[str, IdentityFacts], options: RestoreOptions) -> SwapPlan:
+def _swap(known: Mapping[str, IdentityFacts], options: RestoreOptions, preset: Preset) -> SwapPlan:
     if not options.rules and not options.to:
         raise UsageError("a swap needs --to or --map", code="swap_without_people")
     handles = {facts.id: handle for handle, facts in known.items() if handle != facts.id}
-    to = [_allowed(known, who, "swap") for who in options.to]
+    to = [_allowed(known, who, "swap", preset) for who in options.to]
     return SwapPlan(
         rules=tuple(
             rule.model_copy(
                 update={
-                    "to": _allowed(known, rule.to, "swap"),
-                    "of": _allowed(known, rule.of, "swap") if rule.of else None,
+                    "to": _allowed(known, rule.to, "swap", preset),
+                    "of": _allowed(known, rule.of, "swap", preset) if rule.of else None,
                 }
             )
             for rule in options.rules
         ),
         to=tuple((identity, handles[identity]) for identity in to),
-        of=_allowed(known, options.of, "swap") if options.of else None,
+        of=_allowed(known, options.of, "swap", preset) if options.of else None,
         pairs=options.pairs,
     )
 
@@ -290,10 +309,12 @@ def _attestation(owner: str, options: RestoreOptions) -> Attestation:
     return Attestation(by=owner, text=text, text_sha256=hashlib.sha256(text.encode()).hexdigest(), means=STATEMENT)
 
 
-def _allowed(known: Mapping[str, IdentityFacts], who: str, scope: str) -> str:
+def _allowed(known: Mapping[str, IdentityFacts], who: str, scope: str, preset: Preset) -> str:
     facts = known.get(who)
     if facts is None:
         raise NotFoundError(f"there is no identity {who!r}", code="identity_not_found")
     if scope not in facts.scopes:
         raise ConsentError(f"identity {who!r} does not allow {scope!r}", identity=facts.id)
+    if facts.domain not in (None, preset.domain):
+        raise UsageError(preset.refusal(who), code="outside_domain")
     return facts.id

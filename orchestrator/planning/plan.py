@@ -33,6 +33,8 @@ class IdentityFacts:
     scopes: frozenset[str]
     lapsed: frozenset[str] = frozenset()
     """Scopes that were given once and have expired or were withdrawn."""
+    domain: str | None = None
+    """What their references show: drawings or photographs, if that was looked at."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -250,6 +252,8 @@ class _Planner:
                 why = "it lapsed or was withdrawn" if SCOPE in facts.lapsed else "it was never given"
                 message = f"identity {name!r} has no consent for scope {SCOPE!r}: {why}"
                 errors.append(_error(row, where, "consent_missing", message))
+            if facts.domain not in (None, self.preset.domain):
+                errors.append(_error(row, where, "outside_domain", self.preset.refusal(name)))
             ids.append(facts.id)
         for identity, times in Counter(ids).items():
             if times > 1:

@@ -299,6 +299,12 @@ def _plan(
     defaults: BatchDefaults,
 ) -> Plan:
     facts = load_preset(settings.models_dir, preset)
+    if not facts.draws:
+        raise UsageError(
+            f"preset {preset!r} finds and recognises people, it draws nothing; pull one that does: "
+            "`fpga model pull sdxl` or `fpga model pull sd15`",
+            code="no_generator",
+        )
     checked = read_manifest(manifest, format)
     with ledger.read() as session:
         known = known_identities(session, owner)
@@ -310,10 +316,11 @@ def _plan(
 def known_identities(session: Session, owner: str) -> dict[str, IdentityFacts]:
     """Return the living people of an owner by handle and by id, with the scopes that hold now and those that lapsed."""
     ever = identities.scopes_ever(session, owner)
+    seen = identities.domains(session, owner)
     known: dict[str, IdentityFacts] = {}
     for handle, (identity_id, allowed) in identities.scopes(session, owner, now(session)).items():
         lapsed = ever.get(identity_id, frozenset()) - allowed
-        facts = IdentityFacts(id=identity_id, scopes=allowed, lapsed=lapsed)
+        facts = IdentityFacts(id=identity_id, scopes=allowed, lapsed=lapsed, domain=seen.get(identity_id))
         known[handle] = known[identity_id] = facts
     return known
 

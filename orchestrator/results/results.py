@@ -19,6 +19,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from orchestrator.contracts.people import EnrolParams
+from orchestrator.ledger import photos
 from orchestrator.ledger.engine.session import Ledger
 from orchestrator.ledger.engine.states import BATCH_ENDED, ENDED, BatchState
 from orchestrator.ledger.queue import batches, reviews
@@ -33,6 +34,8 @@ STATUS_WORDS = {"completed_with_errors": "completed", "paused": "in_progress"}
 PAGE = 500
 PAUSED = 3
 """What a command ends with that waited for a batch which somebody, or the batch itself, has paused."""
+NOT_FOR_THIS_PRESET, OTHER_PRESET = ("outside_domain", "no_generator"), 4
+"""Reasons for which photos stay that another preset would do, and what a command that waited for such ends with."""
 
 
 def batch_object(session: Session, batch: Batch) -> dict[str, Any]:
@@ -45,6 +48,7 @@ def batch_object(session: Session, batch: Batch) -> dict[str, Any]:
         "open": batch.open,
         "error_counts": _with_rejected(batches.error_counts(session, batch.id), batch),
         "verdicts": batches.verdict_counts(session, batch.id),
+        "unchanged": batches.unchanged_counts(session, batch.id) if batch.kind == photos.KIND else {},
         "stages": [
             {
                 "name": name,
@@ -258,10 +262,16 @@ def written_out(ledger: Ledger, lines: Callable[[Session], Iterator[bytes]]) -> 
 
 
 def exit_code(batch: dict[str, Any]) -> int:
-    """Return what a command that waited for this batch ends with: 0 good, 2 finished with failed items, 3 paused."""
+    """Return what a command that waited for this batch ends with.
+
+    0 good, 2 finished with failed items, 3 paused, 4 finished, with photos that this preset could not do: it was not
+    made for them, or has no generator.
+    """
     if batch["state"] == BatchState.PAUSED:
         return PAUSED
-    return 2 if batch["state"] in BATCH_ENDED and batch["state"] != "completed" else 0
+    if batch["state"] in BATCH_ENDED and batch["state"] != "completed":
+        return 2
+    return OTHER_PRESET if any(batch.get("unchanged", {}).get(code) for code in NOT_FOR_THIS_PRESET) else 0
 
 
 def spread(seconds: Sequence[float]) -> dict[str, float]:

@@ -21,6 +21,7 @@ from orchestrator.settings import Settings
 
 if TYPE_CHECKING:
     from fpga_models.core.pipeline import PortraitPipeline
+    from fpga_models.faces.domain import DomainGuard
     from fpga_models.faces.pack import FacePack
     from fpga_models.faces.pose import PoseNetwork
 
@@ -37,6 +38,7 @@ class Engine:
         self._faces: dict[str, FacePack] = {}
         self._poses: dict[str, PoseNetwork] = {}
         self._most: dict[tuple[str, int], int] = {}
+        self._guard: DomainGuard | None = None
 
     def limit_threads(self) -> None:
         """Hold torch, once something has loaded it, to the number of threads that the settings ask for."""
@@ -128,6 +130,21 @@ class Engine:
                 ) from error
             self._poses = {version.location: network}
         return self._poses[version.location]
+
+    def guard(self) -> DomainGuard:
+        """Return what tells drawn faces from photographs, whatever the preset.
+
+        Raises:
+            ModelError: the preset that it stands on is not installed.
+        """
+        from fpga_models.faces.domain import DomainGuard
+
+        if self._guard is None:
+            try:
+                self._guard = DomainGuard.load()
+            except (NetworkError, OSError) as error:
+                raise ModelError(f"the guard of domains cannot be loaded: {error}") from error
+        return self._guard
 
     def profile(self) -> dict[str, str]:
         """Return what the arithmetic depends on besides the weights: device, threads and library versions."""

@@ -357,6 +357,18 @@ def verdict_counts(session: Session, batch_id: str) -> dict[str, int]:
     return {verdict: count for verdict, count in session.execute(query).tuples() if verdict is not None}
 
 
+def unchanged_counts(session: Session, batch_id: str) -> dict[str, int]:
+    """Return the number of photos that came back as they were, by the code of the reason."""
+    code = Output.scores["reason"]["code"].as_string()
+    query = (
+        select(code, func.count())
+        .join(Item, Item.output_id == Output.id)
+        .where(Item.batch_id == batch_id, Item.verdict == "unchanged")
+        .group_by(code)
+    )
+    return {reason: count for reason, count in session.execute(query).tuples() if reason is not None}
+
+
 def items(
     session: Session, batch_id: str, *, states: Sequence[str] = (), after: int = -1, limit: int | None = None
 ) -> Sequence[Item]:

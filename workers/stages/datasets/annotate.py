@@ -25,6 +25,7 @@ from orchestrator.ledger.queue.claims import Claim
 from orchestrator.ledger.queue.outcomes import Outcome
 from orchestrator.ledger.tables.rows import ModelVersion
 from workers.decoder import Decoder
+from workers.runtime.domains import Made
 from workers.runtime.files import full_disk_is_transient, store_file
 from workers.runtime.lease import Lease
 from workers.runtime.stage import DrainedError, Ended, StageContext, one_by_one, version_of
@@ -48,7 +49,13 @@ def annotate(context: StageContext, held: Sequence[Claim], lease: Lease) -> Iter
 
 def _annotate(context: StageContext, c: Claim, version: ModelVersion, lease: Lease) -> Outcome:
     given = ChunkParams.load(c.params)
-    options = AnnotateOptions(side=given.side, max_people=given.max_people, facts=given.facts.model_dump())
+    preset, guard = Made.of(version), context.engine.guard()
+    options = AnnotateOptions(
+        side=given.side,
+        max_people=given.max_people,
+        facts=given.facts.model_dump(),
+        refusal=lambda crops: preset.refusal(guard.together(guard.scores(crops))),
+    )
     faces, pose = context.engine.faces(version), context.engine.pose(version)
     captioner = load_captioner(given.captioner, context.settings.captioner)
     with TemporaryDirectory(prefix="fpga-chunk-") as name, full_disk_is_transient(Path(name)):

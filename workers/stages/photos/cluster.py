@@ -13,6 +13,7 @@ import numpy as np
 from sqlalchemy.orm import Session
 
 from fpga_models.faces.clusters import Cluster, find_people, quality
+from fpga_models.faces.domain import is_inside
 from orchestrator.contracts.photos import Clustered, KeptFaces, PhotoOptions
 from orchestrator.errors import ConsentError
 from orchestrator.ledger import photos, stage_results
@@ -20,6 +21,7 @@ from orchestrator.ledger.engine.base import new_id
 from orchestrator.ledger.queue.claims import Claim
 from orchestrator.ledger.queue.outcomes import Outcome
 from orchestrator.ledger.tables.rows_photos import ArchivePerson
+from workers.runtime.domains import Made
 from workers.runtime.lease import Lease
 from workers.runtime.stage import Ended, StageContext, one_by_one, thresholds_of, version_of
 
@@ -38,10 +40,11 @@ def _gather(context: StageContext, c: Claim) -> Outcome:
     if PhotoOptions.load(c.options).attestation is None:  # asked at submit, and again where it is used
         raise ConsentError("nobody stated that the unknown people of this archive may be restored")
     version = version_of(context, c)
-    encoder = context.engine.faces(version).encoder_sha256
-    faces = _faces(context, c)
+    pack = context.engine.faces(version)
+    encoder = pack.encoder_sha256
+    faces = _faces(context, c, Made.of(version))
     fit = [face for face in faces if face["side"] >= LEAST_SIDE]
-    vectors = np.stack([face["vector"] for face in fit]) if fit else np.zeros((0, 512), np.float32)
+    vectors = np.stack([face["vector"] for face in fit]) if fit else np.zeros((0, pack.width), np.float32)
     people = find_people(
         vectors,
         [face["quality"] for face in fit],
@@ -72,8 +75,9 @@ def _row(
     }
 
 
-def _faces(context: StageContext, c: Claim) -> list[dict[str, Any]]:
-    """Return every face of the archive once: the same picture in two files counts as one photo."""
+def _faces(context: StageContext, c: Claim, made: Made) -> list[dict[str, Any]]:
+    """Return every face that the preset was made for, once: the same picture in two files counts as one photo."""
+    guard = context.engine.guard()
     found: list[dict[str, Any]] = []
     seen: set[str] = set()
     with context.ledger.read() as session:
@@ -87,7 +91,10 @@ def _faces(context: StageContext, c: Claim) -> list[dict[str, Any]]:
                 continue
             vectors = np.frombuffer(context.vault.open(kept.row.data_key, kept.row.data), np.float32)
             rows = vectors.reshape(len(listed), -1)
-            for index, (face, vector) in enumerate(zip(listed, rows, strict=True)):
+            kinds = guard.kinds([face.domain or 0.0 for face in listed])
+            for index, (face, vector, kind) in enumerate(zip(listed, rows, kinds, strict=True)):
+                if not is_inside(kind, made.domain):
+                    continue
                 left, top, right, bottom = face.box
                 side = min(right - left, bottom - top)
                 found.append(

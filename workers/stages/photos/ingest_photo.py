@@ -23,7 +23,7 @@ from workers.runtime.lease import Lease
 from workers.runtime.stage import Ended, StageContext, one_by_one, version_of
 from workers.stages.photos.photo_bytes import decoded
 
-VERSION = 1
+VERSION = 2
 """Raised whenever the same picture would give other faces."""
 
 
@@ -73,23 +73,27 @@ def _said(photo: Decoded, key: str, faces: int, reused_from: str | None) -> Inge
 def _found(context: StageContext, c: Claim, rgb: Image, pack: FacePack, key: str) -> NewResult:
     """Find and embed the faces; the embeddings are sealed."""
     faces = find_faces(pack, rgb)
-    vectors = np.stack([face.embedding for face in faces]) if faces else np.zeros((0, 512), np.float32)
+    vectors = np.stack([face.embedding for face in faces]) if faces else np.zeros((0, pack.width), np.float32)
+    crops = [align(rgb, face.kps5) for face in faces]
+    scores = context.engine.guard().scores(crops)
+    listed = tuple(_kept(*one) for one in zip(faces, crops, scores, strict=True))
     data_key = context.vault.new_key()
     return NewResult(
         key=key,
         stage="faces",
         item_id=c.item_id,
-        facts=KeptFaces(encoder=pack.encoder_sha256, faces=tuple(_kept(rgb, face) for face in faces)).dump(),
+        facts=KeptFaces(encoder=pack.encoder_sha256, faces=listed).dump(),
         data_key=data_key,
         data=context.vault.seal(data_key, vectors.astype(np.float32).tobytes()),
     )
 
 
-def _kept(rgb: Image, face: Face) -> KeptFace:
-    grey = cv2.cvtColor(align(rgb, face.kps5), cv2.COLOR_RGB2GRAY)
+def _kept(face: Face, crop: Image, domain: float) -> KeptFace:
+    grey = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)
     return KeptFace(
         box=np.round(face.box.astype(float), 2).tolist(),
         kps5=np.round(face.kps5.astype(float), 3).tolist(),
         score=round(face.score, 4),
         sharpness=round(float(cv2.Laplacian(grey, cv2.CV_64F).var()), 2),
+        domain=round(domain, 4),
     )

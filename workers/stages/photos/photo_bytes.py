@@ -64,8 +64,8 @@ def ingested(context: StageContext, c: Claim) -> Ingested:
     return said
 
 
-def kept_faces(context: StageContext, owner: str, key: str) -> list[Face] | None:
-    """Return the faces of a photo as they were found once, or None where they were erased."""
+def kept_looks(context: StageContext, owner: str, key: str) -> list[tuple[Face, float]] | None:
+    """Return the faces of a photo, each with what the domain guard measured of it, or None where they were erased."""
     with context.ledger.read() as session:
         kept = stage_results.find(session, owner, key)
     if kept is None or kept.row.data is None:
@@ -73,13 +73,18 @@ def kept_faces(context: StageContext, owner: str, key: str) -> list[Face] | None
     listed = KeptFaces.load(kept.row.facts).faces
     if not listed:
         return []
+    if listed[0].domain is None:  # looked at before there was a guard
+        return None
     vectors = np.frombuffer(context.vault.open(kept.row.data_key, kept.row.data), np.float32).reshape(len(listed), -1)
     return [
-        Face(
-            box=np.asarray(face.box, np.float32),
-            kps5=np.asarray(face.kps5, np.float32),
-            score=face.score,
-            embedding=vector,
+        (
+            Face(
+                box=np.asarray(face.box, np.float32),
+                kps5=np.asarray(face.kps5, np.float32),
+                score=face.score,
+                embedding=vector,
+            ),
+            float(face.domain or 0.0),
         )
         for face, vector in zip(listed, vectors, strict=True)
     ]

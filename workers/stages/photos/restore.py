@@ -15,9 +15,12 @@ import numpy as np
 from sqlalchemy.orm import Session
 
 from fpga_models.diir import DiirResult, DiirSettings, Inversions, Reference, Restorer
+from fpga_models.diir.detection import find_faces
 from fpga_models.diir.dial import at_fidelity
+from fpga_models.diir.picture import Image
+from fpga_models.diir.settings import settings_of
 from fpga_models.errors import ModelError as NetworkError
-from fpga_models.faces import Face
+from fpga_models.faces import Face, FacePack, align
 from orchestrator.contracts.base import StoredRef
 from orchestrator.contracts.photos import Candidate, FaceReport, Ingested, KeptReports, PhotoOptions, Restored
 from orchestrator.errors import FpgaError, StageError
@@ -27,9 +30,10 @@ from orchestrator.ledger.queue.outcomes import Outcome
 from orchestrator.ledger.stage_results import NewResult
 from orchestrator.ledger.tables.rows import ModelVersion
 from workers.photo import patches_of
+from workers.runtime.domains import NO_GENERATOR, OUTSIDE, Made
 from workers.runtime.lease import Lease
 from workers.runtime.stage import DrainedError, Ended, StageContext, StoppedError, thresholds_of, version_of
-from workers.stages.photos.photo_bytes import TENSORS, decoded, ingested, kept_faces, pack_patches, store_bytes
+from workers.stages.photos.photo_bytes import TENSORS, decoded, ingested, kept_looks, pack_patches, store_bytes
 from workers.stages.portraits.people import Person, known_people, pair_faces
 
 VERSION = 1
@@ -40,6 +44,7 @@ SKIPPED = {
     "no_reference": "No reference belongs to this face.",
     "photo_stays": "A change of this photo cannot be written; it stays.",
 }
+"""Why a face stays; the sentences about its domain are in `domains`."""
 
 
 @dataclass(kw_only=True)
@@ -55,19 +60,22 @@ class Job:
     people: list[Person]
     pairs: dict[int, int]
     skipped: dict[int, str]
+    reasons: dict[int, str]
+    """Sentence of each face that is skipped."""
 
 
 def restore(context: StageContext, held: Sequence[Claim], lease: Lease) -> Iterator[Ended]:
     """Restore the photos of these claims, one after the other; the faces of one photo go through as one batch."""
     version = version_of(context, held[0])
-    restorer = Restorer(context.engine.portraits(version), context.engine.faces(version))
+    pack, made = context.engine.faces(version), Made.of(version)
+    restorer = Restorer(context.engine.portraits(version), pack) if made.draws else None
     for c in held:
         if context.draining():
             raise DrainedError
         if c.stage_id in lease.stopped:
             continue
         try:
-            yield c, _restore(context, c, version, restorer, lease)
+            yield c, _restore(context, _job(context, c, version, made, pack), restorer, lease)
         except StoppedError:
             continue
         except NetworkError as error:
@@ -76,9 +84,8 @@ def restore(context: StageContext, held: Sequence[Claim], lease: Lease) -> Itera
             yield c, error
 
 
-def _restore(context: StageContext, c: Claim, version: ModelVersion, restorer: Restorer, lease: Lease) -> Outcome:
-    began = time.monotonic()
-    job = _job(context, c, version, restorer)
+def _restore(context: StageContext, job: Job, restorer: Restorer | None, lease: Lease) -> Outcome:
+    began, c = time.monotonic(), job.c
     inversions, kept_from = _inversions(context, job)
     shown = sorted({who for index in job.pairs.values() if (who := job.people[index].identity)})
     photos.link(context.ledger, c, shown, [job.found.faces_key])
@@ -107,27 +114,41 @@ def _restore(context: StageContext, c: Claim, version: ModelVersion, restorer: R
     return Outcome(result=said.dump(), write=write)
 
 
-def _job(context: StageContext, c: Claim, version: ModelVersion, restorer: Restorer) -> Job:
+def _job(context: StageContext, c: Claim, version: ModelVersion, made: Made, pack: FacePack) -> Job:
     """Bring together what is known: faces, people with their consent of this moment, who is who, what stays."""
     found = ingested(context, c)
-    faces = kept_faces(context, c.owner, found.faces_key)
-    if faces is None:
-        faces = restorer.faces(decoded(context, c).rgb)
-    people = known_people(context, c, restorer.pack.encoder_sha256)
-    pairs = pair_faces(faces, people, c, least=thresholds_of(context, version).pair)
+    looks = kept_looks(context, c.owner, found.faces_key)
+    if looks is None:
+        looks = _look(context, decoded(context, c).rgb, pack)
+    faces = [face for face, _ in looks]
+    sides = [float(min(face.box[2:] - face.box[:2])) for face in faces]
+    refusals = [made.refusal(kind) for kind in context.engine.guard().kinds([score for _, score in looks])]
+    people = known_people(context, c, pack, made)
+    pairs: dict[int, int] = {}
+    if None in refusals:  # outside its domain a recogniser's likeness means nothing
+        found_pairs = pair_faces(faces, people, c, least=thresholds_of(context, version).pair)
+        pairs = {face: who for face, who in found_pairs.items() if refusals[face] is None}
     options = PhotoOptions.load(c.options)
     skipped: dict[int, str] = {}
     for index, face in enumerate(faces):
-        side = float(min(face.box[2:] - face.box[:2]))
-        if index not in pairs:
+        if refusals[index] is not None:
+            skipped[index] = OUTSIDE
+        elif index not in pairs:
             skipped[index] = "no_reference"
         elif found.stays() is not None:
             skipped[index] = "photo_stays"
-        elif side < options.min_face:
+        elif sides[index] < options.min_face:
             skipped[index] = "face_too_small"
         elif options.good is not None and float(face.embedding @ people[pairs[index]].vector) >= options.good:
             skipped[index] = "good_already"
-    settings = at_fidelity(restorer.settings(options.task), options.fidelity)
+        elif not made.draws:
+            skipped[index] = NO_GENERATOR
+    said = SKIPPED | {NO_GENERATOR: made.without_generator}
+    reasons = {
+        index: f"The face is {refusals[index]}." if outcome == OUTSIDE else said[outcome]
+        for index, outcome in skipped.items()
+    }
+    settings = at_fidelity(settings_of(made.preset, options.task), options.fidelity)
     return Job(
         c=c,
         version=version,
@@ -138,7 +159,13 @@ def _job(context: StageContext, c: Claim, version: ModelVersion, restorer: Resto
         people=people,
         pairs=pairs,
         skipped=skipped,
+        reasons=reasons,
     )
+
+
+def _look(context: StageContext, rgb: Image, pack: FacePack) -> list[tuple[Face, float]]:
+    faces = find_faces(pack, rgb)
+    return list(zip(faces, context.engine.guard().scores([align(rgb, f.kps5) for f in faces]), strict=True))
 
 
 def _candidates(job: Job) -> int:
@@ -147,13 +174,13 @@ def _candidates(job: Job) -> int:
 
 
 def _candidate(
-    context: StageContext, job: Job, number: int, restorer: Restorer, inversions: Inversions, lease: Lease
+    context: StageContext, job: Job, number: int, restorer: Restorer | None, inversions: Inversions, lease: Lease
 ) -> tuple[Candidate, NewResult | None]:
     """Return one version of the photo's faces, and what to keep of it where it was not there before."""
     # by the picture, not by its name: the same photo in two files is restored once
     c, seed = job.c, (job.c.seed + int(job.found.pixels_sha256[:7], 16) + number) % 2**31
     mapping = {face: who for face, who in job.pairs.items() if face not in job.skipped}
-    if not mapping:
+    if not mapping or restorer is None:
         return Candidate(seed=seed, faces=_reports(job, None)), None
     key = _key(context, job, mapping, seed)
     with context.ledger.read() as session:
@@ -217,7 +244,7 @@ def _reports(job: Job, result: DiirResult | None) -> tuple[FaceReport, ...]:
                 kps5=np.round(face.kps5.astype(float), 2).tolist(),
                 person=None if who is None else job.people[who].ref(),
                 outcome=outcome,
-                reason=done.reason if done else SKIPPED[outcome],
+                reason=done.reason if done else job.reasons[index],
                 before=None if who is None else round(float(face.embedding @ job.people[who].vector), 4),
                 t_star=done.t_star if done else None,
                 attempts=done.attempts if done else 0,

@@ -27,6 +27,7 @@ from orchestrator.ledger import artifacts, photos
 from orchestrator.ledger.evaluations import Thresholds
 from orchestrator.ledger.queue.claims import Claim
 from orchestrator.ledger.queue.outcomes import Outcome
+from workers.runtime.domains import NO_GENERATOR, OUTSIDE, Made
 from workers.runtime.lease import Lease
 from workers.runtime.stage import Ended, StageContext, one_by_one, thresholds_of, version_of
 from workers.stages.photos.photo_bytes import decoded, ingested, patched, read_patches, store_bytes
@@ -34,7 +35,7 @@ from workers.stages.portraits.people import Person, known_people
 
 PREVIEW_PX = 720
 ORDER: tuple[Verdict, ...] = ("accepted", "unchanged", "needs_review", "rejected")
-UNTOUCHED = ("no_reference", "face_too_small", "good_already", "photo_stays")
+UNTOUCHED = ("no_reference", "face_too_small", "good_already", "photo_stays", OUTSIDE, NO_GENERATOR)
 
 
 def score_photo(context: StageContext, held: Sequence[Claim], lease: Lease) -> Iterator[Ended]:
@@ -50,7 +51,7 @@ def _score(context: StageContext, c: Claim) -> Outcome:
     if made is None:
         raise StageError(f"item {c.item_id} was not restored", code="restore_missing")
     found = ingested(context, c)
-    people = known_people(context, c, pack.encoder_sha256)
+    people = known_people(context, c, pack, Made.of(version))
     rgb = decoded(context, c).rgb
     pictures = [patched(rgb, read_patches(context, candidate.patches)) for candidate in made.candidates]
     lines = thresholds_of(context, version)
@@ -113,6 +114,9 @@ def why_unchanged(reports: Sequence[FaceReport], stays: WhyUnchanged | None) -> 
     if not reports:
         return WhyUnchanged(code="no_face", message="no face was found in the photo; it comes back as it was")
     codes = {report.outcome for report in reports}
+    for code in (OUTSIDE, NO_GENERATOR):  # what somebody can do something about comes first
+        if code in codes:
+            return WhyUnchanged(code=code, message=next(r.reason for r in reports if r.outcome == code))
     if codes == {"no_reference"}:
         return WhyUnchanged(code="no_reference", message="nobody that may be restored was recognised in the photo")
     if tried := sorted(codes - set(UNTOUCHED)):

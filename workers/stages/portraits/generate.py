@@ -6,7 +6,7 @@ are drawn again, larger (DIIR), one picture after the other.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import groupby
 from typing import Any
@@ -20,11 +20,11 @@ from fpga_models.diir import DiirResult, Restorer, restore_small_faces
 from fpga_models.diir.restorer import OnStep
 from fpga_models.diir.small_faces import small_people
 from fpga_models.errors import ModelError as NetworkError
+from fpga_models.faces.domain import Kind
 from orchestrator.contracts.portraits import Generated, PortraitParams
 from orchestrator.errors import ConsentError, ModelError, StageError
 from orchestrator.ledger import identities
 from orchestrator.ledger.engine.base import new_id
-from orchestrator.ledger.engine.session import now
 from orchestrator.ledger.queue import outputs
 from orchestrator.ledger.queue.claims import Claim
 from orchestrator.ledger.queue.outcomes import Outcome
@@ -32,11 +32,14 @@ from orchestrator.ledger.queue.outputs import NewOutput
 from orchestrator.ledger.tables.rows import ModelVersion
 from orchestrator.version import SOFTWARE
 from workers.photo.picture import decode_crop, encode_png
+from workers.runtime.domains import OUTSIDE, Made
 from workers.runtime.engine import is_out_of_memory
 from workers.runtime.lease import Lease
 from workers.runtime.stage import DrainedError, Ended, StageContext, StoppedError, upload, version_of
+from workers.stages.portraits.people import vectors_of
 
 Image = NDArray[np.uint8]
+Floats = NDArray[np.float32]
 Ready = tuple[Claim, PortraitRequest]
 DRAWN = 0.25
 """Share of the work on a picture with small faces that is done once it is drawn, about, measured [ours]."""
@@ -135,26 +138,20 @@ def _shape(c: Claim) -> tuple[int, int, int, float, float, str]:
 def _request(context: StageContext, c: Claim, version: ModelVersion) -> PortraitRequest:
     """Turn an item's parameters into what the networks take, with consent asked at this very moment."""
     p = PortraitParams.load(c.params)
-    encoder = context.engine.faces(version).encoder_sha256
+    pack, made = context.engine.faces(version), Made.of(version)
     people = p.identities()
     with context.ledger.read() as session:
-        vectors = identities.embeddings(
-            session,
-            c.owner,
-            people,
-            scope="generate",
-            encoder=encoder,
-            moment=now(session),
-            unseal=context.vault.open,
-        )
-        crops = identities.crops(session, people, unseal=context.vault.open)
+        vectors = vectors_of(context, session, c, people, scope="generate", pack=pack, made=made)
+        found = identities.crops(session, people, unseal=context.vault.open)
+    crops = {person: decode_crop(crop) for person, crop in found.items()}
+    _check_domain(context, made, people, vectors, crops)
     return PortraitRequest(
         prompt=p.prompt,
         negative_prompt=p.negative_prompt,
         people=tuple(
             PersonSlot(
                 embedding=vectors[person.identity],
-                crop=decode_crop(crops.get(person.identity)),
+                crop=crops.get(person.identity),
                 kps5=_points(person.kps5),
                 skeleton=_points(person.skeleton),
                 mask=None,
@@ -171,6 +168,27 @@ def _request(context: StageContext, c: Claim, version: ModelVersion) -> Portrait
         control_scale=1.0 if p.control_scale is None else p.control_scale,
         masked=p.masked,
     )
+
+
+def _check_domain(
+    context: StageContext,
+    made: Made,
+    people: Sequence[str],
+    vectors: Mapping[str, Floats],
+    crops: Mapping[str, Image | None],
+) -> None:
+    """Refuse people whose references are of a domain that the preset was not made for, however they were enrolled.
+
+    Raises:
+        StageError: `outside_domain`.
+    """
+    guard = context.engine.guard()
+    other: Kind = "photographs" if made.domain == "drawn" else "drawn"
+    for person in people:
+        crop = crops.get(person)
+        clear = crop is not None and guard.together(guard.scores([crop])) == other
+        if person not in vectors or clear:
+            raise StageError(f"identity {person}: the reference is {made.refusal(other)}", code=OUTSIDE)
 
 
 def _points(values: Sequence[Sequence[float]] | None) -> NDArray[np.float32] | None:

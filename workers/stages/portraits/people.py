@@ -7,16 +7,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from sqlalchemy.orm import Session
 
 from fpga_models.diir.pairing import Reference, pair
 from fpga_models.diir.settings import RESTORE, DiirSettings
-from fpga_models.faces import Face
+from fpga_models.faces import Face, FacePack
 from orchestrator.contracts.photos import PersonRef, PhotoOptions, PhotoParams, SwapRule
 from orchestrator.errors import ModelError, StageError
 from orchestrator.ledger import identities, photos
 from orchestrator.ledger.engine.session import now
 from orchestrator.ledger.queue.claims import Claim
 from workers.photo.picture import decode_crop
+from workers.runtime.domains import OUTSIDE, Made
 from workers.runtime.stage import StageContext
 
 Floats = NDArray[np.float32]
@@ -47,7 +49,29 @@ class Person:
         return PersonRef(archive_person=self.number, references="best faces of this archive")
 
 
-def known_people(context: StageContext, c: Claim, encoder: str) -> list[Person]:
+def vectors_of(
+    context: StageContext, session: Session, c: Claim, wanted: Sequence[str], *, scope: str, pack: FacePack, made: Made
+) -> dict[str, Floats]:
+    """Return unit-length embeddings by this pack; people whose references the preset was not made for are left out.
+
+    Raises:
+        ConsentError: somebody does not allow it any more, or was erased.
+        ModelError: embedded by other recognisers only.
+    """
+
+    return identities.embeddings(
+        session,
+        c.owner,
+        wanted,
+        scope=scope,
+        encoder=pack.encoder_sha256,
+        moment=now(session),
+        unseal=context.vault.open,
+        domain=made.domain,
+    )
+
+
+def known_people(context: StageContext, c: Claim, pack: FacePack, made: Made) -> list[Person]:
     """Return everybody that faces of this batch may be paired with; consent is asked now.
 
     Raises:
@@ -58,15 +82,7 @@ def known_people(context: StageContext, c: Claim, encoder: str) -> list[Person]:
     wanted = list(options.identities)
     wanted += [who for rule in PhotoParams.load(c.params).swap for who in (rule.of, rule.to) if who]
     with context.ledger.read() as session:
-        vectors = identities.embeddings(
-            session,
-            c.owner,
-            wanted,
-            scope=options.task,
-            encoder=encoder,
-            moment=now(session),
-            unseal=context.vault.open,
-        )
+        vectors = vectors_of(context, session, c, wanted, scope=options.task, pack=pack, made=made)
         crops = identities.crops(session, list(vectors), unseal=context.vault.open)
         found = photos.people(session, options.people_of or c.batch_id) if options.cluster else ()
     people = [
@@ -75,7 +91,7 @@ def known_people(context: StageContext, c: Claim, encoder: str) -> list[Person]:
         if i in vectors
     ]
     for row in found:
-        if row.encoder != encoder:
+        if row.encoder != pack.encoder_sha256:
             raise ModelError("the faces of this archive were compared by another recogniser", code="encoder_mismatch")
         people.append(
             Person(vector=np.frombuffer(context.vault.open(row.data_key, row.data), np.float32), number=row.number)
@@ -109,6 +125,10 @@ def pair_faces(faces: Sequence[Face], people: Sequence[Person], c: Claim, *, lea
 
 def _swapped(faces: Sequence[Face], people: Sequence[Person], rule: SwapRule, sure: DiirSettings) -> tuple[int, int]:
     by_id = {person.identity: index for index, person in enumerate(people)}
+    if missing := {who for who in (rule.to, rule.of) if who} - by_id.keys():
+        raise StageError(
+            f"identity {min(missing)} was enrolled from pictures that this preset was not made for", code=OUTSIDE
+        )
     to = by_id[rule.to]
     if rule.face is not None:
         if rule.face >= len(faces):

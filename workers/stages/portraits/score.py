@@ -31,14 +31,14 @@ from orchestrator.contracts.portraits import (
     Verdict,
 )
 from orchestrator.errors import StageError
-from orchestrator.ledger import identities
-from orchestrator.ledger.engine.session import now
 from orchestrator.ledger.evaluations import Thresholds
 from orchestrator.ledger.queue import outputs
 from orchestrator.ledger.queue.claims import Claim
 from orchestrator.ledger.queue.outcomes import Outcome
+from workers.runtime.domains import Made
 from workers.runtime.lease import Lease
 from workers.runtime.stage import Ended, StageContext, one_by_one, thresholds_of, version_of
+from workers.stages.portraits.people import vectors_of
 
 Floats = NDArray[np.float32]
 DIGITS = 4
@@ -59,19 +59,12 @@ def _score(context: StageContext, c: Claim) -> Outcome:
     with context.ledger.read() as session:
         pack = context.engine.faces(version)
         people = PortraitParams.load(c.params).people
-        vectors = identities.embeddings(
-            session,
-            c.owner,
-            [person.identity for person in people],
-            scope="generate",
-            encoder=pack.encoder_sha256,
-            moment=now(session),
-            unseal=context.vault.open,
-        )
+        ids = [person.identity for person in people]
+        vectors = vectors_of(context, session, c, ids, scope="generate", pack=pack, made=Made.of(version))
     with Image.open(BytesIO(context.store.get(drawn.key, sha256=drawn.sha256)), formats=("PNG",)) as opened:
         image = np.asarray(opened.convert("RGB"))
     faces = pack.detect(image)
-    wanted = np.stack([vectors[person.identity] for person in people]) if people else np.zeros((0, 512), np.float32)
+    wanted = np.stack([vectors[i] for i in ids]) if ids else np.zeros((0, pack.width), np.float32)
     eyes = eye_differences(image, [face.kps5 for face in faces])
     scores = judge(faces, wanted, places(people), thresholds_of(context, version), eyes)
     # where this is not the first round, all before it were rejected too
@@ -100,7 +93,7 @@ def judge(
 
     Args:
         faces: what the detector found.
-        wanted: (K, 512) unit-length embeddings of the requested people.
+        wanted: (K, E) unit-length embeddings of the requested people.
         requested: (K, 5, 2) their landmarks, px.
         thresholds: `accept` and `review`, cosines measured for the preset; `eyes`, from which eyes differ too much.
         eyes: difference of the eyes of each face, None for those that are too small; empty leaves them unseen.
