@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
-from sqlalchemy import func, select, text
+from sqlalchemy import and_, func, or_, select, text
 from sqlalchemy.orm import Session
 
 from orchestrator.errors import FpgaError
@@ -98,6 +98,22 @@ def oldest_due(session: Session, moment: datetime) -> dict[str, float]:
     found = session.execute(select(*firsts).select_from(Batch).where(Batch.state == BatchState.IN_PROGRESS)).one()
     waits = {queue: since for queue, since in zip(QUEUES, found, strict=True) if since is not None}
     return {queue: (moment - since).total_seconds() for queue, since in waits.items() if since <= moment}
+
+
+def demand(session: Session, moment: datetime) -> dict[str, int]:
+    """Return {queue: stages that a worker could take now or holds}, for an autoscaler.
+
+    Stages of paused batches are not among them, nor those that wait for a later try; what is in hands is, so that
+    nobody takes a worker away from its work.
+    """
+    due = and_(Stage.state == "queued", Stage.next_at <= moment, Batch.state == "in_progress")
+    query = (
+        select(Stage.queue, func.count())
+        .join(Batch, Batch.id == Stage.batch_id)
+        .where(or_(due, among(Stage.state, LEASED)))
+        .group_by(Stage.queue)
+    )
+    return dict(session.execute(query).tuples().all())
 
 
 def open_batches(session: Session) -> dict[str, int]:
