@@ -128,6 +128,11 @@ def scopes_ever(session: Session, owner: str) -> dict[str, frozenset[str]]:
     return {identity_id: frozenset(found) for identity_id, found in ever.items()}
 
 
+def allowing(session: Session, owner: str, scope: str, moment: datetime) -> set[str]:
+    """Return the ids of living people who allow something now."""
+    return {identity_id for identity_id, allowed in scopes(session, owner, moment).values() if scope in allowed}
+
+
 def embeddings(
     session: Session,
     owner: str,

@@ -336,6 +336,21 @@ def test_a_person_who_withdrew_is_not_restored_any_more(shop: Shop, library: dic
         shop.open(source, everyone="wavering")
 
 
+def test_a_withdrawal_takes_its_person_out_and_not_the_archive(
+    shop: Shop, library: dict[int, str], tmp_path: Path
+) -> None:
+    shop.enrol({"leaving": PEOPLE[8]})
+    source = small_faces(tmp_path / "others", [KNOWN[0]], kind="half_body")
+    batch_id = shop.open(source)
+    feeding.feed(shop.rig.ledger, shop.rig.store, shop.rig.settings, OWNER, batch_id, lambda _: None)
+
+    identities.revoke(shop.rig.ledger, OWNER, "leaving", ["restore"])
+    shop.finish(batch_id)
+
+    item, outputs, _ = shop.result(batch_id, "0.png")
+    assert (item.state, len(outputs)) == ("completed", 1), item.error_message
+
+
 @pytest.mark.slow
 def test_faces_are_swapped_by_pairs_and_by_a_map(shop: Shop, library: dict[int, str], tmp_path: Path) -> None:
     source = small_faces(tmp_path / "swap", [KNOWN[0]], count=2, kind="half_body", wear=1)

@@ -74,14 +74,18 @@ def vectors_of(
 def known_people(context: StageContext, c: Claim, pack: FacePack, made: Made) -> list[Person]:
     """Return everybody that faces of this batch may be paired with; consent is asked now.
 
+    Who withdrew, or was erased, since the archive was opened is paired with nothing: their faces stay as they are, and
+    everybody else's are worked on. Who was asked for by name is missed.
+
     Raises:
-        ConsentError: somebody does not allow it any more, or was erased.
+        ConsentError: somebody whom this photo is to show, or whom every photo shows, does not allow it any more.
         ModelError: embedded by another recogniser.
     """
     options = PhotoOptions.load(c.options)
-    wanted = list(options.identities)
-    wanted += [who for rule in PhotoParams.load(c.params).swap for who in (rule.of, rule.to) if who]
+    wanted = [who for rule in PhotoParams.load(c.params).swap for who in (rule.of, rule.to) if who]
     with context.ledger.read() as session:
+        allowed = identities.allowing(session, c.owner, options.task, now(session))
+        wanted += [who for who in options.identities if options.everyone or who in allowed]
         vectors = vectors_of(context, session, c, wanted, scope=options.task, pack=pack, made=made)
         crops = identities.crops(session, list(vectors), unseal=context.vault.open)
         found = photos.people(session, options.people_of or c.batch_id) if options.cluster else ()
