@@ -10,7 +10,15 @@ from sqlalchemy import Connection
 
 from orchestrator.ledger.engine.base import Row, UtcDateTime
 from orchestrator.ledger.engine.session import Ledger
-from orchestrator.ledger.tables import rows, rows_api, rows_datasets, rows_photos, rows_reviews, rows_training
+from orchestrator.ledger.tables import (
+    rows,
+    rows_api,
+    rows_datasets,
+    rows_photos,
+    rows_reviews,
+    rows_schedules,
+    rows_training,
+)
 from orchestrator.settings import get_settings
 
 TIMEOUTS = ("SET lock_timeout = '5s'", "SET statement_timeout = '10min'")
@@ -42,7 +50,7 @@ def migrate(connection: Connection) -> None:
         context.run_migrations()
 
 
-for module in (rows, rows_api, rows_datasets, rows_photos, rows_reviews, rows_training):
+for module in (rows, rows_api, rows_datasets, rows_photos, rows_reviews, rows_schedules, rows_training):
     assert module.Row.metadata is Row.metadata, "importing the modules of rows fills the metadata"
 url = context.config.attributes.get("url") or get_settings().database_url
 ledger = Ledger(url)

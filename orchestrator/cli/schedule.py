@@ -1,9 +1,9 @@
-"""`fpga schedule`: manifests that run by the clock, as deployments of a Prefect server."""
+"""`fpga schedule`: manifests that run by the clock."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -21,27 +21,38 @@ from orchestrator.cli.options import takes
 
 if TYPE_CHECKING:
     from orchestrator.contracts.portraits import SubmitOptions
+    from orchestrator.contracts.schedules import ScheduleObject
 
 app = typer.Typer(name="schedule", help="Manifests that run by the clock.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="Name of the schedule.")]
+CatchUpOption = Annotated[
+    Literal["latest", "all", "none"], typer.Option(help="Times that were missed: run the latest, all, or none of them.")
+]
+OverlapOption = Annotated[
+    Literal["skip", "queue", "allow"],
+    typer.Option(help="While the run before is under way: skip this one, run it afterwards, or run both."),
+]
 
 
 @takes(app, "portraits:SubmitOptions", without={"growing"})
 def add(
     name: Name,
     manifest: Annotated[Path, typer.Argument(metavar="MANIFEST", help=MANIFEST_HELP)],
-    cron: Annotated[str, typer.Option(help="When, such as '0 2 * * *' for every night at two.")],
+    cron: Annotated[str, typer.Option(help="When, in five fields, such as '0 2 * * *' for every night at two.")],
     timezone: Annotated[str, typer.Option(help="By the clock of which place, such as Europe/Berlin.")] = "UTC",
+    catch_up: CatchUpOption = "latest",
+    overlap: OverlapOption = "skip",
+    replace: Annotated[bool, typer.Option("--replace", help="Take the place of another of this name.")] = False,
     format: Annotated[str | None, typer.Option("--format", help="jsonl or csv (default: by the ending).")] = None,
     as_json: JsonOption = False,
     *,
     options: SubmitOptions,
 ) -> None:
-    """Keep a manifest and make a batch of it whenever the clock says; two runs for one moment make one batch."""
+    """Keep a manifest and make a batch of it whenever the clock says; the same again changes nothing."""
     from orchestrator.cli.printing import manifest_format
     from orchestrator.errors import ManifestError
     from orchestrator.portraits import submit
-    from orchestrator.runtime.prefect import deployments
+    from orchestrator.runtime import schedules
 
     data, form = read_input(manifest), manifest_format(manifest, format)
     with services() as s:
@@ -50,56 +61,67 @@ def add(
             raise ManifestError(
                 "the manifest is wrong, nothing was scheduled", errors=[error.as_json() for error in found.errors]
             )
-        made = deployments.add_schedule(
-            s.settings,
+        made = schedules.add_portraits(
+            s.ledger,
             s.store,
-            name,
-            cron=cron,
-            timezone=timezone,
+            owner=s.owner,
+            name=name,
+            timing=schedules.Timing(cron=cron, timezone=timezone, catch_up=catch_up, overlap=overlap),
             manifest=data,
-            stored={"format": form, "name": name, "owner": s.owner, "options": options.dump()},
+            format=form,
+            options=options,
+            replace=replace,
         )
     if as_json:
-        print_json(made.as_json())
-    else:
-        say(f"{name} runs {found.items} items at {cron} ({timezone}), next {moment(made.next_run) or 'not known yet'}")
+        print_json(made.dump())
+        return
+    runs = "runs" if made.created else "is there already and runs"
+    say(f"{name} {runs} {found.items} items at {cron} ({timezone})")
+    for time in made.next_runs:
+        say(f"  {moment(time)}")
 
 
 @app.command("list")
 def list_(as_json: JsonOption = False) -> None:
-    """List the schedules."""
-    from orchestrator.runtime.prefect import deployments
+    """List the schedules: when each runs next, and what became of the last time."""
+    from orchestrator.runtime import schedules
 
     with services() as s:
-        found = [schedule.as_json() for schedule in deployments.list_schedules(s.settings, s.owner)]
+        found = schedules.listing(s.ledger, s.owner)
     if as_json:
-        print_json(found)
+        print_json([one.dump() for one in found])
         return
-    rows = [(f["name"], f["cron"], f["timezone"], "yes" if f["active"] else "no", moment(f["next_run"])) for f in found]
-    print_table(["name", "cron", "zone", "active", "next"], rows)
+    print_table(["name", "cron", "zone", "active", "next", "last", "outcome"], [_row(one) for one in found])
+
+
+def _row(one: ScheduleObject) -> tuple[str, ...]:
+    last, active = one.last_run, "yes" if one.active else "no"
+    outcome = f"{last.outcome}: {last.message or last.batch_id or ''}" if last else "not yet"
+    came = moment(last.due_at) if last else ""
+    return one.name, one.cron, one.timezone, active, moment(one.next_run), came, outcome
 
 
 @app.command()
 def remove(name: Name, as_json: JsonOption = False) -> None:
-    """Remove a schedule; batches that it made stay."""
-    from orchestrator.runtime.prefect import deployments
+    """Remove a schedule; batches that it made stay, one that is under way goes on."""
+    from orchestrator.runtime import schedules
 
     with services() as s:
-        deployments.remove_schedule(s.settings, s.store, s.owner, name)
+        under_way = schedules.remove(s.ledger, s.store, s.owner, name)
     if as_json:
-        print_json({"object": "schedule.removed", "name": name})
+        print_json({"object": "schedule.removed", "name": name, "under_way": under_way})
     else:
-        say(f"{name} is removed")
+        say(f"{name} is removed" + (f"; its batch {under_way} goes on" if under_way else ""))
 
 
 @app.command()
 def run(name: Name, as_json: JsonOption = False) -> None:
-    """Run a schedule once, now."""
-    from orchestrator.runtime.prefect import deployments
+    """Make the batch of a schedule once, now, whatever it has under way."""
+    from orchestrator.runtime import schedules
 
     with services() as s:
-        flow_run_id = deployments.run_now(s.settings, s.owner, name)
+        made = schedules.run_now(s.ledger, s.store, s.settings, s.owner, name)
     if as_json:
-        print_json({"object": "schedule.run", "name": name, "flow_run_id": flow_run_id})
+        print_json(made)
     else:
-        say(f"flow run {flow_run_id} is on its way; see `fpga batch list`")
+        say(f"{made['batch_id']} is made")

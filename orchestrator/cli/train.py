@@ -103,15 +103,16 @@ def schedule(
     as_json: JsonOption = False,
 ) -> None:
     """Retrain by the clock on whatever is the newest version of the data set then."""
-    from orchestrator.runtime.prefect import training_schedules
+    from orchestrator.runtime import schedules as service
 
     recipe = _recipe(
         dataset, steps, preset, name, seed, start, batch_size, save_every, validate_every, gate, promote, settings
     )
     with services() as s:
-        made = training_schedules.add(s.settings, name, recipe, cron=cron, timezone=timezone)
+        timing = service.Timing(cron=cron, timezone=timezone)
+        made = service.add_training(s.ledger, owner=s.owner, name=name, timing=timing, recipe=recipe)
     if as_json:
-        print_json(made.as_json())
+        print_json(made.dump())
     else:
         say(f"{made.name} retrains {recipe.preset} on {recipe.dataset}: {made.cron} ({made.timezone})")
 
@@ -119,27 +120,35 @@ def schedule(
 @app.command()
 def schedules(as_json: JsonOption = False) -> None:
     """List what retrains by the clock."""
-    from orchestrator.runtime.prefect import training_schedules
+    from orchestrator.contracts.schedules import ScheduledTraining
+    from orchestrator.runtime import schedules as service
 
     with services() as s:
-        found = [one.as_json() for one in training_schedules.list_schedules(s.settings)]
+        found = service.listing(s.ledger, s.owner, service.TRAINING)
     if as_json:
-        print_json(found)
+        print_json([one.dump() for one in found])
         return
     print_table(
-        ["name", "cron", "zone", "data set", "steps"],
-        [(f["name"], f["cron"], f["timezone"], f["recipe"].get("dataset"), f["recipe"].get("steps")) for f in found],
+        ["name", "cron", "zone", "data set", "steps", "next", "last"],
+        [
+            (
+                *(one.name, one.cron, one.timezone),
+                *(ScheduledTraining.load(one.task).recipe.get(name) for name in ("dataset", "steps")),
+                *(moment(one.next_run), one.last_run.message or one.last_run.outcome if one.last_run else "not yet"),
+            )
+            for one in found
+        ],
     )
 
 
 @app.command()
 def unschedule(name: Annotated[str, typer.Argument(help="Name of the schedule.")], yes: YesOption = False) -> None:
     """Remove a schedule; runs it began stay."""
-    from orchestrator.runtime.prefect import training_schedules
+    from orchestrator.runtime import schedules as service
 
     confirm(f"Remove the training schedule {name}?", yes=yes)
     with services() as s:
-        training_schedules.remove(s.settings, name)
+        service.remove(s.ledger, s.store, s.owner, name, service.TRAINING)
     say(f"{name} is removed")
 
 

@@ -205,6 +205,8 @@ class Stack:
                     if not api.healthy():
                         continue
                     deployments.ensure(api)
+                    if self._ledger is not None:
+                        deployments.take_over(api, self._ledger)
                     if private:
                         deployments.continue_killed(api)
                         announce(self._settings, self.api_url, prefect_api_url=address.url, prefect_auth=address.auth)

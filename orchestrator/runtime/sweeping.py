@@ -21,7 +21,7 @@ from orchestrator.ledger.queue import sweeper, wakeups
 from orchestrator.people import retention
 from orchestrator.photos import uploads
 from orchestrator.results import thumbnails
-from orchestrator.runtime import dispatch, webhooks
+from orchestrator.runtime import dispatch, schedules, webhooks
 from orchestrator.runtime.broker import Bell
 from orchestrator.runtime.prefect import zombies
 from orchestrator.runtime.prefect.client import connect, locate
@@ -52,6 +52,7 @@ class Sweeper:
         """Sweep every `sweep_seconds` until told to stop; what is away now is tried again at the next round."""
         threading.Thread(target=self._tell, args=(stop,), name="webhooks", daemon=True).start()
         threading.Thread(target=self._ring, args=(stop,), name="bell", daemon=True).start()
+        threading.Thread(target=self._schedule, args=(stop,), name="schedules", daemon=True).start()
         while not stop.is_set():
             with logs.surviving("sweep put off"):
                 self.round()
@@ -84,6 +85,16 @@ class Sweeper:
             with logs.surviving("webhooks put off"):
                 while self._leads and webhooks.deliver(ledger, self._settings):
                     pass
+            stop.wait(self._settings.sweep_seconds)
+        ledger.dispose()
+
+    def _schedule(self, stop: threading.Event) -> None:
+        """Make batches of schedules whose time has come, in a thread of its own: a manifest may be long."""
+        ledger = Ledger.of(self._settings)
+        while not stop.is_set():
+            with logs.surviving("schedules put off"):
+                if self._leads:
+                    schedules.look(ledger, self._store, self._settings)
             stop.wait(self._settings.sweep_seconds)
         ledger.dispose()
 

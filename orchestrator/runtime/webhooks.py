@@ -33,7 +33,7 @@ from orchestrator.secrets.vault import Vault
 from orchestrator.settings import Settings
 
 log = logging.getLogger(__name__)
-EVENTS = ("batch.ended", "ping")
+EVENTS = ("batch.ended", "schedule.failed", "ping")
 SECRET_PREFIX = "whsec_"
 TIMEOUT = httpx.Timeout(10.0, connect=5.0)
 WHOLE_SECONDS = 15.0

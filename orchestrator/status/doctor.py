@@ -29,11 +29,12 @@ from orchestrator.errors import FpgaError, NotFoundError
 from orchestrator.ledger import artifacts, audit, models
 from orchestrator.ledger.engine import schema
 from orchestrator.ledger.engine.session import Ledger, now
-from orchestrator.ledger.queue import workers
+from orchestrator.ledger.queue import schedules, workers
 from orchestrator.ledger.views import health
 from orchestrator.models import registry
 from orchestrator.pipelines import QUEUES
 from orchestrator.planning.presets import preset_names
+from orchestrator.runtime import schedules as clocks
 from orchestrator.runtime.broker import HARD_LIMIT_SECONDS, celery_config
 from orchestrator.runtime.prefect.client import connect, locate
 from orchestrator.runtime.running import find_running, open_state_dir
@@ -165,6 +166,7 @@ def _stored(settings: Settings) -> Iterator[Check]:
         if (yield from _database(ledger)):
             yield from _ledger(ledger, settings)
             yield from _registered(ledger, settings)
+            yield from _schedules(ledger)
     finally:
         ledger.dispose()
 
@@ -241,6 +243,26 @@ def _backlog(late: health.Backlog) -> Iterator[Check]:
         yield Check(name="held items", status="warn", sentence=sentence, fix="see `fpga batch results ID --errors`")
 
 
+def _schedules(ledger: Ledger) -> Iterator[Check]:
+    """Say which schedules are late, and which failed at their newest time."""
+    wrong = 0
+    for name, due_at in clocks.late(ledger):
+        wrong += 1
+        sentence = f"schedule {name!r} should have run at {due_at.isoformat(timespec='minutes')} and nobody looked"
+        fix = "a sweeper looks: `fpga up` or `fpga sweeper run`"
+        yield Check(name="schedules", status="warn", sentence=sentence, fix=fix)
+    with ledger.read() as session:
+        rows = [(row, schedules.last_run(session, row.id)) for row in schedules.listing(session)]
+    for row, last in rows:
+        if last is not None and last.outcome == "failed":
+            wrong += 1
+            sentence = f"schedule {row.name!r} failed at {last.due_at.isoformat(timespec='minutes')}: {last.message}"
+            fix = "mend what the sentence says, then `fpga schedule run`; see `fpga schedule list`"
+            yield Check(name="schedules", status="warn", sentence=sentence, fix=fix)
+    if rows and not wrong:
+        yield Check(name="schedules", status="ok", sentence=f"{len(rows)} schedules, none is late and none failed last")
+
+
 def _registered(ledger: Ledger, settings: Settings) -> Iterator[Check]:
     for name in preset_names(settings.models_dir):
         shipped = registry.weights_manifest(settings, name)["model_sha256"]
@@ -302,12 +324,18 @@ def _objects(settings: Settings) -> Iterator[Check]:
         if schema.revisions(ledger)[0] is None:
             return
         with ledger.read() as session:
-            unknown = set(listed) - artifacts.known(session, listed)
+            kept = schedules.keys(session)
+            unknown = set(listed) - artifacts.known(session, listed) - kept.keys()
+            stands = {key: name for key, name in kept.items() if key not in listed}
             gone = (
                 artifacts.live(session, OBJECTS_LOOKED_AT) - set(listed) if len(listed) < OBJECTS_LOOKED_AT else set()
             )
     finally:
         ledger.dispose()
+    if stands and len(listed) < OBJECTS_LOOKED_AT:
+        sentence = f"schedule {min(stands.values())!r} stands on a manifest that is not in the store any more"
+        fix = "add the schedule again with its manifest"
+        yield Check(name="objects", status="fail", sentence=sentence, fix=fix)
     if gone:
         sentence = f"{len(gone)} objects that the ledger refers to are not in the store, such as {min(gone)}"
         fix = "restore the store from a backup, or see FPGA_STORE_URL"

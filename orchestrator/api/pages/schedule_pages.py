@@ -6,6 +6,7 @@ Schedules of portraits belong to the owner who stands in them, those of training
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, File, Form, Query, UploadFile
@@ -17,11 +18,13 @@ from orchestrator.api.paging import planning
 from orchestrator.contracts.base import Line
 from orchestrator.contracts.portraits import MAX_REDRAWS, SubmitOptions
 from orchestrator.datasets import dataset_views
-from orchestrator.errors import FpgaError, ManifestError, NotFoundError, TransientError, UsageError
+from orchestrator.errors import FpgaError, ManifestError, NotFoundError, UsageError
 from orchestrator.models import training
+from orchestrator.planning.clock import CatchUp, Overlap
 from orchestrator.planning.manifest import FORMATS, MAX_BYTES
 from orchestrator.portraits import submit
-from orchestrator.runtime.prefect import deployments, training_schedules
+from orchestrator.runtime import schedules as service
+from orchestrator.runtime.schedules import TRAINING, Timing
 
 router = APIRouter(prefix="/schedules", include_in_schema=False)
 HERE = "/schedules"
@@ -51,6 +54,8 @@ def add(
     cron: Cron,
     manifest: Annotated[UploadFile, File()],
     timezone: Annotated[Line, Form()] = "UTC",
+    catch_up: Annotated[CatchUp, Form()] = "latest",
+    overlap: Annotated[Overlap, Form()] = "skip",
     redraws: Annotated[int, Form(ge=0, le=MAX_REDRAWS)] = 0,
     stop_after: Annotated[str, Form(pattern=r"[1-9][0-9]{0,6}|", max_length=7)] = "",
     skip_invalid: Annotated[bool, Form()] = False,
@@ -58,7 +63,7 @@ def add(
     """Keep a manifest and make a batch of it by the clock."""
     try:
         options = SubmitOptions.asked(redraws=redraws, skip_invalid=skip_invalid, stop_after=stop_after or None)
-        _add(caller, name, cron, timezone, manifest, options)
+        _add(caller, name, Timing(cron=cron, timezone=timezone, catch_up=catch_up, overlap=overlap), manifest, options)
     except FpgaError as error:
         given = {"name": name, "cron": cron, "timezone": timezone, "redraws": str(redraws), "stop_after": stop_after}
         return _page(caller, error, given | {"skip_invalid": "yes" if skip_invalid else ""})
@@ -79,7 +84,8 @@ def add_training(
     try:
         _check_trains(caller)
         recipe = training.read_recipe({"dataset": dataset, "steps": steps, "preset": preset, "name": name})
-        training_schedules.add(caller.settings, name, recipe, cron=cron, timezone=timezone)
+        timing = Timing(cron=cron, timezone=timezone)
+        service.add_training(caller.ledger, owner=caller.owner, name=name, timing=timing, recipe=recipe)
     except FpgaError as error:
         given = {"name": name, "cron": cron, "timezone": timezone, "steps": str(steps), "dataset": dataset}
         return _page(caller, error, {**given, "preset": preset, "training": "yes"})
@@ -89,28 +95,32 @@ def add_training(
 @router.post("/{name}/run")
 def run(caller: Writer, name: str) -> Response:
     """Run a schedule once, now."""
-    return _changed(caller, lambda: deployments.run_now(caller.settings, caller.owner, name), said="run")
+    made = partial(service.run_now, caller.ledger, caller.store, caller.settings, caller.owner, name)
+    return _changed(caller, made, said="run")
 
 
 @router.post("/{name}/remove")
 def remove(caller: Writer, name: str) -> Response:
     """Remove a schedule; batches it made stay."""
-    return _changed(caller, lambda: deployments.remove_schedule(caller.settings, caller.store, caller.owner, name))
+    return _changed(caller, lambda: service.remove(caller.ledger, caller.store, caller.owner, name))
 
 
 @router.post("/training/{name}/run")
 def run_training(caller: Promoter, name: str) -> Response:
     """Begin a run of a training schedule now."""
-    return _changed(caller, lambda: training_schedules.run_now(caller.settings, name), trains=True, said="run")
+    made = partial(service.run_now, caller.ledger, caller.store, caller.settings, caller.owner, name, TRAINING)
+    return _changed(caller, made, trains=True, said="run")
 
 
 @router.post("/training/{name}/remove")
 def remove_training(caller: Promoter, name: str) -> Response:
     """Remove a training schedule; runs it began stay."""
-    return _changed(caller, lambda: training_schedules.remove(caller.settings, name), trains=True)
+    return _changed(
+        caller, lambda: service.remove(caller.ledger, caller.store, caller.owner, name, TRAINING), trains=True
+    )
 
 
-def _add(caller: Caller, name: str, cron: str, timezone: str, manifest: UploadFile, options: SubmitOptions) -> None:
+def _add(caller: Caller, name: str, timing: Timing, manifest: UploadFile, options: SubmitOptions) -> None:
     ending = "." + (manifest.filename or "").rpartition(".")[2].lower()
     form = FORMATS.get(ending)
     if form is None:
@@ -126,9 +136,15 @@ def _add(caller: Caller, name: str, cron: str, timezone: str, manifest: UploadFi
             f"the manifest is wrong in {len({one.row for one in found.errors})} rows, nothing was scheduled; "
             f"the first is row {first.row}: {first.message}"
         )
-    stored = {"format": form, "name": name, "owner": caller.owner, "options": options.dump()}
-    deployments.add_schedule(
-        caller.settings, caller.store, name, cron=cron, timezone=timezone, manifest=data, stored=stored
+    service.add_portraits(
+        caller.ledger,
+        caller.store,
+        owner=caller.owner,
+        name=name,
+        timing=timing,
+        manifest=data,
+        format=form,
+        options=options,
     )
 
 
@@ -152,13 +168,9 @@ def _page(
     caller: Caller, wrong: FpgaError | None = None, given: Mapping[str, str] | None = None, said: str | None = None
 ) -> Response:
     trains = caller.owner == caller.settings.owner
-    found: dict[str, Any] = {"schedules": [], "trainings": [], "asleep": None}
-    try:
-        found["schedules"] = [one.as_json() for one in deployments.list_schedules(caller.settings, caller.owner)]
-        if trains:
-            found["trainings"] = [one.as_json() for one in training_schedules.list_schedules(caller.settings)]
-    except TransientError as error:
-        found["asleep"] = error.message
+    found: dict[str, Any] = {"schedules": service.listing(caller.ledger, caller.owner), "trainings": []}
+    if trains:
+        found["trainings"] = service.listing(caller.ledger, caller.owner, TRAINING)
     return shown(
         "schedules.html",
         "Schedules",

@@ -1,4 +1,4 @@
-"""Schedules of portraits over HTTP; each is a deployment of the Prefect server, kept for the owner who stands in it."""
+"""Schedules of portraits over HTTP: when each runs next, and what became of the last time."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from orchestrator.api.paging import planning
 from orchestrator.contracts.base import Line
 from orchestrator.contracts.portraits import SubmitOptions
 from orchestrator.errors import ManifestError
+from orchestrator.planning.clock import CatchUp, Overlap
 from orchestrator.portraits import submit
-from orchestrator.runtime.prefect import deployments
+from orchestrator.runtime import schedules
 
 router = APIRouter(prefix="/v1/schedules", tags=["schedules"])
-Name = Annotated[str, StringConstraints(pattern=deployments.NAME.pattern, max_length=63)]
+Name = Annotated[str, StringConstraints(pattern=schedules.NAME.pattern, max_length=63)]
 
 
 class NewSchedule(SubmitOptions):
@@ -26,6 +27,9 @@ class NewSchedule(SubmitOptions):
     name: Name
     cron: Line
     timezone: Line = "UTC"
+    catch_up: CatchUp = "latest"
+    overlap: Overlap = "skip"
+    replace: bool = False
     manifest: Annotated[str, Field(min_length=1, max_length=2**20)]
     format: Literal["jsonl", "csv"] = "jsonl"
 
@@ -36,17 +40,14 @@ class NewSchedule(SubmitOptions):
 
 @router.get("", operation_id="list_schedules")
 def list_(caller: Reader) -> dict[str, Any]:
-    """List your schedules with the next time that each runs."""
-    return {
-        "object": "list",
-        "data": [one.as_json() for one in deployments.list_schedules(caller.settings, caller.owner)],
-        "next": None,
-    }
+    """List your schedules with the next times that each runs, and what became of the last."""
+    found = schedules.listing(caller.ledger, caller.owner)
+    return {"object": "list", "data": [one.dump() for one in found], "next": None}
 
 
 @router.post("", status_code=201, operation_id="create_schedule")
 def create(caller: Writer, body: NewSchedule) -> dict[str, Any]:
-    """Keep a manifest and make a batch of it by the clock; two runs for one moment make one batch."""
+    """Keep a manifest and make a batch of it by the clock; the same again changes nothing."""
     data = body.manifest.encode()
     with planning(caller):
         found = submit.dry_run(
@@ -60,26 +61,27 @@ def create(caller: Writer, body: NewSchedule) -> dict[str, Any]:
     if found.errors and not (body.skip_invalid and found.items):
         errors = [error.as_json() for error in found.errors]
         raise ManifestError("the manifest is wrong, nothing was scheduled", errors=errors)
-    return deployments.add_schedule(
-        caller.settings,
+    return schedules.add_portraits(
+        caller.ledger,
         caller.store,
-        body.name,
-        cron=body.cron,
-        timezone=body.timezone,
+        owner=caller.owner,
+        name=body.name,
+        timing=schedules.Timing(cron=body.cron, timezone=body.timezone, catch_up=body.catch_up, overlap=body.overlap),
         manifest=data,
-        stored={"format": body.format, "name": body.name, "owner": caller.owner, "options": body.options().dump()},
-    ).as_json()
+        format=body.format,
+        options=body.options(),
+        replace=body.replace,
+    ).dump()
 
 
 @router.post("/{name}/run", status_code=202, operation_id="run_schedule")
 def run(caller: Writer, name: Name) -> dict[str, Any]:
-    """Run a schedule once, now."""
-    begun = deployments.run_now(caller.settings, caller.owner, name)
-    return {"object": "schedule.run", "name": name, "flow_run_id": begun}
+    """Make the batch of a schedule once, now, whatever it has under way."""
+    return schedules.run_now(caller.ledger, caller.store, caller.settings, caller.owner, name)
 
 
 @router.delete("/{name}", status_code=204, operation_id="delete_schedule")
 def remove(caller: Writer, name: Name) -> Response:
-    """Remove a schedule; batches that it made stay."""
-    deployments.remove_schedule(caller.settings, caller.store, caller.owner, name)
+    """Remove a schedule; batches that it made stay, one that is under way goes on."""
+    schedules.remove(caller.ledger, caller.store, caller.owner, name)
     return Response(status_code=204)

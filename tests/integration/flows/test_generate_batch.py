@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from orchestrator.contracts.portraits import SubmitOptions
+from orchestrator.contracts.schedules import ScheduledPortraits
 from orchestrator.embedded import programs
 from orchestrator.embedded.stack import Stack
-from orchestrator.errors import ConflictError, NotFoundError, UsageError
 from orchestrator.ledger.engine.session import Ledger
 from orchestrator.ledger.queue import batches
 from orchestrator.ledger.tables.rows import Batch
 from orchestrator.portraits.submit import submit_portraits
+from orchestrator.runtime import schedules
 from orchestrator.runtime.prefect import deployments
 from orchestrator.runtime.prefect.client import PrefectApi
 from orchestrator.runtime.running import find_running
@@ -60,12 +59,6 @@ def submit(ledger: Ledger, settings: Settings, **options: Any) -> str:
     ).batch_id
 
 
-def schedule(settings: Settings, store: ByteStore, name: str, **changes: Any) -> deployments.Schedule:
-    stored = {"format": "jsonl", "name": name, "owner": "local", "options": {"redraws": 1}}
-    timing = {"cron": "0 2 * * *", "timezone": "Europe/Berlin"} | changes
-    return deployments.add_schedule(settings, store, name, manifest=MANIFEST, stored=stored, **timing)
-
-
 def test_a_submitted_batch_is_watched_by_one_flow_run_until_it_has_ended(
     ledger: Ledger, settings: Settings, worker: Played, api: PrefectApi
 ) -> None:
@@ -85,77 +78,29 @@ def test_a_submitted_batch_is_watched_by_one_flow_run_until_it_has_ended(
     assert "| error pipe_broken | 1 |" in artifacts[0]["data"]
 
 
-def test_two_runs_for_the_same_scheduled_time_make_one_batch(
-    ledger: Ledger, settings: Settings, store: ByteStore, worker: Played, api: PrefectApi
+def test_schedules_of_before_come_into_the_ledger_and_leave_prefect(
+    ledger: Ledger, settings: Settings, store: ByteStore, api: PrefectApi
 ) -> None:
-    made = schedule(settings, store, "twice")
-    moment = datetime.now(UTC).isoformat()
-    state = {"type": "SCHEDULED", "state_details": {"scheduled_time": moment}}
+    store.put("s/local/x.jsonl", MANIFEST, media_type="text/plain", sha256=hashlib.sha256(MANIFEST).hexdigest())
+    kept = {"key": "s/local/x.jsonl", "sha256": hashlib.sha256(MANIFEST).hexdigest(), "format": "jsonl"}
+    for name, cron in (("local.nightly", "0 2 * * *"), ("local.quartz", "0 0 2 * * *")):
+        deployments.put_deployment(
+            api,
+            name,
+            tags=[deployments.SCHEDULE_TAG],
+            parameters={
+                "manifest": {**kept, "name": name, "owner": "local", "options": {"redraws": 1, "preset": None}}
+            },
+            schedules=[{"active": True, "schedule": {"cron": cron, "timezone": "Europe/Berlin"}}],
+        )
 
-    ids = {api.create_flow_run(made.deployment_id, state=state)["id"] for _ in range(2)}
+    assert deployments.take_over(api, ledger) == 1
+    assert deployments.take_over(api, ledger) == 0
 
-    def ours() -> list[Batch]:
-        with ledger.read() as session:
-            return [b for b in batches.listing(session, "local") if b.name == "twice"]
-
-    wait(ours, "a batch is made")
-    worker.work()
-    wait(lambda: all(run["state_type"] == "COMPLETED" for run in runs(api, id={"any_": list(ids)})), "both runs end")
-    (only,) = ours()
-    assert len(ids) == 2
-    assert only.idempotency_key is not None
-    assert only.idempotency_key.startswith(made.deployment_id)
-    assert only.flow_run_id in ids
-    assert only.options["redraws"] == 1
-    deployments.remove_schedule(settings, store, "local", "twice")
-
-
-def test_a_schedule_is_added_planned_listed_run_and_removed_with_its_manifest(
-    ledger: Ledger, settings: Settings, store: ByteStore, worker: Played
-) -> None:
-    made = schedule(settings, store, "nightly")
-    assert store.get(made.manifest["key"]) == MANIFEST
-    with pytest.raises(ConflictError, match="nightly"):
-        schedule(settings, store, "nightly")
-
-    # the server's scheduler really plans: it cannot with SQLAlchemy 2.1
-    wait(lambda: deployments.list_schedules(settings, "local")[0].next_run, "the first run is planned")
-    (listed,) = deployments.list_schedules(settings, "local")
-    assert (listed.name, listed.cron, listed.timezone, listed.active) == ("nightly", "0 2 * * *", "Europe/Berlin", True)
-
-    flow_run_id = deployments.run_now(settings, "local", "nightly")
-
-    def made_now() -> bool:
-        with ledger.read() as session:
-            return any(b.flow_run_id == flow_run_id for b in batches.listing(session, "local"))
-
-    wait(made_now, "the run made its batch")
-    worker.work()
-    deployments.remove_schedule(settings, store, "local", "nightly")
-    assert deployments.list_schedules(settings, "local") == []
-    assert store.head(made.manifest["key"]) is None
-
-
-@pytest.mark.parametrize(
-    ("name", "changes"),
-    [("Night Shift", {}), ("watch", {}), ("bad", {"cron": "0 99 * * *"}), ("bad", {"timezone": "Mars/Olympus"})],
-)
-def test_a_schedule_that_cannot_run_is_refused_and_leaves_nothing(
-    settings: Settings, store: ByteStore, api: PrefectApi, name: str, changes: dict[str, str]
-) -> None:
-    with pytest.raises(UsageError):
-        schedule(settings, store, name, **changes)
-    assert deployments.list_schedules(settings, "local") == []
-    assert list(store.list("s/")) == []
-
-
-def test_what_is_not_scheduled_can_neither_be_run_nor_removed(
-    settings: Settings, store: ByteStore, api: PrefectApi
-) -> None:
-    with pytest.raises(NotFoundError, match="watch"):
-        deployments.run_now(settings, "local", "watch")
-    with pytest.raises(NotFoundError, match="never"):
-        deployments.remove_schedule(settings, store, "local", "never")
+    (one,) = schedules.listing(ledger, "local")
+    assert (one.name, one.cron, one.timezone) == ("nightly", "0 2 * * *", "Europe/Berlin")
+    assert ScheduledPortraits.load(one.task).options.redraws == 1
+    schedules.remove(ledger, store, "local", "nightly")
 
 
 def test_the_deployments_are_made_once_however_often_they_are_ensured(settings: Settings, api: PrefectApi) -> None:

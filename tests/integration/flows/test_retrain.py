@@ -8,14 +8,12 @@ from typing import Any
 
 import pytest
 
-from orchestrator.errors import ConflictError, NotFoundError, UsageError
 from orchestrator.ledger.engine.session import Ledger
 from orchestrator.ledger.tables.rows import Batch
-from orchestrator.models import evaluations, registry, training
-from orchestrator.runtime.prefect import training_schedules
+from orchestrator.models import evaluations, registry
 from orchestrator.runtime.prefect.client import PrefectApi
 from orchestrator.settings import Settings
-from tests.unit.orchestrator.trained import RULES, add_dataset, begin, end_evaluation, finish, measure
+from tests.unit.orchestrator.trained import add_dataset, begin, end_evaluation, finish, measure
 
 
 def wait(until: Callable[[], object], what: str, seconds: float = 180.0) -> None:
@@ -78,40 +76,3 @@ def test_a_measurement_is_watched_until_its_figures_are_there(
     wait(lambda: ended(api, flow_run_id), "the flow has ended")
     state = api.call("GET", f"flow_runs/{flow_run_id}")["state"]
     assert (state["type"], state["message"]) == ("COMPLETED", "completed: identity measured")
-
-
-def test_a_schedule_keeps_a_recipe_and_each_of_its_runs_makes_one(
-    ledger: Ledger, settings: Settings, dataset: str, api: PrefectApi
-) -> None:
-    recipe = training.read_recipe({"dataset": "faces", "steps": 12, "gate": RULES, "name": "weekly"})
-    made = training_schedules.add(settings, "weekly", recipe, cron="0 3 * * 6", timezone="Europe/Berlin")
-    assert [one.name for one in training_schedules.list_schedules(settings)] == ["weekly"]
-    assert training.read_recipe(made.recipe) == recipe
-    with pytest.raises(ConflictError):
-        training_schedules.add(settings, "weekly", recipe, cron="0 3 * * 6")
-
-    flow_run_id = training_schedules.run_now(settings, "weekly")
-
-    def run() -> list[dict[str, Any]]:
-        return [found for found in training.list_runs(ledger, "local") if found["name"] == "weekly"]
-
-    wait(run, "the scheduled run is queued")
-    (queued,) = run()
-    assert queued["dataset_id"] == dataset, "the data set was resolved when the schedule ran"
-    assert flow_run_of(ledger, queued["batch_id"]) == flow_run_id
-    training.cancel(ledger, "local", queued["id"])
-    wait(lambda: ended(api, flow_run_id), "the flow has seen the cancel")
-    assert api.call("GET", f"flow_runs/{flow_run_id}")["state_type"] == "CANCELLED"
-    training_schedules.remove(settings, "weekly")
-    with pytest.raises(NotFoundError):
-        training_schedules.run_now(settings, "weekly")
-
-
-@pytest.mark.parametrize(("name", "cron"), [("Week End", "0 3 * * 6"), ("watch", "0 3 * * 6"), ("bad", "0 99 * * *")])
-def test_a_training_schedule_that_cannot_run_is_refused(
-    settings: Settings, dataset: str, api: PrefectApi, name: str, cron: str
-) -> None:
-    recipe = training.read_recipe({"dataset": "faces", "steps": 12})
-    with pytest.raises(UsageError):
-        training_schedules.add(settings, name, recipe, cron=cron)
-    assert training_schedules.list_schedules(settings) == []

@@ -31,7 +31,7 @@ ENDLESS = "watch_queue"
 SHARED = {"model_id", "preset"}
 """Versions of models belong to the deployment."""
 OWN_WORDS = {"client_id", "name", "token"}
-"""Not ids: a name that each owner gives for himself, schedules' names (kept by Prefect), a link's own permission."""
+"""Not ids: a name that each owner gives for himself, schedules' names, a link's own permission."""
 WORDS = {"move": "pause", "scope": "generate"}
 ITEMS = ("item", "batch")
 SAMPLES, ROUNDS = 6, 8
