@@ -9,7 +9,7 @@ whatever else is in the batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,11 +29,24 @@ from fpga_models.core.alignment import CROP_SIDE
 from fpga_models.core.autoencoder import Autoencoder, open_autoencoder
 from fpga_models.core.control import ControlMode, Drawing, Marks, control_flags, control_image, region_mask
 from fpga_models.core.denoiser import Added, Condition, Denoiser, People
+from fpga_models.core.lora import fold
 from fpga_models.core.presets import Preset, read_preset
+from fpga_models.core.sampling import DDIM, Sampler
 from fpga_models.core.text import SecondEncoder, TextStates, encode
 from fpga_models.errors import EmbeddingError, PlacementError, RequestError
 
-PARTS = ("unet/", "vae/", "text_encoder", "tokenizer", "scheduler/", "controlnet/", "id_adapter", "hint", "preset.json")
+PARTS = (
+    "unet/",
+    "lora/",
+    "vae/",
+    "text_encoder",
+    "tokenizer",
+    "scheduler/",
+    "controlnet/",
+    "id_adapter",
+    "hint",
+    "preset.json",
+)
 """What this pipeline reads of a preset folder, and therefore checks against its manifest."""
 
 OnStep = Callable[[int, int], Collection[int] | None]
@@ -126,6 +139,7 @@ class PortraitPipeline:
         second_encoder: SecondEncoder | None = None,
         model_sha256: str = "",
         offload: bool = False,
+        scheduler_config: Mapping[str, Any] | None = None,
     ) -> None:
         self.preset = preset
         self.denoiser = denoiser.eval()
@@ -136,6 +150,7 @@ class PortraitPipeline:
         self.schedule = schedule
         self.model_sha256 = model_sha256
         self.offload = offload
+        self.scheduler_config = scheduler_config or {}
 
     @classmethod
     def from_pretrained(
@@ -159,6 +174,7 @@ class PortraitPipeline:
         dtype = dtype or (torch.float32 if torch.device(device).type == "cpu" else torch.float16)
         options = {"use_safetensors": True, "local_files_only": True, "torch_dtype": dtype}
         second = SecondEncoder.load(directory, dtype)
+        scheduler = DDIMScheduler.from_pretrained(directory / "scheduler")
         preset = read_preset(directory)
         offload = _needs_offload(preset, device) if offload is None else offload
         text_device = "cpu" if offload else device
@@ -169,7 +185,8 @@ class PortraitPipeline:
             text_encoder=CLIPTextModel.from_pretrained(directory / "text_encoder", **options).to(text_device),
             tokenizer=CLIPTokenizer.from_pretrained(directory / "tokenizer", local_files_only=True),
             second_encoder=second.to(text_device) if second else None,
-            schedule=ddim.Schedule.of(DDIMScheduler.from_pretrained(directory / "scheduler")),
+            schedule=ddim.Schedule.of(scheduler),
+            scheduler_config=scheduler.config,
             model_sha256=manifest["model_sha256"],
             offload=offload,
         )
@@ -209,7 +226,16 @@ class PortraitPipeline:
         shapes = {(request.width, request.height, request.steps) for request in requests}
         if len(shapes) > 1:
             raise RequestError(f"A batch has one size and one number of steps; got (width, height, steps) {shapes}.")
-        running = self._start(requests)
+        sampled = self._ddim if self.preset.sampler["name"] == DDIM else self._stock
+        running = sampled(self._start(requests), requests, on_step)
+        if not running.indices:
+            return pictures
+        for index, picture in zip(running.indices, self.decode(running.latents), strict=True):
+            pictures[index] = picture
+        return pictures
+
+    def _ddim(self, running: Running, requests: Sequence[PortraitRequest], on_step: OnStep | None) -> Running:
+        """Go down from noise by our own steps; dropped rows leave the batch at once."""
         pairs = ddim.trajectory(self.schedule, requests[0].steps)
         for done, (start, end) in enumerate(pairs, start=1):
             output = self._predict(running, start)
@@ -218,10 +244,22 @@ class PortraitPipeline:
             if dropped:
                 running = running.without(dropped)
             if not running.indices:
-                return pictures
-        for index, picture in zip(running.indices, self.decode(running.latents), strict=True):
-            pictures[index] = picture
-        return pictures
+                break
+        return running
+
+    def _stock(self, running: Running, requests: Sequence[PortraitRequest], on_step: OnStep | None) -> Running:
+        """Go down by the preset's sampler; it remembers steps of the whole batch, so dropped rows leave at the end."""
+        options = {name: value for name, value in self.preset.sampler.items() if name != "name"}
+        sampler = Sampler(self.preset.sampler["name"], self.scheduler_config, options)
+        latents = sampler.start(running.latents, requests[0].steps, [request.seed for request in requests])
+        timesteps, gone = list(sampler.timesteps()), set[int]()
+        for done, timestep in enumerate(timesteps, start=1):
+            shown = replace(running, latents=sampler.asked(latents, timestep))
+            latents = sampler.step(latents, self._predict(shown, timestep), timestep)
+            gone |= set(on_step(done, len(timesteps)) or ()) if on_step else set()
+            if len(gone) == len(requests):
+                break
+        return replace(running, latents=latents).without(gone)
 
     def _start(self, requests: Sequence[PortraitRequest]) -> Running:
         """Noise and conditions of a fresh batch."""
@@ -244,7 +282,7 @@ class PortraitPipeline:
             both=conditions[0].join(conditions[1]),
         )
 
-    def _predict(self, running: Running, timestep: int) -> Tensor:
+    def _predict(self, running: Running, timestep: int | Tensor) -> Tensor:
         """Network output with guidance towards prompt and identity; control stays in both branches."""
         latents = running.latents.to(self.dtype)
         if bool((running.guidance == 1).all()):
@@ -253,8 +291,8 @@ class PortraitPipeline:
         guided, unguided = both.float().chunk(2)
         return unguided + running.guidance * (guided - unguided)
 
-    def _ask(self, latents: Tensor, timestep: int, condition: Condition) -> Tensor:
-        at = torch.full((len(latents),), timestep, device=latents.device)
+    def _ask(self, latents: Tensor, timestep: int | Tensor, condition: Condition) -> Tensor:
+        at = torch.as_tensor(timestep, device=latents.device).expand(len(latents))
         output: Tensor = self.denoiser(latents, at, condition)
         return output
 
@@ -381,6 +419,8 @@ def _load_vae(folder: Path, dtype: torch.dtype, *, upcast: bool) -> Autoencoder:
 def _load_denoiser(directory: Path, preset: Preset, options: dict[str, Any]) -> Denoiser:
     """UNet, adapters and, where the preset has one, ControlNet."""
     unet = UNet2DConditionModel.from_pretrained(directory / "unet", low_cpu_mem_usage=False, **options)
+    for lora in preset.loras:
+        fold(unet, directory / lora["file"], float(lora.get("weight", 1.0)))
     hint, controlnet = directory / "hint.safetensors", directory / "controlnet"
     return Denoiser(
         unet,

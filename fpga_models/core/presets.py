@@ -41,6 +41,8 @@ class Preset:
         embedding_length: length that embeddings are brought to: 1 unless the adapter was trained on raw ones.
         diir: knobs of restoring by task (`restore`, `swap`, `stylized`), where they are not those measured on mini.
         memory: what it needs of a card, None where that was not computed.
+        sampler: `name` (ddim, euler, dpm++2m, lcm) and options of that scheduler; restoring always uses DDIM.
+        loras: `file` in the folder and `weight`, folded into the UNet in this order.
         crop_sides: sides at which face crops go through the networks; empty means every square of `sizes`.
     """
 
@@ -64,6 +66,8 @@ class Preset:
     diir: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     crop_sides: tuple[int, ...] = ()
     memory: Need | None = None
+    sampler: Mapping[str, Any] = field(default_factory=lambda: {"name": "ddim"})
+    loras: tuple[Mapping[str, Any], ...] = ()
 
     def squares(self) -> list[int]:
         """Sides at which face crops go through the networks."""
@@ -115,6 +119,8 @@ def read_preset(directory: Path) -> Preset:
             draws=bool(facts.get("draws", True)),
             diir=facts.get("diir", {}),
             memory=Need(**facts["memory"]) if "memory" in facts else None,
+            sampler=facts.get("sampler", {"name": "ddim"}),
+            loras=tuple(facts.get("loras", ())),
             crop_sides=tuple(int(side) for side in facts.get("crop_sides", ())),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -146,6 +146,7 @@ def random_pipeline(base: Base, *, dtype: torch.dtype, device: str = "cpu") -> P
         tokenizer=tokenizer,
         second_encoder=second,
         schedule=ddim.Schedule.of(schedule),
+        scheduler_config=schedule.config,
     )
 
 

@@ -58,9 +58,9 @@ def pull(
     from orchestrator.errors import UsageError
     from orchestrator.models import pull as pulling
     from orchestrator.models import registry
+    from orchestrator.settings import get_settings
 
-    with services() as s:
-        folder = s.settings.catalog_dir
+    folder = get_settings().catalog_dir
     catalog = pulling.read_catalog(preset, folder)
     say(f"{preset}: {catalog.title}")
     for source in catalog.sources:

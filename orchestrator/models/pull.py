@@ -1,8 +1,8 @@
 """Published weights onto this machine: what a catalog file pins is fetched from a Hugging Face hub into a preset.
 
-`catalog/NAME.json` names repositories, revisions, files, sha256 and licences; `hub` fetches. A sha256 that was not
-known when the catalog was written is null there: the hub's own is checked instead, and what came is recorded.
-Never opens a weight file: a pickled one is converted by `fpga_models.core.convert` in a process of its own.
+`catalog/NAME.json` names repositories, revisions, files, sha256 and licences, and perhaps another preset that it
+extends; `hub` fetches. A sha256 that was not known when the catalog was written is null there: the hub's own is checked
+instead, and what came is recorded. Never opens a weight file: a pickled one is converted by `fpga_models.core.convert` in a process of its own.
 """
 
 from __future__ import annotations
@@ -104,8 +104,16 @@ def read_catalog(name: str, folder: Path = CATALOG) -> Catalog:
             f"no preset {name!r} to pull; there is {', '.join(catalog_names(folder)) or 'none'}", code="unknown_preset"
         )
     try:
-        return Catalog.model_validate_json((folder / f"{name}.json").read_bytes())
-    except ValidationError as error:
+        found = json.loads((folder / f"{name}.json").read_bytes())
+        if base := found.pop("extends", None):
+            below = json.loads((folder / f"{base}.json").read_bytes())
+            defaults = below["preset"]["defaults"] | found["preset"].get("defaults", {})
+            preset = below["preset"] | found["preset"] | {"defaults": defaults}
+            found |= {"preset": preset, "pack": below["pack"], "sources": [*below["sources"], *found["sources"]]}
+        return Catalog.model_validate(found)
+    except ValueError as error:
+        if not isinstance(error, ValidationError):
+            raise ModelError(f"{name}.json is not JSON: {error}") from error
         first = error.errors()[0]
         raise ModelError(f"{name}.json: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
 

@@ -270,7 +270,7 @@ def test_a_pickle_without_a_pinned_sha256_is_refused(machine: Machine) -> None:
 
 
 def test_what_is_shipped_pins_every_revision_and_every_pickle() -> None:
-    assert catalog_names() == ["faces", "sd15", "sdxl"]
+    assert catalog_names() == ["faces", "sd15", "sdxl", "sdxl-fast"]
     for name in catalog_names():
         catalog = read_catalog(name)
         files: list[PinnedFile] = [file for source in catalog.sources for file in source.files]
