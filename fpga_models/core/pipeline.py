@@ -25,11 +25,11 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from fpga_models.core import autoencoder, ddim, weights
 from fpga_models.core.adapters.hint import HintAdapter
 from fpga_models.core.adapters.id_adapter import IdAdapter
+from fpga_models.core.adapters.lora import fold
 from fpga_models.core.alignment import CROP_SIDE
 from fpga_models.core.autoencoder import Autoencoder, open_autoencoder
 from fpga_models.core.control import ControlMode, Drawing, Marks, control_flags, control_image, region_mask
 from fpga_models.core.denoiser import Added, Condition, Denoiser, People
-from fpga_models.core.lora import fold
 from fpga_models.core.presets import Preset, read_preset
 from fpga_models.core.sampling import DDIM, Sampler
 from fpga_models.core.text import SecondEncoder, TextStates, encode

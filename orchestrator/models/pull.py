@@ -2,7 +2,8 @@
 
 `catalog/NAME.json` names repositories, revisions, files, sha256 and licences, and perhaps another preset that it
 extends; `hub` fetches. A sha256 that was not known when the catalog was written is null there: the hub's own is checked
-instead, and what came is recorded. Never opens a weight file: a pickled one is converted by `fpga_models.core.convert` in a process of its own.
+instead, and what came is recorded.
+Never opens a weight file: a pickled one is converted by `fpga_models.core.convert` in a process of its own.
 """
 
 from __future__ import annotations

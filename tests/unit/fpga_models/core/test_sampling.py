@@ -18,7 +18,7 @@ from diffusers import (
 )
 from safetensors.torch import save_file
 
-from fpga_models.core.lora import fold
+from fpga_models.core.adapters.lora import fold
 from fpga_models.core.pipeline import PortraitPipeline, PortraitRequest
 from fpga_models.core.sampling import NOISE_STRIDE
 from fpga_models.errors import PresetError, WeightsError
