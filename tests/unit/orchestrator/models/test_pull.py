@@ -276,7 +276,7 @@ def test_what_is_shipped_pins_every_revision_and_every_pickle() -> None:
         files: list[PinnedFile] = [file for source in catalog.sources for file in source.files]
         assert all(file.sha256 for file in files if file.pickled)
         wanted = {"unet/config.json", "vae/config.json", "tokenizer/vocab.json", "id_adapter.safetensors"}
-        assert wanted <= {file.to for file in files}
+        assert name == "faces" or wanted <= {file.to for file in files}, "a pack of faces alone draws nothing"
         assert len({file.to for file in files}) == len(files)
         assert all(source.licence and source.licence_url for source in catalog.sources)
         for source in catalog.sources:
