@@ -8,11 +8,18 @@ let wanted = 0;
 let busy = false;
 let stream = listen();
 
-document.addEventListener("visibilitychange", later);
+const title = document.title;
+document.addEventListener("visibilitychange", () => {
+  if (!document.hidden) document.title = title;
+  later();
+});
 
 function listen() {
   const opened = new EventSource(document.body.dataset.stream);
   for (const name of TOLD) opened.addEventListener(name, later);
+  opened.addEventListener("batch.ended", () => {
+    if (document.hidden) document.title = `● Ended: ${title}`; // a tab that nobody looks at says so itself
+  });
   opened.addEventListener("error", () => {
     if (opened.readyState !== EventSource.CLOSED) return; // a cut line: the browser comes back by itself
     setTimeout(() => {
