@@ -32,6 +32,8 @@ class Settings(BaseSettings):
     broker_url_: str | None = Field(default=None, repr=False, validation_alias="CELERY_BROKER_URL")
     prefect_api_url: str | None = Field(default=None, validation_alias="PREFECT_API_URL")
     prefect_api_auth_string: SecretStr | None = Field(default=None, validation_alias="PREFECT_API_AUTH_STRING")
+    prefect_api_key: SecretStr | None = Field(default=None, validation_alias="PREFECT_API_KEY")
+    """Of Prefect Cloud, or of a server that asks for a Bearer token."""
     store_url_: str | None = Field(default=None, validation_alias="FPGA_STORE_URL")
     """`s3://bucket/prefix` or `file:///directory`."""
     s3_addressing_style: Literal["auto", "path", "virtual"] = "auto"

@@ -138,6 +138,5 @@ def _prefect_environment(settings: Settings, address: Address) -> dict[str, str]
         | CLIENT_SETTINGS
         # a runner's folder in a shared /tmp belongs to whoever came first; and loopback is never asked of a proxy
         | {"TMPDIR": str(scratch), **without_proxy(os.environ)}
-        | {"PREFECT_HOME": str(home), "PREFECT_API_URL": address.url}
-        | ({"PREFECT_API_AUTH_STRING": address.auth} if address.auth else {})
+        | {"PREFECT_HOME": str(home), **address.environment}
     )

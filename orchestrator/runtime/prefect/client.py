@@ -7,7 +7,8 @@ home; commands and the sweeper want neither. Knows nothing of batches.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from ipaddress import ip_address
 from types import TracebackType
 from typing import Any, Self
 
@@ -24,17 +25,34 @@ BUSY_PAUSES = (0.1, 0.3, 1.0)
 
 @dataclass(frozen=True, kw_only=True)
 class Address:
-    """Where a Prefect server answers; `auth` is its `user:password`, if it asks for one."""
+    """Where a Prefect server answers, and its `user:password` or (Prefect Cloud) API key, if it asks for one."""
 
     url: str
-    auth: str | None = None
+    auth: str | None = field(default=None, repr=False)
+    key: str | None = field(default=None, repr=False)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables by which Prefect's own programs find this server."""
+        named = {"PREFECT_API_URL": self.url, "PREFECT_API_AUTH_STRING": self.auth, "PREFECT_API_KEY": self.key}
+        return {name: value for name, value in named.items() if value}
+
+    @property
+    def here(self) -> bool:
+        """Whether it answers on this machine."""
+        host = httpx.URL(self.url).host
+        return host == "localhost" or ((host[0].isdigit() or ":" in host) and ip_address(host).is_loopback)
 
 
 def locate(settings: Settings) -> Address | None:
     """Return the Prefect server to use: the configured one, else the private one of a running stack, else None."""
     if settings.prefect_api_url:
-        secret = settings.prefect_api_auth_string
-        return Address(url=settings.prefect_api_url, auth=secret.get_secret_value() if secret else None)
+        auth, key = settings.prefect_api_auth_string, settings.prefect_api_key
+        return Address(
+            url=settings.prefect_api_url,
+            auth=auth.get_secret_value() if auth else None,
+            key=key.get_secret_value() if key else None,
+        )
     running = find_running(settings)
     if running is None or running.prefect_api_url is None:
         return None
@@ -53,8 +71,9 @@ class PrefectApi:
         self._client = httpx.Client(
             base_url=address.url.rstrip("/") + "/",
             auth=httpx.BasicAuth(user, password) if address.auth else None,
+            headers={"Authorization": f"Bearer {address.key}"} if address.key else None,
             timeout=TIMEOUT_SECONDS,
-            trust_env=False,  # a proxy of the environment is no way to a server on loopback
+            trust_env=not address.here,  # a proxy of the environment is no way to a server on loopback
         )
 
     def call(self, method: str, path: str, body: Any = None) -> Any:

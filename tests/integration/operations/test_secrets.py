@@ -28,6 +28,7 @@ SECRETS = {
     "AWS_MAX_ATTEMPTS": "1",
     "PREFECT_API_URL": f"http://{DEAD}/api",
     "PREFECT_API_AUTH_STRING": f"{MARKER}prefect:{MARKER}auth",
+    "PREFECT_API_KEY": f"{MARKER}cloud",
     "FPGA_DATA_KEYS": "aHVudGVyMi1odW50ZXIyLWh1bnRlcjItaHVudGVyMi0=",
     "FPGA_SIGNING_KEYS": "aHVudGVyMi1odW50ZXIyLWh1bnRlcjItc2lnbmVyMi0=",
     "FPGA_LOG_LEVEL": "debug",
