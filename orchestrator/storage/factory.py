@@ -24,7 +24,7 @@ def open_store(settings: Settings) -> ByteStore:
     url = urlsplit(settings.store_url)
     if url.scheme == "file" and url.netloc in ("", "localhost") and url.path not in ("", "/"):
         return LocalStore(Path(unquote(url.path)))
-    if url.scheme == "s3" and url.netloc and not url.query:
+    if url.scheme == "s3" and url.netloc and "@" not in url.netloc and not url.query:
         # Here, not at the top: importing boto3 takes longer than `fpga --help` may.
         from orchestrator.storage.s3 import S3Store  # noqa: PLC0415
 

@@ -46,6 +46,12 @@ def test_any_other_url_is_refused(url: str) -> None:
     assert caught.value.code == "store_url_invalid"
 
 
+def test_a_password_in_a_url_is_refused_and_not_shown() -> None:
+    with pytest.raises(SettingsError) as caught:
+        open_store(Settings(store_url_="s3://user:hunter2@bucket/prefix"))
+    assert "hunter2" not in str(caught.value)
+
+
 def test_a_directory_needs_no_boto3() -> None:
     program = "import sys, orchestrator.storage; print('boto3' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
