@@ -150,6 +150,24 @@ def list_(as_json: JsonOption = False) -> None:
 
 
 @app.command()
+def check(as_json: JsonOption = False) -> None:
+    """Compare everybody in the library with everybody else; exit 2 where two entries may be one person."""
+    from orchestrator.cli.common import FinishError
+    from orchestrator.people.duplicates import alike
+
+    with services() as s:
+        found = alike(s.ledger, s.settings, s.owner)
+    if as_json:
+        print_json([one.as_json() for one in found])
+    elif found:
+        print_table(["one", "other", "likeness", "threshold"], [(f.first, f.second, f.likeness, f.pair) for f in found])
+    else:
+        say("no two entries resemble each other as one person's pictures do")
+    if found:
+        raise FinishError(2)
+
+
+@app.command()
 def show(who: Who, as_json: JsonOption = False) -> None:
     """Show a person with references and every consent ever given."""
     from orchestrator.people import identities

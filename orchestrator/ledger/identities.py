@@ -88,6 +88,11 @@ def references(session: Session, identity_id: str) -> Sequence[tuple[Reference, 
     return list({artifact.id: (row, artifact) for row, artifact in session.execute(query).tuples()}.values())
 
 
+def embedded(session: Session, identity_id: str) -> Sequence[Reference]:
+    """Return every embedding of an identity, by every recogniser that made one."""
+    return session.scalars(select(Reference).where(Reference.identity_id == identity_id)).all()
+
+
 def consents(session: Session, identity_id: str) -> Sequence[Consent]:
     """Return every consent ever given by this person, revoked and expired ones included."""
     return session.scalars(select(Consent).where(Consent.identity_id == identity_id).order_by(Consent.granted_at)).all()

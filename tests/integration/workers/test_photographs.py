@@ -25,6 +25,7 @@ from orchestrator.ledger.engine.states import BATCH_ENDED
 from orchestrator.ledger.queue import batches
 from orchestrator.ledger.tables.rows import Item, Output
 from orchestrator.people import identities
+from orchestrator.people.duplicates import alike
 from orchestrator.people.identities import ConsentGiven, Enrolled, NewPerson
 from orchestrator.people.identities import Picture as Reference
 from orchestrator.photos import feeding, restore
@@ -165,6 +166,15 @@ def test_a_mixed_folder_is_refused_by_the_names_of_its_files(studio: Studio) -> 
     assert "obama_1" in one.error["message"]
     assert "sunak_1" in one.error["message"]
     assert "orl1_1" not in one.error["message"]
+
+
+def test_two_entries_that_are_one_person_are_named(studio: Studio, library: dict[str, str]) -> None:
+    assert [(one.first, one.second) for one in alike(studio.rig.ledger, studio.rig.settings, OWNER)] == []
+    again = studio.enrol("emmanuel", ["macron_2"], preset="faces", scopes=("swap",))
+    assert again.error is None
+    [found] = alike(studio.rig.ledger, studio.rig.settings, OWNER)
+    assert (found.first, found.second) == ("emmanuel", "macron")
+    assert found.likeness > found.pair
 
 
 def test_whoever_answers_for_it_may_say_that_all_show_one_person(studio: Studio) -> None:
