@@ -9,6 +9,7 @@ whatever else is in the batch.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,7 +34,7 @@ from fpga_models.core.denoiser import Added, Condition, Denoiser, People
 from fpga_models.core.presets import Preset, read_preset
 from fpga_models.core.sampling import DDIM, Sampler
 from fpga_models.core.text import SecondEncoder, TextStates, encode
-from fpga_models.errors import EmbeddingError, PlacementError, RequestError
+from fpga_models.errors import EmbeddingError, PlacementError, RequestError, WeightsError
 
 PARTS = (
     "unet/",
@@ -171,6 +172,7 @@ class PortraitPipeline:
             PresetError: preset.json cannot be read.
         """
         manifest = weights.verify(directory, below=PARTS)
+        check_kind(directory)
         dtype = dtype or (torch.float32 if torch.device(device).type == "cpu" else torch.float16)
         options = {"use_safetensors": True, "local_files_only": True, "torch_dtype": dtype}
         second = SecondEncoder.load(directory, dtype)
@@ -401,6 +403,38 @@ class PortraitPipeline:
         return list(bytes_.permute(0, 2, 3, 1).cpu().numpy())
 
 
+def check_kind(directory: Path) -> None:
+    """Refuse a folder of another kind of base before any of its weights are read.
+
+    Raises:
+        WeightsError: a transformer, another network in `unet/`, a flow-matching scheduler, or no safetensors.
+    """
+    if (directory / "transformer").is_dir():
+        raise WeightsError(f"{directory.name} is a transformer base; a UNet of the SD 1.5 or SDXL class was wanted.")
+    for part, wanted in (("unet/config.json", "UNet2DConditionModel"), ("scheduler/scheduler_config.json", None)):
+        try:
+            kind = json.loads((directory / part).read_text()).get("_class_name", "")
+        except (OSError, ValueError) as error:
+            raise WeightsError(f"{directory.name}/{part} cannot be read: {error}.") from error
+        if wanted and kind != wanted:
+            raise WeightsError(f"{directory.name}/{part} says {kind or 'no class'}; {wanted} was wanted.")
+        if kind.startswith("FlowMatch"):
+            raise WeightsError(
+                f"{directory.name}/{part} says {kind}: flow matching; a noise-predicting base was wanted."
+            )
+    for part, name in (
+        ("unet", "diffusion_pytorch_model"),
+        ("vae", "diffusion_pytorch_model"),
+        ("text_encoder", "model"),
+    ):
+        found = sorted(path.name for path in (directory / part).glob(f"{name}*"))
+        if not any(file in (f"{name}.safetensors", f"{name}.safetensors.index.json") for file in found):
+            raise WeightsError(
+                f"{directory.name}/{part} has {', '.join(found) or 'no weights'}; {name}.safetensors was wanted "
+                "(shards with their index will do, a variant such as fp16 must be renamed, .bin is never read)."
+            )
+
+
 def _needs_offload(preset: Preset, device: str) -> bool:
     """Whether the card is too small for the text encoders beside the rest."""
     if preset.memory is None or not device.startswith("cuda"):
@@ -421,11 +455,12 @@ def _load_denoiser(directory: Path, preset: Preset, options: dict[str, Any]) -> 
     unet = UNet2DConditionModel.from_pretrained(directory / "unet", low_cpu_mem_usage=False, **options)
     for lora in preset.loras:
         fold(unet, directory / lora["file"], float(lora.get("weight", 1.0)))
+    shows = any(mode != "none" for mode in preset.controls)
     hint, controlnet = directory / "hint.safetensors", directory / "controlnet"
     return Denoiser(
         unet,
         IdAdapter.load(directory / "id_adapter.safetensors", unet),
-        HintAdapter.load(hint) if hint.exists() or not controlnet.exists() else None,
+        HintAdapter.load(hint) if hint.exists() or (not controlnet.exists() and shows) else None,
         ControlNetModel.from_pretrained(controlnet, low_cpu_mem_usage=False, **options)
         if controlnet.exists()
         else None,

@@ -14,11 +14,11 @@ from diffusers import DDIMScheduler, DiffusionPipeline, StableDiffusionXLPipelin
 from fpga_models.core import autoencoder
 from fpga_models.core.adapters.id_adapter import IdAdapter
 from fpga_models.core.memory import Need
-from fpga_models.core.pipeline import PersonSlot, PortraitPipeline, PortraitRequest
+from fpga_models.core.pipeline import PersonSlot, PortraitPipeline, PortraitRequest, check_kind
 from fpga_models.core.presets import preset_directory, read_preset
 from fpga_models.core.text import encode
 from fpga_models.core.weights import write_manifest
-from fpga_models.errors import RequestError
+from fpga_models.errors import RequestError, WeightsError
 from fpga_models.lab import memory, random_networks, speed
 from fpga_models.lab.random_networks import BASES, generate_and_restore, modal_shapes_agree, narrow, random_pipeline
 from orchestrator.models.pull import CATALOG, read_catalog, write_index
@@ -223,3 +223,30 @@ def test_every_comparison_of_the_bench_runs_on_this_base(pipeline: PortraitPipel
     for compared in speed.pairs(pipeline):
         compared.above()
         compared.below()
+
+
+def test_another_kind_of_base_is_refused_by_name_before_its_weights_are_read(tmp_path: Path) -> None:
+    def base(**configs: str) -> Path:
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        for part, kind in ({"unet": "UNet2DConditionModel", "scheduler": "DDIMScheduler"} | configs).items():
+            (folder / part).mkdir(parents=True)
+            name = "scheduler_config.json" if part == "scheduler" else "config.json"
+            (folder / part / name).write_text(json.dumps({"_class_name": kind}))
+        for part, name in (("unet", "diffusion_pytorch_model"), ("vae", "diffusion_pytorch_model")):
+            (folder / part).mkdir(exist_ok=True)
+            (folder / part / f"{name}.safetensors").touch()
+        (folder / "text_encoder").mkdir()
+        (folder / "text_encoder" / "model.safetensors.index.json").touch()
+        return folder
+
+    check_kind(base())
+    variant = base()
+    (variant / "unet" / "diffusion_pytorch_model.safetensors").rename(variant / "unet" / "diffusion_pytorch_model.bin")
+    for folder, said in (
+        (base(transformer="FluxTransformer2DModel"), "is a transformer base"),
+        (base(unet="SD3Transformer2DModel"), "says SD3Transformer2DModel; UNet2DConditionModel was wanted"),
+        (base(scheduler="FlowMatchEulerDiscreteScheduler"), "flow matching"),
+        (variant, r"diffusion_pytorch_model\.bin; diffusion_pytorch_model\.safetensors was wanted"),
+    ):
+        with pytest.raises(WeightsError, match=said):
+            check_kind(folder)
