@@ -206,7 +206,9 @@ class Process:
                 except DrainedError:
                     pass
                 except Exception as error:  # noqa: BLE001 the outermost loop: no fault of an item may end the worker
-                    self._blame([c for c in held if c.stage_id not in handed | self.lease.stopped.keys()], error)
+                    unsettled = [c for c in held if c.stage_id not in handed | self.lease.stopped.keys()]
+                    self._blame(unsettled, error)
+                    handed |= {c.stage_id for c in unsettled}  # their end is under way: they are not given back too
                 self._let_go([c for c in held if c.stage_id not in handed])
         finally:
             self.lease.drop([c for c in held if c.stage_id not in handed])
@@ -226,6 +228,8 @@ class Process:
         if not isinstance(error, FpgaError) and len(unsettled) > 1:
             log.error("group failed", exc_info=error, extra={"items": [c.item_id for c in unsettled]})
             outcomes.release(self.ledger, unsettled, alone=True)
+            outcomes.confirm_cancel(self.ledger, unsettled)
+            self.lease.drop(unsettled)
             return
         for c in unsettled:
             self.publisher.hand(c, typed(c, error))

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator import pipelines
+from orchestrator.errors import StageError
 from orchestrator.ledger.engine import schema
 from orchestrator.ledger.queue import batches
 from orchestrator.models import registry
@@ -102,3 +103,25 @@ def test_a_stage_is_added_by_one_line_and_one_file(framed: None, tmp_path: Path)
         ("frame", 1, "completed"),
     ]
     assert detail.stages[1].result == {"framed": "one"}
+
+
+def test_an_error_of_the_whole_group_is_the_end_of_each_of_it_and_nothing_is_claimed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(state_dir=tmp_path / "state", worker_queues="cpu.io", group_size=4)
+    schema.upgrade(settings.database_url)
+    process = Process(settings)
+
+    def refuse(*_: object) -> Iterator[object]:
+        raise StageError("none of these", code="none_of_these")
+
+    monkeypatch.setattr("workers.runtime.process.load", lambda _: refuse)
+    made = [batches.NewItem(custom_id=f"c{n}", params={}, params_sha256="0" * 64, seed=0) for n in range(8)]
+    new = batches.NewBatch(owner="local", kind="probe", name="t", preset="mini", items=made, flow=False)
+    batch_id = batches.submit(process.ledger, new).batch_id
+    process.run()
+    with process.ledger.read() as session:
+        found = list(batches.details(session, batches.items(session, batch_id)))
+    process.end()
+    assert [detail.item.error_code for detail in found] == ["none_of_these"] * 8
+    assert [len(detail.attempts) for detail in found] == [1] * 8
