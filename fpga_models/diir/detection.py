@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +15,8 @@ from fpga_models.faces import Face, FacePack
 FINEST_TILE = 4  # tiles are halved until they are at most this many detector sides wide [ours]
 OVERLAP = 0.25
 CLOSE_UP = 4.0  # side of the square in which a found face is looked at again, over its box
+SAME_HEAD = 0.05  # the same for a head seen from both sides, whose boxes differ [ours]
+SURER, LIKELIER = 0.03, 0.15  # by how much score or likeness is higher the right way round [ours, on drawn heads]
 SAME_FACE = 0.4  # intersection over union above which finds of two tiles are one face, as within one tile
 
 
@@ -35,6 +38,32 @@ def find_faces(pack: FacePack, picture: Image) -> list[Face]:
             if all(overlap(placed.box, other.box) < SAME_FACE for other in kept):
                 kept.append(_looked_at_closely(pack, picture, placed))
     return sorted(kept, key=lambda f: float(f.box[0] + f.box[2]))
+
+
+def upside_down(
+    pack: FacePack, picture: Image, faces: Sequence[Face], people: Mapping[int, NDArray[np.float32]]
+) -> set[int]:
+    """Indices of those faces whose heads stand upside down: found once more, and better, in the picture turned round.
+
+    A detector takes the mouth of such a head for its eyes; what is painted over it is another, upright face [ours].
+
+    Args:
+        faces: as `find_faces` gave them.
+        people: unit vectors (512,) of the persons that faces, by index, are known to show; none need be known.
+    """
+    height, width = picture.shape[:2]
+    turned = find_faces(pack, np.ascontiguousarray(picture[::-1, ::-1])) if faces else []
+    found = set()
+    for index, face in enumerate(faces):
+        for other in turned:
+            box = np.array([width, height, width, height]) - other.box[[2, 3, 0, 1]]
+            if overlap(box, face.box) < SAME_HEAD:
+                continue
+            person = people.get(index)
+            likelier = person is not None and float((other.embedding - face.embedding) @ person) > LIKELIER
+            if likelier or other.score > face.score + SURER:
+                found.add(index)
+    return found
 
 
 def tiles(width: int, height: int, finest: int) -> list[tuple[int, int, int, int]]:

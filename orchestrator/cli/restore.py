@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -43,6 +44,8 @@ KeyOption = Annotated[str | None, typer.Option(help="The same key with the same 
 MADE_FOR = {"drawn": "drawn people", "photographs": "photographs"}
 
 
+SHOWN = 20
+"""Files that are named on the screen; files.jsonl names all."""
 app = typer.Typer()
 """Holds the commands of this module, which stand at the root."""
 
@@ -250,6 +253,10 @@ def _deliver_until_ended(s: Services, batch_id: str, delivery: Any) -> None:
             say(f"\nThe batch goes on. Come back with: fpga batch results {batch_id} --download DIR")
             raise FinishError(130) from None
     delivery.finish()
+    for path in delivery.absent[:SHOWN]:
+        say(f"not in the tree: {json.dumps(path, ensure_ascii=False)}")
+    if len(delivery.absent) > SHOWN:
+        say(f"and {len(delivery.absent) - SHOWN} more; files.jsonl says why of each, and --mirror copies them")
     for path, error in delivery.failures.items():
         say(f"not written: {path}: {error.message} [{error.code}]")
 

@@ -96,6 +96,7 @@ class Delivery:
 
     Attributes:
         failures: what could not be written, by path.
+        absent: files of the source that are not in the tree, once it is finished.
     """
 
     def __init__(
@@ -116,6 +117,7 @@ class Delivery:
         self._delivered: dict[str, str] = {}
         self._failed: set[str] = set()
         self.failures: dict[str, FpgaError] = {}
+        self.absent: list[str] = []
 
     def step(self) -> int:
         """Write what has been finished since the last step and return how many files those are.
@@ -182,6 +184,7 @@ class Delivery:
                 "errors.jsonl": [*results.errors_lines(session, batch), *unwritten],
                 "files.jsonl": list(files_lines(session, self._store, batch, by_item, copied)),
             }
+        self.absent = [str(line["path"]) for line in lines["files.jsonl"] if line["output"] is None]
         for name, values in lines.items():
             self._target.replace(name, b"".join(results.json_line(value) for value in values))
 

@@ -15,7 +15,7 @@ import numpy as np
 from sqlalchemy.orm import Session
 
 from fpga_models.diir import DiirResult, DiirSettings, Inversions, Reference, Restorer
-from fpga_models.diir.detection import find_faces
+from fpga_models.diir.detection import find_faces, upside_down
 from fpga_models.diir.dial import at_fidelity
 from fpga_models.diir.picture import Image
 from fpga_models.diir.settings import settings_of
@@ -42,6 +42,7 @@ SKIPPED = {
     "face_too_small": "The face is smaller than was asked for; it stays.",
     "good_already": "The face resembles its person well enough; it stays.",
     "no_reference": "No reference belongs to this face.",
+    "face_turned": "The head stands upside down; turn the photo and restore it again.",
     "photo_stays": "A change of this photo cannot be written; it stays.",
 }
 """Why a face stays; the sentences about its domain are in `domains`."""
@@ -143,6 +144,10 @@ def _job(context: StageContext, c: Claim, version: ModelVersion, made: Made, pac
             skipped[index] = "good_already"
         elif not made.draws:
             skipped[index] = NO_GENERATOR
+    if wanted := pairs.keys() - skipped.keys():
+        shown = {} if options.task == "swap" else {index: people[pairs[index]].vector for index in wanted}
+        turned = upside_down(pack, decoded(context, c).rgb, faces, shown)
+        skipped |= dict.fromkeys(turned & wanted, "face_turned")
     said = SKIPPED | {NO_GENERATOR: made.without_generator}
     reasons = {
         index: f"The face is {refusals[index]}." if outcome == OUTSIDE else said[outcome]

@@ -35,7 +35,7 @@ from workers.stages.portraits.people import Person, known_people
 
 PREVIEW_PX = 720
 ORDER: tuple[Verdict, ...] = ("accepted", "unchanged", "needs_review", "rejected")
-UNTOUCHED = ("no_reference", "face_too_small", "good_already", "photo_stays", OUTSIDE, NO_GENERATOR)
+UNTOUCHED = ("no_reference", "face_too_small", "good_already", "face_turned", "photo_stays", OUTSIDE, NO_GENERATOR)
 
 
 def score_photo(context: StageContext, held: Sequence[Claim], lease: Lease) -> Iterator[Ended]:
@@ -117,6 +117,10 @@ def why_unchanged(reports: Sequence[FaceReport], stays: WhyUnchanged | None) -> 
     for code in (OUTSIDE, NO_GENERATOR):  # what somebody can do something about comes first
         if code in codes:
             return WhyUnchanged(code=code, message=next(r.reason for r in reports if r.outcome == code))
+    if "face_turned" in codes:
+        return WhyUnchanged(
+            code="face_turned", message="the heads stand upside down; turn the photo and restore it again"
+        )
     if codes == {"no_reference"}:
         return WhyUnchanged(code="no_reference", message="nobody that may be restored was recognised in the photo")
     if tried := sorted(codes - set(UNTOUCHED)):
