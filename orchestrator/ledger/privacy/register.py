@@ -45,6 +45,9 @@ REGISTER: Mapping[str, str] = {
     "archive_person.data": GONE,
     "kept_answer.body": GONE,
     "review.note": EMPTIED,
+    "schedule.name": SCRUBBED,
+    "schedule.task": SCRUBBED,
+    "schedule_run.message": SCRUBBED,
     "upload.name": GONE,
     "data_set_chunk.facts": GONE,
     "data_set_version.facts": "marked tainted; counts only",
@@ -69,6 +72,7 @@ class Words:
         found: list[str] = []
         if self.handle:
             found += [f'"{_escaped(self.handle)}"', f"'{_escaped(self.handle)}'", f"'{self.handle}'"]
+            found += [_escaped(f'"{self.handle}"')]  # a document kept as text in JSON
             found += [f".{_escaped(self.handle)}."]  # names that a swap gave to files
         if self.name:
             found += [self.name, _escaped(self.name)]

@@ -119,6 +119,7 @@ POST /v1/batches/dry-run read
 POST /v1/batches/{batch_id}/cancel write
 POST /v1/batches/{batch_id}/close write
 POST /v1/batches/{batch_id}/items write
+POST /v1/batches/{batch_id}/order write
 POST /v1/batches/{batch_id}/pause write
 POST /v1/batches/{batch_id}/photos write
 POST /v1/batches/{batch_id}/reject write
