@@ -81,6 +81,16 @@ def test_the_database_refuses_to_change_or_delete_a_row(filled: Ledger, change: 
         assert audit.verify(session).broken is None
 
 
+def test_a_row_cannot_be_replaced_on_sqlite_either(filled: Ledger) -> None:
+    if not filled.is_sqlite:
+        pytest.skip("PostgreSQL has no INSERT OR REPLACE")
+    columns = "id, owner, actor, action, ref, detail, at, previous, hash"
+    forged = text(f"INSERT OR REPLACE INTO audit ({columns}) SELECT {columns.replace('actor', repr('eve'))} FROM audit")
+
+    with pytest.raises((DBAPIError, TransientError), match="append-only"), filled.write() as session:
+        session.execute(forged)
+
+
 def test_two_hundred_random_tampers_are_found_at_the_first_bad_row(filled: Ledger) -> None:
     seed = 20261128
     chance = random.Random(seed)
