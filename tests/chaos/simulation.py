@@ -120,7 +120,7 @@ class Simulation:
 
         made: dict[ModuleType, dict[str, Any]] = {
             orchestrator.runtime.sweeping: {
-                "Ledger": lambda _: self.ledger,
+                "Ledger": SimpleNamespace(of=lambda _: self.ledger),
                 "open_store": lambda _: SimulatedStore(world),
                 "Bell": lambda _: SimulatedBell(world),
                 "time": ticks,
