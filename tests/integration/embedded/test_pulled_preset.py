@@ -59,7 +59,9 @@ def publish(hub: Hub, folder: Path) -> dict[str, Any]:
 
     catalog: dict[str, Any] = json.loads((CATALOG / "sdxl.json").read_text())
     settings = json.loads((mini / "faces" / "pack.json").read_text())
-    catalog["pack"] = {name: settings[name] for name in ("det_size", "det_thresh")}
+    drawn = {"domain": "drawn"}  # as the people of this test are
+    catalog["pack"] = {name: settings[name] for name in ("det_size", "det_thresh")} | drawn
+    catalog["preset"] |= drawn
     catalog["preset"] |= {"sizes": [[SIDE, SIDE]], "crop_sides": [SIDE]}
     catalog["preset"]["defaults"] |= {"steps": 2}
     catalog["preset"]["diir"]["restore"] |= {"steps": 2}
