@@ -31,9 +31,19 @@ HERE = "/schedules"
 Name = Annotated[str, Form(min_length=1, max_length=63)]
 Cron = Annotated[str, Form(min_length=1, max_length=200)]
 
-BLANK = dict.fromkeys(
-    ("name", "cron", "timezone", "redraws", "stop_after", "skip_invalid", "steps", "dataset", "preset", "training"), ""
+FIELDS = (
+    "name",
+    "cron",
+    "timezone",
+    "catch_up",
+    "overlap",
+    "redraws",
+    "stop_after",
+    "skip_invalid",
+    "steps",
+    "dataset",
 )
+BLANK = dict.fromkeys((*FIELDS, "preset", "training"), "")
 """An empty form."""
 SAID = {
     "run": "It begins now: its batch appears on Home within seconds.",
@@ -66,7 +76,8 @@ def add(
         _add(caller, name, Timing(cron=cron, timezone=timezone, catch_up=catch_up, overlap=overlap), manifest, options)
     except FpgaError as error:
         given = {"name": name, "cron": cron, "timezone": timezone, "redraws": str(redraws), "stop_after": stop_after}
-        return _page(caller, error, given | {"skip_invalid": "yes" if skip_invalid else ""})
+        given |= {"catch_up": catch_up, "overlap": overlap, "skip_invalid": "yes" if skip_invalid else ""}
+        return _page(caller, error, given)
     return RedirectResponse(HERE, 303)
 
 
