@@ -18,6 +18,7 @@ import threading
 import time
 from pathlib import Path
 
+from pydantic import JsonValue
 from sqlalchemy import func, select
 
 from orchestrator import logs
@@ -34,7 +35,7 @@ POLL_SECONDS = 0.02
 
 def item(number: int, steps: int) -> batches.NewItem:
     """Return a portrait of nobody in particular."""
-    params = {
+    params: dict[str, JsonValue] = {
         "prompt": "photo of a person, plain background",
         "people": [],
         "width": 128,

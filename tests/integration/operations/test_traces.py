@@ -26,7 +26,7 @@ from orchestrator import tracing
 from orchestrator.settings import get_settings
 from workers.runtime.process import Process
 tracing.setup(get_settings(), "worker")
-Process(get_settings()).run("cpu.io")
+Process(get_settings()).run()
 """
 
 
@@ -56,6 +56,7 @@ def test_one_trace_goes_from_submit_to_publish(
     given = {
         "FPGA_STATE_DIR": str(tmp_path / "state"),
         "FPGA_PROBES": "true",
+        "FPGA_WORKER_QUEUES": "cpu.io",
         "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
         "OTEL_EXPORTER_OTLP_COMPRESSION": "none",
     }

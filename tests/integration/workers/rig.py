@@ -48,6 +48,7 @@ class Rig:
             "FPGA_TORCH_THREADS": "1",
             "FPGA_BACKOFF_BASE_SECONDS": "0.5",
             "FPGA_OWNER": OWNER,
+            "FPGA_WORKER_QUEUES": QUEUES,  # for a worker inside the test's process; Celery's parent sets its child's
             "FPGA_DATA_KEYS": "b25seS1mb3ItdGVzdHMtb25seS1mb3ItdGVzdHMtMzI=",
             **{f"FPGA_{name.upper()}": str(value) for name, value in changes.items()},
             **(environment or {}),
