@@ -359,6 +359,7 @@ class Simulation:
             "guidance": 1.0,
             "id_scale": 1.0,
             "control": "landmark",
+            "preset": "mini",
         }
         custom_id = f"{key}-{number}"
         digest = hashlib.sha256(custom_id.encode()).hexdigest()
