@@ -171,7 +171,7 @@ class Simulation:
             OWNER,
             preset="mini",
             tensor_sha256="0" * 64,
-            location="nowhere",
+            location=str(self.world.settings.models_dir / "mini"),  # its preset.json is read
             licence="Apache-2.0",
             manifest={"verdict": {"accept": 0.5, "review": 0.3}},
         )
