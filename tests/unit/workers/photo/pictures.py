@@ -116,7 +116,7 @@ def edit(rgb: RGB) -> tuple[RGB, list[Patch]]:
 
 
 def written(data: bytes, patches: list[Patch], **options: str) -> tuple[bytes, dict[str, Any]]:
-    """What `encode_photo` gives for changed photos, without its process."""
+    """What `encode_photo` gives for changed photos, without its process: the source itself where it must stay."""
     job = {
         "max_pixels": 10_000_000,
         "record": RECORD,
@@ -124,5 +124,5 @@ def written(data: bytes, patches: list[Patch], **options: str) -> tuple[bytes, d
         "patches": [{"left": p.left, "top": p.top, "shape": p.rgba.shape} for p in patches],
     }
     parts = [memoryview(data), *(memoryview(p.rgba.tobytes()) for p in patches)]
-    head, (out,) = unpack(b"".join(JOBS["encode"](job, parts)))
-    return bytes(out), head
+    head, out = unpack(b"".join(JOBS["encode"](job, parts)))
+    return bytes(out[0]) if out else data, head
