@@ -111,7 +111,7 @@ class Delivery:
         if out.startswith("s3://"):
             if reach is None:
                 raise ForbiddenError(f"nobody said who may write to {out}", code="bucket_not_granted")
-            self._target = Bucket(reach.place(out, "write"), batch_id)
+            self._target = Bucket(reach.place(out, "write"), owner, batch_id)
         else:
             self._target = Folder(Path(out))
         self._delivered: dict[str, str] = {}
@@ -264,14 +264,14 @@ class Folder:
 
 
 class Bucket:
-    """A prefix of an S3 bucket; nothing in it that this batch did not write is written over."""
+    """A prefix of an S3 bucket; nothing in it is written over but lists that a batch of the same owner wrote."""
 
-    def __init__(self, place: Place, batch_id: str) -> None:
+    def __init__(self, place: Place, owner: str, batch_id: str) -> None:
         # Here, not at the top: importing boto3 takes longer than `fpga --help` may.
         from orchestrator.storage import s3_errors  # noqa: PLC0415
 
         self._name, self._prefix = place.bucket, place.prefix.rstrip("/")
-        self._batch_id = batch_id
+        self._owner, self._batch_id = hashlib.sha256(owner.encode()).hexdigest(), batch_id
         self._client = place.client()
         self._errors = s3_errors
 
@@ -308,11 +308,11 @@ class Bucket:
         same = "same" in stamps and said.get("same") == stamps["same"]
         if there is not None and (same or said.get("sha256") == sha256):
             return
-        if there is not None and not (again and "batch" in said):
+        if there is not None and not (again and said.get("owner") == self._owner):
             raise self._taken(key)
         # the store compares too: somebody may have written between the look and now
         condition = {"IfMatch": there["ETag"]} if there is not None else {"IfNoneMatch": "*"}
-        stamps = {**stamps, "sha256": sha256, "batch": self._batch_id}
+        stamps = {**stamps, "sha256": sha256, "batch": self._batch_id, "owner": self._owner}
         put = partial(
             self._client.put_object, Bucket=self._name, Key=key, Body=data, ContentType=media_type, Metadata=stamps
         )

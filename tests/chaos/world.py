@@ -261,6 +261,7 @@ class SimulatedEngine:
 
     warm: str | None = None
     encoder_sha256 = "0" * 64
+    width = 512
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -279,6 +280,9 @@ class SimulatedEngine:
     def largest_group(self, *_: object, **__: object) -> int:
         """Everything fits."""
         return 64
+
+    def ran_out(self, *_: object) -> None:
+        """Never."""
 
     def guard(self) -> SimulatedEngine:
         """Nobody is shown, so nobody is asked about."""

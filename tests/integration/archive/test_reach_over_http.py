@@ -105,16 +105,16 @@ def test_a_granted_source_is_read_and_so_is_ones_own_upload(
 def test_a_delivery_never_writes_over_what_another_wrote(settings: Settings) -> None:
     place = Reach(settings=settings, owner="eve").place("s3://eve-scans/out", "write")
     put("eve-scans", "out/results.jsonl", b"somebody else's")
-    bucket = Bucket(place, "bat_1")
+    bucket = Bucket(place, "eve", "bat_1")
     bucket.replace("mine.jsonl", b"first")
     bucket.replace("mine.jsonl", b"second")
 
     with pytest.raises(ConflictError):
         bucket.replace("results.jsonl", b"ours")
     with pytest.raises(ConflictError):
-        Bucket(place, "bat_2").replace("mine.jsonl", b"another batch")
+        Bucket(place, "alice", "bat_2").replace("mine.jsonl", b"another owner")
     with pytest.raises(ConflictError):
-        bucket.write("mine.jsonl", b"third", "image/png", None)
+        bucket.write("mine.jsonl", b"third", "image/png", None, "")
 
     read = boto3.client("s3").get_object
     assert read(Bucket="eve-scans", Key="out/results.jsonl")["Body"].read() == b"somebody else's"

@@ -107,7 +107,7 @@ def test_the_deployments_are_made_once_however_often_they_are_ensured(settings: 
     deployments.ensure_deployments(settings)
     deployments.ensure_deployments(settings)
     found = api.call("POST", "deployments/filter", {})
-    assert [d["name"] for d in found] == ["watch"] * len(deployments.FLOW_FACTS)
+    assert [d["name"] for d in found if d["name"] == "watch"] == ["watch"] * len(deployments.FLOW_FACTS)
 
 
 def test_prefect_yaml_makes_the_same_deployment(stack: Stack, settings: Settings, api: PrefectApi) -> None:

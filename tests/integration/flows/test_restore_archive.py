@@ -59,7 +59,7 @@ def test_the_flow_fills_the_batch_and_closes_it_while_photos_wait_for_workers(
 
     wait(lambda: not batch(ledger, batch_id).open, "the source was read")
     assert batch(ledger, batch_id).total == 70
-    assert batch(ledger, batch_id).options["read"] == {"photos": 70, "skipped": {}}
+    assert batch(ledger, batch_id).options["read"] == {"photos": 70, "skipped": {}, "passed": {}}
     [run] = runs_of(api, batch_id)
     assert run["id"] == batch(ledger, batch_id).flow_run_id
 
