@@ -51,7 +51,7 @@ def _face(folder: Path, device: str) -> str:
 
 def _step(folder: Path, device: str) -> str:
     """Draw one picture in one step with the smallest preset, in the device's own number format."""
-    if not folder.is_dir():
+    if not (folder / "unet" / "config.json").is_file():
         return "nothing, mini is not installed"
     pipeline = PortraitPipeline.from_pretrained(folder, device=device)
     width, height = pipeline.preset.sizes[0]

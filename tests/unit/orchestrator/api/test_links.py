@@ -49,7 +49,7 @@ def test_a_link_reads_one_artifact_and_no_other_way_or_thing(
     ):
         assert nobody.get(wrong).status_code == 404, wrong
     for method in ("PUT", "POST", "PATCH", "DELETE"):
-        assert nobody.request(method, path, content=b"x" * (link["size"] + 1)).status_code == 405, method
+        assert nobody.request(method, path, content=b"x" * (link["size"] + 1)).status_code in (401, 405), method
     assert len(nobody.get(path).content) == link["size"], "it is as it was"
 
 

@@ -70,6 +70,8 @@ class World:
             "add_items": {"json": rows},
             "add_photo": {"json": {"upload": self.upload, "path": "a.jpg"}},
             "redo_item": {"json": {}},
+            "order_batch": {"json": {}},
+            "review_items": {"json": {"items": [self.ids["item_id"]], "decision": "rejected"}},
             **{f"{word}_{what}": {"json": {"reason": "seen"}} for word in ("release", "reject") for what in ITEMS},
             "grant_consent": {"json": {"scopes": ["train"]}},
             "send_upload_part": {"content": b"67890", "headers": {**PART, "Upload-Offset": "5"}},

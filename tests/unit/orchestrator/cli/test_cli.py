@@ -414,12 +414,12 @@ def test_doctor_prints_one_object_for_each_check_and_exits_1_on_a_failure(fpga: 
     assert "FAIL" in ill.out
 
 
-def test_a_schedule_without_prefect_is_one_plain_line(fpga: Fpga, manifest: Path) -> None:
+def test_a_schedule_needs_no_prefect_and_says_when_it_runs_next(fpga: Fpga, manifest: Path) -> None:
     said = fpga("schedule", "add", "nightly", manifest, "--cron", "0 2 * * *")
 
-    assert said.code == 1
-    assert "Prefect" in said.err
-    assert len(said.err.splitlines()) == 1
+    assert said.code == 0
+    assert "nightly runs 3 items at 0 2 * * * (UTC)" in said.err
+    assert len(said.err.splitlines()) == 6, "and the next five times"
 
 
 def test_a_wrong_manifest_is_not_scheduled(fpga: Fpga, wrong: Path) -> None:
