@@ -29,7 +29,7 @@ def open_autoencoder(folder: Path, *, dtype: torch.dtype = torch.float32) -> Aut
 
 def encode(vae: Autoencoder, pixels: Tensor) -> Tensor:
     """Latents (B, C, h, w), float32, of pixels (B, 3, H, W) in [-1, 1]: the mode, scaled as the denoiser sees it."""
-    modes = [vae.encode(part.to(vae.dtype)).latent_dist.mode().float() for part in _slices(pixels, pixels)]
+    modes = [vae.encode(part.to(_dtype(vae, pixels))).latent_dist.mode().float() for part in _slices(pixels, pixels)]
     latents: Tensor = (torch.cat(modes) - _shift(vae)) * vae.config.scaling_factor
     return latents
 
@@ -38,7 +38,12 @@ def decode(vae: Autoencoder, latents: Tensor, *, factor: int) -> Tensor:
     """Pixels (B, 3, H, W), float32, about in [-1, 1], of latents as the denoiser sees them, `factor` px a cell."""
     scaled = latents / vae.config.scaling_factor + _shift(vae)
     pixels = latents.new_empty(len(latents), 3, *(factor * side for side in latents.shape[-2:]), device="meta")
-    return torch.cat([vae.decode(part.to(vae.dtype)).sample.float() for part in _slices(scaled, pixels)])
+    return torch.cat([vae.decode(part.to(_dtype(vae, latents))).sample.float() for part in _slices(scaled, pixels)])
+
+
+def _dtype(vae: Autoencoder, values: Tensor) -> torch.dtype:
+    """Of the weights, or of the values where there are none."""
+    return next((weight.dtype for weight in vae.parameters()), values.dtype)
 
 
 def _shift(vae: Autoencoder) -> float:

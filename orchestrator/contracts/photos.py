@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, SerializerFunctionWrapHandler, model_serializer
 
 from orchestrator.contracts.base import Asked, Contract, JsonObject, Line, StageResult, StoredRef
 from orchestrator.contracts.batches import BatchOptions
@@ -233,6 +233,10 @@ class PersonRef(Contract):
     identity: str | None = None
     archive_person: int | None = None
     references: str
+
+    @model_serializer(mode="wrap")
+    def _one_of_both(self, dump: SerializerFunctionWrapHandler) -> JsonObject:
+        return {name: value for name, value in dump(self).items() if value is not None}
 
 
 class FaceReport(Contract):

@@ -133,9 +133,13 @@ def test_a_download_never_overwrites(worker: Played, batch_id: str, tmp_path: Pa
     export.download(worker.ledger, worker.store, "local", batch_id, tmp_path)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
 
+    export.download(worker.ledger, worker.store, "local", batch_id, tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
+
+    (tmp_path / "a.png").write_bytes(b"somebody else's")
     with pytest.raises(ConflictError, match="not overwritten"):
         export.download(worker.ledger, worker.store, "local", batch_id, tmp_path)
-    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
+    assert (tmp_path / "a.png").read_bytes() == b"somebody else's"
 
 
 def test_names_follow_the_template(worker: Played, batch_id: str, tmp_path: Path) -> None:

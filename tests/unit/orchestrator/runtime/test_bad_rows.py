@@ -103,7 +103,7 @@ def test_no_spelling_of_a_private_address_is_let_through(address: str) -> None:
 
 def submitted(ledger: Ledger, kind: str = "generate") -> str:
     new = NewItem(custom_id="a", params={}, params_sha256="", seed=0)
-    made = NewBatch(owner="local", kind=kind, name="n", preset="mini", stages=("generate",), items=[new])
+    made = NewBatch(owner="local", kind=kind, name="n", preset="mini", items=[new])
     return batches.submit(ledger, made).batch_id
 
 

@@ -9,13 +9,14 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
+from fpga_models.core.presets import SHIPPED
 from fpga_models.core.rep_controlnet import RepControlNet
 from fpga_models.errors import RequestError
 from fpga_models.lab.evaluations import control
 from fpga_models.lab.measures.bench import Bench
 from fpga_models.lab.measures.evaluate import EVALUATIONS, main, measure
 
-WEIGHTS = Path(__file__).parents[4] / "fpga_models" / "weights" / "mini"
+WEIGHTS = SHIPPED / "mini"
 KEYS = {
     "identity": {"face_sim", "top1", "legibility", "sharpness", "assignment", "position"},
     "restore": {"won_back", "before", "after", "ceiling", "background"},

@@ -1,12 +1,11 @@
-from pathlib import Path
-
 import pytest
 
+from fpga_models.core.presets import SHIPPED
 from fpga_models.faces import FacePack
 from fpga_models.lab.measures.traits import TraitReader
 from fpga_models.metrics.evaluator import EvaluationEncoder
 
-WEIGHTS = Path(__file__).parents[4] / "fpga_models" / "weights" / "mini"
+WEIGHTS = SHIPPED / "mini"
 
 
 @pytest.fixture(scope="session")
