@@ -26,7 +26,7 @@ def add(page: Page, site: Site, handle: str, *scopes: str) -> None:
     page.get_by_label("Handle").fill(handle)
     page.get_by_label("Pictures").set_input_files(EXAMPLES / handle / "1.png")
     for scope in scopes:
-        page.get_by_label(scope, exact=True).check()
+        page.locator(f"input[name=scopes][value={scope}]").first.check()
     page.get_by_role("button", name="Add", exact=True).click()
     expect(page.get_by_text("A worker looks for the face")).to_be_visible()
     site.worker.work()

@@ -31,6 +31,8 @@ from tests.unit.orchestrator.played import add_person, picture
 pytestmark = pytest.mark.slow
 SECONDS = 12.0
 MOST_P95 = 1.0
+SLOWER = 8
+"""Where the machine is busy itself, so many times what the same requests take without an attack."""
 SMALL = picture()
 
 
@@ -202,42 +204,44 @@ ATTACKS = [
 ]
 
 
+def works(alice: Client, seconds: float) -> tuple[list[str], float]:
+    """Submit, list and look for so long; return the names of the batches and the 95th percentile of an answer."""
+    asked: list[str] = []
+    took: list[float] = []
+    until = time.monotonic() + seconds
+    with alice.http() as http:
+        while time.monotonic() < until:
+            name = f"n{time.monotonic_ns()}"
+            body = {"name": name, "items": [{"custom_id": "a", "people": [{"identity": "ada"}]}]}
+            for method, path in (("POST", "/v1/batches"), ("GET", "/v1/batches"), ("GET", "/health/live")):
+                began = time.monotonic()
+                answer = http.request(method, path, json=body if method == "POST" else None)
+                took.append(time.monotonic() - began)
+                assert answer.status_code in (200, 202), (answer.status_code, answer.text[:300])
+            asked.append(name)
+    took.sort()
+    return asked, took[int(len(took) * 0.95)]
+
+
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__)
 def test_another_owners_client_works_on(site: Site, attack: Callable[[Client], object]) -> None:
     alice, eve = Client(site, f"alice-{attack.__name__}"), Client(site, f"eve-{attack.__name__}")
     add_person(site.ledger, "ada", "generate", owner=alice.owner)
-    asked: list[str] = []
-    took: list[float] = []
+    before, undisturbed = works(alice, 3)
 
-    with attack(eve), alice.http() as http:  # type: ignore[attr-defined]  # each is a context manager
-        until = time.monotonic() + SECONDS
-        while time.monotonic() < until:
-            name = f"n{len(asked)}"
-            for ask in (
-                lambda name=name: http.post(
-                    "/v1/batches", json={"name": name, "items": [{"custom_id": "a", "people": [{"identity": "ada"}]}]}
-                ),
-                lambda: http.get("/v1/batches"),
-                lambda: http.get("/health/live"),
-            ):
-                began = time.monotonic()
-                answer = ask()  # type: ignore[no-untyped-call]  # a lambda with a default
-                took.append(time.monotonic() - began)
-                assert answer.status_code in (200, 202), (attack.__name__, answer.status_code, answer.text[:300])
-            asked.append(name)
+    with attack(eve):  # type: ignore[attr-defined]  # each is a context manager
+        during, p95 = works(alice, SECONDS)
 
-    took.sort()
-    p95 = took[int(len(took) * 0.95)]
-    print(f"{attack.__name__}: {len(took)} answers, p95 {p95:.3f} s, slowest {took[-1]:.3f} s")  # noqa: T201 the figures
-    assert p95 < MOST_P95
+    print(f"{attack.__name__}: p95 {p95:.3f} s, {undisturbed:.3f} s without it")  # noqa: T201 the figures
+    assert p95 < max(MOST_P95, SLOWER * undisturbed)
+    kept: list[str] = []
+    cursor = ""
     with alice.http() as http:
-        kept: list[str] = []
-        cursor = ""
         while cursor is not None:
             page = http.get("/v1/batches", params={"limit": 500, **({"cursor": cursor} if cursor else {})}).json()
             kept += [one["name"] for one in page["data"]]
             cursor = page["next"]
-    assert sorted(kept) == sorted(asked), "nothing that was asked is lost"
+    assert sorted(kept) == sorted(before + during), "nothing that was asked is lost"
 
 
 def test_one_owners_bad_webhook_keeps_no_other_owners_events(site: Site) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from orchestrator.contracts.datasets import Arranged
 from orchestrator.datasets import datasets
 from orchestrator.datasets.datasets import BuildRequest
 from orchestrator.errors import StageError
@@ -83,7 +84,7 @@ def test_a_build_is_watched_until_its_version_is_published(
 
     def write(session: object, moment: object) -> None:
         version = rows.publish(session, new_version(whole), moment)  # type: ignore[arg-type]  # what publish hands over
-        rows.set_result(session, whole.stage_id, {"version": version})  # type: ignore[arg-type]  # as above
+        rows.set_result(session, whole.stage_id, Arranged(version=version))  # type: ignore[arg-type]  # as above
 
     publish(ledger, whole, Outcome(write=write))
     run = f"flow_runs/{flow_run_of(ledger, batch_id)}"
