@@ -56,6 +56,7 @@ def serving(settings: Settings) -> Iterator[Site]:
         "FPGA_STATE_DIR": str(settings.state_dir),
         "FPGA_MODELS_DIR": str(settings.models_dir),
         "FPGA_API_PORT": str(port),
+        "FPGA_API_RATE_PER_MINUTE": str(settings.api_rate_per_minute),
     }
     log = settings.state_dir / "server.log"
     with log.open("wb") as out:
