@@ -57,7 +57,7 @@ class Feed:
                     found, progress, ended = await run_in_threadpool(self._look)
                 except TransientError:
                     raise
-                except Exception as error:
+                except Exception as error:  # the outermost place of a feed: its listeners are told, others live on
                     log.error("feed ended", exc_info=error, extra={"batch": self._batch_id})
                     self.ended, self._head = True, self._floor
                     self._news.set()

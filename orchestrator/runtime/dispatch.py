@@ -86,7 +86,7 @@ def deliver(ledger: Ledger, settings: Settings) -> int:
             _postpone(ledger, row, error)
             if isinstance(error, TransientError):
                 break  # the next one would wait for the same server
-        except Exception as error:
+        except Exception as error:  # the outermost place of one row: what it says may not end the loop for others
             log.error("effect postponed", exc_info=error, extra={"kind": row.kind, "ref": row.ref})
             _postpone(ledger, row, FpgaError(type(error).__name__))
         else:

@@ -232,7 +232,7 @@ async def _round(
             status_seen = error.status if isinstance(error, ReceiverError) else None
             await asyncio.to_thread(webhooks.postpone, ledger, delivery, error.message, status_seen)
             return False
-        except Exception as error:
+        except Exception as error:  # the outermost place of one row: what it says may not end the loop for others
             log.error("webhook postponed", exc_info=error, extra={"delivery": delivery.id})
             await asyncio.to_thread(webhooks.postpone, ledger, delivery, type(error).__name__, None)
             return False
