@@ -6,13 +6,15 @@ Where pip cannot fetch a package, the test is skipped and says so.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -55,8 +57,11 @@ def sdist(name: str) -> Path:
     """The unpacked source distribution of a package, fetched once; skips where it cannot be had."""
     version, wanted = SDISTS[name]
     folder = kept() / f"{name}-{version}"
-    if folder.is_dir():
-        return folder
+    with _alone():
+        return folder if folder.is_dir() else _fetched(name, version, wanted, folder)
+
+
+def _fetched(name: str, version: str, wanted: str, folder: Path) -> Path:
     archive = kept() / f"{name}-{version}.tar.gz"
     command = [
         "download",
@@ -120,19 +125,28 @@ def models() -> Path:
 
 def _pulled(chosen: Callable[[Path], Path]) -> Path:
     folder = kept() / f"models-{_code()}"
-    if not (folder / "faces" / "weights.json").is_file():
-        folder.mkdir(exist_ok=True)
-        if not (folder / "mini").exists():
-            (folder / "mini").symlink_to(ROOT / "fpga_models" / "weights" / "mini")
-        ended = subprocess.run(
-            [sys.executable, "-c", PULL, str(folder)], cwd=ROOT, check=False, capture_output=True, text=True
-        )
-        if ended.returncode:
-            pytest.skip(f"the preset faces cannot be pulled: {ended.stderr.strip()[-300:]}")
+    with _alone():
+        if not (folder / "faces" / "weights.json").is_file():
+            folder.mkdir(exist_ok=True)
+            if not (folder / "mini").exists():
+                (folder / "mini").symlink_to(ROOT / "fpga_models" / "weights" / "mini")
+            ended = subprocess.run(
+                [sys.executable, "-c", PULL, str(folder)], cwd=ROOT, check=False, capture_output=True, text=True
+            )
+            if ended.returncode:
+                pytest.skip(f"the preset faces cannot be pulled: {ended.stderr.strip()[-300:]}")
     return chosen(folder)
 
 
+@contextmanager
+def _alone() -> Iterator[None]:
+    """One test process at a time fills the kept folder."""
+    with (kept() / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def _code() -> str:
-    """What a pulled folder depends on."""
+    """What a pulled folder depends on; the checkout too, whose `mini` it links and which may be gone tomorrow."""
     files = ("fpga_models/faces/opencv_zoo.py", "orchestrator/models/pull.py", "orchestrator/models/catalog/faces.json")
-    return hashlib.sha256(b"".join((ROOT / file).read_bytes() for file in files)).hexdigest()[:12]
+    return hashlib.sha256(b"".join((ROOT / file).read_bytes() for file in files) + bytes(ROOT)).hexdigest()[:12]
