@@ -9,12 +9,12 @@ a look for work to announce, and of a scrape. `tests/integration/ledger/test_his
 from __future__ import annotations
 
 import argparse
-import re
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sqlalchemy import event, text
+from sqlalchemy import Connection, event, text
 
 from orchestrator.ledger.engine import schema
 from orchestrator.ledger.engine.session import Ledger, now
@@ -45,7 +45,10 @@ SELECT item.id, item.batch_id, item.owner, 'generate', 0, 0, 'gpu.generate',
        now() - interval '1 minute', now()
 FROM item WHERE item.batch_id LIKE CAST(:mark AS varchar) || '\\_%'
 """
-PAGES = re.compile(r"(?:hit|read)=(\d+)")
+
+
+GROUP = 8
+"""So many stages a claim takes."""
 
 
 def fill(ledger: Ledger, mark: str, state: str, *, count: int, items: int, owners: int = 20) -> None:
@@ -67,32 +70,45 @@ def settle(ledger: Ledger) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What one statement read."""
+    """The pages that one statement read, in tables, indexes and the checks of its foreign keys, and its time."""
 
     pages: int
+    seconds: float
     statement: str
 
 
+FETCHED = """
+SELECT coalesce(sum(pg_stat_get_xact_blocks_fetched(oid)), 0) FROM pg_class WHERE relnamespace = 'public'::regnamespace
+"""
+"""Pages of our own tables and indexes that this connection asked for and has not reported yet."""
+
+
 def cost(ledger: Ledger, act: Callable[[], object]) -> list[Cost]:
-    """Do something and return what each of its statements on stages and batches reads when it is done again."""
-    asked: list[tuple[str, object]] = []
+    """Do something once and return what each of its statements cost, as PostgreSQL counted while it was done."""
+    found: list[Cost] = []
+    before: tuple[int, float] = (0, 0.0)
 
-    def note(_: object, __: object, statement: str, values: object, ___: object, many: bool) -> None:
-        if not many and re.match(r"\s*(SELECT|UPDATE)", statement) and re.search(r"\b(stage|batch|turn)\b", statement):
-            asked.append((statement, values))
+    def fetched(connection: Connection) -> int:
+        cursor = connection.connection.cursor()
+        cursor.execute(FETCHED)
+        (pages,) = cursor.fetchone() or (0,)
+        return int(pages)
 
-    event.listen(ledger.engine, "before_cursor_execute", note)
+    def begin(connection: Connection, *_: object) -> None:
+        nonlocal before
+        before = fetched(connection), time.perf_counter()
+
+    def end(connection: Connection, _: object, statement: str, *__: object) -> None:
+        took = time.perf_counter() - before[1]
+        pages = fetched(connection) - before[0]
+        if pages:
+            found.append(Cost(pages=pages, seconds=took, statement=" ".join(statement.split())[:90]))
+
+    event.listen(ledger.engine, "before_cursor_execute", begin)
+    event.listen(ledger.engine, "after_cursor_execute", end)
     act()
-    event.remove(ledger.engine, "before_cursor_execute", note)
-    found = []
-    with ledger.engine.connect() as connection:
-        for statement, values in asked:
-            plan = connection.exec_driver_sql(f"EXPLAIN (ANALYZE, BUFFERS, TIMING OFF) {statement}", values)  # type: ignore[arg-type]  # as the driver got them
-            rows = [str(row[0]) for row in plan]
-            connection.rollback()
-            used = next((row for row in rows if "Buffers:" in row), "")
-            pages = sum(int(count) for count in PAGES.findall(used))
-            found.append(Cost(pages=pages, statement=" ".join(statement.split())[:90]))
+    event.remove(ledger.engine, "before_cursor_execute", begin)
+    event.remove(ledger.engine, "after_cursor_execute", end)
     return found
 
 
@@ -105,11 +121,12 @@ def questions(ledger: Ledger) -> dict[str, Callable[[], object]]:
             listings.queues(session)
             health.open_batches(session)
             health.oldest_due(session, moment)
+            health.demand(session, moment)
             health.backlog(session, moment, grace_seconds=60)
 
     def claim() -> object:
         return claims.claim(
-            ledger, worker_id="w", queues=["gpu.generate", "cpu.io"], limit=8, lease_seconds=60, begin=True
+            ledger, worker_id="w", queues=["gpu.generate", "cpu.io"], limit=GROUP, lease_seconds=60, begin=True
         )
 
     return {"claim": claim, "look": lambda: wakeups.take(ledger, ttl_seconds=900), "scrape": scrape}
@@ -130,11 +147,14 @@ def main() -> None:
     fill(ledger, "running", "in_progress", count=given.running, items=100)
     settle(ledger)
     workers.register(ledger, owner="o", device="cpu", queues=["gpu.generate", "cpu.io"])
-    for name, act in questions(ledger).items():
+    asked = questions(ledger)
+    asked["claim"]()  # the first of an owner writes the row of its turn
+    for name, act in asked.items():
         costs = cost(ledger, act)
-        sys.stdout.write(f"{name}: {sum(one.pages for one in costs)} pages\n")
+        pages, seconds = sum(one.pages for one in costs), sum(one.seconds for one in costs)
+        sys.stdout.write(f"{name}: {pages} pages, {seconds * 1000:.1f} ms\n")
         for one in costs:
-            sys.stdout.write(f"  {one.pages:8d}  {one.statement}\n")
+            sys.stdout.write(f"  {one.pages:8d} {one.seconds * 1000:8.1f} ms  {one.statement}\n")
 
 
 if __name__ == "__main__":

@@ -98,7 +98,7 @@ class Settings(BaseSettings):
     api_rate_per_minute: int = Field(default=600, ge=1)
     """So many requests a key may make in a minute at each server process."""
     ready_queue_depth: int = Field(default=500_000, ge=0)
-    """With more stages waiting, of all owners together, `/health/ready` is red; 0 sets no limit."""
+    """With more stages waiting, of all owners together, `/health/work` is red; 0 sets no limit."""
     quota_items: int = Field(default=100_000, ge=1)
     """So many items of one owner may wait or run at a time."""
     quota_megapixels_day: int = Field(default=0, ge=0)

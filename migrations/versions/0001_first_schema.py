@@ -13,6 +13,9 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
+NUMBER = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+"""Wider than it was: databases from before have `integer` here, which docs/operations.md says how to widen."""
+
 
 def upgrade() -> None:
     op.create_table(
@@ -35,7 +38,7 @@ def upgrade() -> None:
 
     op.create_table(
         "audit",
-        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("id", NUMBER, nullable=False),
         sa.Column("owner", sa.String(length=255), nullable=False),
         sa.Column("at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("actor", sa.String(length=255), nullable=False),
@@ -97,7 +100,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "outbox",
-        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("id", NUMBER, nullable=False),
         sa.Column("owner", sa.String(length=255), nullable=False),
         sa.Column("kind", sa.String(length=255), nullable=False),
         sa.Column("ref", sa.String(length=255), nullable=False),
@@ -327,7 +330,7 @@ def upgrade() -> None:
 
     op.create_table(
         "stage",
-        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("id", NUMBER, nullable=False),
         sa.Column("item_id", sa.String(length=255), nullable=False),
         sa.Column("batch_id", sa.String(length=255), nullable=False),
         sa.Column("owner", sa.String(length=255), nullable=False),
@@ -376,7 +379,7 @@ def upgrade() -> None:
 
     op.create_table(
         "attempt",
-        sa.Column("stage_id", sa.Integer(), nullable=False),
+        sa.Column("stage_id", NUMBER, nullable=False),
         sa.Column("token", sa.Integer(), nullable=False),
         sa.Column("owner", sa.String(length=255), nullable=False),
         sa.Column("worker_id", sa.String(length=255), nullable=False),

@@ -21,7 +21,7 @@ def upgrade() -> None:
         "audit_head",
         sa.Column("name", sa.String(length=255), nullable=False),
         sa.Column("owner", sa.String(length=255), nullable=False),
-        sa.Column("audit_id", sa.Integer(), nullable=False),
+        sa.Column("audit_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("hash", sa.String(length=255), nullable=False),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_audit_head")),
     )

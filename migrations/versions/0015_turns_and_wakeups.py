@@ -28,7 +28,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "wakeup",
-        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("owner", sa.String(length=255), nullable=False),
         sa.Column("queue", sa.String(length=255), nullable=False),
         sa.Column("sent_at", sa.DateTime(timezone=True), nullable=False),

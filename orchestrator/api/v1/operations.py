@@ -15,9 +15,9 @@ from orchestrator.ledger.views import health, listings
 
 router = APIRouter(tags=["operations"])
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-NOT_READY: dict[int | str, dict[str, Any]] = {
-    503: {"description": "New work would not be done.", "content": {"application/json": {"schema": {"type": "object"}}}}
-}
+STATUS: dict[str, Any] = {"application/json": {"schema": {"type": "object"}}}
+NOT_READY: dict[int | str, dict[str, Any]] = {503: {"description": "The database is away or older.", "content": STATUS}}
+NOT_DONE: dict[int | str, dict[str, Any]] = {503: {"description": "New work would not be done.", "content": STATUS}}
 Here = Annotated[Context, Depends(context_of)]
 
 
@@ -29,8 +29,20 @@ def live() -> dict[str, str]:
 
 @router.get("/health/ready", operation_id="health_ready", responses=NOT_READY)
 def ready(context: Here) -> Response:
-    """Say whether new work would be done; 503 names what it waits for: `database`, `sweeper`, or a `queue` too long."""
-    found = health.readiness(context.ledger, max_waiting=context.settings.ready_queue_depth)
+    """Say whether this server can answer: 503 while its database is away or older than this version."""
+    return _said("ok" if health.ready(context.ledger) else "database")
+
+
+@router.get("/health/work", operation_id="health_work", responses=NOT_DONE)
+def work(context: Here) -> Response:
+    """Say whether new work would be done; 503 names what it waits for: `database`, `sweeper`, or a `queue` too long.
+
+    For people and alerts. A balancer asks `/health/ready`: without a sweeper one must still be able to pause or cancel.
+    """
+    return _said(health.health(context.ledger, max_waiting=context.settings.ready_queue_depth))
+
+
+def _said(found: health.Health) -> Response:
     good = found == "ok"
     return JSONResponse({"status": found}, 200 if good else 503, headers={} if good else {"Retry-After": "5"})
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import secrets
 import time
 from datetime import UTC, datetime
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NewType
 
-from sqlalchemy import JSON, DateTime, Dialect, Double, MetaData, String
+from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Double, Integer, MetaData, String
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.types import TypeDecorator
 
@@ -19,6 +19,10 @@ NAMING = {
     "pk": "pk_%(table_name)s",
 }
 CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
+
+
+Number = NewType("Number", int)
+"""The number of a row in a table that grows for ever: 64 bits."""
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -48,6 +52,7 @@ class Row(DeclarativeBase):
     metadata = MetaData(naming_convention=NAMING)
     type_annotation_map: ClassVar[dict[Any, Any]] = {
         datetime: UtcDateTime(),
+        Number: BigInteger().with_variant(Integer(), "sqlite"),  # only INTEGER is SQLite's own row number
         dict[str, Any]: JSON(),
         list[Any]: JSON(),
         list[str]: JSON(),

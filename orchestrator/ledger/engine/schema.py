@@ -52,14 +52,20 @@ def check_not_newer(current: str | None, url: str) -> None:
     Raises:
         SettingsError: `database_newer`.
     """
-    scripts = ScriptDirectory.from_config(config(url))
-    if current is None or any(script.revision == current for script in scripts.walk_revisions()):
+    if not is_newer(current, url):
         return
+    newest = ScriptDirectory.from_config(config(url)).get_current_head()
     raise SettingsError(
         f"the database is at revision {current}, which a newer version of fpga has made; this one knows revisions up "
-        f"to {scripts.get_current_head()}. Install the newer version again, or go back as docs/downgrade.md says",
+        f"to {newest}. Install the newer version again, or go back as docs/downgrade.md says",
         code="database_newer",
     )
+
+
+def is_newer(revision: str | None, url: str) -> bool:
+    """Say whether a revision is one that this code does not know: a later version has made it."""
+    known = ScriptDirectory.from_config(config(url)).walk_revisions()
+    return revision is not None and all(script.revision != revision for script in known)
 
 
 def revisions(ledger: Ledger) -> tuple[str | None, str | None]:

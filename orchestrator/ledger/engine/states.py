@@ -3,6 +3,7 @@
 queued ──claim──▶ leased ──start──▶ running ──publish──▶ completed
    ▲                │                  │ ├──error──────▶ failed
    └──── release, lost lease, retry ───┘ └──3 crashes──▶ held ──operator──▶ queued
+queued ──claim and start at once──▶ running
 queued ──cancel──▶ cancelled          leased, running ──cancel──▶ cancelling ──worker confirms──▶ cancelled
 """
 
@@ -42,7 +43,8 @@ class BatchState(StrEnum):
 
 
 MOVES: dict[State, frozenset[State]] = {
-    State.QUEUED: frozenset({State.LEASED, State.CANCELLED, State.FAILED}),
+    # a worker that begins at once needs no row for the moment between
+    State.QUEUED: frozenset({State.LEASED, State.RUNNING, State.CANCELLED, State.FAILED}),
     State.LEASED: frozenset({State.RUNNING, State.QUEUED, State.CANCELLING, State.FAILED, State.HELD}),
     State.RUNNING: frozenset({State.COMPLETED, State.QUEUED, State.CANCELLING, State.FAILED, State.HELD}),
     State.CANCELLING: frozenset({State.CANCELLED}),
@@ -78,6 +80,8 @@ UNENDED = tuple(state for state in State if state not in ENDED)
 BAD = (State.FAILED, State.HELD)
 """Ends of an item that went wrong."""
 BATCH_ENDED = (BatchState.COMPLETED, BatchState.COMPLETED_WITH_ERRORS, BatchState.FAILED, BatchState.CANCELLED)
+
+BATCH_OPEN = tuple(state for state in BatchState if state not in BATCH_ENDED)
 
 
 def among(column: InstrumentedAttribute[str], states: Sequence[str]) -> ColumnElement[bool]:

@@ -95,12 +95,21 @@ def claim(
     with ledger.write() as session:
         moment = now(session)
         for batch in _batches_in_order(session, queues, moment, warm):
-            stages = _lease(session, batch.id, queues, limit, worker_id, moment, lease_seconds)
-            if stages:
+            chosen = _choose(session, batch.id, queues, limit, moment)
+            lease = Lease(worker_id=worker_id, moment=moment, until=moment + timedelta(seconds=lease_seconds))
+            if held := _lease(session, batch.id, chosen, lease, State.RUNNING if begin else State.LEASED):
                 _serve(session, batch, moment)
-                held = _claims(session, batch.id, stages, worker_id, moment)
-                return _start(session, held, moment) if begin else held
+                return held
     return []
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lease:
+    """Who takes stages, when, and until when without a heartbeat."""
+
+    worker_id: str
+    moment: datetime
+    until: datetime
 
 
 @dataclass(frozen=True)
@@ -168,15 +177,8 @@ def _serve(session: Session, batch: Ranked, moment: datetime) -> None:
     session.execute(dialect.insert(Turn).values(**row).on_conflict_do_nothing())
 
 
-def _lease(
-    session: Session,
-    batch_id: str,
-    queues: Sequence[str],
-    limit: int,
-    worker_id: str,
-    moment: datetime,
-    lease_seconds: float,
-) -> Sequence[tuple[int, str]]:
+def _choose(session: Session, batch_id: str, queues: Sequence[str], limit: int, moment: datetime) -> Sequence[int]:
+    """Return the ids of the stages of this batch that go next as one group, their rows locked for this transaction."""
     known = pipelines.stages()
     # coalesce hides the time from SQLite's planner, which would take the index by time and sort all that waits
     ripe = func.coalesce(Stage.next_at, moment) <= moment
@@ -204,19 +206,58 @@ def _lease(
     if len(chosen) < room:  # earlier rounds of the same stage may run with it
         earlier = like.where(Stage.ordinal < first.ordinal).order_by(Stage.ordinal.desc(), Stage.id)
         chosen += session.scalars(earlier.limit(room - len(chosen)).with_for_update(skip_locked=True))
-    return lifecycle.move(
+    return chosen
+
+
+def _lease(session: Session, batch_id: str, chosen: Sequence[int], lease: Lease, to: State) -> list[Claim]:
+    """Move these stages to `leased` or `running` and write their attempts; each row is written once and read by that.
+
+    Rows are what a claim costs: a stage that changes its state stands anew in every index.
+    """
+    if not chosen:
+        return []
+    stages, items = lifecycle.take(
         session,
-        State.LEASED,
+        to,
         Stage.id.in_(chosen),
+        of_item={"started_at": func.coalesce(Item.started_at, lease.moment)} if to == State.RUNNING else {},
         token=Stage.token + 1,
-        worker_id=worker_id,
-        lease_until=moment + timedelta(seconds=lease_seconds),
+        worker_id=lease.worker_id,
+        lease_until=lease.until,
         progress=0.0,
         signs=0,
-        progress_at=moment,
-        started_at=moment,
+        progress_at=lease.moment,
+        started_at=lease.moment,
         finished_at=None,
     )
+    if not stages:
+        return []
+    facts = (Batch.kind, Batch.lane, Batch.preset, Batch.model_version_id, Batch.options, Batch.traceparent)
+    shared = session.execute(select(*facts).where(Batch.id == batch_id)).one()._mapping
+    held = [
+        Claim(
+            stage_id=stage.id,
+            token=stage.token,
+            attempt=stage.token,
+            name=stage.name,
+            round=stage.round,
+            item_id=item.id,
+            batch_id=batch_id,
+            owner=item.owner,
+            custom_id=item.custom_id,
+            params=item.params,
+            seed=item.seed,
+            **shared,
+        )
+        for stage in stages
+        for item in (items[stage.item_id],)
+    ]
+    held.sort(key=lambda c: items[c.item_id].position)
+    tried = {"worker_id": lease.worker_id, "group_size": len(held), "started_at": lease.moment}
+    session.execute(
+        insert(Attempt), [{"stage_id": c.stage_id, "token": c.token, "owner": c.owner, **tried} for c in held]
+    )
+    return held
 
 
 def wanted(ledger: Ledger, *, queues: Sequence[str], lanes: Sequence[str]) -> bool:
@@ -233,50 +274,17 @@ def wanted(ledger: Ledger, *, queues: Sequence[str], lanes: Sequence[str]) -> bo
         return session.scalar(select(Batch.id).where(*open_, due).limit(1)) is not None
 
 
-def _claims(
-    session: Session, batch_id: str, stages: Sequence[tuple[int, str]], worker_id: str, moment: datetime
-) -> list[Claim]:
-    ids = [stage_id for stage_id, _ in stages]
-    facts = (Batch.kind, Batch.lane, Batch.preset, Batch.model_version_id, Batch.options, Batch.traceparent)
-    shared = session.execute(select(*facts).where(Batch.id == batch_id)).one()._mapping
-    rows = session.execute(
-        select(
-            Stage.id.label("stage_id"),
-            Stage.token,
-            Item.id.label("item_id"),
-            Item.batch_id,
-            Item.owner,
-            Stage.name,
-            Stage.round,
-            Stage.token.label("attempt"),
-            Item.custom_id,
-            Item.params,
-            Item.seed,
-        )
-        .join(Item, Item.id == Stage.item_id)
-        .where(Stage.id.in_(ids))
-        .order_by(Item.position)
-    ).all()
-    held = [Claim(**row._mapping, **shared) for row in rows]
-    tried = {"worker_id": worker_id, "group_size": len(held), "started_at": moment}
-    session.execute(
-        insert(Attempt), [{"stage_id": c.stage_id, "token": c.token, "owner": c.owner, **tried} for c in held]
-    )
-    return held
-
-
 @retrying
 def start(ledger: Ledger, claims: Sequence[Claim]) -> list[Claim]:
     """Say that the work on these claims begins now; return those that are still ours."""
     with ledger.write() as session:
-        return _start(session, claims, now(session))
-
-
-def _start(session: Session, claims: Sequence[Claim], moment: datetime) -> list[Claim]:
-    began = {"started_at": func.coalesce(Item.started_at, moment)}
-    moved = lifecycle.move(session, State.RUNNING, *ours(*claims), of_item=began, progress_at=moment)
-    begun = {stage_id for stage_id, _ in moved}
-    return [c for c in claims if c.stage_id in begun]
+        moment = now(session)
+        began = {"started_at": func.coalesce(Item.started_at, moment)}
+        # a stage that was given back waits under the token of its last holder, who must not begin it
+        leased = Stage.state == State.LEASED
+        moved = lifecycle.move(session, State.RUNNING, leased, *ours(*claims), of_item=began, progress_at=moment)
+        begun = {stage_id for stage_id, _ in moved}
+        return [c for c in claims if c.stage_id in begun]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, func, insert, select, update
+from sqlalchemy import ColumnElement, Update, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from orchestrator.contracts.base import Json, JsonObject
@@ -32,6 +32,27 @@ from orchestrator.pipelines import Place
 NONE: Mapping[str, Any] = {}
 
 
+class Taken(NamedTuple):
+    """A stage that a worker has now."""
+
+    id: int
+    item_id: str
+    token: int
+    name: str
+    round: int
+
+
+class TakenItem(NamedTuple):
+    """The item of a stage that a worker has now."""
+
+    id: str
+    owner: str
+    position: int
+    custom_id: str
+    params: dict[str, Any]
+    seed: int
+
+
 FREE: dict[str, Any] = {"worker_id": None, "lease_until": None}
 """What a stage no longer has when nobody holds it."""
 
@@ -50,6 +71,22 @@ def move(
     return moved
 
 
+def take(
+    session: Session, to: State, *where: ColumnElement[bool], of_item: Mapping[str, Any], **values: Any
+) -> tuple[Sequence[Taken], dict[str, TakenItem]]:
+    """Do what `move` does and return what a worker must know of the stages that moved, and of their items by id."""
+    moving = _moving(Stage, to, *where, **values)
+    found = session.execute(moving.returning(Stage.id, Stage.item_id, Stage.token, Stage.name, Stage.round))
+    stages = [Taken(*row) for row in found.tuples()]
+    mine = Item.id.in_([stage.item_id for stage in stages])
+    facts = (Item.id, Item.owner, Item.position, Item.custom_id, Item.params, Item.seed)
+    rows = session.execute(_moving(Item, to, mine, **of_item).returning(*facts)).tuples() if stages else ()
+    items = {row[0]: TakenItem(*row) for row in rows}
+    if len(items) < len(stages):  # an item in a state that it cannot come from is worked on as it is
+        items |= {row[0]: TakenItem(*row) for row in session.execute(select(*facts).where(mine)).tuples()}
+    return stages, items
+
+
 def complete_stages(session: Session, *where: ColumnElement[bool], **values: Any) -> set[int]:
     """Complete the stages that match and return their ids; where their items go from there, their pipelines say."""
     moved = _move_stages(session, State.COMPLETED, *where, progress=1.0, **FREE, **values)
@@ -57,26 +94,17 @@ def complete_stages(session: Session, *where: ColumnElement[bool], **values: Any
 
 
 def _move_stages(session: Session, to: State, *where: ColumnElement[bool], **values: Any) -> Sequence[tuple[int, str]]:
-    statement = (
-        update(Stage)
-        .where(Stage.state.in_(sources(to)), *where)
-        .values(state=to, **values)
-        .returning(Stage.id, Stage.item_id)
-        .execution_options(synchronize_session=False)
-    )
-    return [(row.id, row.item_id) for row in session.execute(statement)]
+    return list(session.execute(_moving(Stage, to, *where, **values).returning(Stage.id, Stage.item_id)).tuples())
 
 
 def move_items(session: Session, to: State, *where: ColumnElement[bool], **values: Any) -> Sequence[str]:
     """Move the items that match, none of whose stages moves now, to state `to`; return the ids of those that moved."""
-    statement = (
-        update(Item)
-        .where(Item.state.in_(sources(to)), *where)
-        .values(state=to, **values)
-        .returning(Item.id)
-        .execution_options(synchronize_session=False)
-    )
-    return list(session.scalars(statement))
+    return list(session.scalars(_moving(Item, to, *where, **values).returning(Item.id)))
+
+
+def _moving(table: type[Stage | Item], to: State, *where: ColumnElement[bool], **values: Any) -> Update:
+    statement = update(table).where(table.state.in_(sources(to)), *where).values(state=to, **values)
+    return statement.execution_options(synchronize_session=False)
 
 
 def enqueue(

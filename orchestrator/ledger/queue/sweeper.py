@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from orchestrator import logs
 from orchestrator.ledger import photos, webhooks
 from orchestrator.ledger.engine.session import Ledger, now, retrying
-from orchestrator.ledger.engine.states import LEASED, BatchState, State, among
+from orchestrator.ledger.engine.states import LEASED, UNENDED, BatchState, State, among
 from orchestrator.ledger.queue import lifecycle, outcomes, workers
 from orchestrator.ledger.tables.rows import Artifact, Attempt, Batch, Leader, Outbox, Stage
 from orchestrator.pipelines import QUEUES
@@ -100,7 +100,8 @@ def sweep(ledger: Ledger, settings: Settings) -> Swept:
 def _follow_the_clock(session: Session, settings: Settings, moment: datetime) -> None:
     """Move times that a clock, since turned back, had put out of reach: work would wait until it has caught up."""
     latest = moment + timedelta(seconds=LONGEST_DELAY_SECONDS)
-    waiting = and_(Stage.queue.in_(QUEUES), Stage.state == State.QUEUED)  # as the index has it
+    # as the index has it, its own condition included
+    waiting = and_(among(Stage.state, UNENDED), Stage.queue.in_(QUEUES), Stage.state == State.QUEUED)
     session.execute(update(Stage).where(waiting, Stage.next_at > latest).values(next_at=moment, hinted_at=None))
     session.execute(update(Outbox).where(Outbox.sent_at.is_(None), Outbox.next_at > latest).values(next_at=moment))
     webhooks.follow_the_clock(session, moment)

@@ -87,11 +87,11 @@ def _choose(session: Session, moment: datetime, age: timedelta) -> list[str]:
     for queue in slots:
         room = min(2 * slots[queue] - outstanding.get(queue, 0), rest - len(chosen))
         if room > 0:
-            chosen += [queue] * _due(session, queue, moment, room)
+            chosen += [queue] * due(session, queue, moment, room)
     return chosen
 
 
-def _due(session: Session, queue: str, moment: datetime, most: int) -> int:
+def due(session: Session, queue: str, moment: datetime, most: int) -> int:
     """Count due stages of a queue up to a bound, by batch: what waits in paused ones is never looked at."""
     here = Stage.batch_id == Batch.id, Stage.queue == queue, Stage.state == State.QUEUED, Stage.next_at <= moment
     some = select(literal(1)).where(*here).limit(most).correlate(Batch).subquery()

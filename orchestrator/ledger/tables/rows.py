@@ -13,8 +13,8 @@ from typing import Any
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, LargeBinary, Text, UniqueConstraint, false, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from orchestrator.ledger.engine.base import Row
-from orchestrator.ledger.engine.states import BATCH_STATES, LEASED, STATES, UNENDED
+from orchestrator.ledger.engine.base import Number, Row
+from orchestrator.ledger.engine.states import BATCH_STATES, LEASED, STATES, UNENDED, State
 
 
 def _one_of(column: str, values: Sequence[str]) -> str:
@@ -25,6 +25,9 @@ HELD_NOW = _one_of("state", LEASED)
 """Condition of the small index of what workers hold now."""
 OPEN_NOW = _one_of("state", UNENDED)
 """Condition of the index of what has not ended; a year of completed stages is not in it."""
+
+STUCK = _one_of("state", (State.HELD,))
+"""Condition of the small index of items that wait for a person."""
 
 
 class Batch(Row):
@@ -75,6 +78,7 @@ class Item(Row):
         UniqueConstraint("batch_id", "position"),
         CheckConstraint(_one_of("state", STATES), name="state"),
         Index(None, "batch_id", "state"),
+        Index("ix_item_held", "batch_id", sqlite_where=text(STUCK), postgresql_where=text(STUCK)),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -124,13 +128,19 @@ class Stage(Row):
             name="lease",
         ),
         Index("ix_stage_claim", "batch_id", "queue", "state", "alone", "ordinal", "id"),
-        Index("ix_stage_due", "queue", "state", "next_at"),
         # by worker, not by time: a heartbeat then changes no indexed column, and its row stays on its page
         Index("ix_stage_held", "worker_id", sqlite_where=text(HELD_NOW), postgresql_where=text(HELD_NOW)),
-        Index("ix_stage_open", "queue", "state", sqlite_where=text(OPEN_NOW), postgresql_where=text(OPEN_NOW)),
+        Index(
+            "ix_stage_due_open",
+            "queue",
+            "state",
+            "next_at",
+            sqlite_where=text(OPEN_NOW),
+            postgresql_where=text(OPEN_NOW),
+        ),
     )
 
-    id: Mapped[int] = mapped_column(primary_key=True)
+    id: Mapped[Number] = mapped_column(primary_key=True)
     item_id: Mapped[str] = mapped_column(ForeignKey("item.id"))
     batch_id: Mapped[str] = mapped_column(ForeignKey("batch.id"))
     owner: Mapped[str]
@@ -164,7 +174,7 @@ class Attempt(Row):
     __tablename__ = "attempt"
     __table_args__ = (Index(None, "worker_id"),)
 
-    stage_id: Mapped[int] = mapped_column(ForeignKey("stage.id"), primary_key=True)
+    stage_id: Mapped[Number] = mapped_column(ForeignKey("stage.id"), primary_key=True)
     token: Mapped[int] = mapped_column(primary_key=True)
     owner: Mapped[str]
     worker_id: Mapped[str]
@@ -388,7 +398,7 @@ class Wakeup(Row):
 
     __tablename__ = "wakeup"
 
-    id: Mapped[int] = mapped_column(primary_key=True)
+    id: Mapped[Number] = mapped_column(primary_key=True)
     owner: Mapped[str] = mapped_column(default="")
     queue: Mapped[str]
     sent_at: Mapped[datetime]
@@ -418,7 +428,7 @@ class Outbox(Row):
         ),
     )
 
-    id: Mapped[int] = mapped_column(primary_key=True)
+    id: Mapped[Number] = mapped_column(primary_key=True)
     owner: Mapped[str]
     kind: Mapped[str]
     ref: Mapped[str]
@@ -436,7 +446,7 @@ class Audit(Row):
     __tablename__ = "audit"
     __table_args__ = (Index(None, "ref"),)
 
-    id: Mapped[int] = mapped_column(primary_key=True)
+    id: Mapped[Number] = mapped_column(primary_key=True)
     owner: Mapped[str]
     at: Mapped[datetime]
     actor: Mapped[str]
@@ -454,5 +464,5 @@ class AuditHead(Row):
 
     name: Mapped[str] = mapped_column(primary_key=True)
     owner: Mapped[str]
-    audit_id: Mapped[int]
+    audit_id: Mapped[Number]
     hash: Mapped[str]

@@ -6,18 +6,21 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
-from sqlalchemy import and_, func, or_, select, text
+from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 from orchestrator.errors import FpgaError
 from orchestrator.ledger.engine import schema
 from orchestrator.ledger.engine.session import Ledger, now
-from orchestrator.ledger.engine.states import BATCH_ENDED, LEASED, BatchState, State, among
+from orchestrator.ledger.engine.states import BATCH_OPEN, LEASED, UNENDED, BatchState, State, among
+from orchestrator.ledger.queue import wakeups
 from orchestrator.ledger.tables.rows import Artifact, Batch, Item, Leader, Outbox, Stage
 from orchestrator.ledger.tables.rows_api import Delivery
 from orchestrator.pipelines import QUEUES
 
-Readiness = Literal["ok", "database", "sweeper", "queue"]
+MOST_DEMAND = 10_000
+"""Nobody has workers for more, and counting on would cost as much as there waits."""
+Health = Literal["ok", "database", "sweeper", "queue"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,21 +52,32 @@ def backlog(session: Session, moment: datetime, *, grace_seconds: float) -> Back
             select(func.count(Outbox.id)).where(Outbox.sent_at.is_(None), Outbox.next_at < late)
         )
         or 0,
-        held_items=session.scalar(select(func.count(Item.id)).where(Item.state == "held")) or 0,
+        held_items=session.scalar(select(func.count(Item.id)).where(among(Item.state, (State.HELD,)))) or 0,
         leader_until=session.scalar(select(Leader.lease_until).where(Leader.name == "sweeper")),
     )
 
 
-def readiness(ledger: Ledger, *, max_waiting: int) -> Readiness:
-    """Say whether new work would be done: the schema is this code's, somebody sweeps, the queue is not over depth.
+def ready(ledger: Ledger) -> bool:
+    """Say whether this process can do its own work: its database answers and is not older than this code.
+
+    A database that a newer version migrated is good enough, so that servers of two versions run side by side.
+    """
+    try:
+        current, newest = schema.revisions(ledger)
+        return current == newest or schema.is_newer(current, ledger.url)
+    except FpgaError:
+        return False
+
+
+def health(ledger: Ledger, *, max_waiting: int) -> Health:
+    """Say whether new work would be done: the database answers, somebody sweeps, the queue is not over depth.
 
     Args:
         max_waiting: so many stages may wait, of all owners together; 0 sets no limit.
     """
+    if not ready(ledger):
+        return "database"
     try:
-        current, newest = schema.revisions(ledger)
-        if current != newest:
-            return "database"
         with ledger.read() as session:
             led_until = session.scalar(select(Leader.lease_until).where(Leader.name == "sweeper"))
             if led_until is None or led_until < now(session):
@@ -75,7 +89,7 @@ def readiness(ledger: Ledger, *, max_waiting: int) -> Readiness:
 
 def _waiting(session: Session, most: int) -> int:
     """Return how many stages wait, counted up to a bound."""
-    some = select(Stage.id).where(Stage.state == "queued").limit(most).subquery()
+    some = select(Stage.id).where(among(Stage.state, UNENDED), Stage.state == State.QUEUED).limit(most).subquery()
     return session.scalar(select(func.count()).select_from(some)) or 0
 
 
@@ -101,24 +115,20 @@ def oldest_due(session: Session, moment: datetime) -> dict[str, float]:
 
 
 def demand(session: Session, moment: datetime) -> dict[str, int]:
-    """Return {queue: stages that a worker could take now or holds}, for an autoscaler.
+    """Return {queue: stages that a worker could take now or holds}, for an autoscaler, of what is due at most 10 000.
 
     Stages of paused batches are not among them, nor those that wait for a later try; what is in hands is, so that
     nobody takes a worker away from its work.
     """
-    due = and_(Stage.state == "queued", Stage.next_at <= moment, Batch.state == "in_progress")
-    query = (
-        select(Stage.queue, func.count())
-        .join(Batch, Batch.id == Stage.batch_id)
-        .where(or_(due, among(Stage.state, LEASED)))
-        .group_by(Stage.queue)
-    )
-    return dict(session.execute(query).tuples().all())
+    held = select(Stage.queue, func.count()).where(among(Stage.state, LEASED)).group_by(Stage.queue)
+    in_hands = dict(session.execute(held).tuples().all())
+    found = {queue: wakeups.due(session, queue, moment, MOST_DEMAND) + in_hands.get(queue, 0) for queue in QUEUES}
+    return {queue: count for queue, count in found.items() if count}
 
 
 def open_batches(session: Session) -> dict[str, int]:
     """Return {state: batches that have not ended}."""
-    query = select(Batch.state, func.count()).where(Batch.state.not_in(BATCH_ENDED)).group_by(Batch.state)
+    query = select(Batch.state, func.count()).where(Batch.state.in_(BATCH_OPEN)).group_by(Batch.state)
     return dict(session.execute(query).tuples().all())
 
 

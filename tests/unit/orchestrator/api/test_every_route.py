@@ -28,6 +28,7 @@ GET /batches/{batch_id}/sheet read
 GET /batches/{batch_id}/tiles read
 GET /health/live -
 GET /health/ready -
+GET /health/work -
 GET /help read
 GET /items/{item_id} read
 GET /login -
