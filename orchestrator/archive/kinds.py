@@ -16,8 +16,8 @@ PHOTO_ENDINGS = {
     "hif": "HEIF",
 }  # fmt: skip
 OTHER_PICTURE_ENDINGS = frozenset({
-    "psd", "psb", "jp2", "j2k", "jpx", "jxl", "ico", "tga", "pcx", "ppm", "pgm", "exr", "hdr", "svg", "eps",
-    "xcf", "jxr"
+    "psd", "psb", "jp2", "j2k", "j2c", "jpf", "jpx", "jpm", "jls", "jxl", "jxr", "wdp", "ico", "tga", "pcx", "pbm",
+    "pgm", "ppm", "pnm", "pam", "pfm", "exr", "hdr", "qoi", "dds", "sgi", "fits", "svg", "eps", "xcf", "djvu",
 })  # fmt: skip
 RAW_ENDINGS = frozenset({
     "3fr", "arw", "cr2", "cr3", "crw", "dcr", "dng", "erf", "fff", "iiq", "k25", "kdc", "mef", "mos", "mrw",

@@ -115,6 +115,9 @@ def confirm(
     if old.shape != new.shape:
         nothing = {"max": 0.0, "mean": 0.0, "share": 0.0}
         return nothing, Stays("stays_check", "a second reader sees another size or kind in the changed photo")
+    if form != native.form and old.shape[2] in (2, 4):  # no format says what lies below full transparency
+        seen = (old[..., -1:] > 0) | (new[..., -1:] > 0)
+        old, new = old * seen, new * seen
     outside = outside_change(old, new, reach)
     if lossless and outside["max"]:
         return outside, Stays(

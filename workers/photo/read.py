@@ -109,6 +109,8 @@ def _form(data: bytes) -> str:
 
 
 def _open(data: bytes, form: str) -> Image.Image:
+    if form == "PNG" and data[12:16] == b"CgBI":
+        raise InputError("PNGs of Apple's own kind are not read; export the photo anew", code="format_unsupported")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # our own limits follow
@@ -117,6 +119,13 @@ def _open(data: bytes, form: str) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise InputError("the picture has far too many pixels", code="image_too_large") from error
     except DAMAGED as error:
+        if form == "JPEG" and (reason := jpeg.stays(data)):
+            raise InputError(
+                f"the file is of a kind that is not read ({reason[1]}); export the photo as JPEG of 8 bits",
+                code="format_unsupported",
+            ) from error
+        if form == "WEBP" and webp.ends_at(data) > len(data):
+            raise InputError("the picture ends too early", code="image_truncated") from error
         raise InputError(f"the header of the picture cannot be read ({error})", code="image_corrupt") from error
 
 

@@ -163,7 +163,7 @@ def _png(native: Native, data: bytes, pixels: Pixels, meta: Metadata) -> bytes:
     if native.form == "PNG":
         kept, rest = _kept_chunks(native, data, header, meta), png.rest(data)
     else:
-        kept = [*_profile_chunks(native), *([(b"eXIf", meta.exif)] if meta.exif else [])]
+        kept = [*_profile_chunks(native), *([(b"eXIf", meta.exif)] if meta.exif else []), *_told_chunks(native, data)]
     if meta.record is not None:
         said.append(png.international_text(RECORD_KEY, meta.record.encode()))
     if meta.bare_xmp is not None:
@@ -182,9 +182,7 @@ def _kept_chunks(native: Native, data: bytes, header: png.Part, meta: Metadata) 
             if chunk[0] == b"caBX":
                 native.notes.append(CLAIMS)
             continue
-        if chunk[0] == b"eXIf" and meta.exif is not None:
-            chunk = (b"eXIf", meta.exif)
-        kept.append(chunk)
+        kept.append((chunk[0], without_preview(chunk[1])) if chunk[0] == b"eXIf" else chunk)
     return kept
 
 
@@ -195,6 +193,23 @@ def _profile_chunks(native: Native) -> list[png.Part]:
     out = io.BytesIO()
     Image.new("L" if native.model == "L" else "RGB", (1, 1)).save(out, "PNG", icc_profile=native.profile)
     return [chunk for chunk in png.chunks(out.getvalue()) if chunk[0] == b"iCCP"]
+
+
+def _told_chunks(native: Native, data: bytes) -> list[png.Part]:
+    """Return what another format says beside EXIF, XMP and profile: comment, resolution, Photoshop's resources."""
+    info, found = (native.image.info if native.image else {}), list[png.Part]()
+    comment = info.get("comment")
+    if isinstance(comment, bytes) and (text := comment.replace(b"\0", b"")):
+        found.append((b"tEXt", b"Comment\0" + text))
+    if "dpi" in info and native.form != "PNG":
+        across, down = (round(float(per_inch) / 0.0254) for per_inch in info["dpi"])
+        found.append((b"pHYs", struct.pack(">LLB", across, down, 1)))
+    if native.form == "JPEG":
+        bodies = [body for marker, body in jpeg.segments(data)[0] if marker == jpeg.APP13]
+        resources = b"".join(body[len(jpeg.PHOTOSHOP) :] for body in bodies if body.startswith(jpeg.PHOTOSHOP))
+        if resources:
+            found.append(png.raw_profile("8bim", resources))
+    return found
 
 
 def _png_pixels(native: Native, pixels: Pixels) -> bytes:
@@ -271,7 +286,8 @@ def _bmp(native: Native, data: bytes, pixels: Pixels) -> bytes:
     if not in_place_bmp(data):
         out = io.BytesIO()
         _image(native, pixels).save(out, "BMP")
-        return out.getvalue()
+        anew = out.getvalue()
+        return anew[:38] + data[38:46] + anew[46:] if data[14] >= 40 else anew  # the resolution
     start = struct.unpack_from("<L", data, 10)[0]
     width, height, _, bits = struct.unpack_from("<llHH", data, 18)
     row = -(-width * bits // 32) * 4

@@ -23,7 +23,8 @@ XMP_SEGMENT = b"http://ns.adobe.com/xap/1.0/\0"
 XMP_MORE = b"http://ns.adobe.com/xmp/extension/\0"
 EXIF_SEGMENT = b"Exif\0\0"
 MPF_SEGMENT = b"MPF\0"
-APP1, APP2, APP11, ADOBE = b"\xff\xe1", b"\xff\xe2", b"\xff\xeb", b"\xff\xee"
+PHOTOSHOP = b"Photoshop 3.0\0"
+APP1, APP2, APP11, APP13, ADOBE = b"\xff\xe1", b"\xff\xe2", b"\xff\xeb", b"\xff\xed", b"\xff\xee"
 MAX_SEGMENT = 65_533
 PADDING = 64
 """Zeros given to a decoder in place of a missing mark of the end; half a picture would need more."""
@@ -35,7 +36,7 @@ _COSINES = np.sqrt(np.where(np.arange(BLOCK)[:, None] == 0, 1, 2) / BLOCK) * np.
     np.pi * np.arange(BLOCK)[:, None] * (2 * np.arange(BLOCK) + 1) / (2 * BLOCK)
 )
 """The orthonormal DCT-II of a block, by rows."""
-LOSSLESS_FRAMES = (0xC3, 0xC7, 0xCB, 0xCF)
+LOSSLESS_FRAMES = (0xC3, 0xC7, 0xCB, 0xCF, 0xF7)
 ARITHMETIC_FRAMES = (0xC9, 0xCA, 0xCD, 0xCE)
 
 
@@ -107,7 +108,7 @@ def xmp(data: bytes) -> bytes | None:
 def frame(data: bytes) -> Part | None:
     """Return the segment that says how the picture is coded."""
     for marker, body in segments(data)[0]:
-        if 0xC0 <= marker[1] <= 0xCF and marker[1] not in (0xC4, 0xC8, 0xCC):
+        if marker[1] == 0xF7 or (0xC0 <= marker[1] <= 0xCF and marker[1] not in (0xC4, 0xC8, 0xCC)):
             return marker, body
     return None
 
@@ -118,8 +119,10 @@ def stays(data: bytes) -> tuple[str, str] | None:
     if found is None or not found[1]:
         return None
     marker, body = found
-    if marker[1] in LOSSLESS_FRAMES or body[0] != BLOCK:
-        return "stays_storage", f"JPEGs of {body[0]} bits or without loss are not written"
+    if marker[1] in LOSSLESS_FRAMES:
+        return "stays_storage", "JPEGs without loss are not written"
+    if body[0] != BLOCK:
+        return "stays_storage", f"JPEGs of {body[0]} bits are not written"
     if marker[1] in ARITHMETIC_FRAMES:
         return "stays_storage", "JPEGs with arithmetic coding are not written"
     return None

@@ -94,6 +94,12 @@ def international_text(key: str, text: bytes) -> Part:
     return b"iTXt", key.encode("latin-1") + b"\0\0\0\0\0" + text
 
 
+def raw_profile(kind: str, block: bytes) -> Part:
+    """Return a zTXt chunk that holds a block in hex digits, as ImageMagick and exiftool read and write them."""
+    text = f"\n{kind}\n{len(block):8}\n{block.hex()}\n".encode()
+    return b"zTXt", RAW_EXIF + f" {kind}\0\0".encode() + zlib.compress(text)
+
+
 def text_key(chunk: Part) -> bytes:
     """Return the key of a text chunk, or nothing for any other."""
     return chunk[1].partition(b"\0")[0] if chunk[0] in (b"tEXt", b"zTXt", b"iTXt") else b""

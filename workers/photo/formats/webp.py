@@ -10,9 +10,14 @@ PIXELS = (b"VP8 ", b"VP8L", b"ALPH")
 EXIF_FLAG, XMP_FLAG, ALPHA_FLAG, ICC_FLAG = 0x08, 0x04, 0x10, 0x20
 
 
+def ends_at(data: bytes) -> int:
+    """Return where the file ends by its own length."""
+    return 8 + int(struct.unpack_from("<L", data, 4)[0])
+
+
 def chunks(data: bytes) -> Iterator[Part]:
     """Yield kind and body of each chunk."""
-    end = min(len(data), 8 + struct.unpack_from("<L", data, 4)[0])
+    end = min(len(data), ends_at(data))
     place = 12
     while place + 8 <= end:
         kind, length = struct.unpack_from("<4sL", data, place)
@@ -34,8 +39,8 @@ def stays(data: bytes) -> tuple[str, str] | None:
 
 def rest(data: bytes) -> bytes:
     """Return what lies behind the end of the file's own length."""
-    length = struct.unpack_from("<L", data, 4)[0]
-    return data[8 + length + length % 2 :]
+    end = ends_at(data)
+    return data[end + end % 2 :]
 
 
 def around(
