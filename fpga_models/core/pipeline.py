@@ -9,7 +9,6 @@ whatever else is in the batch.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,12 +28,13 @@ from fpga_models.core.adapters.id_adapter import IdAdapter
 from fpga_models.core.adapters.lora import fold
 from fpga_models.core.alignment import CROP_SIDE
 from fpga_models.core.autoencoder import Autoencoder, open_autoencoder
+from fpga_models.core.bases.layout import check_kind
 from fpga_models.core.control import ControlMode, Drawing, Marks, control_flags, control_image, region_mask
 from fpga_models.core.denoiser import Added, Condition, Denoiser, People
 from fpga_models.core.presets import Preset, read_preset
 from fpga_models.core.sampling import DDIM, Sampler
 from fpga_models.core.text import SecondEncoder, TextStates, encode
-from fpga_models.errors import EmbeddingError, PlacementError, RequestError, WeightsError
+from fpga_models.errors import EmbeddingError, PlacementError, RequestError
 
 PARTS = (
     "unet/",
@@ -401,38 +401,6 @@ class PortraitPipeline:
         pixels = autoencoder.decode(self.vae, latents.to(self.dtype), factor=self.preset.latent_factor)
         bytes_ = (pixels.clamp(-1, 1) * 127.5 + 127.5).round().to(torch.uint8)
         return list(bytes_.permute(0, 2, 3, 1).cpu().numpy())
-
-
-def check_kind(directory: Path) -> None:
-    """Refuse a folder of another kind of base before any of its weights are read.
-
-    Raises:
-        WeightsError: a transformer, another network in `unet/`, a flow-matching scheduler, or no safetensors.
-    """
-    if (directory / "transformer").is_dir():
-        raise WeightsError(f"{directory.name} is a transformer base; a UNet of the SD 1.5 or SDXL class was wanted.")
-    for part, wanted in (("unet/config.json", "UNet2DConditionModel"), ("scheduler/scheduler_config.json", None)):
-        try:
-            kind = json.loads((directory / part).read_text()).get("_class_name", "")
-        except (OSError, ValueError) as error:
-            raise WeightsError(f"{directory.name}/{part} cannot be read: {error}.") from error
-        if wanted and kind != wanted:
-            raise WeightsError(f"{directory.name}/{part} says {kind or 'no class'}; {wanted} was wanted.")
-        if kind.startswith("FlowMatch"):
-            raise WeightsError(
-                f"{directory.name}/{part} says {kind}: flow matching; a noise-predicting base was wanted."
-            )
-    for part, name in (
-        ("unet", "diffusion_pytorch_model"),
-        ("vae", "diffusion_pytorch_model"),
-        ("text_encoder", "model"),
-    ):
-        found = sorted(path.name for path in (directory / part).glob(f"{name}*"))
-        if not any(file in (f"{name}.safetensors", f"{name}.safetensors.index.json") for file in found):
-            raise WeightsError(
-                f"{directory.name}/{part} has {', '.join(found) or 'no weights'}; {name}.safetensors was wanted "
-                "(shards with their index will do, a variant such as fp16 must be renamed, .bin is never read)."
-            )
 
 
 def _needs_offload(preset: Preset, device: str) -> bool:

@@ -55,7 +55,6 @@ def pull(
     as_json: JsonOption = False,
 ) -> None:
     """Fetch a published preset, check it and register it; a cut download goes on where it was."""
-    from orchestrator.errors import UsageError
     from orchestrator.models import pull as pulling
     from orchestrator.models import registry
     from orchestrator.settings import get_settings
@@ -63,10 +62,7 @@ def pull(
     folder = get_settings().catalog_dir
     catalog = pulling.read_catalog(preset, folder)
     say(f"{preset}: {catalog.title}")
-    for source in catalog.sources:
-        say(f"  {source.component}: {source.licence} ({source.licence_url})")
-    if not (yes or (sys.stdin.isatty() and typer.confirm("Fetch it under these licences?", err=True))):
-        raise UsageError("the licences were not accepted: --yes accepts them", code="licence_not_accepted")
+    _ask([f"{source.component}: {source.licence} ({source.licence_url})" for source in catalog.sources], yes)
     with services() as s:
         with _bars() as report:
             made = pulling.pull(preset, s.settings.models_dir, report, folder=folder)
@@ -78,6 +74,54 @@ def pull(
     say(f"{preset} is version {version['number']} ({version['id']})")
     if unpinned:
         say(f"{unpinned} files had no sha256 in the catalog; what they are now is recorded in weights.json")
+
+
+@app.command()
+def add(
+    name: Annotated[str, typer.Argument(help="Of the new preset.")],
+    source: Annotated[
+        str, typer.Argument(help="A diffusers folder, a .safetensors file, or owner/name[/file.safetensors] on a hub.")
+    ],
+    like: Annotated[
+        str | None, typer.Option(help="Installed preset that lends adapter, control and faces; sdxl or sd15 by class.")
+    ] = None,
+    lora: Annotated[list[str] | None, typer.Option(help="A LoRA, FILE or FILE=0.8; may be repeated.")] = None,
+    licence: Annotated[str | None, typer.Option(help="Of what no hub states one for.")] = None,
+    commercial: Annotated[bool, typer.Option("--commercial", help="Its licence allows commercial use.")] = False,
+    revision: Annotated[str, typer.Option(help="Branch, tag or commit on the hub.")] = "main",
+    sampler: Annotated[str | None, typer.Option(help="ddim, euler, dpm++2m or lcm.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps where a request says none.")] = None,
+    guidance: Annotated[float | None, typer.Option(min=1.0, help="Guidance where a request says none.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="The licences that are shown are accepted.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a preset of a base of your own; what does not fit is refused by name before it is copied or fetched."""
+    from orchestrator.models import adding, registry
+
+    asked = adding.Asked(
+        name=name, source=source, revision=revision, like=like, licence=licence, commercial=commercial,
+        sampler=sampler, steps=steps, guidance=guidance, loras=tuple(adding.read_lora(text) for text in lora or ()),
+    )  # fmt: skip
+    with services() as s:
+        plan = adding.look(asked, s.settings.models_dir)
+        _ask([f"{part.said}: {part.licence}" for part in plan.parts], yes)
+        with _bars() as report:
+            adding.add(plan, s.settings.models_dir, report)
+        version = registry.show_version(s.ledger, registry.ensure_registered(s.ledger, s.settings, name))
+    if as_json:
+        print_json(version)
+    else:
+        say(f"{name} is version {version['number']} ({version['id']}), otherwise as {plan.like.name}")
+
+
+def _ask(licences: list[str], yes: bool) -> None:
+    """Show licences and have them accepted."""
+    from orchestrator.errors import UsageError
+
+    for line in licences:
+        say(f"  {line}")
+    if not (yes or (sys.stdin.isatty() and typer.confirm("Take it under these licences?", err=True))):
+        raise UsageError("the licences were not accepted: --yes accepts them", code="licence_not_accepted")
 
 
 @contextmanager

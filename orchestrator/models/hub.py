@@ -10,11 +10,12 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx2
-from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
+from huggingface_hub import HfApi, constants, get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import (
     EntryNotFoundError,
     FileMetadataError,
@@ -50,6 +51,32 @@ def download(repo: str, path: str, revision: str, folder: Path, report: Report) 
         return Path(cached)
     with _in_our_words(repo, path, revision):
         return Path(hf_hub_download(repo, path, revision=revision, local_dir=folder, tqdm_class=_bar(path, report)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """A repository at one commit: its files, and the licence that its card states ("" for none)."""
+
+    revision: str
+    paths: tuple[str, ...]
+    licence: str
+
+
+def listing(repo: str, revision: str) -> Listing:
+    """Ask what a repository holds at a branch, tag or commit.
+
+    Raises:
+        TransientError, ModelError: as `download`.
+    """
+    with _in_our_words(repo, "its list of files", revision):
+        found = HfApi().model_info(repo, revision=revision)
+    card: Any = found.card_data or {}
+    stated = [card.get(name) for name in ("license", "license_name", "license_link")]
+    return Listing(
+        revision=found.sha or "",
+        paths=tuple(sorted(file.rfilename for file in found.siblings or ())),
+        licence=" ".join(str(one) for one in stated if one),
+    )
 
 
 def is_what_the_hub_has(repo: str, path: str, revision: str, here: Path) -> bool:

