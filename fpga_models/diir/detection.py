@@ -24,20 +24,20 @@ def find_faces(pack: FacePack, picture: Image) -> list[Face]:
     """Find and embed the faces of an RGB picture (H, W, 3) uint8, sorted from left to right.
 
     In pictures up to 4 detector sides the detector is asked once; in larger ones also in overlapping tiles, down to
-    that size, so that the smallest face found does not grow with the picture.
+    that size, so that the smallest face found does not grow with the picture. Embedded is what is kept, at the end.
     """
     kept: list[Face] = []
     height, width = picture.shape[:2]
     for left, top, right, bottom in reversed(tiles(width, height, FINEST_TILE * pack.settings.det_size)):
         shift = np.array([left, top], np.float32)
-        for face in pack.detect(np.ascontiguousarray(picture[top:bottom, left:right])):
+        for face in pack.find(np.ascontiguousarray(picture[top:bottom, left:right])):
             if _is_cut(face.box, (left, top, right, bottom), width, height):
                 continue
             placed = replace(face, box=face.box + np.tile(shift, 2), kps5=face.kps5 + shift)
             # Finest tiles come first: what they saw is the more exact.
             if all(overlap(placed.box, other.box) < SAME_FACE for other in kept):
                 kept.append(_looked_at_closely(pack, picture, placed))
-    return sorted(kept, key=lambda f: float(f.box[0] + f.box[2]))
+    return pack.embedded(picture, sorted(kept, key=lambda f: float(f.box[0] + f.box[2])))
 
 
 def upside_down(
@@ -115,7 +115,7 @@ def _looked_at_closely(pack: FacePack, picture: Image, face: Face) -> Face:
     left, top = np.maximum(middle - half, 0).astype(int).tolist()
     right, bottom = np.minimum(middle + half, [width, height]).astype(int).tolist()
     shift = np.array([left, top], np.float32)
-    for close in pack.detect(np.ascontiguousarray(picture[top:bottom, left:right])):
+    for close in pack.find(np.ascontiguousarray(picture[top:bottom, left:right])):
         placed = replace(close, box=close.box + np.tile(shift, 2), kps5=close.kps5 + shift)
         if overlap(placed.box, face.box) > SAME_FACE:
             return placed

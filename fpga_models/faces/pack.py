@@ -6,7 +6,7 @@ identities, portraits or thresholds of similarity.
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -100,17 +100,32 @@ class FacePack:
         Raises:
             PictureError: any other shape or type.
         """
+        return self.embedded(image, self.find(image))
+
+    def find(self, image: Image) -> list[Face]:
+        """Find every face of an RGB picture (H, W, 3) uint8, from left to right; their embeddings are empty.
+
+        Raises:
+            PictureError: any other shape or type.
+        """
         _check_picture(image)
         boxes, points = self._detector.detect(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-        if len(boxes) == 0:
-            return []
-        order = np.argsort(boxes[:, 0] + boxes[:, 2])
-        boxes, points = boxes[order].astype(np.float32), points[order].astype(np.float32)
-        embeddings = self.embed_crops([align(image, kps5) for kps5 in points])
+        order: list[int] = np.argsort(boxes[:, 0] + boxes[:, 2]).tolist() if len(boxes) else []
+        nothing = np.zeros(0, np.float32)
         return [
-            Face(box=box[:4], kps5=kps5, score=float(box[4]), embedding=embedding)
-            for box, kps5, embedding in zip(boxes, points, embeddings, strict=True)
+            Face(
+                box=boxes[index, :4].astype(np.float32),
+                kps5=points[index].astype(np.float32),
+                score=float(boxes[index, 4]),
+                embedding=nothing,
+            )
+            for index in order
         ]
+
+    def embedded(self, image: Image, faces: Sequence[Face]) -> list[Face]:
+        """Return faces of a picture with their embeddings, all in one pass."""
+        vectors = self.embed_crops([align(image, face.kps5) for face in faces])
+        return [replace(face, embedding=vector) for face, vector in zip(faces, vectors, strict=True)]
 
     def embed(self, image: Image, kps5: Floats) -> Floats:
         """Embed the face at known landmarks (5, 2) px of an RGB picture; returns (E,), L2-normalised.
