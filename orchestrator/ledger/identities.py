@@ -93,6 +93,13 @@ def embedded(session: Session, identity_id: str) -> Sequence[Reference]:
     return session.scalars(select(Reference).where(Reference.identity_id == identity_id)).all()
 
 
+def of_handle(session: Session, owner: str, handle: str) -> Sequence[Reference]:
+    """Return the embedded references of the living person of a handle; none where there is nobody."""
+    query = select(Reference).join(Identity, Identity.id == Reference.identity_id)
+    living = Identity.owner == owner, Identity.handle == handle, Identity.erased_at.is_(None)
+    return session.scalars(query.where(*living)).all()
+
+
 def consents(session: Session, identity_id: str) -> Sequence[Consent]:
     """Return every consent ever given by this person, revoked and expired ones included."""
     return session.scalars(select(Consent).where(Consent.identity_id == identity_id).order_by(Consent.granted_at)).all()

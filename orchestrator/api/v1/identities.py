@@ -69,6 +69,7 @@ def create(
     consent_text: Annotated[str | None, Form(max_length=100_000)] = None,
     expires_at: Annotated[AwareDatetime | None, Form()] = None,
     more: Annotated[bool, Form()] = False,
+    same_person: Annotated[bool, Form(description="All show this person, however unlike they look.")] = False,
     key: IdempotencyKey = None,
     prefer: Prefer = None,
 ) -> Response:
@@ -77,9 +78,11 @@ def create(
     handed_in = tuple(
         Picture(name=f"picture {number}", data=sent.file.read()) for number, sent in enumerate(pictures, start=1)
     )
-    person = NewPerson(handle=handle, pictures=handed_in, consent=consent.given(caller.owner), name=name)
+    person = NewPerson(
+        handle=handle, pictures=handed_in, consent=consent.given(caller.owner), name=name, same_person=same_person
+    )
     digests = [hashlib.sha256(picture.data).hexdigest() for picture in handed_in]
-    asked = json.dumps([handle, name, more, consent.model_dump(mode="json"), digests]).encode()
+    asked = json.dumps([handle, name, more, same_person, consent.model_dump(mode="json"), digests]).encode()
 
     def make() -> Answer:
         batch_id = identities.add(caller.ledger, caller.store, caller.settings, [person], owner=caller.owner, more=more)

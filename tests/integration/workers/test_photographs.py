@@ -57,10 +57,17 @@ class Studio:
     pictures: dict[str, bytes]
 
     def enrol(
-        self, handle: str, names: list[str], *, preset: str, scopes: tuple[str, ...] = SCOPES, same_person: bool = False
+        self,
+        handle: str,
+        names: list[str],
+        *,
+        preset: str,
+        scopes: tuple[str, ...] = SCOPES,
+        same_person: bool = False,
+        more: bool = False,
     ) -> Enrolled:
         files = {name: self.pictures[name] for name in names}
-        return self.enrol_bytes(handle, files, preset=preset, scopes=scopes, same_person=same_person)
+        return self.enrol_bytes(handle, files, preset=preset, scopes=scopes, same_person=same_person, more=more)
 
     def enrol_bytes(
         self,
@@ -70,6 +77,7 @@ class Studio:
         preset: str,
         scopes: tuple[str, ...] = SCOPES,
         same_person: bool = False,
+        more: bool = False,
     ) -> Enrolled:
         person = NewPerson(
             handle=handle,
@@ -78,7 +86,7 @@ class Studio:
             same_person=same_person,
         )
         rig = self.rig
-        batch_id = identities.add(rig.ledger, rig.store, rig.settings, [person], owner=OWNER, preset=preset)
+        batch_id = identities.add(rig.ledger, rig.store, rig.settings, [person], owner=OWNER, preset=preset, more=more)
         work(self.process, lambda: rig.state(batch_id) in BATCH_ENDED)
         return identities.outcomes(rig.ledger, OWNER, batch_id)[0]
 
@@ -175,6 +183,17 @@ def test_two_entries_that_are_one_person_are_named(studio: Studio, library: dict
     [found] = alike(studio.rig.ledger, studio.rig.settings, OWNER)
     assert (found.first, found.second) == ("emmanuel", "macron")
     assert found.likeness > found.pair
+
+
+def test_more_pictures_are_compared_with_those_that_are_there(studio: Studio, library: dict[str, str]) -> None:
+    wrong = studio.enrol("orl2", ["orl2_3", "obama_1"], preset="faces", more=True)
+    assert wrong.error is not None
+    assert wrong.error["code"] == "several_people"
+    alone = studio.enrol("orl2", ["obama_1"], preset="faces", more=True)
+    assert alone.error is not None
+    assert "obama_1" in alone.error["message"]
+    assert "who is in the library" in alone.error["message"]
+    assert studio.enrol("orl2", ["orl2_4"], preset="faces", more=True).error is None
 
 
 def test_whoever_answers_for_it_may_say_that_all_show_one_person(studio: Studio) -> None:

@@ -92,6 +92,7 @@ def _enrol(context: StageContext, c: Claim, pack: FacePack, made: Made, least: f
     _check_domain(looks, made, context.engine.guard())
     if not given.same_person:
         _check_one_person(looks, least)
+        _check_who_is_there(context, c, looks, pack, least)
     pairs = zip(looks, given.references, strict=True)
     found = [_reference(context, look, reference, pack, made) for look, reference in pairs]
     notes = [f"reference picture {look.number} is {', '.join(faults)}" for look in looks if (faults := look.faults())]
@@ -196,6 +197,31 @@ def _check_one_person(looks: Sequence[Look], least: float) -> None:
         raise InputError(
             f"{_named(numbers)} {does} not show the person of the others; nothing was kept. Take them out, or say "
             "that all show one person with --same-person",
+            code="several_people",
+            pictures=numbers,
+        )
+
+
+def _check_who_is_there(context: StageContext, c: Claim, looks: Sequence[Look], pack: FacePack, least: float) -> None:
+    """Refuse pictures that do not show the person whose references they are added to.
+
+    Raises:
+        InputError: `several_people`.
+    """
+    with context.ledger.read() as session:
+        there = [
+            np.frombuffer(context.vault.open(row.data_key, row.embedding), np.float32)
+            for row in identities.of_handle(session, c.owner, EnrolParams.load(c.params).handle)
+            if row.encoder == pack.encoder_sha256
+        ]
+    if not there:
+        return
+    numbers = [look.number for look in looks if float(np.mean(np.stack(there) @ look.face.embedding)) < least]
+    if numbers:
+        does = "does" if len(numbers) == 1 else "do"
+        raise InputError(
+            f"{_named(numbers)} {does} not show the person who is in the library; nothing was kept. Take them out, or "
+            "say that all show one person with --same-person",
             code="several_people",
             pictures=numbers,
         )
