@@ -96,6 +96,14 @@ class PoseNetwork:
         return found
 
 
+def heads(kps5: Floats) -> Floats:
+    """Skeletons (K, 18, 3) of which nothing is known but nose and eyes, given landmarks (K, 5, 2) px."""
+    found = np.zeros((len(kps5), JOINTS, 3), np.float32)
+    found[:, [NOSE, RIGHT_EYE, LEFT_EYE], :2] = kps5[:, [2, 0, 1]]
+    found[:, [NOSE, RIGHT_EYE, LEFT_EYE], 2] = 1
+    return found
+
+
 def cut_window(image: Image, box: Floats, side: int) -> Window:
     """Cut the body of the face `box` out of a picture, as far as it lies inside, fitted into a square of `side` px."""
     height, width = image.shape[:2]

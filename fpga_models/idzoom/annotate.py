@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fpga_models.core.alignment import align
 from fpga_models.core.control import region_mask
 from fpga_models.faces.pack import Face, FacePack
-from fpga_models.faces.pose import PoseNetwork
+from fpga_models.faces.pose import PoseNetwork, heads
 from fpga_models.idzoom.records import Floats, Image, Record, RecordPerson
 from fpga_models.idzoom.shards import Sample
 from fpga_models.idzoom.views import squares
@@ -77,11 +77,14 @@ class AnnotateOptions:
 def annotate(
     raw: RawPicture,
     faces: FacePack,
-    pose: PoseNetwork,
+    pose: PoseNetwork | None,
     options: AnnotateOptions,
     captioner: Captioner | None = None,
 ) -> Sample | Refused:
-    """Look at one picture and write down everything that training needs of it."""
+    """Look at one picture and write down everything that training needs of it.
+
+    Without a pose network skeletons have nose and eyes alone, which the detector sees.
+    """
     found = faces.detect(raw.image)
     if not found:
         return Refused(name=raw.name, code="no_face", message="no face was found")
@@ -185,9 +188,10 @@ def frontal(kps5: Floats) -> float:
 
 
 def _people(
-    image: Image, found: Sequence[Face], labels: Sequence[str | None], pose: PoseNetwork
+    image: Image, found: Sequence[Face], labels: Sequence[str | None], pose: PoseNetwork | None
 ) -> tuple[RecordPerson, ...]:
-    skeletons = pose.skeletons(image, np.stack([f.box for f in found]), np.stack([f.kps5 for f in found]))
+    points = np.stack([f.kps5 for f in found])
+    skeletons = pose.skeletons(image, np.stack([f.box for f in found]), points) if pose else heads(points)
     longest = max(image.shape[:2])
     return tuple(
         RecordPerson(

@@ -17,7 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from fpga_models.idzoom.errors import EmptySplitError, NoRecordsError
-from fpga_models.idzoom.facts import SCHEMA, embeddings_of
+from fpga_models.idzoom.facts import COLUMNS, embeddings_of
 from fpga_models.idzoom.people import Floats, People
 from fpga_models.idzoom.records import STRATA
 
@@ -27,7 +27,7 @@ SPLITS = ("train", "val")
 LOOK_BITS, FACE_BITS = 3, 10
 """Two pictures repeat each other if at most so many bits of their look, and of their faces' look, differ [ours]."""
 INDEX_SCHEMA = pa.schema(
-    [field for field in SCHEMA if field.name not in ("label", "look", "face_look", "embedding")]
+    [pa.field(*column) for column in COLUMNS if column[0] not in ("label", "look", "face_look")]
     + [
         pa.field("shard", pa.int32()),
         pa.field("person", pa.string()),

@@ -42,13 +42,13 @@ def build_chunk(
     pictures: Iterable[RawPicture | Refused],
     folder: Path,
     faces: FacePack,
-    pose: PoseNetwork,
+    pose: PoseNetwork | None,
     options: AnnotateOptions,
     captioner: Captioner | None = None,
 ) -> Iterator[ChunkResult]:
     """Write the shard and the table of these pictures into a folder; yields the growing result after each picture."""
     made = ChunkResult(shard=folder / SHARD, facts=folder / FACTS)
-    table = FactsTable()
+    table = FactsTable(faces.width)
     with made.shard.open("wb") as target, ShardWriter(target) as writer:
         for raw in pictures:
             made.pictures += 1

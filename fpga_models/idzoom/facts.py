@@ -14,32 +14,33 @@ from numpy.typing import NDArray
 
 from fpga_models.idzoom.records import Image, Record, stratum
 
-WIDTH = 512
-SCHEMA = pa.schema(
-    [
-        ("key", pa.string()),
-        ("place", pa.int16()),
-        ("faces", pa.int16()),
-        ("label", pa.string()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("box", pa.list_(pa.float32(), 4)),
-        ("quality", pa.float32()),
-        ("side_px", pa.float32()),
-        ("share", pa.float32()),
-        ("stratum", pa.int8()),
-        ("views", pa.int16()),
-        ("look", pa.list_(pa.uint64(), 2)),
-        ("face_look", pa.uint64()),
-        ("embedding", pa.list_(pa.float16(), WIDTH)),
-    ]
-)
+COLUMNS = [
+    ("key", pa.string()),
+    ("place", pa.int16()),
+    ("faces", pa.int16()),
+    ("label", pa.string()),
+    ("width", pa.int32()),
+    ("height", pa.int32()),
+    ("box", pa.list_(pa.float32(), 4)),
+    ("quality", pa.float32()),
+    ("side_px", pa.float32()),
+    ("share", pa.float32()),
+    ("stratum", pa.int8()),
+    ("views", pa.int16()),
+    ("look", pa.list_(pa.uint64(), 2)),
+    ("face_look", pa.uint64()),
+]
 
 
 class FactsTable:
-    """Gathers the rows of a chunk."""
+    """Gathers the rows of a chunk.
 
-    def __init__(self) -> None:
+    Args:
+        width: numbers of an embedding, as the recogniser has it.
+    """
+
+    def __init__(self, width: int) -> None:
+        self._schema = pa.schema([*COLUMNS, ("embedding", pa.list_(pa.float16(), width))])
         self._rows: list[dict[str, object]] = []
 
     def add(self, record: Record, image: Image) -> None:
@@ -67,14 +68,15 @@ class FactsTable:
             )
 
     def table(self) -> pa.Table:
-        """The table of SCHEMA."""
-        return pa.Table.from_pylist(self._rows, schema=SCHEMA)
+        """The table, with a row for each face."""
+        return pa.Table.from_pylist(self._rows, schema=self._schema)
 
 
 def embeddings_of(table: pa.Table) -> NDArray[np.float32]:
-    """The embeddings (F, 512) of a table of SCHEMA, rows of unit length."""
+    """The embeddings (F, E) of a table of faces, rows of unit length."""
+    width = table.schema.field("embedding").type.list_size
     flat = table["embedding"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    rows: NDArray[np.float32] = flat.reshape(-1, WIDTH).astype(np.float32)
+    rows: NDArray[np.float32] = flat.reshape(-1, width).astype(np.float32)
     unit: NDArray[np.float32] = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
     return unit
 
@@ -88,8 +90,9 @@ def look(image: Image) -> list[int]:
 
 def face_look(embeddings: Sequence[NDArray[np.float32]]) -> int:
     """64 bits of the people's mean embedding: its side of 64 fixed planes (Charikar 2002)."""
-    planes = np.random.default_rng(64).standard_normal((64, WIDTH))
-    return _bits(planes @ np.mean(embeddings, axis=0) > 0)
+    mean = np.mean(embeddings, axis=0)
+    planes = np.random.default_rng(64).standard_normal((64, len(mean)))
+    return _bits(planes @ mean > 0)
 
 
 def _bits(values: NDArray[np.bool_]) -> int:

@@ -18,10 +18,10 @@ BLOCK = 1024
 class People:
     """People found so far: numbers from 0, a label or None each, and the sum of their embeddings."""
 
-    def __init__(self, *, same_person: float, width: int = 512) -> None:
+    def __init__(self, *, same_person: float) -> None:
         """`same_person` is the cosine above which a face joins a person."""
         self._same = same_person
-        self._sums = np.zeros((64, width), np.float32)
+        self._sums = np.zeros((64, 0), np.float32)
         self.labels: list[str | None] = []
         self.first: list[str] = []
         """Key and place of the first face of each person, which names those without a label."""
@@ -32,10 +32,12 @@ class People:
 
     def known(self, label: str, embedding: Floats) -> int:
         """Enter somebody who is known before any picture is seen."""
+        self._fit(len(embedding))
         return self._number(label, embedding, "")
 
     def assign(self, embeddings: Floats, labels: Sequence[str | None], names: Sequence[str]) -> NDArray[np.int32]:
-        """The person of each face (F, 512), unit length; new people are entered. `names` are keys with places."""
+        """The person of each face (F, E), unit length; new people are entered. `names` are keys with places."""
+        self._fit(embeddings.shape[1])
         unknown = any(label is None for label in labels)
         before = len(self)
         cosines = embeddings @ self._means()[:before].T if unknown and before else np.zeros((len(labels), 0))
@@ -92,6 +94,11 @@ class People:
         else:
             self._sums[number] += embedding
         return number
+
+    def _fit(self, width: int) -> None:
+        """Be as wide as the recogniser, which the first embedding says."""
+        if not len(self):
+            self._sums = np.zeros((64, width), np.float32)
 
     def _add(self, label: str | None, embedding: Floats, name: str) -> int:
         number = len(self)

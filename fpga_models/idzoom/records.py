@@ -25,7 +25,7 @@ class RecordPerson:
         label: pseudonym that the source gives, or None where people are found by their faces.
         box: (4,) left, top, right, bottom from hairline to chin; kps5: (5, 2); skeleton: (18, 3) OpenPose, seen last.
         score: of the detector, sharpness and frontal in [0, 1]; quality: their product.
-        embedding: (512,) unit length.
+        embedding: (E,) unit length, as wide as the recogniser's.
         share: longer side of the face over the longer side of the picture.
     """
 
@@ -95,7 +95,7 @@ def stratum(share: float) -> int:
 
 
 def from_json(values: Mapping[str, Any], embeddings: NDArray[np.floating]) -> Record:
-    """The record that `as_json` wrote, with its embeddings (K, 512).
+    """The record that `as_json` wrote, with its embeddings (K, E).
 
     Raises:
         KeyError, TypeError, ValueError: it is not such a record.

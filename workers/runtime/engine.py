@@ -113,14 +113,16 @@ class Engine:
             self._faces = {version.location: pack}
         return self._faces[version.location]
 
-    def pose(self, version: ModelVersion) -> PoseNetwork:
-        """Return the pose network of this version.
+    def pose(self, version: ModelVersion) -> PoseNetwork | None:
+        """Return the pose network of this version; None for a preset that has none.
 
         Raises:
             ModelError: the files are missing or are not those that were registered.
         """
         from fpga_models.faces.pose import PoseNetwork
 
+        if not (Path(version.location) / "pose").is_dir():
+            return None
         if version.location not in self._poses:
             try:
                 network = PoseNetwork.load(Path(version.location) / "pose", device=self._settings.device)
