@@ -106,6 +106,8 @@ PIPELINES: Mapping[str, Pipeline] = {
             reopens=True,
             pictured=True,
         ),
+        Pipeline("scan", (Stage("scan_photo", "cpu.io", "photos"),), flow="restore_archive", reopens=True),
+        Pipeline("scan.group", (Stage("group_faces", "cpu.io", "photos", groups=False),)),
         Pipeline("dataset", (Stage("annotate", "gpu.generate", "datasets", groups=False),), flow="build_dataset"),
         Pipeline("dataset.arrange", (Stage("arrange", "cpu.io", "datasets", groups=False),)),
         Pipeline("train", (Stage("train", "gpu.train", "training", groups=False), _EVALUATE), flow="retrain"),

@@ -11,10 +11,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -100,6 +101,60 @@ def operating_points(vectors: Floats, people: NDArray[np.int64], rates: Rates | 
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class SizeRates:
+    """What thresholds get wrong on faces of one size, compared with faces as they are.
+
+    Attributes:
+        side: shorter side of the face's box, px.
+        false_match: {threshold: share of pairs of strangers that reach it}.
+        false_non_match: {threshold: share of pairs of one person that do not}.
+    """
+
+    side: int
+    false_match: dict[float, float]
+    false_non_match: dict[float, float]
+
+
+def rates_by_size(pack: FacePack, folder: Path, sides: Sequence[int], thresholds: Sequence[float]) -> list[SizeRates]:
+    """Shrink every picture until its face has a size, and compare it with the pictures of all as they are.
+
+    The landmarks are those of the large face, so that what is measured is the recogniser.
+
+    Args:
+        folder: one folder a person with their pictures.
+    """
+    large, people = [], []
+    small: dict[int, list[Floats]] = {side: [] for side in sides}
+    for number, person in enumerate(sorted(path for path in folder.iterdir() if path.is_dir())):
+        for picture in _pictures(person):
+            faces = pack.detect(picture)
+            if not faces:
+                continue
+            face = max(faces, key=lambda one: float(np.prod(one.box[2:] - one.box[:2])))
+            large.append(face.embedding)
+            people.append(number)
+            for side in sides:
+                scale = min(1.0, side / float(min(face.box[2:] - face.box[:2])))
+                size = tuple(max(1, round(length * scale)) for length in picture.shape[1::-1])
+                shrunk = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+                small[side].append(pack.embed(np.asarray(shrunk, np.uint8), face.kps5 * scale))
+    same = np.equal.outer(people, people)
+    others = ~np.eye(len(people), dtype=bool)
+    found = []
+    for side in sides:
+        cosines = np.stack(small[side]) @ np.stack(large).T
+        own, strangers = cosines[same & others], cosines[~same]
+        found.append(
+            SizeRates(
+                side=side,
+                false_match={line: round(float((strangers >= line).mean()), 6) for line in thresholds},
+                false_non_match={line: round(float((own < line).mean()), 4) for line in thresholds},
+            )
+        )
+    return found
+
+
 def embeddings(pack: FacePack, folder: Path) -> tuple[Floats, NDArray[np.int64], int]:
     """Embeddings (N, E) of the largest faces, the person (N,) of each, and how many pictures showed none."""
     vectors, people, without = [], [], 0
@@ -133,8 +188,15 @@ def main() -> None:
     parser.add_argument("pack", type=Path, help="folder of a face pack")
     parser.add_argument("people", type=Path, help="one folder a person")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--sides", type=int, nargs="*", default=[], help="print rates for faces of these sizes, px")
+    parser.add_argument("--thresholds", type=float, nargs="*", default=[], help="the cosines that --sides is asked of")
     options = parser.parse_args()
     try:
+        if options.sides:
+            pack = FacePack.load(options.pack, device=options.device)
+            rates = rates_by_size(pack, options.people, options.sides, options.thresholds)
+            sys.stdout.write(json.dumps([asdict(one) for one in rates]) + "\n")
+            return
         vectors, people, without = embeddings(FacePack.load(options.pack, device=options.device), options.people)
         found = asdict(operating_points(vectors, people)) | {"without_face": without}
     except (ModelError, OSError) as error:

@@ -27,6 +27,7 @@ from orchestrator.cli import (
     identity,
     key,
     model,
+    people,
     provenance,
     restore,
     schedule,
@@ -79,7 +80,7 @@ app.command()(clean.clean)
 app.add_typer(restore.app)
 app.command()(provenance.reproduce)
 app.command()(provenance.verify)
-for noun in (batch, identity, schedule, model, dataset, train, worker, sweeper, evaluate, bench, key, audit):
+for noun in (batch, identity, people, schedule, model, dataset, train, worker, sweeper, evaluate, bench, key, audit):
     app.add_typer(noun.app)
 for name, command in (("run", evaluations.run), ("list", evaluations.list_), ("compare", evaluations.compare)):
     evaluate.app.command(name)(command)

@@ -83,7 +83,7 @@ def add(
     from orchestrator.people.identities import add as add_people
 
     with services() as s:
-        given = _consent(s, consent or [], granted_by, consent_text, expires)
+        given = consent_of(s, consent or [], granted_by, consent_text, expires)
         person = NewPerson(
             handle=handle, name=name, pictures=tuple(_pictures(pictures)), consent=given, same_person=same_person
         )
@@ -92,7 +92,7 @@ def add(
             say("a worker will look at the pictures; follow with: fpga batch watch " + batch_id)
             print_json({"object": "identity.enrolling", "batch_id": batch_id}) if as_json else typer.echo(batch_id)
             return
-        found = _wait(s, batch_id, timeout)
+        found = wait_for(s, batch_id, timeout)
     if as_json:
         print_json(found.as_json())
     else:
@@ -193,7 +193,7 @@ def consent(
         if revoke:
             identities.revoke(s.ledger, s.owner, who, _scopes(revoke))
         if grant:
-            given = _consent(s, grant, granted_by, consent_text, expires)
+            given = consent_of(s, grant, granted_by, consent_text, expires)
             identities.grant(s.ledger, s.owner, who, given)
         _print_person(identities.show(s.ledger, s.owner, who), as_json=as_json)
 
@@ -225,7 +225,7 @@ def erase(
         typer.echo(path)
 
 
-def _wait(s: Services, batch_id: str, timeout: float) -> Enrolled:
+def wait_for(s: Services, batch_id: str, timeout: float) -> Enrolled:
     """Wait for one person and return how it ended; say so when nobody works.
 
     Raises:
@@ -262,9 +262,10 @@ def _pictures(paths: list[Path]) -> list[Picture]:
     return [Picture(name=path.name, data=read_input(path)) for path in files]
 
 
-def _consent(
+def consent_of(
     s: Services, scopes: list[str], granted_by: str | None, text: Path | None, expires: str | None
 ) -> ConsentGiven:
+    """Return a consent as options give it."""
     from orchestrator.people.identities import ConsentGiven
 
     return ConsentGiven(

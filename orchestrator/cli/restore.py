@@ -140,10 +140,10 @@ def go_on_reading(s: Services, batch_id: str) -> None:
 
     with s.ledger.read() as session:
         batch = batches.get(session, s.owner, batch_id)
-    if batch.kind != photos.KIND or not batch.open:
+    if batch.kind not in photos.READ or not batch.open:
         return
     try:
-        _feed(s, batch.id, deliver=None)
+        feed_here(s, batch.id, deliver=None)
     except ConflictError as error:
         if error.code != "feeding":
             raise
@@ -172,7 +172,7 @@ def _run(
                 as_json,
             )
             return
-        here = _word(feed, "auto", "flow", "here") == "here" or (feed == "auto" and not _flow_reads(s, source))
+        here = _word(feed, "auto", "flow", "here") == "here" or (feed == "auto" and not flow_reads(s, source))
         made = service.submit(
             s.ledger,
             s.settings,
@@ -188,7 +188,7 @@ def _run(
         say(f"{made.batch_id} {'had been made by an earlier request' if made.repeated else 'is open'}")
         delivery = _delivery(s, made.batch_id, out)
         if here:
-            _feed(s, made.batch_id, deliver=delivery)
+            feed_here(s, made.batch_id, deliver=delivery)
         if delivery is not None:
             _deliver_until_ended(s, made.batch_id, delivery)
         answer(s, made.batch_id, wait=wait or out is not None, as_json=as_json)
@@ -196,7 +196,7 @@ def _run(
             raise FinishError(2)
 
 
-def _flow_reads(s: Services, source: str) -> bool:
+def flow_reads(s: Services, source: str) -> bool:
     """Whether a flow of this deployment can read the source: it runs on this machine, or the source is a bucket."""
     from orchestrator.runtime.prefect.client import locate
     from orchestrator.runtime.running import find_running
@@ -204,7 +204,7 @@ def _flow_reads(s: Services, source: str) -> bool:
     return locate(s.settings) is not None and (source.startswith("s3://") or find_running(s.settings) is not None)
 
 
-def _feed(s: Services, batch_id: str, *, deliver: Any) -> None:
+def feed_here(s: Services, batch_id: str, *, deliver: Any) -> None:
     """Read the source in this process, with a line of how far it has come."""
     from orchestrator.photos import feeding
 

@@ -136,6 +136,8 @@ class PhotoOptions(BatchOptions):
     operator: bool = False
     """Whether whoever runs this installation asked, on its own machine; only they may name its folders."""
     redo_of: str | None = None
+    scan: bool = False
+    """Whether faces are found and grouped, and nothing else is done."""
     read: JsonObject | None = None
     """How many photos the source held, and what was passed over, once it was read to its end."""
 
@@ -225,6 +227,38 @@ class KeptFaces(Contract):
 
     encoder: str = ""
     faces: tuple[KeptFace, ...] = ()
+
+
+class SeenFace(KeptFace):
+    """A face that a scan found; beside what is kept of any, what is poor about it."""
+
+    blurred: bool = False
+    dark: bool = False
+    small: bool = False
+    turned: bool = False
+    inside: bool = True
+    """Whether it is of the kind that the preset was made for; others belong to nobody."""
+    alone: bool = True
+    """Whether its kept picture shows no other face."""
+
+    @property
+    def side(self) -> float:
+        """Shorter side of its box, px."""
+        return min(self.box[2] - self.box[0], self.box[3] - self.box[1])
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """What is poor about it, in words."""
+        said = {"small": self.small, "blurred": self.blurred, "dark": self.dark, "turned away": self.turned}
+        return tuple(word for word, applies in said.items() if applies)
+
+
+class Grouped(StageResult):
+    """Result of `group_faces`: faces that were looked at, those that went to people there were, people that are new."""
+
+    faces: int
+    joined: int
+    people: int
 
 
 class PersonRef(Contract):

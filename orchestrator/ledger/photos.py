@@ -18,6 +18,7 @@ from orchestrator.contracts.base import StageResult
 from orchestrator.contracts.datasets import ChunkParams
 from orchestrator.contracts.people import Enrolled
 from orchestrator.contracts.photos import (
+    Grouped,
     Ingested,
     Original,
     PhotoOptions,
@@ -38,12 +39,16 @@ from orchestrator.pipelines import Pipeline
 
 R = TypeVar("R", bound=StageResult)
 KIND = "restore"
+SCAN = "scan"
+READ = (KIND, SCAN)
+"""Kinds of batches that are read from an archive."""
 RESULTS: dict[type[StageResult], str] = {
     Enrolled: "ingest",
     Ingested: "ingest_photo",
     Restored: "restore",
     ScoredPhoto: "score_photo",
     Published: "publish_photo",
+    Grouped: "group_faces",
 }
 """Which stage gives which result."""
 GONE = (State.FAILED, State.CANCELLED, State.HELD)
@@ -96,7 +101,7 @@ def unread(session: Session, moment: datetime) -> list[tuple[str, datetime]]:
         select(Batch.id, Leader.lease_until)
         .join(Leader, Leader.name == literal("feed:").concat(Batch.id))
         .where(
-            Batch.kind == KIND,
+            Batch.kind.in_(READ),
             Batch.open.is_(True),
             Batch.state.in_((BatchState.IN_PROGRESS, BatchState.PAUSED)),
             Batch.flow_run_id.is_not(None),

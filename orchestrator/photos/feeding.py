@@ -12,7 +12,7 @@ import secrets
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from orchestrator.archive import Member, Photo, Refused
@@ -24,6 +24,9 @@ from orchestrator.contracts.photos import Original, PhotoOptions, PhotoParams, S
 from orchestrator.errors import ConflictError, InputError, LimitError, StoreUnavailableError, TransientError, UsageError
 from orchestrator.ledger import photos
 from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.engine.states import BatchState, State
+from orchestrator.ledger.faces import scanned
+from orchestrator.ledger.faces.scanned import Known
 from orchestrator.ledger.queue import batches, sweeper
 from orchestrator.ledger.queue.batches import NewItem
 from orchestrator.ledger.tables.rows import Batch
@@ -38,7 +41,11 @@ FIRST, CHUNK = 4, 64
 CHUNK_SECONDS = 2.0
 WAIT_SECONDS = 2.0
 MOST_ID = 200
+AHEAD = 1000
+"""So many photos of a scan wait for a worker before no more are read."""
 FULL = ("store_full", "disk_full")
+GOING = ("artifact_deleting", "artifact_gone")
+"""The copy of a photo that was let go is just being deleted, and another file has the same bytes."""
 
 
 @dataclass(kw_only=True)
@@ -48,6 +55,8 @@ class Fed:
     photos: int = 0
     refused: int = 0
     new: int = 0
+    known: list[str] = field(default_factory=list)
+    """Files of a scan that were looked at before and have not changed."""
     skipped: Counter[str] = field(default_factory=Counter)
     passed: list[Passed] = field(default_factory=list)
     """Path and reason of each file that is no photo."""
@@ -77,13 +86,23 @@ def feed(ledger: Ledger, store: ByteStore, settings: Settings, owner: str, batch
             feeder.read(fed, tick)
         except StoreUnavailableError as error:
             feeder.wait(error, fed, tick)
+        except TransientError as error:
+            if error.code not in GOING:
+                raise
+            feeder.wait(error, fed, tick)
         except ConflictError as error:
             if error.code != "batch_closed":
                 raise
             return fed
         else:
             passed = keep_passed(ledger, store, owner, fed.passed)
-            read: JsonObject = {"photos": fed.photos, "skipped": dict(fed.skipped), "passed": dict(passed or {})}
+            scanned.seen(ledger, fed.known, batch_id)
+            read: JsonObject = {
+                "photos": fed.photos,
+                "known": len(fed.known),
+                "skipped": dict(fed.skipped),
+                "passed": dict(passed or {}),
+            }
             kept = feeder.options().model_copy(update={"read": read})
             batches.close(ledger, owner, batch_id, options=kept.dump())
             photos.end_feeding(ledger, batch_id)
@@ -104,7 +123,7 @@ def add(
     """
     with ledger.read() as session:
         batch = batches.get(session, owner, batch_id)
-    if batch.kind != photos.KIND or PhotoOptions.load(batch.options).source:
+    if batch.kind not in photos.READ or PhotoOptions.load(batch.options).source:
         raise ConflictError(f"batch {batch.id} is not handed its photos one by one", code="batch_has_source")
     feeder = _Feeder(ledger=ledger, store=store, settings=settings, owner=owner, batch_id=batch.id, holder="")
     stored: list[str] = []
@@ -121,6 +140,8 @@ class _Feeder:
     owner: str
     batch_id: str
     holder: str
+    before: Mapping[str, Known] = field(default_factory=dict)
+    """What earlier scans looked at, by path."""
 
     def read(self, fed: Fed, tick: Tick) -> None:
         """Go through the source from its beginning; what the batch has already is passed over unread."""
@@ -130,6 +151,9 @@ class _Feeder:
         stored: list[str] = []
         since, most = time.monotonic(), FIRST
         options = PhotoOptions.load(batch.options)
+        if options.scan and not options.force:
+            with self.ledger.read() as session:
+                self.before = scanned.known(session, self.owner, options.source or "")
         reach = Reach(settings=self.settings, owner=self.owner, operator=options.operator)
         limits = limits_of(self.settings, options.names)
         with opened(self.ledger, self.store, reach, options.source or "", limits) as source:
@@ -141,8 +165,8 @@ class _Feeder:
                     chunk, stored, since, most = [], [], time.monotonic(), CHUNK
             self._append(chunk, stored, fed, tick)
 
-    def wait(self, error: StoreUnavailableError, fed: Fed, tick: Tick) -> None:
-        """Wait until the store has room or answers again."""
+    def wait(self, error: TransientError, fed: Fed, tick: Tick) -> None:
+        """Wait until the store has room or answers again, or bytes that are on their way out are gone."""
         log.warning("feeding stopped", extra={"batch": self.batch_id, "code": error.code})
         if error.code in FULL:
             batches.pause(self.ledger, self.owner, self.batch_id, reason=f"{error.message} [{error.code}]")
@@ -174,9 +198,23 @@ class _Feeder:
 
     def _append(self, chunk: list[NewItem], stored: list[str], fed: Fed, tick: Tick) -> None:
         self._lead()
+        self._wait_for_room(fed, tick)
         if chunk:
             fed.new += self._append_as_it_fits(chunk, stored, fed, tick)
         tick(fed)
+
+    def _wait_for_room(self, fed: Fed, tick: Tick) -> None:
+        """Read no further ahead of the workers of a scan than so many photos: each is a copy until it was looked at."""
+        while self._batch().kind == photos.SCAN:
+            with self.ledger.read() as session:
+                counts = batches.counts(session, self.batch_id)
+            if counts[State.QUEUED] < AHEAD or self._batch().state == BatchState.CANCELLING:
+                break
+            fed.waiting = f"{counts[State.QUEUED]} photos are read and wait for a worker"
+            tick(fed)
+            time.sleep(WAIT_SECONDS)
+            self._lead()
+        fed.waiting = None
 
     def _append_as_it_fits(self, chunk: list[NewItem], stored: list[str], fed: Fed, tick: Tick) -> int:
         """Append photos and return how many were new; where their owner's quota has no room, wait until it has."""
@@ -201,6 +239,12 @@ class _Feeder:
             made = [_item(PhotoParams(path=member.path), error=member.error)]
         elif isinstance(member, Photo):
             fed.photos += 1
+            if (before := self.before.get(member.path)) and (before.size, before.modified) == (
+                member.size,
+                member.modified,
+            ):
+                fed.known.append(before.id)
+                return []
             made = list(self._photo(member, batch, fed.photos - 1, known, stored))
         else:
             fed.skipped[member.reason] += 1

@@ -17,6 +17,7 @@ from orchestrator.ledger.engine.states import BATCH_ENDED
 from orchestrator.ledger.queue import batches, outbox, wakeups
 from orchestrator.ledger.tables.rows import Batch, Outbox
 from orchestrator.models import evaluations, mlflow_export, retraining
+from orchestrator.people import scan
 from orchestrator.runtime.broker import Bell
 from orchestrator.runtime.prefect.client import connect, locate
 from orchestrator.settings import Settings
@@ -115,6 +116,8 @@ def _follow_up(ledger: Ledger, settings: Settings, batch_id: str) -> None:
         mlflow_export.export(ledger, settings, batch_id)
     elif kind == datasets.KIND:
         datasets.follow(ledger, batch_id)
+    elif kind == photos.SCAN:
+        scan.follow(ledger, batch_id)
 
 
 def _worth_watching(ledger: Ledger, batch_id: str) -> bool:

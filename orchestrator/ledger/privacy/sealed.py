@@ -15,13 +15,14 @@ from sqlalchemy.orm import Session
 from orchestrator.contracts.people import EnrolParams
 from orchestrator.ledger.engine.base import Row
 from orchestrator.ledger.engine.session import Ledger, retrying
-from orchestrator.ledger.tables import rows_api, rows_photos
+from orchestrator.ledger.tables import rows_api, rows_people, rows_photos
 from orchestrator.ledger.tables.rows import Batch, Item, Reference
 
 UNDER: Mapping[type[Row], tuple[str, ...]] = {
     Reference: ("embedding", "crop"),
     rows_photos.StageResult: ("data",),
     rows_photos.ArchivePerson: ("data",),
+    rows_people.FoundFace: ("embedding", "crop"),
     rows_api.Webhook: ("secret",),
 }
 """Columns that lie under the `data_key` of their row; pictures in the store lie under the same keys."""

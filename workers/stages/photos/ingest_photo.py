@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 import cv2
@@ -21,10 +22,20 @@ from orchestrator.ledger.stage_results import NewResult
 from workers.photo import Decoded
 from workers.runtime.lease import Lease
 from workers.runtime.stage import Ended, StageContext, one_by_one, version_of
-from workers.stages.photos.photo_bytes import decoded
+from workers.stages.photos.photo_bytes import decoded, kept_looks
 
-VERSION = 2
+VERSION = 3
 """Raised whenever the same picture would give other faces."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Looked:
+    """The faces of a photo, each with what the domain guard measured; `new` is to be kept, if it was not before."""
+
+    key: str
+    faces: list[tuple[Face, float]]
+    new: NewResult | None
+    reused_from: str | None
 
 
 def ingest_photo(context: StageContext, held: Sequence[Claim], lease: Lease) -> Iterator[Ended]:
@@ -35,6 +46,17 @@ def ingest_photo(context: StageContext, held: Sequence[Claim], lease: Lease) -> 
 
 def _look(context: StageContext, c: Claim, pack: FacePack) -> Outcome:
     photo, options = decoded(context, c), PhotoOptions.load(c.options)
+    looked = look_at(context, c, photo, pack)
+
+    def write(session: Session, moment: datetime) -> None:
+        if looked.new is not None:
+            stage_results.keep(session, c.owner, looked.new, [], moment)
+
+    return Outcome(result=said_of(photo, looked).dump(), write=write, then="wait" if options.gathers() else "done")
+
+
+def look_at(context: StageContext, c: Claim, photo: Decoded, pack: FacePack) -> Looked:
+    """Return the faces of a decoded photo: those that were kept of the same picture, or found now."""
     key = stage_results.result_key(
         "faces",
         VERSION,
@@ -43,42 +65,18 @@ def _look(context: StageContext, c: Claim, pack: FacePack) -> Outcome:
         input_sha256=photo.pixels_sha256,
         profile=context.engine.profile(),
     )
-    with context.ledger.read() as session:
-        kept = None if options.force else stage_results.find(session, c.owner, key)
-    new = None if kept else _found(context, c, photo.rgb, pack, key)
-    faces = KeptFaces.load(new.facts if new else kept.row.facts if kept else {}).faces
-    said = _said(photo, key, len(faces), kept.row.item_id if kept else None)
-
-    def write(session: Session, moment: datetime) -> None:
-        if new is not None:
-            stage_results.keep(session, c.owner, new, [], moment)
-
-    return Outcome(result=said.dump(), write=write, then="wait" if options.gathers() else "done")
-
-
-def _said(photo: Decoded, key: str, faces: int, reused_from: str | None) -> Ingested:
-    return Ingested(
-        width=photo.rgb.shape[1],
-        height=photo.rgb.shape[0],
-        pixels_sha256=photo.pixels_sha256,
-        phash=photo.phash,
-        facts=photo.facts,
-        notes=tuple(photo.notes),
-        faces_key=key,
-        faces=faces,
-        reused_from=reused_from,
-    )
-
-
-def _found(context: StageContext, c: Claim, rgb: Image, pack: FacePack, key: str) -> NewResult:
-    """Find and embed the faces; the embeddings are sealed."""
-    faces = find_faces(pack, rgb)
+    kept = None if PhotoOptions.load(c.options).force else kept_looks(context, c.owner, key)
+    if kept is not None:
+        with context.ledger.read() as session:
+            found = stage_results.find(session, c.owner, key)
+        return Looked(key=key, faces=kept, new=None, reused_from=found.row.item_id if found else None)
+    faces = find_faces(pack, photo.rgb)
     vectors = np.stack([face.embedding for face in faces]) if faces else np.zeros((0, pack.width), np.float32)
-    crops = [align(rgb, face.kps5) for face in faces]
+    crops = [align(photo.rgb, face.kps5) for face in faces]
     scores = context.engine.guard().scores(crops)
-    listed = tuple(_kept(*one) for one in zip(faces, crops, scores, strict=True))
+    listed = tuple(kept_face(*one) for one in zip(faces, crops, scores, strict=True))
     data_key = context.vault.new_key()
-    return NewResult(
+    new = NewResult(
         key=key,
         stage="faces",
         item_id=c.item_id,
@@ -86,9 +84,26 @@ def _found(context: StageContext, c: Claim, rgb: Image, pack: FacePack, key: str
         data_key=data_key,
         data=context.vault.seal(data_key, vectors.astype(np.float32).tobytes()),
     )
+    return Looked(key=key, faces=list(zip(faces, scores, strict=True)), new=new, reused_from=None)
 
 
-def _kept(face: Face, crop: Image, domain: float) -> KeptFace:
+def said_of(photo: Decoded, looked: Looked) -> Ingested:
+    """Return what is said of a photo that was looked at."""
+    return Ingested(
+        width=photo.rgb.shape[1],
+        height=photo.rgb.shape[0],
+        pixels_sha256=photo.pixels_sha256,
+        phash=photo.phash,
+        facts=photo.facts,
+        notes=tuple(photo.notes),
+        faces_key=looked.key,
+        faces=len(looked.faces),
+        reused_from=looked.reused_from,
+    )
+
+
+def kept_face(face: Face, crop: Image, domain: float) -> KeptFace:
+    """Return what is kept of a face, given its aligned crop."""
     grey = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)
     return KeptFace(
         box=np.round(face.box.astype(float), 2).tolist(),

@@ -17,6 +17,7 @@ OPEN = "-"
 TABLE = """
 DELETE /v1/identities/{identity_id} people
 DELETE /v1/identities/{identity_id}/consents/{scope} people
+DELETE /v1/people/{who} people
 DELETE /v1/schedules/{name} write
 DELETE /v1/uploads/{upload_id} write
 DELETE /v1/webhooks/{webhook_id} write
@@ -26,6 +27,10 @@ GET /batches/{batch_id} read
 GET /batches/{batch_id}/review read
 GET /batches/{batch_id}/sheet read
 GET /batches/{batch_id}/tiles read
+GET /faces people
+GET /faces/unsorted people
+GET /faces/{face_id}/picture people
+GET /faces/{who} people
 GET /health/live -
 GET /health/ready -
 GET /health/work -
@@ -74,6 +79,11 @@ GET /v1/models/compare read
 GET /v1/models/diff read
 GET /v1/models/{model_id} read
 GET /v1/models/{model_id}/lineage read
+GET /v1/people people
+GET /v1/people/faces/{face_id}/picture people
+GET /v1/people/report people
+GET /v1/people/unsorted people
+GET /v1/people/{who} people
 GET /v1/queue read
 GET /v1/schedules read
 GET /v1/training-runs read
@@ -84,6 +94,7 @@ GET /v1/uploads/{upload_id} read
 GET /v1/webhooks write
 GET /v1/webhooks/{webhook_id} write
 HEAD /v1/uploads/{upload_id} read
+PATCH /v1/people/{who} people
 PATCH /v1/uploads/{upload_id} write
 POST /batches/{batch_id}/download read
 POST /batches/{batch_id}/reject write
@@ -91,6 +102,12 @@ POST /batches/{batch_id}/release write
 POST /batches/{batch_id}/retry write
 POST /batches/{batch_id}/selected write
 POST /batches/{batch_id}/{action} write
+POST /faces/unsorted people
+POST /faces/{who}/consents people
+POST /faces/{who}/faces people
+POST /faces/{who}/forget people
+POST /faces/{who}/merge people
+POST /faces/{who}/name people
 POST /items/{item_id}/redo write
 POST /items/{item_id}/reject write
 POST /items/{item_id}/release write
@@ -137,6 +154,12 @@ POST /v1/items/{item_id}/reject write
 POST /v1/items/{item_id}/release write
 POST /v1/models/{model_id}/promote models
 POST /v1/models/{preset}/rollback models
+POST /v1/people/refuse people
+POST /v1/people/scans people
+POST /v1/people/split people
+POST /v1/people/{who}/consents people
+POST /v1/people/{who}/faces people
+POST /v1/people/{who}/merge people
 POST /v1/restorations write
 POST /v1/schedules write
 POST /v1/schedules/{name}/run write
