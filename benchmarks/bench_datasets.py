@@ -38,7 +38,7 @@ from fpga_models.faces.pose import PoseNetwork
 from fpga_models.idzoom.annotate import AnnotateOptions, Label, RawPicture, stored
 from fpga_models.idzoom.arrange import INDEX_SCHEMA, ArrangeOptions, arrange, index_tables
 from fpga_models.idzoom.chunk import build_chunk
-from fpga_models.idzoom.facts import SCHEMA
+from fpga_models.idzoom.facts import schema as facts_schema
 from fpga_models.idzoom.materialise import ShardFile, latents_of, materialise
 from fpga_models.lab.mini.generator import build_trainer
 from fpga_models.lab.rendered import rendered
@@ -81,7 +81,8 @@ def invented(number: int, rng: np.random.Generator) -> pa.Table:
         "face_look": rng.integers(0, 2**63, CHUNK).astype(np.uint64),
         "embedding": list(faces.astype(np.float16)),
     }
-    return pa.table({name: pa.array(columns[name], SCHEMA.field(name).type) for name in SCHEMA.names}, schema=SCHEMA)
+    wanted = facts_schema(512)
+    return pa.table({name: pa.array(columns[name], wanted.field(name).type) for name in wanted.names}, wanted)
 
 
 def arrange_alone(count: int, folder: Path, *, by_face: bool) -> dict[str, float]:

@@ -32,6 +32,11 @@ COLUMNS = [
 ]
 
 
+def schema(width: int) -> pa.Schema:
+    """The columns of a chunk whose embeddings have so many numbers."""
+    return pa.schema([*COLUMNS, ("embedding", pa.list_(pa.float16(), width))])
+
+
 class FactsTable:
     """Gathers the rows of a chunk.
 
@@ -40,7 +45,7 @@ class FactsTable:
     """
 
     def __init__(self, width: int) -> None:
-        self._schema = pa.schema([*COLUMNS, ("embedding", pa.list_(pa.float16(), width))])
+        self._schema = schema(width)
         self._rows: list[dict[str, object]] = []
 
     def add(self, record: Record, image: Image) -> None:

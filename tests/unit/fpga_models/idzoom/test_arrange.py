@@ -10,10 +10,12 @@ import pytest
 
 from fpga_models.idzoom.arrange import INDEX_SCHEMA, Arrangement, ArrangeOptions, arrange, index_tables
 from fpga_models.idzoom.errors import EmptySplitError, NoRecordsError
-from fpga_models.idzoom.facts import SCHEMA, face_look
+from fpga_models.idzoom.facts import face_look, schema
 from fpga_models.idzoom.people import People
 
 Faces = Sequence[tuple[str | None, np.ndarray]]
+
+SCHEMA = schema(512)
 
 
 def vector(person: int, noise: float = 0.0, seed: int = 0) -> np.ndarray:
