@@ -26,7 +26,7 @@ RUN if [ "$VARIANT" = cpu ]; then \
     elif [ "$VARIANT" != cuda ]; then \
         echo "VARIANT must be cpu or cuda, got $VARIANT" >&2; exit 1; \
     fi \
-    && pip install --no-cache-dir --constraint constraints.txt --editable '.[worker]'
+    && pip install --no-cache-dir --constraint constraints.txt --editable '.[worker,c2pa]'
 
 # face networks on CUDA: the wheel with the provider takes the place of the one that insightface asks for by name
 RUN if [ "$VARIANT" = cuda ]; then \

@@ -47,6 +47,12 @@ class Settings(BaseSettings):
     """Ed25519 keys of receipts, comma-separated: the first signs, all verify. See receipts.py."""
     signing_key_file: Path | None = None
     """File with such keys, one a line; by default one in the state directory, made when it is first needed."""
+    credentials: Literal["off", "on", "required"] = "on"
+    """Content Credentials in what is made: `on` signs where it can, `required` publishes nothing unsigned."""
+    credentials_file: Path | None = None
+    """PEM of the private key and its certificates, leaf first; on one machine a test chain is made by itself."""
+    trust_file: Path | None = None
+    """PEM of the roots whose certificates `fpga verify` calls trusted; without it every issuer is unknown."""
     buckets_file: Path | None = None
     """TOML of the buckets that requests over HTTP may read from or write to, by owner; see archive/reach.py."""
     models_dir: Path = PACKAGE_ROOT / "fpga_models" / "weights"

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from orchestrator.cli.common import FinishError, JsonOption, print_facts, print_json, read_input, say, services
+
+if TYPE_CHECKING:
+    from orchestrator.secrets.credentials import Credential
 
 
 def reproduce(
@@ -44,7 +47,10 @@ def verify(
     ledger: Annotated[bool, typer.Option("--ledger", help="Also ask this deployment whether it stored it.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Say how a picture claims to be made, what of that can be proved, and what cannot; needs no database."""
+    """Say how a picture claims to be made, what of that can be proved, and what cannot; needs no database.
+
+    Exit code 2 where its content credential was tampered with.
+    """
     from orchestrator.results import provenance
     from orchestrator.settings import get_settings
 
@@ -59,10 +65,34 @@ def verify(
         return
     record = found.record or {}
     wanted = ("software", "preset", "model_version", "model_sha256", "seed", "item", "custom_id")
+    size = f" {found.width}x{found.height}" if found.width else ""
+    credential = found.credential
     print_facts(
         {
-            "file": f"{found.format} {found.width}x{found.height}, sha256 {found.sha256}",
+            "file": f"{found.format}{size}, sha256 {found.sha256}",
+            "credential": _credential(credential),
+            **{
+                one["action"]: f"{one['source_type']}: {one['description']}"
+                for one in credential.actions
+                if one["description"]
+            },
+            "made with": credential.model and "{preset} {version} ({licence})".format_map(credential.model),
             **{name: record.get(name) for name in wanted},
         }
     )
+    say(credential.says)
     say(found.says)
+    if credential.state == "tampered":
+        raise FinishError(2)
+
+
+def _credential(found: Credential) -> str:
+    """Return the state in a line: what holds, who signed, and what is known of the picture before."""
+    parts = [
+        found.state,
+        f"{found.issuer} issuer" if found.issuer else "",
+        f"signed by {found.signer}" if found.signer else "",
+    ]
+    before = ", ".join(found.ingredients)
+    faults = ", ".join(found.faults)
+    return "; ".join(filter(None, [*parts, before and f"credential of the source: {before}", faults]))

@@ -23,7 +23,9 @@ from orchestrator.ledger.queue.batches import NewBatch, NewItem
 from orchestrator.ledger.tables.rows import Batch, Item, Output
 from orchestrator.ledger.views import listings
 from orchestrator.models.registry import weights_manifest
-from orchestrator.pictures import check_picture, read_record
+from orchestrator.pictures import MEDIA_TYPES, PHOTO_MEDIA_TYPES, check_picture, open_picture, photo_format, read_record
+from orchestrator.secrets import credentials
+from orchestrator.secrets.credentials import Credential
 from orchestrator.settings import Settings
 from orchestrator.storage import ByteStore
 
@@ -60,6 +62,8 @@ class Verified:
     """What can be said of a picture file.
 
     Attributes:
+        width: in pixels, as height; None where the format is one that only workers decode.
+        credential: what its content credential says, and what the signature is worth.
         record: what the file claims of itself; None where it carries no record of ours. A claim, not a proof.
         weights_here: whether this installation holds the very weights that the record names; None without a record.
         stored_as: id of the item whose output has exactly these bytes; None where the ledger was not asked or has none.
@@ -67,8 +71,9 @@ class Verified:
 
     sha256: str
     format: str
-    width: int
-    height: int
+    width: int | None
+    height: int | None
+    credential: Credential
     record: dict[str, Any] | None
     weights_here: bool | None
     stored_as: str | None
@@ -157,20 +162,34 @@ def verify(data: bytes, settings: Settings, ledger: Ledger | None = None) -> Ver
     Raises:
         InputError: it is no picture.
     """
-    facts, record = check_picture(data), read_record(data)
+    form, size = _header(data)
+    record = read_record(data)
     sha256 = hashlib.sha256(data).hexdigest()
     stored_as = _stored_as(ledger, settings.owner, sha256) if ledger else None
     here = _weights_here(settings, record) if record else None
     return Verified(
         sha256=sha256,
-        format=facts.format,
-        width=facts.width,
-        height=facts.height,
+        format=form,
+        width=size and size[0],
+        height=size and size[1],
+        credential=credentials.read(data, PHOTO_MEDIA_TYPES[form], settings),
         record=record,
         weights_here=here,
         stored_as=stored_as,
         says=_sentence(record, here, stored_as, asked=ledger is not None),
     )
+
+
+def _header(data: bytes) -> tuple[str, tuple[int, int] | None]:
+    """Return format and size of a picture; of HEIC, which only workers decode, the format alone."""
+    form = photo_format(data[:64])
+    if form is None or form in MEDIA_TYPES:
+        facts = check_picture(data)
+        return facts.format, (facts.width, facts.height)
+    if form == "HEIF":
+        return form, None
+    with open_picture(data, formats=(form,)) as image:
+        return form, image.size
 
 
 def _max_difference(first: bytes, second: bytes) -> int:

@@ -37,11 +37,20 @@ def secrets(settings: Settings, setting: str, default: str, fresh: bytes, how: s
                 f"set FPGA_{setting.upper()} or FPGA_{file_setting.upper()} to the same key on every machine; {how}",
                 code="key_missing",
             )
-        _make(path, fresh)
+        make(path, fresh)
+    return read_closed(path).split()
+
+
+def read_closed(path: Path) -> str:
+    """Return the text of a file that only its owner may read.
+
+    Raises:
+        SettingsError: `key_exposed`, others may read it; `key_missing`, it cannot be read.
+    """
     try:
         if _open_to_others(path.stat()):
             raise SettingsError(f"{path} may be read by others; chmod 600 it", code="key_exposed")
-        return path.read_text().split()
+        return path.read_text()
     except OSError as error:
         raise SettingsError(f"{path} cannot be read: {error.strerror}", code="key_missing") from error
 
@@ -52,7 +61,7 @@ def _open_to_others(about: os.stat_result) -> bool:
     return bool(about.st_mode & (0o007 if mounted else 0o077))
 
 
-def _make(path: Path, fresh: bytes) -> None:
+def make(path: Path, fresh: bytes) -> None:
     """Write a new key beside and link it into place, so that of two processes at once one wins and none reads half."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with tempfile.NamedTemporaryFile(dir=path.parent) as draft:  # mode 0600

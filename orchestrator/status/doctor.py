@@ -38,6 +38,7 @@ from orchestrator.runtime import schedules as clocks
 from orchestrator.runtime.broker import HARD_LIMIT_SECONDS, celery_config
 from orchestrator.runtime.prefect.client import connect, locate
 from orchestrator.runtime.running import find_running, open_state_dir
+from orchestrator.secrets.credentials import SELF_MADE, Signer
 from orchestrator.settings import Settings
 from orchestrator.storage import open_store
 
@@ -74,6 +75,7 @@ def examine(settings: Settings, *, device: bool = True) -> list[Check]:
     checks += _guarded("broker", lambda: _broker(settings))
     checks += _guarded("byte store", lambda: _store(settings))
     checks += _guarded("objects", lambda: _objects(settings))
+    checks += _guarded("credentials", lambda: _credentials(settings))
     checks += _guarded("prefect", lambda: _prefect(settings))
     checks += _guarded("weights", lambda: _weights(settings))
     if device:
@@ -99,6 +101,7 @@ FIXES = {
     "database": "check DATABASE_URL and that the server runs",
     "broker": "check CELERY_BROKER_URL and that the server runs; work goes on slowly without it",
     "byte store": "check FPGA_STORE_URL, AWS_* and that the store runs; see also free space",
+    "credentials": "install the extra `c2pa` and set FPGA_CREDENTIALS_FILE; see docs/credentials.md",
     "prefect": "check PREFECT_API_URL; batches complete without Prefect, schedules do not start",
     "weights": "install the weights again; see `fpga model list`",
 }
@@ -158,6 +161,19 @@ def _state_dir(settings: Settings) -> Iterator[Check]:
         yield Check(name="stack", status="ok", sentence=f"a stack runs here as process {running.pid}")
     else:
         yield Check(name="stack", status="ok", sentence="no embedded stack runs here; `fpga up` starts one")
+
+
+def _credentials(settings: Settings) -> Iterator[Check]:
+    """Say who signs what is made here; nothing where nobody is to."""
+    if settings.credentials == "off":
+        return
+    signer = Signer.of(settings)
+    if signer.why_not:
+        sentence = f"pictures made here carry no content credential: {signer.why_not}"
+        yield Check(name="credentials", status="warn", sentence=sentence, fix=FIXES["credentials"])
+    else:
+        who = f"{signer.name!r}" + (": a test chain" if signer.name == SELF_MADE else "")
+        yield Check(name="credentials", status="ok", sentence=f"pictures made here are signed by {who}")
 
 
 def _stored(settings: Settings) -> Iterator[Check]:

@@ -303,7 +303,11 @@ def _webp(native: Native, data: bytes, pixels: Pixels, meta: Metadata) -> bytes:
     out = io.BytesIO()
     _image(native, pixels).save(out, "WEBP", **lossless)
     height, width = pixels.shape[:2]
-    given = {b"XMP ": meta.xmp or meta.bare_xmp} if meta.bare_xmp is not None else {}
+    given: dict[bytes, bytes | None] = {b"C2PA": None}
+    if any(kind == b"C2PA" for kind, _ in webp.chunks(data)):
+        native.notes.append(CLAIMS)
+    if meta.bare_xmp is not None:
+        given[b"XMP "] = meta.xmp or meta.bare_xmp
     if meta.exif is not None:
         old = next(body for kind, body in webp.chunks(data) if kind == b"EXIF")
         given[b"EXIF"] = old[: len(old) - len(meta.exif)] + meta.exif
@@ -311,6 +315,8 @@ def _webp(native: Native, data: bytes, pixels: Pixels, meta: Metadata) -> bytes:
 
 
 def _other(native: Native, data: bytes, form: str, pixels: Pixels, meta: Metadata) -> tuple[bytes, bool]:
+    if native.form in ("AVIF", "HEIF") and heif.has_credential(data):
+        native.notes.append(CLAIMS)
     out = io.BytesIO()
     fits = jpeg.MAX_SEGMENT - len(jpeg.XMP_SEGMENT) if form == "JPEG" else 1 << 30
     packet = next((p for p in (meta.xmp, meta.bare_xmp, native.xmp) if p is not None and len(p) <= fits), b"")

@@ -24,6 +24,7 @@ from orchestrator.ledger.engine.session import Ledger
 from orchestrator.ledger.queue import claims, outcomes, wakeups, workers
 from orchestrator.ledger.queue.claims import Claim
 from orchestrator.runtime.broker import Bell
+from orchestrator.secrets.credentials import Signer
 from orchestrator.secrets.vault import Vault
 from orchestrator.settings import Settings, get_settings
 from orchestrator.storage import ByteStore, open_store
@@ -81,6 +82,7 @@ class Process:
             store=store or open_store(settings),
             engine=self.engine,
             vault=Vault.of(settings),
+            signer=Signer.of(settings),
             draining=self._drain_is_due,
             crowded=self._is_crowded,
         )
@@ -104,6 +106,8 @@ class Process:
         self._warm_up()
         workers.beat(self.ledger, self.worker_id, state="ready", warm=self.engine.warm)
         threading.Thread(target=self._pulse, name="pulse", daemon=True).start()
+        if self.context.signer.why_not:
+            log.warning("pictures are not signed", extra={"reason": self.context.signer.why_not})
         log.info("worker ready", extra={"worker": self.worker_id, "queues": ",".join(self.queues)})
 
     def end(self) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 
 from orchestrator import pipelines
@@ -19,6 +19,7 @@ from orchestrator.ledger.evaluations import Thresholds
 from orchestrator.ledger.queue.claims import Claim
 from orchestrator.ledger.queue.outcomes import Outcome, Upload
 from orchestrator.ledger.tables.rows import ModelVersion
+from orchestrator.secrets.credentials import Signer
 from orchestrator.secrets.vault import Vault
 from orchestrator.settings import Settings
 from orchestrator.storage import ByteStore, content_key
@@ -37,7 +38,7 @@ class StoppedError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class StageContext:
-    """What a stage is handed: settings, ledger, store, engine, vault."""
+    """What a stage is handed: settings, ledger, store, engine, vault, signer."""
 
     settings: Settings
     ledger: Ledger
@@ -46,6 +47,8 @@ class StageContext:
     vault: Vault
     draining: Callable[[], bool]
     """Whether the grace time of a drain is over."""
+    signer: Signer = field(default_factory=Signer)
+    """Signs what is published; whoever is told nothing of it signs nothing."""
     crowded: Callable[[float], bool] = lambda _: False
     """Whether long work that began at this second of the monotonic clock should make room for what waits."""
 
@@ -70,6 +73,16 @@ def version_of(context: StageContext, c: Claim) -> ModelVersion:
     with context.ledger.read() as session:
         version = models.get(session, c.model_version_id) if c.model_version_id else models.resolve(session, c.preset)
     return weights.here(context.ledger, context.store, context.settings, version)
+
+
+def facts_of(version: ModelVersion) -> dict[str, str]:
+    """Return what a content credential says of the weights."""
+    return {
+        "preset": version.preset,
+        "version": version.id,
+        "sha256": version.tensor_sha256,
+        "licence": version.licence,
+    }
 
 
 def thresholds_of(context: StageContext, version: ModelVersion) -> Thresholds:

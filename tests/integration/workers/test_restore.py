@@ -33,6 +33,7 @@ from orchestrator.photos import feeding, restore
 from orchestrator.planning.swaps import Rule
 from orchestrator.results.delivery import Delivery
 from orchestrator.results.export import write_contact_sheet
+from orchestrator.secrets import credentials
 from tests.integration.workers.inline import work
 from tests.integration.workers.rig import OWNER, Rig
 from workers.runtime.process import Process
@@ -151,7 +152,15 @@ def assert_every_photo_ended_as_it_should(rig: Rig, batch_id: str, truths: list[
     }
     assert wrong == {}
     assert {item.verdict for item in items.values() if item.state == "completed"} <= VERDICTS
+    with rig.ledger.read() as session:
+        made = [pair for detail in batches.details(session, list(items.values())) for pair in detail.outputs]
+    signed = {(bool(output.scores and output.scores["changed"]), _credential(rig, stored)) for output, stored in made}
+    assert signed == {(True, "valid"), (False, "none")}, "what was changed is signed, and nothing else"
     assert all(item.error_stage and item.error_message for item in items.values() if item.state == "failed")
+
+
+def _credential(rig: Rig, stored: Artifact) -> str:
+    return credentials.read(rig.store.get(stored.key), stored.media_type, rig.settings).state
 
 
 def assert_nothing_is_there_twice_and_nothing_is_left_over(rig: Rig, batch_id: str) -> None:

@@ -27,6 +27,7 @@ from orchestrator.ledger import identities as library
 from orchestrator.ledger.queue import batches
 from orchestrator.ledger.tables.rows import Reference
 from orchestrator.pictures import read_record
+from orchestrator.secrets import credentials
 from tests.integration.workers.rig import OWNER, ROOT, Rig
 
 STEPS = 4
@@ -79,6 +80,10 @@ def test_portraits_of_one_to_four_people_end_with_a_verdict_and_a_record(rig: Ri
         assert record is not None
         assert (record["seed"], record["item"]) == (output.seed, item.id)
         assert '"ada"' not in json.dumps(record["params"]["people"]), "records carry ids, not handles"
+        credential = credentials.read(data, "image/png", rig.settings)
+        assert (credential.state, [one["action"] for one in credential.actions]) == ("valid", ["c2pa.created"])
+        assert credential.model is not None
+        assert (credential.model["preset"], credential.model["licence"]) == ("mini", "Apache-2.0")
 
 
 def png(image: np.ndarray) -> bytes:

@@ -14,6 +14,9 @@ SRGB_PRIMARIES, SRGB_TRANSFER, UNSPECIFIED = 1, 13, 2
 BESIDE_A_PROFILE, ALONE = (2, 2), (1, 13)
 """Primaries and transfer that an AVIF is written with: where it has a colour profile, and where it has none."""
 
+CREDENTIAL = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
+"""How the body of a content credential's box begins."""
+
 
 def boxes(data: bytes, start: int = 0, end: int | None = None, depth: int = 0) -> Iterator[tuple[bytes, bytes]]:
     """Yield kind and body of each box, those inside others too."""
@@ -34,7 +37,7 @@ def stays(data: bytes, form: str) -> tuple[str, str] | None:
     """Return why no change can be written, or None."""
     if b"moov" in top(data) or data[8:12] in (b"avis", b"msf1", b"hevc", b"hevx"):
         return "stays_frames", "the file is a series of pictures or holds a film; a change of one would lose the others"
-    if other := [kind for kind in top(data) if kind not in KNOWN]:
+    if other := [kind for kind, at, _ in _spans(data, 0, len(data)) if kind not in KNOWN and not _credential(data, at)]:
         name = other[0].decode("latin-1")
         return "stays_parts", f"the file holds more than a picture ({name}), which would be lost"
     items = set[bytes]()
@@ -53,6 +56,15 @@ def stays(data: bytes, form: str) -> tuple[str, str] | None:
     if b"tmap" in items:
         return "stays_parts", "the file holds a gain map for bright screens, which would be lost"
     return None
+
+
+def has_credential(data: bytes) -> bool:
+    """Whether the file carries a content credential, which a change makes void."""
+    return any(kind == b"uuid" and _credential(data, at) for kind, at, _ in _spans(data, 0, len(data)))
+
+
+def _credential(data: bytes, body_at: int) -> bool:
+    return data.startswith(CREDENTIAL, body_at)
 
 
 def sampling(data: bytes) -> str:

@@ -26,10 +26,15 @@ from orchestrator.ledger.queue.claims import Claim
 from orchestrator.ledger.queue.outcomes import Outcome
 from orchestrator.ledger.queue.outputs import NewOutput
 from orchestrator.ledger.tables.rows import ModelVersion
+from orchestrator.pictures import PHOTO_MEDIA_TYPES, photo_format
+from orchestrator.secrets import credentials
+from orchestrator.secrets.credentials import Signed
 from orchestrator.version import SOFTWARE
-from workers.photo import Encoded, OutputOptions, encode_photo
+from workers.photo import Encoded, OutputOptions, Patch, encode_photo
+from workers.photo.write import CLAIMS
 from workers.runtime.lease import Lease
-from workers.runtime.stage import Ended, StageContext, one_by_one, version_of
+from workers.runtime.stage import Ended, StageContext, facts_of, one_by_one, version_of
+from workers.signing import sign_photo
 from workers.stages.photos.photo_bytes import ingested, limits, original, read_patches, store_bytes
 from workers.stages.photos.score_photo import UNTOUCHED
 
@@ -42,6 +47,13 @@ SUFFIXES = {
     "image/bmp": ".bmp",
     "image/avif": ".avif",
     "image/heif": ".heic",
+}
+
+
+KEPT = "the content credential of the source is kept as an ingredient of the new one"
+DONE = {
+    "restore": "Faces of the photo were drawn anew after reference pictures of the same people.",
+    "swap": "Faces of the photo were replaced by those of other people.",
 }
 
 
@@ -70,7 +82,8 @@ def _publish(context: StageContext, c: Claim) -> Outcome:
         record = _record(context, c, story, number)
         patches = read_patches(context, candidate.patches)
         encoded = encode_photo(data, patches, record=record, options=options, limits=limits(context))
-        rows.append(_output(context, c, story, number, encoded, record))
+        signed = _signed(context, story, asked, data, patches, encoded)
+        rows.append(_output(context, c, story, number, encoded, signed, record))
     chosen = story.scored.chosen
     best = rows[chosen]
 
@@ -94,10 +107,32 @@ def _story(context: StageContext, c: Claim) -> Story:
     return Story(found=ingested(context, c), made=made, scored=scored, version=version_of(context, c))
 
 
+def _signed(
+    context: StageContext, story: Story, asked: PhotoOptions, data: bytes, patches: list[Patch], encoded: Encoded
+) -> Signed:
+    """Sign what was changed, as the last thing that is done to it; a photo that stays, stays to the last byte."""
+    if not encoded.changed:
+        return Signed(data=encoded.data)
+    told = credentials.Story(
+        what=DONE[asked.task],
+        model=facts_of(story.version),
+        source=(data, PHOTO_MEDIA_TYPES[photo_format(data[:64]) or ""]),
+        keep_source=asked.gps == "keep",
+        regions=[(patch.left, patch.top, patch.rgba.shape[1], patch.rgba.shape[0]) for patch in patches],
+    )
+    return sign_photo(context.signer, encoded.data, encoded.media_type, told, limits(context))
+
+
 def _output(
-    context: StageContext, c: Claim, story: Story, number: int, encoded: Encoded, record: dict[str, Any]
+    context: StageContext,
+    c: Claim,
+    story: Story,
+    number: int,
+    encoded: Encoded,
+    signed: Signed,
+    record: dict[str, Any],
 ) -> NewOutput:
-    stored = store_bytes(context, c.owner, encoded.data, SUFFIXES[encoded.media_type], encoded.media_type)
+    stored = store_bytes(context, c.owner, signed.data, SUFFIXES[encoded.media_type], encoded.media_type)
     judged = _judged(story, number, encoded)
     previews = story.scored.previews if number == story.scored.chosen else None
     scores = {
@@ -106,7 +141,7 @@ def _output(
         "suffix": encoded.suffix,
         "changed": encoded.changed,
         "aside": encoded.aside,
-        "notes": [*PhotoParams.load(c.params).notes, *story.found.notes, *encoded.notes],
+        "notes": [*PhotoParams.load(c.params).notes, *story.found.notes, *_notes(encoded, signed)],
         "previews": previews.dump() if previews else None,
         "reused_from": story.made.reused_from,
     }
@@ -122,6 +157,11 @@ def _output(
         similarity=judged.similarity,
         scores=scores,
     )
+
+
+def _notes(encoded: Encoded, signed: Signed) -> list[str]:
+    notes = [KEPT if note == CLAIMS and signed.kept_source else note for note in encoded.notes]
+    return [*notes, signed.why_not] if signed.why_not else notes
 
 
 def _judged(story: Story, number: int, encoded: Encoded) -> JudgedPhoto:

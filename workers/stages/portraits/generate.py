@@ -30,12 +30,13 @@ from orchestrator.ledger.queue.claims import Claim
 from orchestrator.ledger.queue.outcomes import Outcome
 from orchestrator.ledger.queue.outputs import NewOutput
 from orchestrator.ledger.tables.rows import ModelVersion
+from orchestrator.secrets.credentials import Story
 from orchestrator.version import SOFTWARE
 from workers.photo.picture import decode_crop, encode_png
 from workers.runtime.domains import OUTSIDE, Made
 from workers.runtime.engine import is_out_of_memory
 from workers.runtime.lease import Lease
-from workers.runtime.stage import DrainedError, Ended, StageContext, StoppedError, upload, version_of
+from workers.runtime.stage import DrainedError, Ended, StageContext, StoppedError, facts_of, upload, version_of
 from workers.stages.portraits.people import vectors_of
 
 Image = NDArray[np.uint8]
@@ -207,7 +208,9 @@ def _done(
     """Encode a picture; the row that refers to it is written only with the result."""
     record = _record(context, c, request, restored, version, group)
     image = drawn if restored is None else np.asarray(restored.image, np.uint8)
-    made = upload(c, encode_png(image, record), ".png", "image/png")
+    story = Story(what="A portrait, drawn from a description and reference pictures.", model=facts_of(version))
+    signed = context.signer.sign(encode_png(image, record), "image/png", story)
+    made = upload(c, signed.data, ".png", "image/png")
     output_id = new_id("out")
 
     def write(session: Session, moment: datetime) -> None:
