@@ -16,6 +16,11 @@ class GivenConsent(Contract):
     expires_at: datetime | None = None
 
 
+def picture_place(picture_sha256: str) -> str:
+    """Return the name of the place that the key of a picture on its way into the library belongs to."""
+    return f"picture {picture_sha256}"
+
+
 class GivenReference(Contract):
     """One sealed reference picture; rows from before pictures were sealed have no key."""
 
@@ -27,6 +32,11 @@ class GivenReference(Contract):
     picture_sha256: str | None = None
     """Of the picture itself; None where the stored bytes are the picture."""
     file_name: str = ""
+
+    @property
+    def place(self) -> str:
+        """The place that `data_key` belongs to until it is known whose reference it is."""
+        return picture_place(self.picture_sha256 or self.sha256)
 
 
 class EnrolParams(Contract):

@@ -21,26 +21,29 @@ from orchestrator.errors import ConflictError, ConsentError, ModelError, NotFoun
 from orchestrator.ledger import artifacts, audit, datasets, training
 from orchestrator.ledger.engine.base import new_id
 from orchestrator.ledger.engine.session import Ledger, now, retrying
-from orchestrator.ledger.tables.rows import Artifact, Consent, Identity, Reference
+from orchestrator.ledger.tables.rows import Artifact, Consent, Identity, Reference, reference_place
+from orchestrator.secrets.vault import Envelope
 
 SCOPES = ("generate", "restore", "swap", "train")
 
 
-Unseal = Callable[[str | None, bytes], bytes]
-"""Opens sealed bytes, given their wrapped data key."""
+Unseal = Callable[[Envelope, bytes], bytes]
+"""Opens sealed bytes, given their envelope."""
+Rewrap = Callable[[Envelope, str], str]
+"""Wraps a data key for another place."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NewReference:
     """A reference picture whose face was found: box and landmarks in pixels.
 
-    `embedding` is (E,) float32 of unit length as bytes, `crop` the aligned face as PNG; both are sealed under
-    `data_key` if there is one.
+    `embedding` is (E,) float32 of unit length as bytes, `crop` the aligned face as PNG; both are sealed in the
+    `envelope` if it has a key.
     """
 
     artifact_id: str
     encoder: str
-    data_key: str | None
+    envelope: Envelope
     picture_sha256: str
     embedding: bytes
     crop: bytes | None
@@ -162,7 +165,7 @@ def embeddings(
 
     Args:
         domain: references that were seen to be of another domain are left out, and people without any other.
-        unseal: opens what was sealed, given the wrapped data key; a vault's `open`.
+        unseal: opens what was sealed; a vault's `open`.
 
     Raises:
         ConsentError: an identity was erased, or no longer allows `scope`.
@@ -191,7 +194,7 @@ def embeddings(
         if domain is not None and row.face.get("domain", domain) != domain:
             continue
         if row.encoder == encoder:
-            vectors[row.identity_id].append(np.frombuffer(unseal(row.data_key, row.embedding), np.float32))
+            vectors[row.identity_id].append(np.frombuffer(unseal(row.envelope, row.embedding), np.float32))
         else:
             elsewhere[row.identity_id] = row.encoder
     for identity_id, other in elsewhere.items():
@@ -214,7 +217,7 @@ def crops(session: Session, identity_ids: Sequence[str], *, unseal: Unseal) -> d
     for row in session.scalars(query.order_by(Reference.created_at, Reference.id)):
         if row.identity_id not in best or _side(row) > _side(best[row.identity_id]):
             best[row.identity_id] = row
-    return {i: unseal(row.data_key, row.crop) for i, row in best.items() if row.crop is not None}
+    return {i: unseal(row.envelope, row.crop) for i, row in best.items() if row.crop is not None}
 
 
 def _side(row: Reference) -> float:
@@ -231,8 +234,13 @@ def enrol(
     found: Sequence[NewReference],
     consent: GivenConsent,
     moment: datetime,
+    rewrap: Rewrap,
 ) -> str:
-    """Write an identity with references and consents, or add references to the one of that handle; return its id."""
+    """Write an identity with references and consents, or add references to the one of that handle; return its id.
+
+    Args:
+        rewrap: makes the keys of the references this person's; a vault's `rewrap`.
+    """
     identity = session.scalars(
         select(Identity).where(Identity.owner == owner, Identity.handle == handle, Identity.erased_at.is_(None))
     ).first()
@@ -246,7 +254,8 @@ def enrol(
             artifacts.discard(session, [new.artifact_id])
         else:
             artifacts.confirm(session, new.artifact_id)
-            _add(session, owner, identity.id, new, moment)
+            key = None if new.envelope.key is None else rewrap(new.envelope, reference_place(identity.id))
+            _add(session, owner, identity.id, new, key, moment)
     for scope in consent.scopes:
         grant(
             session,
@@ -288,12 +297,14 @@ def reembed(session: Session, owner: str, identity_id: str, found: Sequence[NewR
     there = {(row.artifact_id, row.encoder) for row in rows}
     fresh = [new for new in found if new.artifact_id in given and (new.artifact_id, new.encoder) not in there]
     for new in fresh:
-        _add(session, owner, identity.id, new, given[new.artifact_id])
+        _add(session, owner, identity.id, new, new.envelope.key, given[new.artifact_id])
     audit.write(session, owner, "identity.reembed", identity.id, {"references": len(fresh)}, moment)
     return len(fresh)
 
 
-def _add(session: Session, owner: str, identity_id: str, new: NewReference, given_at: datetime) -> None:
+def _add(
+    session: Session, owner: str, identity_id: str, new: NewReference, data_key: str | None, given_at: datetime
+) -> None:
     session.add(
         Reference(
             id=new_id("ref"),
@@ -301,7 +312,7 @@ def _add(session: Session, owner: str, identity_id: str, new: NewReference, give
             owner=owner,
             artifact_id=new.artifact_id,
             encoder=new.encoder,
-            data_key=new.data_key,
+            data_key=data_key,
             picture_sha256=new.picture_sha256,
             embedding=new.embedding,
             crop=new.crop,

@@ -46,6 +46,7 @@ class NewResult:
     facts: dict[str, Any] = field(default_factory=dict)
     artifact_id: str | None = None
     data_key: str | None = None
+    """Of the place `result_place(owner, key)`."""
     data: bytes | None = None
 
 

@@ -21,12 +21,14 @@ LONGEST_SECONDS = 6 * 3600
 
 
 @retrying
-def add(ledger: Ledger, *, owner: str, url: str, events: Sequence[str], data_key: str, secret: str) -> Webhook:
+def add(
+    ledger: Ledger, *, webhook_id: str, owner: str, url: str, events: Sequence[str], data_key: str | None, secret: str
+) -> Webhook:
     """Enter a receiver."""
     with ledger.write() as session:
         moment = now(session)
         row = Webhook(
-            id=new_id("whk"),
+            id=webhook_id,
             owner=owner,
             url=url,
             events=list(events),

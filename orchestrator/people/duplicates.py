@@ -42,7 +42,7 @@ def alike(ledger: Ledger, settings: Settings, owner: str) -> list[Alike]:
         lines = _lines(session)
         for person, _ in identities.listing(session, owner):
             for row in identities.embedded(session, person.id):
-                vector = np.frombuffer(vault.open(row.data_key, row.embedding), np.float32)
+                vector = np.frombuffer(vault.open(row.envelope, row.embedding), np.float32)
                 vectors[row.encoder][person.handle or person.id].append(vector)
     found = []
     for encoder, people in vectors.items():

@@ -107,7 +107,7 @@ def crop(ledger: Ledger, vault: Vault, owner: str, face_id: str) -> bytes:
     """
     with ledger.read() as session:
         face = groups.face(session, owner, face_id)
-        return vault.open(face.data_key, face.crop)
+        return vault.open(face.envelope, face.crop)
 
 
 def name(ledger: Ledger, owner: str, who: str, given: str, handle: str | None = None) -> dict[str, Any]:
@@ -246,7 +246,7 @@ def consent(
             code="no_reference",
         )
     pictures = tuple(
-        Picture(name=f"face {face.id}", data=vault.open(face.data_key, face.crop)) for face in fit[:REFERENCES]
+        Picture(name=f"face {face.id}", data=vault.open(face.envelope, face.crop)) for face in fit[:REFERENCES]
     )
     person = NewPerson(handle=chosen, name=title, pictures=pictures, consent=given, same_person=decided)
     return library.add(ledger, store, settings, [person], owner=owner, preset=preset or PRESET)

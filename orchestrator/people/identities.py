@@ -19,7 +19,7 @@ from typing import Any
 
 from orchestrator.contracts import people as contracts
 from orchestrator.contracts.base import digest
-from orchestrator.contracts.people import EnrolParams, GivenConsent, GivenReference
+from orchestrator.contracts.people import EnrolParams, GivenConsent, GivenReference, picture_place
 from orchestrator.errors import ConflictError, InputError, StoreUnavailableError, UsageError
 from orchestrator.ledger import artifacts, audit, datasets, identities, photos
 from orchestrator.ledger.engine.session import Ledger, now
@@ -435,8 +435,8 @@ def _put(
     ledger: Ledger, store: ByteStore, vault: Vault, owner: str, picture_sha256: str, picture: Picture
 ) -> GivenReference:
     """Seal a picture under a data key of its own and store it; its name in the store is the hash of what is stored."""
-    data_key = vault.new_key()
-    sealed = vault.seal(data_key, picture.data)
+    envelope = vault.new(picture_place(picture_sha256))
+    sealed = vault.seal(envelope, picture.data)
     sha256 = hashlib.sha256(sealed).hexdigest()
     key = content_key(owner, sha256, ".sealed")
     artifact_id = artifacts.reserve(ledger, owner=owner, sha256=sha256, key=key, size=len(sealed), media_type=SEALED)
@@ -445,7 +445,7 @@ def _put(
         artifact_id=artifact_id,
         key=key,
         sha256=sha256,
-        data_key=data_key,
+        data_key=envelope.key,
         picture_sha256=picture_sha256,
         file_name=picture.name,
     )

@@ -1,4 +1,6 @@
-"""The change of the master key: all is wrapped by the new one, and opened by it alone before that is said."""
+"""The change of the master key: all is wrapped by the new one, and opened by it alone before that is said.
+
+Envelopes of before they were bound to their places are bound by it too, under the same key or another."""
 
 from __future__ import annotations
 
@@ -34,10 +36,10 @@ def rekey(ledger: Ledger, vault: Vault) -> Rekeyed:
     wrapped = sealed.rewrap(ledger, vault.rewrap)
     alone, opened = vault.alone(), Counter[str]()
     with ledger.read() as session:
-        for kind, key, under in sealed.every(session):
-            alone.check(key)
+        for kind, envelope, under in sealed.every(session):
+            alone.check(envelope)
             for one in under:
-                alone.open(key, one)
+                alone.open(envelope, one)
             opened[kind] += 1
     missing = {kind: count - opened[kind] for kind, count in wrapped.items() if opened[kind] < count}
     if missing:

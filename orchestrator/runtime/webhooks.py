@@ -27,8 +27,9 @@ import httpx
 
 from orchestrator.errors import ConflictError, FpgaError, UsageError
 from orchestrator.ledger import webhooks
+from orchestrator.ledger.engine.base import new_id
 from orchestrator.ledger.engine.session import Ledger, now
-from orchestrator.ledger.tables.rows_api import Delivery, Webhook
+from orchestrator.ledger.tables.rows_api import Delivery, Webhook, webhook_place
 from orchestrator.secrets.vault import Vault
 from orchestrator.settings import Settings
 
@@ -64,17 +65,19 @@ def add(ledger: Ledger, settings: Settings, vault: Vault, owner: str, *, url: st
         raise UsageError(f"an event is {' or '.join(EVENTS)}; got {', '.join(unknown) or 'none'}", code="bad_event")
     check_url(url, private=settings.webhook_private)
     secret = SECRET_PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()
-    data_key = vault.new_key()
+    webhook_id = new_id("whk")
+    envelope = vault.new(webhook_place(webhook_id, url))
     with ledger.read() as session:
         if len(webhooks.listing(session, owner)) >= MOST:
             raise ConflictError(f"an owner has at most {MOST} webhooks", code="too_many_webhooks")
     row = webhooks.add(
         ledger,
+        webhook_id=webhook_id,
         owner=owner,
         url=url,
         events=sorted(set(events)),
-        data_key=data_key,
-        secret=vault.seal(data_key, secret.encode()).decode(),
+        data_key=envelope.key,
+        secret=vault.seal(envelope, secret.encode()).decode(),
     )
     return {**as_object(row), "secret": secret}
 
@@ -224,7 +227,7 @@ async def _round(
 
     async def one(delivery: Delivery, receiver: Webhook) -> bool:
         try:
-            secret = vault.open(receiver.data_key, receiver.secret.encode()).decode()
+            secret = vault.open(receiver.envelope, receiver.secret.encode()).decode()
             asked = await asyncio.to_thread(request, settings, receiver, secret, delivery, moment)
             status = await send(asked)
         except FpgaError as error:

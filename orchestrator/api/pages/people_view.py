@@ -55,7 +55,7 @@ def face(ledger: Ledger, store: ByteStore, vault: Vault, owner: str, who: str) -
     if crop is not None:
         return crop, "image/png"
     for reference, stored in pairs:
-        data = vault.open(reference.data_key, store.get(stored.key, sha256=stored.sha256))
+        data = vault.open(reference.envelope, store.get(stored.key, sha256=stored.sha256))
         try:
             return data, check_picture(data).media_type
         except InputError:

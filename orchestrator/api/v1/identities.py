@@ -120,7 +120,7 @@ def picture(caller: Librarian, identity_id: str, reference_id: str) -> Response:
     if found is None:
         raise NotFoundError(f"there is no reference {reference_id!r}", code="reference_not_found")
     reference, stored = found
-    data = caller.context.vault.open(reference.data_key, caller.store.get(stored.key, sha256=stored.sha256))
+    data = caller.context.vault.open(reference.envelope, caller.store.get(stored.key, sha256=stored.sha256))
     try:
         media_type = check_picture(data).media_type
     except InputError as error:

@@ -24,7 +24,7 @@ AT_ONCE = 500
 
 @dataclass(frozen=True, kw_only=True)
 class NewFace:
-    """A face as it is kept; embedding and crop are sealed under its data key."""
+    """A face as it is kept; embedding and crop are sealed under its data key, of the place `found_face_place`."""
 
     seen: SeenFace
     quality: float

@@ -17,6 +17,7 @@ from orchestrator.ledger.engine.base import Row
 from orchestrator.ledger.engine.session import Ledger, retrying
 from orchestrator.ledger.tables import rows_api, rows_people, rows_photos
 from orchestrator.ledger.tables.rows import Batch, Item, Reference
+from orchestrator.secrets.vault import Envelope
 
 UNDER: Mapping[type[Row], tuple[str, ...]] = {
     Reference: ("embedding", "crop"),
@@ -35,8 +36,11 @@ def kinds() -> list[type[Row]]:
     return [mapper.class_ for mapper in Row.registry.mappers if "data_key" in mapper.columns]
 
 
-def rewrap(ledger: Ledger, wrap: Callable[[str], str]) -> dict[str, int]:
-    """Wrap every data key anew and return how many there are, by kind; the bytes under them stay as they are.
+Wrap = Callable[[Envelope], str]
+
+
+def rewrap(ledger: Ledger, wrap: Wrap) -> dict[str, int]:
+    """Wrap every data key anew, bound to its place, and return how many there are, by kind; what they seal stays.
 
     Page by page, so that nobody waits for the writer's lock until it is done; run again, it goes on.
     """
@@ -44,21 +48,21 @@ def rewrap(ledger: Ledger, wrap: Callable[[str], str]) -> dict[str, int]:
     return counts | {ENROLMENTS: _rewrap_enrolments(ledger, wrap)}
 
 
-def every(session: Session) -> Iterator[tuple[str, str, list[bytes]]]:
-    """Yield (kind, wrapped data key, sealed bytes in the row) of everything that is sealed."""
+def every(session: Session) -> Iterator[tuple[str, Envelope, list[bytes]]]:
+    """Yield (kind, envelope, sealed bytes in the row) of everything that is sealed."""
     for kind in kinds():
         for row in session.scalars(select(kind).execution_options(yield_per=PAGE)):
-            key: str | None = row.data_key  # type: ignore[attr-defined]  # kinds() asked for it
+            envelope: Envelope = row.envelope  # type: ignore[attr-defined]  # whatever has a `data_key` has one
             found = [getattr(row, name) for name in UNDER[kind]]
-            if key is not None:
-                yield kind.__tablename__, key, [_as_bytes(one) for one in found if one is not None]
+            if envelope.key is not None:
+                yield kind.__tablename__, envelope, [_as_bytes(one) for one in found if one is not None]
     for item in session.scalars(_enrolments().execution_options(yield_per=PAGE)):
         for reference in EnrolParams.load(item.params).references:
             if reference.data_key:
-                yield ENROLMENTS, reference.data_key, []
+                yield ENROLMENTS, Envelope(key=reference.data_key, place=reference.place), []
 
 
-def _rewrap_rows(ledger: Ledger, kind: type[Row], wrap: Callable[[str], str]) -> int:
+def _rewrap_rows(ledger: Ledger, kind: type[Row], wrap: Wrap) -> int:
     keys = kind.__mapper__.primary_key
     names = [kind.__mapper__.get_property_by_column(key).key for key in keys]
     after: tuple[Any, ...] | None = None
@@ -73,7 +77,7 @@ def _rewrap_rows(ledger: Ledger, kind: type[Row], wrap: Callable[[str], str]) ->
             found = session.scalars(query).all()
             held = [row for row in found if row.data_key is not None]  # type: ignore[attr-defined]  # as above
             for row in held:
-                row.data_key = wrap(row.data_key)  # type: ignore[attr-defined]  # as above
+                row.data_key = wrap(row.envelope)  # type: ignore[attr-defined]  # as above
             last = found[-1] if found else None
             return len(held), tuple(getattr(last, name) for name in names) if last is not None else None
 
@@ -86,14 +90,16 @@ def _rewrap_rows(ledger: Ledger, kind: type[Row], wrap: Callable[[str], str]) ->
 
 
 @retrying
-def _rewrap_enrolments(ledger: Ledger, wrap: Callable[[str], str]) -> int:
+def _rewrap_enrolments(ledger: Ledger, wrap: Wrap) -> int:
     count = 0
     with ledger.write() as session:
         for item in session.scalars(_enrolments()):
             given = EnrolParams.load(item.params)
             if any(one.data_key for one in given.references):
                 fresh = tuple(
-                    one.model_copy(update={"data_key": wrap(one.data_key)}) if one.data_key else one
+                    one.model_copy(update={"data_key": wrap(Envelope(key=one.data_key, place=one.place))})
+                    if one.data_key
+                    else one
                     for one in given.references
                 )
                 item.params = given.model_copy(update={"references": fresh}).dump()

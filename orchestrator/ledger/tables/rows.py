@@ -15,6 +15,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from orchestrator.ledger.engine.base import Number, Row
 from orchestrator.ledger.engine.states import BATCH_STATES, LEASED, STATES, UNENDED, State
+from orchestrator.secrets.vault import Envelope
 
 
 def _one_of(column: str, values: Sequence[str]) -> str:
@@ -258,6 +259,11 @@ class Identity(Row):
     erased_at: Mapped[datetime | None]
 
 
+def reference_place(identity_id: str) -> str:
+    """Return the name of the place that keys of a person's references belong to."""
+    return f"reference {identity_id}"
+
+
 class Reference(Row):
     """A reference picture of an identity with the face that was found in it, one row for each recogniser.
 
@@ -282,6 +288,11 @@ class Reference(Row):
     """The aligned face as PNG, sealed like the embedding: what local identity tokens are read from."""
     face: Mapped[dict[str, Any]]
     created_at: Mapped[datetime]
+
+    @property
+    def envelope(self) -> Envelope:
+        """The key, bound to whose reference it is."""
+        return Envelope(key=self.data_key, place=reference_place(self.identity_id))
 
 
 class Consent(Row):

@@ -9,6 +9,7 @@ from sqlalchemy import BigInteger, CheckConstraint, Index, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from orchestrator.ledger.engine.base import Row
+from orchestrator.secrets.vault import Envelope
 
 
 class ApiKey(Row):
@@ -89,6 +90,11 @@ class UploadPart(Row):
     key: Mapped[str] = mapped_column(Text)
 
 
+def webhook_place(webhook_id: str, url: str) -> str:
+    """Return the name of the place that the key of a receiver's secret belongs to."""
+    return f"webhook {webhook_id} {url}"
+
+
 class Webhook(Row):
     """A receiver of events; its secret is sealed under `data_key`."""
 
@@ -103,6 +109,11 @@ class Webhook(Row):
     secret: Mapped[str] = mapped_column(Text)
     created_at: Mapped[datetime]
     removed_at: Mapped[datetime | None]
+
+    @property
+    def envelope(self) -> Envelope:
+        """The key, bound to the address that is to get what it signs."""
+        return Envelope(key=self.data_key, place=webhook_place(self.id, self.url))
 
 
 class Delivery(Row):

@@ -9,6 +9,7 @@ from sqlalchemy import BigInteger, ForeignKey, Index, LargeBinary, Text, UniqueC
 from sqlalchemy.orm import Mapped, mapped_column
 
 from orchestrator.ledger.engine.base import Row
+from orchestrator.secrets.vault import Envelope
 
 
 class ScannedPhoto(Row):
@@ -65,6 +66,11 @@ class FoundPerson(Row):
     created_at: Mapped[datetime]
 
 
+def found_face_place(owner: str, pixels_sha256: str, encoder: str, number: int) -> str:
+    """Return the name of the place that the key of one face of a picture belongs to."""
+    return f"found face {owner} {pixels_sha256} {encoder} {number}"
+
+
 class FoundFace(Row):
     """One face of one picture; what tells of whom it is lies under a data key of its own."""
 
@@ -89,3 +95,9 @@ class FoundFace(Row):
     crop: Mapped[bytes] = mapped_column(LargeBinary)
     """The head as a small JPEG: what pages show, and what a person of the library is made from."""
     created_at: Mapped[datetime]
+
+    @property
+    def envelope(self) -> Envelope:
+        """The key, bound to this face of its picture."""
+        place = found_face_place(self.owner, self.pixels_sha256, self.encoder, self.number)
+        return Envelope(key=self.data_key, place=place)

@@ -9,6 +9,17 @@ from sqlalchemy import ForeignKey, Index, LargeBinary, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from orchestrator.ledger.engine.base import Row
+from orchestrator.secrets.vault import Envelope
+
+
+def result_place(owner: str, key: str) -> str:
+    """Return the name of the place that the key of a kept result belongs to."""
+    return f"result {owner} {key}"
+
+
+def archive_person_place(person_id: str) -> str:
+    """Return the name of the place that the key of somebody of an archive belongs to."""
+    return f"archive person {person_id}"
 
 
 class StageResult(Row):
@@ -31,6 +42,11 @@ class StageResult(Row):
     data_key: Mapped[str | None]
     data: Mapped[bytes | None] = mapped_column(LargeBinary)
     created_at: Mapped[datetime]
+
+    @property
+    def envelope(self) -> Envelope:
+        """The key, bound to what the result was made of."""
+        return Envelope(key=self.data_key, place=result_place(self.owner, self.key))
 
 
 class StageResultIdentity(Row):
@@ -60,3 +76,8 @@ class ArchivePerson(Row):
     data_key: Mapped[str | None]
     data: Mapped[bytes] = mapped_column(LargeBinary)
     created_at: Mapped[datetime]
+
+    @property
+    def envelope(self) -> Envelope:
+        """The key, bound to this one of the archive."""
+        return Envelope(key=self.data_key, place=archive_person_place(self.id))

@@ -50,7 +50,7 @@ def markers(rig: Rig, pictures: list[bytes]) -> dict[str, bytes]:
     with rig.ledger.read() as session:
         reference = session.scalars(select(Reference)).first()
         assert reference is not None
-        opened = Vault.of(rig.settings).open(reference.data_key, reference.embedding)
+        opened = Vault.of(rig.settings).open(reference.envelope, reference.embedding)
     assert np.frombuffer(opened, np.float32).shape == (512,)
     return {
         "handle": HANDLE.encode(),

@@ -54,7 +54,7 @@ def test_forty_people_are_found_told_apart_and_grouped(tmp_path: Path) -> None:
                 faces = session.query(FoundFace).filter_by(pixels_sha256=photo.pixels_sha256).all()
                 assert faces, f"{photo.path}: no face was found"
                 face = max(faces, key=lambda one: one.quality)
-                vectors.append(np.frombuffer(vault.open(face.data_key, face.embedding), np.float32))
+                vectors.append(np.frombuffer(vault.open(face.envelope, face.embedding), np.float32))
                 labels.append(below.get(str(face.person_id), str(face.person_id or face.id)))
                 owners.append(int(photo.path[:2]))
                 judged.append(judge(pictures[photo.path], SeenFace.load(face.face).box))

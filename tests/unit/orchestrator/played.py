@@ -15,7 +15,7 @@ from PIL import Image
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from orchestrator.contracts.people import GivenConsent
+from orchestrator.contracts.people import GivenConsent, picture_place
 from orchestrator.contracts.photos import Ingested, PhotoOptions, PhotoParams
 from orchestrator.errors import StageError
 from orchestrator.ledger import artifacts, identities, photos
@@ -26,7 +26,7 @@ from orchestrator.ledger.queue.batches import NewBatch, NewItem
 from orchestrator.ledger.queue.outcomes import Outcome
 from orchestrator.ledger.tables.rows import Identity, Item, Output, Stage
 from orchestrator.models import registry
-from orchestrator.secrets.vault import Vault
+from orchestrator.secrets.vault import Envelope, Vault
 from orchestrator.settings import Settings
 from orchestrator.storage import ByteStore, content_key
 
@@ -167,10 +167,13 @@ class Played:
             identities.NewReference(
                 artifact_id=reference["artifact_id"],
                 encoder="e" * 64,
-                data_key=reference["data_key"],
+                envelope=Envelope(key=reference["data_key"], place=picture_place(reference["picture_sha256"])),
                 picture_sha256=reference["picture_sha256"],
                 crop=None,
-                embedding=vault.seal(reference["data_key"], embedding.tobytes()),
+                embedding=vault.seal(
+                    Envelope(key=reference["data_key"], place=picture_place(reference["picture_sha256"])),
+                    embedding.tobytes(),
+                ),
                 face={"box": [4.0, 4.0, 28.0, 28.0], "score": 0.9},
             )
             for reference in c.params["references"]
@@ -186,6 +189,7 @@ class Played:
                 found=found,
                 consent=GivenConsent.load(p["consent"]),
                 moment=moment,
+                rewrap=vault.rewrap,
             )
 
         outcomes.publish(self.ledger, c, Outcome(result={"references": len(found)}, write=write))

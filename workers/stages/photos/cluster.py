@@ -20,7 +20,7 @@ from orchestrator.ledger import photos, stage_results
 from orchestrator.ledger.engine.base import new_id
 from orchestrator.ledger.queue.claims import Claim
 from orchestrator.ledger.queue.outcomes import Outcome
-from orchestrator.ledger.tables.rows_photos import ArchivePerson
+from orchestrator.ledger.tables.rows_photos import ArchivePerson, archive_person_place
 from workers.runtime.domains import Made
 from workers.runtime.lease import Lease
 from workers.runtime.stage import Ended, StageContext, one_by_one, thresholds_of, version_of
@@ -62,16 +62,17 @@ def _gather(context: StageContext, c: Claim) -> Outcome:
 def _row(
     context: StageContext, c: Claim, number: int, one: Cluster, fit: Sequence[dict[str, Any]], encoder: str
 ) -> dict[str, Any]:
-    data_key = context.vault.new_key()
+    person_id = new_id("arp")
+    envelope = context.vault.new(archive_person_place(person_id))
     return {
-        "id": new_id("arp"),
+        "id": person_id,
         "owner": c.owner,
         "batch_id": c.batch_id,
         "number": number,
         "encoder": encoder,
         "faces": [[fit[index]["item"], fit[index]["face"], round(fit[index]["quality"], 2)] for index in one.best],
-        "data_key": data_key,
-        "data": context.vault.seal(data_key, one.vector.tobytes()),
+        "data_key": envelope.key,
+        "data": context.vault.seal(envelope, one.vector.tobytes()),
     }
 
 
@@ -89,7 +90,7 @@ def _faces(context: StageContext, c: Claim, made: Made) -> list[dict[str, Any]]:
             listed = KeptFaces.load(kept.row.facts).faces if kept else ()
             if kept is None or not kept.row.data or not listed:
                 continue
-            vectors = np.frombuffer(context.vault.open(kept.row.data_key, kept.row.data), np.float32)
+            vectors = np.frombuffer(context.vault.open(kept.row.envelope, kept.row.data), np.float32)
             rows = vectors.reshape(len(listed), -1)
             kinds = guard.kinds([face.domain or 0.0 for face in listed])
             for index, (face, vector, kind) in enumerate(zip(listed, rows, kinds, strict=True)):

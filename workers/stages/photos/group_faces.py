@@ -49,7 +49,7 @@ def _group(context: StageContext, c: Claim, lease: Lease) -> Outcome:
     known: dict[str, Group] = {}
     with context.ledger.read() as session:
         for number, face in enumerate(groups.members(session, c.owner, pack.encoder_sha256), start=1):
-            vector = np.frombuffer(context.vault.open(face.data_key, face.embedding), np.float32)
+            vector = np.frombuffer(context.vault.open(face.envelope, face.embedding), np.float32)
             nobody = Group(count=0, total=np.zeros(pack.width, np.float32), photos=set())
             known.setdefault(str(face.person_id), nobody).take(vector, face.pixels_sha256)
             if number % 1000 == 0:
@@ -60,7 +60,7 @@ def _group(context: StageContext, c: Claim, lease: Lease) -> Outcome:
                 photo=face.pixels_sha256,
                 quality=face.quality,
                 refused=frozenset(face.refused),
-                vector=np.frombuffer(context.vault.open(face.data_key, face.embedding), np.float32),
+                vector=np.frombuffer(context.vault.open(face.envelope, face.embedding), np.float32),
             )
             for face in groups.ungrouped(session, c.owner, pack.encoder_sha256, least_side=LEAST_SIDE)
         ]

@@ -19,6 +19,7 @@ from orchestrator.ledger import stage_results
 from orchestrator.ledger.queue.claims import Claim
 from orchestrator.ledger.queue.outcomes import Outcome
 from orchestrator.ledger.stage_results import NewResult
+from orchestrator.ledger.tables.rows_photos import result_place
 from workers.photo import Decoded
 from workers.runtime.lease import Lease
 from workers.runtime.stage import Ended, StageContext, one_by_one, version_of
@@ -75,14 +76,14 @@ def look_at(context: StageContext, c: Claim, photo: Decoded, pack: FacePack) -> 
     crops = [align(photo.rgb, face.kps5) for face in faces]
     scores = context.engine.guard().scores(crops)
     listed = tuple(kept_face(*one) for one in zip(faces, crops, scores, strict=True))
-    data_key = context.vault.new_key()
+    envelope = context.vault.new(result_place(c.owner, key))
     new = NewResult(
         key=key,
         stage="faces",
         item_id=c.item_id,
         facts=KeptFaces(encoder=pack.encoder_sha256, faces=listed).dump(),
-        data_key=data_key,
-        data=context.vault.seal(data_key, vectors.astype(np.float32).tobytes()),
+        data_key=envelope.key,
+        data=context.vault.seal(envelope, vectors.astype(np.float32).tobytes()),
     )
     return Looked(key=key, faces=list(zip(faces, scores, strict=True)), new=new, reused_from=None)
 

@@ -75,7 +75,7 @@ def kept_looks(context: StageContext, owner: str, key: str) -> list[tuple[Face, 
         return []
     if listed[0].domain is None:  # looked at before there was a guard
         return None
-    vectors = np.frombuffer(context.vault.open(kept.row.data_key, kept.row.data), np.float32).reshape(len(listed), -1)
+    vectors = np.frombuffer(context.vault.open(kept.row.envelope, kept.row.data), np.float32).reshape(len(listed), -1)
     return [
         (
             Face(

@@ -29,6 +29,7 @@ from orchestrator.ledger.queue.claims import Claim
 from orchestrator.ledger.queue.outcomes import Outcome
 from orchestrator.ledger.stage_results import NewResult
 from orchestrator.ledger.tables.rows import ModelVersion
+from orchestrator.ledger.tables.rows_photos import result_place
 from workers.photo import patches_of
 from workers.runtime.domains import NO_GENERATOR, OUTSIDE, Made
 from workers.runtime.lease import Lease
@@ -265,20 +266,21 @@ def _inversions(context: StageContext, job: Job) -> tuple[Inversions, str | None
     if kept is None or kept.artifact is None:
         return Inversions(), None
     data = context.store.get(kept.artifact.key, sha256=kept.artifact.sha256)
-    return Inversions.from_bytes(context.vault.open(kept.row.data_key, data)), kept.row.item_id
+    return Inversions.from_bytes(context.vault.open(kept.row.envelope, data)), kept.row.item_id
 
 
 def _sealed(context: StageContext, job: Job, inversions: Inversions) -> NewResult:
     """Store paths encrypted: a face can be decoded from them. Without the row, which has the key, they are noise."""
-    data_key = context.vault.new_key()
-    sealed = context.vault.seal(data_key, inversions.to_bytes())
+    key = _inversion_key(context, job)
+    envelope = context.vault.new(result_place(job.c.owner, key))
+    sealed = context.vault.seal(envelope, inversions.to_bytes())
     stored = store_bytes(context, job.c.owner, sealed, ".sealed", TENSORS)
     return NewResult(
-        key=_inversion_key(context, job),
+        key=key,
         stage="invert",
         item_id=job.c.item_id,
         artifact_id=stored.artifact_id,
-        data_key=data_key,
+        data_key=envelope.key,
     )
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import io
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
+from functools import partial
 
 import numpy as np
 from PIL import Image as Pillow
@@ -28,6 +29,7 @@ from orchestrator.ledger.faces import scanned
 from orchestrator.ledger.faces.scanned import NewFace
 from orchestrator.ledger.queue.claims import Claim
 from orchestrator.ledger.queue.outcomes import Outcome
+from orchestrator.ledger.tables.rows_people import found_face_place
 from workers.photo import Decoded
 from workers.runtime.domains import Made
 from workers.runtime.lease import Lease
@@ -65,7 +67,8 @@ def scan_photo(context: StageContext, held: Sequence[Claim], lease: Lease) -> It
 def _scan(context: StageContext, c: Claim, photo: Decoded, pack: FacePack, made: Made) -> Outcome:
     looked = look_at(context, c, photo, pack)
     params, said = PhotoParams.load(c.params), said_of(photo, looked)
-    faces = _faces(context, photo.rgb, looked.faces, made)
+    place = partial(found_face_place, c.owner, said.pixels_sha256, pack.encoder_sha256)
+    faces = _faces(context, photo.rgb, looked.faces, made, place)
 
     def write(session: Session, moment: datetime) -> None:
         if looked.new is not None:
@@ -75,7 +78,13 @@ def _scan(context: StageContext, c: Claim, photo: Decoded, pack: FacePack, made:
     return Outcome(result=said.dump(), write=write)
 
 
-def _faces(context: StageContext, rgb: Image, found: Sequence[tuple[Face, float]], made: Made) -> list[NewFace]:
+def _faces(
+    context: StageContext,
+    rgb: Image,
+    found: Sequence[tuple[Face, float]],
+    made: Made,
+    belongs: Callable[[int], str],
+) -> list[NewFace]:
     kinds = context.engine.guard().kinds([score for _, score in found])
     boxes = np.stack([face.box for face, _ in found]) if found else np.zeros((0, 4))
     faces = []
@@ -92,14 +101,14 @@ def _faces(context: StageContext, rgb: Image, found: Sequence[tuple[Face, float]
             inside=is_inside(kind, made.domain),
             alone=not any(_meets(place, boxes[other]) for other in range(len(boxes)) if other != index),
         )
-        data_key = context.vault.new_key()
+        envelope = context.vault.new(belongs(index))
         faces.append(
             NewFace(
                 seen=seen,
                 quality=quality(seen.side, seen.score, seen.sharpness),
-                data_key=data_key,
-                embedding=context.vault.seal(data_key, face.embedding.astype(np.float32).tobytes()),
-                crop=context.vault.seal(data_key, _jpeg(rgb, place)),
+                data_key=envelope.key or "",
+                embedding=context.vault.seal(envelope, face.embedding.astype(np.float32).tobytes()),
+                crop=context.vault.seal(envelope, _jpeg(rgb, place)),
             )
         )
     return faces

@@ -28,6 +28,7 @@ from orchestrator.ledger import identities
 from orchestrator.ledger.identities import NewReference
 from orchestrator.ledger.queue.claims import Claim
 from orchestrator.ledger.queue.outcomes import Outcome
+from orchestrator.secrets.vault import Envelope
 from workers.decode import decode
 from workers.photo.picture import encode_crop
 from workers.runtime.domains import OUTSIDE, Made
@@ -87,14 +88,14 @@ def _enrol(context: StageContext, c: Claim, pack: FacePack, made: Made, least: f
     consent = given.consent
     looks: list[Look] = []
     for number, reference in enumerate(given.references, start=1):
-        looks.append(_look(context, reference, number, pack))
+        looks.append(_look(context, reference, _on_its_way(reference), number, pack))
         lease.progress(c, number / (len(given.references) + 1))
     _check_domain(looks, made, context.engine.guard())
     if not given.same_person:
         _check_one_person(looks, least)
         _check_who_is_there(context, c, looks, pack, least)
     pairs = zip(looks, given.references, strict=True)
-    found = [_reference(context, look, reference, pack, made) for look, reference in pairs]
+    found = [_reference(context, look, reference, _on_its_way(reference), pack, made) for look, reference in pairs]
     notes = [f"reference picture {look.number} is {', '.join(faults)}" for look in looks if (faults := look.faults())]
 
     def write(session: Session, moment: datetime) -> None:
@@ -106,6 +107,7 @@ def _enrol(context: StageContext, c: Claim, pack: FacePack, made: Made, least: f
             found=found,
             consent=consent,
             moment=moment,
+            rewrap=context.vault.rewrap,
         )
 
     return Outcome(result=Enrolled(references=len(found), notes=tuple(notes)).dump(), write=write)
@@ -115,22 +117,24 @@ def _reembed(context: StageContext, c: Claim, pack: FacePack, made: Made, lease:
     identity = EnrolParams.load(c.params).identity or ""
     with context.ledger.read() as session:
         waiting = [
-            GivenReference(
-                artifact_id=artifact.id,
-                key=artifact.key,
-                sha256=artifact.sha256,
-                data_key=row.data_key,
-                picture_sha256=row.picture_sha256,
+            (
+                GivenReference(
+                    artifact_id=artifact.id,
+                    key=artifact.key,
+                    sha256=artifact.sha256,
+                    picture_sha256=row.picture_sha256,
+                ),
+                row.envelope,
             )
             for row, artifact in identities.to_embed(session, c.owner, identity, pack.encoder_sha256)
         ]
     found: list[NewReference] = []
     refused: list[InputError] = []
-    for number, reference in enumerate(waiting, start=1):
+    for number, (reference, envelope) in enumerate(waiting, start=1):
         try:
-            look = _look(context, reference, number, pack)
+            look = _look(context, reference, envelope, number, pack)
             _check_domain([look], made, context.engine.guard())
-            found.append(_reference(context, look, reference, pack, made))
+            found.append(_reference(context, look, reference, envelope, pack, made))
         except InputError as error:
             refused.append(error)
         lease.progress(c, number / (len(waiting) + 1))
@@ -143,10 +147,15 @@ def _reembed(context: StageContext, c: Claim, pack: FacePack, made: Made, lease:
     return Outcome(result=Enrolled(references=len(found), left=len(refused)).dump(), write=write)
 
 
-def _look(context: StageContext, reference: GivenReference, number: int, pack: FacePack) -> Look:
+def _on_its_way(reference: GivenReference) -> Envelope:
+    """Return the envelope of a picture that belongs to nobody in the library yet."""
+    return Envelope(key=reference.data_key, place=reference.place)
+
+
+def _look(context: StageContext, reference: GivenReference, envelope: Envelope, number: int, pack: FacePack) -> Look:
     """Decode one picture in a guarded process and find its one face."""
     sealed = context.store.get(reference.key, sha256=reference.sha256)
-    data = context.vault.open(reference.data_key, sealed)
+    data = context.vault.open(envelope, sealed)
     image = decode(data, max_pixels=context.settings.max_pixels)
     faces = find_faces(pack, image)
     if len(faces) != 1:
@@ -210,7 +219,7 @@ def _check_who_is_there(context: StageContext, c: Claim, looks: Sequence[Look], 
     """
     with context.ledger.read() as session:
         there = [
-            np.frombuffer(context.vault.open(row.data_key, row.embedding), np.float32)
+            np.frombuffer(context.vault.open(row.envelope, row.embedding), np.float32)
             for row in identities.of_handle(session, c.owner, EnrolParams.load(c.params).handle)
             if row.encoder == pack.encoder_sha256
         ]
@@ -232,17 +241,15 @@ def _named(numbers: Sequence[int]) -> str:
 
 
 def _reference(
-    context: StageContext, look: Look, reference: GivenReference, pack: FacePack, made: Made
+    context: StageContext, look: Look, reference: GivenReference, envelope: Envelope, pack: FacePack, made: Made
 ) -> NewReference:
-    key, embedding = reference.data_key, look.face.embedding.astype(np.float32).tobytes()
-    crop = encode_crop(look.crop)
     return NewReference(
         artifact_id=reference.artifact_id,
-        data_key=key,
+        envelope=envelope,
         picture_sha256=reference.picture_sha256 or reference.sha256,
         encoder=pack.encoder_sha256,
-        embedding=context.vault.seal(key, embedding) if key else embedding,
-        crop=context.vault.seal(key, crop) if key else crop,
+        embedding=context.vault.seal(envelope, look.face.embedding.astype(np.float32).tobytes()),
+        crop=context.vault.seal(envelope, encode_crop(look.crop)),
         face={
             "box": np.round(look.face.box.astype(float), 1).tolist(),
             "kps5": np.round(look.face.kps5.astype(float), 1).tolist(),

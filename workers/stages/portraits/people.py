@@ -98,7 +98,7 @@ def known_people(context: StageContext, c: Claim, pack: FacePack, made: Made) ->
         if row.encoder != pack.encoder_sha256:
             raise ModelError("the faces of this archive were compared by another recogniser", code="encoder_mismatch")
         people.append(
-            Person(vector=np.frombuffer(context.vault.open(row.data_key, row.data), np.float32), number=row.number)
+            Person(vector=np.frombuffer(context.vault.open(row.envelope, row.data), np.float32), number=row.number)
         )
     return people
 

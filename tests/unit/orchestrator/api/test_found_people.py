@@ -14,7 +14,7 @@ from orchestrator.ledger.engine.session import Ledger
 from orchestrator.ledger.faces.scanned import place_of
 from orchestrator.ledger.queue import batches
 from orchestrator.ledger.queue.batches import NewBatch
-from orchestrator.ledger.tables.rows_people import FoundFace, FoundPerson, ScannedPhoto
+from orchestrator.ledger.tables.rows_people import FoundFace, FoundPerson, ScannedPhoto, found_face_place
 from orchestrator.secrets.vault import Vault
 from orchestrator.settings import Settings
 from tests.unit.orchestrator.api.conftest import Client
@@ -46,14 +46,15 @@ def faces(ledger: Ledger, settings: Settings) -> list[str]:
                     batch_id=batch_id, created_at=moment,
                 )
             )  # fmt: skip
-            key = vault.new_key()
+            envelope = vault.new(found_face_place("local", picture, "e", 0))
             ids.append(new_id("fac"))
             seen = SeenFace(box=(10, 10, 60, 70), kps5=(), score=0.9, small=number == 4)
             session.add(
                 FoundFace(
                     id=ids[-1], owner="local", pixels_sha256=picture, encoder="e", number=0, refused=[], decided=False,
-                    person_id=person.id if person else None, quality=5.0 - number, face=seen.dump(), data_key=key,
-                    embedding=vault.seal(key, b"0" * 16), crop=vault.seal(key, out.getvalue()), created_at=moment,
+                    person_id=person.id if person else None, quality=5.0 - number, face=seen.dump(),
+                    data_key=envelope.key, embedding=vault.seal(envelope, b"0" * 16),
+                    crop=vault.seal(envelope, out.getvalue()), created_at=moment,
                 )
             )  # fmt: skip
     return ids

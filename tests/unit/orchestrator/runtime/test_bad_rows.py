@@ -19,7 +19,7 @@ from orchestrator.ledger.engine.session import Ledger
 from orchestrator.ledger.queue import batches, sweeper
 from orchestrator.ledger.queue.batches import NewBatch, NewItem
 from orchestrator.ledger.tables.rows import Artifact, Batch, Item, Outbox, Stage
-from orchestrator.ledger.tables.rows_api import Delivery, Upload, Webhook
+from orchestrator.ledger.tables.rows_api import Delivery, Upload, Webhook, webhook_place
 from orchestrator.photos import uploads
 from orchestrator.runtime import dispatch, webhooks
 from orchestrator.runtime.sweeping import Sweeper, remove_expired
@@ -41,10 +41,11 @@ URLS = [
 
 def webhook(ledger: Ledger, settings: Settings, owner: str, url: str, **wrong: Any) -> str:
     vault = Vault.of(settings)
-    key = vault.new_key()
-    facts = {"data_key": key, "secret": vault.seal(key, b"whsec_AAAA").decode(), **wrong}
+    webhook_id = new_id("whk")
+    envelope = vault.new(webhook_place(webhook_id, url))
+    facts = {"data_key": envelope.key, "secret": vault.seal(envelope, b"whsec_AAAA").decode(), **wrong}
     with ledger.write() as session:
-        row = Webhook(id=new_id("whk"), owner=owner, url=url, events=["ping"], created_at=PAST, **facts)
+        row = Webhook(id=webhook_id, owner=owner, url=url, events=["ping"], created_at=PAST, **facts)
         session.add(row)
         session.add(
             Delivery(
