@@ -34,7 +34,7 @@ class Settings(BaseSettings):
     prefect_api_auth_string: SecretStr | None = Field(default=None, validation_alias="PREFECT_API_AUTH_STRING")
     prefect_api_key: SecretStr | None = Field(default=None, validation_alias="PREFECT_API_KEY")
     """Of Prefect Cloud, or of a server that asks for a Bearer token."""
-    store_url_: str | None = Field(default=None, validation_alias="FPGA_STORE_URL")
+    store_url_: str | None = Field(default=None, repr=False, validation_alias="FPGA_STORE_URL")
     """`s3://bucket/prefix` or `file:///directory`."""
     s3_addressing_style: Literal["auto", "path", "virtual"] = "auto"
     s3_public_endpoint_url: str | None = None
@@ -97,6 +97,8 @@ class Settings(BaseSettings):
     """Where `fpga serve` listens. Put a proxy that speaks TLS before any other address than loopback."""
     api_port: int = Field(default=7861, ge=0, le=65535)
     """0 takes any free port."""
+    allowed_hosts: str = ""
+    """Comma-separated names by which clients may call this server, beside its addresses and its own name."""
     api_body_bytes: int = Field(default=64 * 2**20, ge=1)
     """Larger bodies of requests are refused; files go by uploads, in parts."""
     max_upload_bytes: int = Field(default=64 * 2**30, ge=1)

@@ -17,6 +17,8 @@ from tests.services.redis import Redis
 from tests.services.server import Server, ServiceMissingError
 from tests.services.swift import Swift
 
+os.environ.setdefault("FPGA_ALLOWED_HOSTS", "testserver")  # what Starlette's client calls the server
+
 S = TypeVar("S", bound=Server)
 
 

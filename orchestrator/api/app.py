@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from orchestrator.api import problems
 from orchestrator.api.context import Context, who_asks
 from orchestrator.api.events import Feeds
-from orchestrator.api.limits import Limits, Rate
+from orchestrator.api.limits import Limits, Rate, own_hosts
 from orchestrator.api.metrics import ServerMetrics
 from orchestrator.api.pages import (
     batch_pages,
@@ -93,6 +93,8 @@ HEADERS = {
 }
 """On every answer that says nothing else: nothing is kept, nothing is loaded from elsewhere, nothing inline runs,
 nobody frames a page."""
+BY_TLS = {"strict-transport-security": "max-age=31536000"}
+"""On answers that go out by TLS, which a trusted proxy says of them: browsers ask by TLS alone from then on."""
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -130,7 +132,12 @@ def create_app(settings: Settings) -> FastAPI:
     for router in ROUTERS:
         app.include_router(router)
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]  # FastAPI's own way to extend it
-    app.add_middleware(Limits, body_bytes=settings.api_body_bytes, authenticate=partial(who_asks, context.ledger))
+    app.add_middleware(
+        Limits,
+        body_bytes=settings.api_body_bytes,
+        authenticate=partial(who_asks, context.ledger),
+        hosts=own_hosts(settings),
+    )
     app.add_middleware(Measured, metrics=app.state.metrics)
     return app
 
@@ -152,7 +159,8 @@ class Measured:
         async def noted(message: Message) -> None:
             if message["type"] == "http.response.start":
                 have = {name.lower() for name, _ in message["headers"]}
-                fresh = [(k.encode(), v.encode()) for k, v in HEADERS.items() if k.encode() not in have]
+                told = HEADERS | BY_TLS if scope["scheme"] == "https" else HEADERS
+                fresh = [(k.encode(), v.encode()) for k, v in told.items() if k.encode() not in have]
                 message["headers"] = [*message["headers"], *fresh]
                 # the route's pattern, never the address: labels stay few and hold no ids
                 route = getattr(scope.get("route"), "path", "none")

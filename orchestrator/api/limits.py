@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import re
+import socket
 import threading
 import time
 from collections import OrderedDict
@@ -17,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orchestrator.api.problems import for_asker, from_error, problem
 from orchestrator.errors import AccessError, LimitError
+from orchestrator.settings import Settings
 
 JSON_BYTES = 2**20
 BULK = {"/v1/batches", "/v1/batches/dry-run", "/v1/identities", "/v1/schedules", "/people", "/batches/new"}
@@ -37,12 +40,14 @@ class Limits:
     Args:
         body_bytes: of bodies that hold manifests, pictures or parts of files.
         authenticate: returns who asks, by a request's headers, or raises AccessError.
+        hosts: by which names this server is called.
     """
 
-    def __init__(self, app: ASGIApp, *, body_bytes: int, authenticate: Authenticate) -> None:
+    def __init__(self, app: ASGIApp, *, body_bytes: int, authenticate: Authenticate, hosts: frozenset[str]) -> None:
         self._app = app
         self._body_bytes = body_bytes
         self._authenticate = authenticate
+        self._hosts = hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer it here."""
@@ -51,7 +56,7 @@ class Limits:
             return
         path = scope["path"]
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        refused = _refused(path, scope["query_string"], headers)
+        refused = _unknown_host(headers.get("host"), self._hosts) or _refused(path, scope["query_string"], headers)
         if refused is not None:
             status, code, detail = refused
             await for_asker(problem(path, status, code, detail), path, headers)(scope, receive, send)
@@ -90,6 +95,34 @@ class Limits:
 
 def _has_body(headers: Mapping[str, str]) -> bool:
     return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+
+
+def own_hosts(settings: Settings) -> frozenset[str]:
+    """Return the names by which clients may call this server: the setting's, localhost, and the machine's own."""
+    given = {name.strip().lower().rstrip(".") for name in settings.allowed_hosts.split(",") if name.strip()}
+    return frozenset({*given, "localhost", settings.api_host.lower(), socket.gethostname().lower()})
+
+
+def _unknown_host(host: str | None, known: frozenset[str]) -> tuple[int, str, str] | None:
+    """Refuse a name that is none of ours: some page's own, which was made to lead here, or one that links would copy.
+
+    An address names nobody, so it cannot be made to lead elsewhere.
+    """
+    if host is None or "*" in known:
+        return None
+    name, bracket, _ = host.rpartition("]")
+    bare = name.removeprefix("[") if bracket else host.partition(":")[0]
+    if bare.lower().rstrip(".") in known or _is_address(bare):
+        return None
+    return 400, "host_unknown", f"this server is not called {bare[:80]!r}; its operator names it in FPGA_ALLOWED_HOSTS"
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _refused(path: str, query: bytes, headers: dict[str, str]) -> tuple[int, str, str] | None:

@@ -135,6 +135,8 @@ NEVER = [
         "::/96",  # IPv4-compatible, deprecated
         "::ffff:0:0:0/96",  # IPv4-translated
         "fec0::/10",  # site-local, deprecated
+        "5f00::/16",  # segments inside a network (RFC 9602)
+        "3fff::/20",  # documentation (RFC 9637)
     )
 ]
 """IPv6 ranges that lead, or once led, to private places, and that Python's `is_global` lets through."""

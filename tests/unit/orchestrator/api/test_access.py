@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
+import uvicorn
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
@@ -212,3 +219,73 @@ def test_an_unknown_address_is_a_problem_too(client: Client) -> None:
 )
 def test_no_answer_is_kept_by_a_browser(client: Client, path: str) -> None:
     assert "no-store" in client().get(path).headers["cache-control"]
+
+
+def knock(app: FastAPI, host: str) -> int:
+    return TestClient(app, base_url="http://testserver").get("/health/live", headers={"Host": host}).status_code
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["localhost", "localhost:7861", "127.0.0.1:7861", "[::1]:7861", "10.0.0.7", "STUDIO.example.org.", "testserver"],
+)
+def test_a_server_answers_to_its_own_names_and_to_addresses(settings: Settings, host: str) -> None:
+    app = create_app(settings.model_copy(update={"allowed_hosts": "studio.example.org, testserver"}))
+
+    assert knock(app, host) == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "localhost.evil.example", "evil.example:7861", "127.0.0.1.evil.example", "[evil]", "", "@"]
+)
+def test_a_server_answers_to_no_name_of_others_and_copies_it_into_no_link(app: FastAPI, host: str) -> None:
+    assert knock(app, host) == 400
+
+
+def test_every_name_is_let_in_where_an_operator_says_so(settings: Settings) -> None:
+    assert knock(create_app(settings.model_copy(update={"allowed_hosts": "*"})), "anything.example") == 200
+
+
+def test_browsers_are_told_to_stay_with_tls_where_it_is_spoken(app: FastAPI) -> None:
+    plain = TestClient(app, base_url="http://testserver").get("/login")
+    secure = TestClient(app, base_url="https://testserver").get("/login")
+
+    assert "strict-transport-security" not in plain.headers
+    assert secure.headers["strict-transport-security"].startswith("max-age=")
+    for name in ("permissions-policy", "cross-origin-opener-policy", "cross-origin-resource-policy", "referrer-policy"):
+        assert name in secure.headers
+
+
+@pytest.mark.parametrize(("peer", "secure"), [("127.0.0.1", True), ("127.0.0.2", False)])
+def test_only_a_trusted_proxy_says_that_tls_was_spoken(
+    settings: Settings, ledger: Ledger, peer: str, secure: bool
+) -> None:
+    """A real server and a real connection from each address: cookies and links follow what the trusted one says."""
+    with serving(settings) as port:
+        token = keys.login_link(ledger, "local", "http://x").partition("token=")[2]
+        with socket.create_connection(("127.0.0.1", port), 5, source_address=(peer, 0)) as line:
+            asked = f"GET /login?token={token} HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-Proto: https\r\n"
+            line.sendall(f"{asked}Connection: close\r\n\r\n".encode())
+            answer = b"".join(iter(lambda: line.recv(65536), b"")).decode()
+
+    cookie = next(one for one in answer.splitlines() if one.lower().startswith("set-cookie"))
+    assert ("Secure" in cookie, "strict-transport-security" in answer.lower()) == (secure, secure)
+
+
+@contextmanager
+def serving(settings: Settings) -> Iterator[int]:
+    """Run the server as `fpga serve` does, in a thread, on a free port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    config = uvicorn.Config(
+        create_app(settings), host="127.0.0.1", port=port, log_config=None, lifespan="off", ws="none"
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.02)
+    yield port
+    server.should_exit = True
+    thread.join(10)

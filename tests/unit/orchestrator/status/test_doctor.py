@@ -88,6 +88,9 @@ def test_a_database_that_is_behind_fails_and_later_checks_are_left_out(settings:
     [
         {"broker_url_": "redis://:hunter2@127.0.0.1:1/0"},
         {"database_url_": "postgresql+psycopg://fpga:hunter2@127.0.0.1:1/fpga"},
+        {"store_url_": "s3://fpga:hunter2@127.0.0.1/bucket"},
+        {"store_url_": "s3://fpga:hunter2@/bucket"},
+        {"store_url_": "http://fpga:hunter2@127.0.0.1/bucket"},
     ],
 )
 def test_what_cannot_be_reached_fails_without_telling_the_password(settings: Settings, changes: dict[str, str]) -> None:
