@@ -18,6 +18,7 @@ from orchestrator.settings import Settings
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docker-compose.yml").read_text()
 SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(TEXT)["services"]
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
 OURS = {name: service for name, service in SERVICES.items() if "build" in service}
 
 
@@ -25,13 +26,18 @@ def test_foreign_images_are_pinned_to_a_version() -> None:
     images = {name: service["image"] for name, service in SERVICES.items() if name not in OURS}
     assert images.keys() == {"postgres", "redis", "store"}
     assert all(re.search(r":v?\d+\.\d+", image) for image in images.values()), images
+    assert all(re.search(r"\$\{[A-Z]+_DIGEST:-\}$", image) for image in images.values()), "and can be by content"
+    bases = re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)
+    assert len(set(bases)) == 1
+    assert re.fullmatch(r"python:\d+\.\d+\.\d+-slim-bookworm\$\{PYTHON_DIGEST\}", bases[0])
 
 
 def test_every_password_must_be_set_and_stands_in_the_example() -> None:
     asked = set(re.findall(r"\$\{(\w+):\?", TEXT))
     given = set(re.findall(r"^(\w+)=$", (ROOT / ".env.example").read_text(), re.MULTILINE))
     assert asked == given
-    assert {name for name in re.findall(r"(?<!\$)\$\{(\w+)", TEXT) if re.search("PASSWORD|SECRET|KEYS", name)} == asked
+    secret = {name for name in re.findall(r"(?<!\$)\$\{(\w+)", TEXT) if re.search("PASSWORD|SECRET|KEYS", name)}
+    assert secret == asked
 
 
 def test_our_services_get_only_settings_that_exist() -> None:
@@ -61,6 +67,60 @@ def test_what_others_wait_for_has_a_health_check_and_keeps_its_data_in_a_volume(
 def test_nothing_of_ours_starts_before_the_database_is_migrated() -> None:
     waiting = {name for name, service in OURS.items() if "migrate" in service["depends_on"]}
     assert waiting == OURS.keys() - {"migrate", "prefect"}
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_no_container_may_more_than_it_must(name: str) -> None:
+    service = SERVICES[name]
+    assert service["cap_drop"] == ["ALL"]
+    assert "cap_add" not in service
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["deploy"]["resources"]["limits"]["memory"]
+    assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ()))
+    assert service.get("read_only") is True or name == "store", "which says why"
+    assert name == "store" or any(place.startswith("/tmp") for place in service["tmpfs"])
+
+
+def test_what_is_ours_writes_where_a_read_only_root_lets_it() -> None:
+    places = dict(re.findall(r"(\w+)=(/var/lib/fpga\S*)", DOCKERFILE))
+    assert places.keys() == {"HOME", "FPGA_STATE_DIR", "PREFECT_HOME"}
+    for service in OURS.values():
+        assert [one["target"] for one in service["volumes"]] == ["/var/lib/fpga"]
+
+
+NEEDS = {
+    "migrate": {"DATABASE_URL"},
+    "prefect": {"PREFECT"},
+    "prefect-worker": {"DATABASE_URL", "CELERY_BROKER_URL", "PREFECT", "AWS"},
+    "sweeper": {"DATABASE_URL", "CELERY_BROKER_URL", "PREFECT", "AWS", "FPGA_DATA_KEYS", "FPGA_SIGNING_KEYS"},
+    "api": {"DATABASE_URL", "CELERY_BROKER_URL", "PREFECT", "AWS", "FPGA_DATA_KEYS", "FPGA_SIGNING_KEYS"},
+    "worker-cpu": {"DATABASE_URL", "CELERY_BROKER_URL", "AWS", "FPGA_DATA_KEYS"},
+    "worker-gpu": {"DATABASE_URL", "CELERY_BROKER_URL", "AWS", "FPGA_DATA_KEYS"},
+}
+"""What each process is told that opens something."""
+
+
+def test_each_process_is_told_what_it_needs_and_no_more() -> None:
+    told = {name: {_opens(variable) for variable in service["environment"]} - {""} for name, service in OURS.items()}
+    assert told == NEEDS
+    accounts = {name: service["environment"].get("AWS_ACCESS_KEY_ID", "") for name, service in OURS.items()}
+    assert accounts["api"] != accounts["worker-cpu"], "a store that knows several accounts can tell them apart"
+
+
+def _opens(variable: str) -> str:
+    if variable in ("DATABASE_URL", "CELERY_BROKER_URL", "FPGA_DATA_KEYS", "FPGA_SIGNING_KEYS"):
+        return variable
+    if variable.endswith(("AUTH_STRING", "CONNECTION_URL")):
+        return "PREFECT"
+    return "AWS" if variable == "AWS_SECRET_ACCESS_KEY" else ""
+
+
+def test_the_image_that_runs_holds_no_compiler() -> None:
+    stages = DOCKERFILE.split("\nFROM ")
+    assert len(stages) == 3
+    assert "build-essential" in stages[1]
+    assert not re.search(r"build-essential|gcc|g\+\+|make\b|pip install", stages[2])
+    assert re.search(r"^USER fpga$", stages[2], re.MULTILINE)
 
 
 @pytest.mark.slow

@@ -34,6 +34,8 @@ from orchestrator.planning.swaps import Rule
 from orchestrator.results.delivery import Delivery
 from orchestrator.results.export import write_contact_sheet
 from orchestrator.secrets import credentials
+from orchestrator.storage import Listed
+from orchestrator.storage.local import LocalStore
 from tests.integration.workers.inline import work
 from tests.integration.workers.rig import OWNER, Rig
 from workers.runtime.process import Process
@@ -102,10 +104,20 @@ class Shop:
         return item, [output for output, _ in detail.outputs], said
 
 
+class WorkersStore(LocalStore):
+    """What an account of a worker may do at the store, by docs/scale-out.md: read and write, not list or delete."""
+
+    def list(self, prefix: str = "") -> Iterator[Listed]:
+        raise AssertionError("a worker lists nothing")
+
+    def delete(self, key: str) -> None:
+        raise AssertionError("a worker deletes nothing")
+
+
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
     with Rig(tmp_path_factory.mktemp("restore"), lease_seconds=60) as rig:
-        yield Shop(rig=rig, process=Process(rig.settings))
+        yield Shop(rig=rig, process=Process(rig.settings, store=WorkersStore(rig.settings.state_dir / "store")))
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,14 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
 app.kubernetes.io/component: {{ .component }}
 {{- end -}}
 
+{{- define "fpga.hosts" -}}
+{{- $web := printf "%s-web" (include "fpga.name" .) -}}
+{{- $there := printf "%s.%s" $web .Release.Namespace -}}
+{{- $names := list $web $there (printf "%s.svc" $there) (printf "%s.svc.cluster.local" $there) -}}
+{{- if .Values.api.ingress.enabled }}{{ $names = append $names .Values.api.ingress.host }}{{ end -}}
+{{- join "," (concat $names .Values.api.allowedHosts) -}}
+{{- end -}}
+
 {{- define "fpga.serviceAccount" -}}
 {{- .Values.serviceAccount.name | default (include "fpga.name" .) -}}
 {{- end -}}
