@@ -25,10 +25,12 @@ from orchestrator.ledger import artifacts, audit, datasets, identities, photos
 from orchestrator.ledger.engine.session import Ledger, now
 from orchestrator.ledger.engine.states import ENDED
 from orchestrator.ledger.privacy import erasure, register
+from orchestrator.ledger.privacy.register import Words
 from orchestrator.ledger.queue import batches, sweeper
 from orchestrator.ledger.queue.batches import NewBatch, NewItem
 from orchestrator.ledger.tables.rows import Artifact, Consent, Identity, Reference
 from orchestrator.models import registry
+from orchestrator.people import manifests
 from orchestrator.people.receipts import Signer
 from orchestrator.pictures import check_picture
 from orchestrator.planning.rows import NAME
@@ -337,15 +339,17 @@ def erase(ledger: Ledger, store: ByteStore, settings: Settings, owner: str, who:
 
     The receipt holds no name: id, counts, sha256 over the sorted keys of the deleted objects, the audit row and its
     hash, and when it was verified that no row tells of the person and none of the objects can be read any more.
-    `expires` counts what else this owner handed in and nobody has looked into, which may show anybody, and says when
-    the last of it goes.
+    `scheduled_rows` counts the rows that went from manifests of schedules, `expires` what else this owner handed in and
+    nobody has looked into, which may show anybody, and says when the last of it goes.
 
     Raises:
         NotFoundError: there is no such person.
         SettingsError: there is no key to sign the receipt with; nothing was erased.
-        StoreUnavailableError: the rows are gone, but bytes are left; the sweeper will delete them.
+        StoreUnavailableError: a manifest cannot be read, and nothing is erased; or the rows are gone, but bytes are
+            left, and the sweeper will delete them.
     """
     signer = Signer.of(settings)
+    scheduled = manifests.forget(ledger, store, owner, _words(ledger, owner, who))
     erased = erasure.erase(ledger, owner, who)
     left = _delete(store, erased.keys)
     if left:
@@ -372,6 +376,7 @@ def erase(ledger: Ledger, store: ByteStore, settings: Settings, owner: str, who:
         "outputs": erased.outputs,
         "items": erased.items,
         "objects": len(erased.keys),
+        "scheduled_rows": scheduled,
         "tainted": {"data_sets": erased.data_sets, "models": erased.models},
         "keys_sha256": hashlib.sha256("\n".join(sorted(erased.keys)).encode()).hexdigest(),
         "audit": {"id": entry.id, "hash": entry.hash, "at": entry.at.isoformat()},
@@ -380,6 +385,12 @@ def erase(ledger: Ledger, store: ByteStore, settings: Settings, owner: str, who:
         "verified_at": datetime.now(UTC).isoformat(),
     }
     return signer.sign(receipt)
+
+
+def _words(ledger: Ledger, owner: str, who: str) -> Words:
+    with ledger.read() as session:
+        identity = identities.get(session, owner, who)
+        return Words(identity_id=identity.id, handle=identity.handle, name=identity.name)
 
 
 def check_receipt_path(path: Path) -> None:

@@ -122,6 +122,16 @@ def put(
 
 
 @retrying
+def rewrite(ledger: Ledger, schedule_id: str, task: JsonObject, *, active: bool) -> None:
+    """Let a schedule stand on another manifest, one without somebody who was erased, or stand still."""
+    with ledger.write() as session:
+        row = session.get(Schedule, schedule_id, with_for_update=True)
+        if row is not None:
+            row.task, row.active = task, active
+            audit.write(session, row.owner, "schedule.forget", row.id, {"active": active}, now(session))
+
+
+@retrying
 def remove(ledger: Ledger, owner: str, kind: str, name: str) -> JsonObject:
     """Remove a schedule with what became of its times, and return its task; batches that it made stay.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from starlette.testclient import TestClient
 
 from orchestrator.access import keys
 from orchestrator.api.app import create_app
+from orchestrator.contracts.portraits import SubmitOptions
 from orchestrator.datasets import datasets
 from orchestrator.datasets.datasets import BuildRequest
 from orchestrator.ledger.engine import schema
@@ -29,6 +31,7 @@ from orchestrator.ledger.queue import batches
 from orchestrator.ledger.tables.rows import Item, Stage
 from orchestrator.people import identities
 from orchestrator.photos import feeding
+from orchestrator.runtime import schedules
 from orchestrator.settings import Settings
 from orchestrator.storage import ByteStore, open_store
 from tests.unit.orchestrator.played import Played
@@ -46,6 +49,18 @@ def noise(seed: int) -> bytes:
 
 
 HERS, ANOTHERS = noise(1), noise(2)
+SCHEDULED = {
+    "jsonl": "\n".join(
+        json.dumps(row)
+        for row in (
+            {"custom_id": "a", "people": [{"identity": HANDLE}], "prompt": NOTE},
+            {"custom_id": "b", "people": f"bruno;{HANDLE}", "prompt": NOTE},
+            {"custom_id": "c", "people": "bruno", "prompt": f"beside {NAME}"},
+            {"custom_id": "d", "people": "bruno", "prompt": "a plain prompt"},
+        )
+    ),
+    "csv": f'custom_id;people;prompt\r\na;{HANDLE}@left;{NOTE}\r\nd;bruno;"two\r\nlines"\r\n',
+}
 CANARIES = {
     "handle": HANDLE.encode(),
     "name": NAME.encode(),
@@ -177,6 +192,17 @@ def fill(world: World, hers: str) -> None:
             session.merge(ItemIdentity(item_id=item.id, identity_id=hers, owner="local"))
             for stage in session.scalars(select(Stage).where(Stage.item_id == item.id)):
                 stage.result = {"faces": [{"kps5": [[1, 2]], "person": {"identity": hers}}]}
+    for form, rows in SCHEDULED.items():
+        schedules.add_portraits(
+            world.ledger,
+            world.store,
+            owner="local",
+            name=f"nightly-{form}",
+            timing=schedules.Timing(cron="0 2 * * *"),
+            manifest=rows.encode(),
+            format=form,  # type: ignore[arg-type]  # both of them
+            options=SubmitOptions(),
+        )
     pictures = world.folder / "pictures" / HANDLE
     pictures.mkdir(parents=True)
     (pictures / "a.png").write_bytes(HERS)
@@ -199,6 +225,29 @@ def test_after_an_erase_no_byte_tells_of_the_person_and_nobody_else_misses_one(w
     assert said["verified"]["objects_left"] == said["verified"]["rows_that_name"] == 0
     assert {what: where for what, where in world.found().items() if where} == {}
     assert kept_of(world, bruno) == his
+    assert said["scheduled_rows"] == 4
+    assert scheduled(world) == {
+        "nightly-jsonl": SCHEDULED["jsonl"].splitlines()[3],
+        "nightly-csv": SCHEDULED["csv"].replace(f"a;{HANDLE}@left;{NOTE}\r\n", ""),
+    }
+
+
+def scheduled(world: World) -> dict[str, str]:
+    """Return the manifest of each schedule that still runs."""
+    listed = schedules.listing(world.ledger, "local")
+    return {one.name: world.store.get(str(one.task["key"])).decode() for one in listed if one.active}
+
+
+def test_a_schedule_that_showed_nobody_else_stands_still_after_an_erase(world: World) -> None:
+    hers = enrol(world, HANDLE, HERS, name=NAME)
+    facts = {"name": "nightly", "cron": "0 2 * * *", "manifest": json.dumps(portrait(HANDLE, "a", NOTE))}
+    assert world.api.post("/v1/schedules", json=facts).status_code in (200, 201)
+    assert scheduled(world)
+
+    assert world.api.delete(f"/v1/identities/{hers}").json()["scheduled_rows"] == 1
+
+    assert scheduled(world) == {}
+    assert world.found()["note"] == []
 
 
 def kept_of(world: World, identity_id: str) -> list[tuple[str, str]]:
