@@ -44,6 +44,8 @@ class Contract(BaseModel):
         Raises:
             ContractError: a newer version of this software wrote it, or it is none of ours.
         """
+        if not isinstance(column, Mapping):
+            raise ContractError(f"{cls.__name__} cannot be read: an object is wanted, got {type(column).__name__}")
         known = dict(column)
         version = known.pop(VERSION_KEY, 1)
         if not isinstance(version, int) or version > cls.VERSION:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 
 from orchestrator.contracts.schedules import ScheduledPortraits
+from orchestrator.errors import ContractError
 from orchestrator.ledger.engine.session import Ledger
 from orchestrator.ledger.privacy.register import Words
 from orchestrator.ledger.queue import schedules
@@ -32,7 +33,10 @@ def forget(ledger: Ledger, store: ByteStore, owner: str, words: Words) -> int:
         found = list(schedules.listing(session, owner, "portraits"))
     taken = 0
     for row in found:
-        task = ScheduledPortraits.load(row.task)
+        try:
+            task = ScheduledPortraits.load(row.task)
+        except ContractError:  # what nobody can read never runs, and names no manifest
+            continue
         if store.head(task.key) is None:  # it cannot run, and says so
             continue
         left, gone = without(store.get(task.key, sha256=task.sha256), task.format, words)

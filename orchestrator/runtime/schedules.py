@@ -7,13 +7,13 @@ batch to be made. Rules for missed, overlapping and repeated times: docs/schedul
 from __future__ import annotations
 
 import hashlib
-import logging
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice
 
+from orchestrator import logs
 from orchestrator.contracts.base import JsonObject
 from orchestrator.contracts.portraits import SubmitOptions
 from orchestrator.contracts.schedules import RunObject, ScheduledPortraits, ScheduledTraining, ScheduleObject
@@ -31,7 +31,6 @@ from orchestrator.portraits.submit import submit_portraits
 from orchestrator.settings import Settings
 from orchestrator.storage import ByteStore
 
-log = logging.getLogger(__name__)
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 PORTRAITS, TRAINING = "portraits", "training"
 PATIENCE = timedelta(minutes=10)
@@ -151,12 +150,8 @@ def look(ledger: Ledger, store: ByteStore, settings: Settings) -> int:
         rows = [row for row in schedules.listing(session) if row.active]
     made = 0
     for row in rows:
-        try:
+        with logs.surviving("schedule put off", schedule=row.id):
             made += _look(ledger, store, settings, row)
-        except TransientError as error:
-            log.warning("schedule put off", extra={"schedule": row.id, "error": error.code})
-        except FpgaError as error:
-            log.error("schedule failed", extra={"schedule": row.id, "error": error.code})
     return made
 
 

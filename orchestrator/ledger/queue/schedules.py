@@ -87,7 +87,7 @@ def refers_to(session: Session, key: str) -> bool:
 def keys(session: Session) -> dict[str, str]:
     """Return the store keys that schedules stand on, each with the name of one of them."""
     found = session.scalars(select(Schedule).where(Schedule.kind == "portraits"))
-    return {str(row.task.get("key")): row.name for row in found}
+    return {str(row.task.get("key")): row.name for row in found if isinstance(row.task, dict)}
 
 
 @retrying

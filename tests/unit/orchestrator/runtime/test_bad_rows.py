@@ -13,19 +13,26 @@ import pytest
 from sqlalchemy import select, text, update
 
 from orchestrator import logs
+from orchestrator.contracts.portraits import SubmitOptions
+from orchestrator.contracts.schedules import ScheduleObject
 from orchestrator.errors import UsageError
 from orchestrator.ledger.engine.base import new_id
 from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.privacy.register import Words
 from orchestrator.ledger.queue import batches, sweeper
+from orchestrator.ledger.queue import schedules as schedule_rows
 from orchestrator.ledger.queue.batches import NewBatch, NewItem
 from orchestrator.ledger.tables.rows import Artifact, Batch, Item, Outbox, Stage
 from orchestrator.ledger.tables.rows_api import Delivery, Upload, Webhook, webhook_place
+from orchestrator.ledger.tables.rows_schedules import Schedule
+from orchestrator.people import manifests
 from orchestrator.photos import uploads
-from orchestrator.runtime import dispatch, webhooks
+from orchestrator.runtime import dispatch, schedules, webhooks
 from orchestrator.runtime.sweeping import Sweeper, remove_expired
 from orchestrator.secrets.vault import Vault
 from orchestrator.settings import Settings
 from orchestrator.storage import ByteStore, content_key
+from tests.unit.orchestrator.played import add_person
 
 PAST = datetime.now(UTC) - timedelta(hours=2)
 URLS = [
@@ -133,6 +140,44 @@ def test_a_bad_batch_keeps_no_other_from_being_closed(ledger: Ledger, settings: 
 
     with ledger.read() as session:
         assert session.scalars(select(Batch.state).where(Batch.id == good)).one() == "completed"
+
+
+WRONG = {"task": "'\"none\"'", "timezone": "'Mars/Olympus'", "cron": "'every now and then'"}
+
+
+def test_a_bad_schedule_keeps_no_other_from_its_time(ledger: Ledger, settings: Settings, store: ByteStore) -> None:
+    add_person(ledger, "ada", "generate")
+    row = b'{"custom_id": "a", "people": [{"identity": "ada"}]}'
+    for name in [*(f"a-{column.replace('_', '-')}" for column in WRONG), "z"]:
+        schedules.add_portraits(
+            ledger,
+            store,
+            owner="local",
+            name=name,
+            timing=schedules.Timing(cron="* * * * *"),
+            manifest=row,
+            format="jsonl",
+            options=SubmitOptions(),
+        )
+    with ledger.write() as session:
+        session.execute(update(Schedule).values(looked_at=PAST))
+        for column, value in WRONG.items():
+            name = f"a-{column.replace('_', '-')}"
+            session.execute(text(f"UPDATE schedule SET {column} = {value} WHERE name = :name"), {"name": name})
+
+    schedules.look(ledger, store, settings)
+
+    (z,) = [one for one in listed(ledger) if one.name == "z"]
+    assert z.last_run is not None
+    assert z.last_run.outcome == "made"
+    assert manifests.forget(ledger, store, "local", Words(identity_id="idn_0", handle="eve", name=None)) == 0
+
+
+def listed(ledger: Ledger) -> list[ScheduleObject]:
+    """Return what can be shown of schedules; a bad one is for a person to look at."""
+    with ledger.read() as session:
+        rows = [row for row in schedule_rows.listing(session, "local") if row.name == "z"]
+        return [schedules.as_object(row, schedule_rows.last_run(session, row.id), PAST) for row in rows]
 
 
 def test_bytes_under_a_bad_key_keep_no_others_from_going(ledger: Ledger, store: ByteStore) -> None:
