@@ -6,7 +6,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from orchestrator.errors import InputError, StageError
+from orchestrator.errors import InputError
 from orchestrator.secrets.credentials import Signed, Signer, Story
 from workers.photo import PhotoLimits
 from workers.photo.frames import pack, unpack
@@ -39,15 +39,12 @@ def sign_photo(signer: Signer, data: bytes, media_type: str, story: Story, limit
     try:
         said = run_guarded(__name__, [str(limits.child_memory(len(given)))], given, wall_seconds=limits.wall_seconds)
         answer, (signed,) = unpack(said)
-        return Signed(data=bytes(signed), kept_source=bool(answer["kept_source"]))
-    except (InputError, ValueError, LookupError, TypeError) as error:
-        if signer.policy == "required":
-            raise StageError("the photo could not be signed, and that is required here", code=IMPOSSIBLE) from error
-        return Signed(data=data, why_not=FAILED)
-
-
-IMPOSSIBLE = "credentials_impossible"
-FAILED = "signing ended without an answer; the picture carries no content credential"
+        if answer["signed"] is True:
+            return Signed(data=bytes(signed), kept_source=bool(answer["kept_source"]))
+        why = "the library refused"
+    except (InputError, ValueError, LookupError, TypeError):
+        why = "no sensible answer"
+    return signer.failed(data, why)
 
 
 def main() -> None:
@@ -58,7 +55,8 @@ def main() -> None:
     regions = [(left, top, width, height) for left, top, width, height in head["regions"]]
     story = Story(source=(bytes(source), head["source_type"]), regions=regions, **head["story"])
     signed = signer.sign(bytes(data), head["media_type"], story)
-    for part in pack({"kept_source": signed.kept_source}, signed.data):
+    said = {"signed": signed.why_not is None, "kept_source": signed.kept_source}
+    for part in pack(said, signed.data):
         sys.stdout.buffer.write(part)
 
 

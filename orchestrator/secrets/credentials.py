@@ -44,6 +44,7 @@ HOLDERS = ("image/jpeg", "image/png", "image/webp", "image/tiff", "image/avif", 
 """Formats of ours that have a place for a credential."""
 READABLE = (*HOLDERS, "image/gif")
 NO_PLACE = "the format has no place for a content credential; the picture is not signed"
+FAILED = "signing failed; the picture carries no content credential"
 TEST_CHAIN_DAYS = 3650
 CURVES = {256: "es256", 384: "es384", 521: "es512"}
 UNTRUSTED = "signingCredential.untrusted"
@@ -183,7 +184,24 @@ class Signer:
         Raises:
             StageError: `credentials_impossible`, credentials are required and this picture cannot hold one.
         """
-        return self.unsigned(data, media_type) or self._signed(data, media_type, story)
+        unsigned = self.unsigned(data, media_type)
+        if unsigned is not None:
+            return unsigned
+        c2pa = _library()
+        try:
+            return self._signed(c2pa, data, media_type, story)
+        except c2pa.C2paError as error:
+            return self.failed(data, str(error))
+
+    def failed(self, data: bytes, why: str) -> Signed:
+        """Return a picture that could not be signed as it is.
+
+        Raises:
+            StageError: `credentials_impossible`, that is not allowed here.
+        """
+        if self.policy == "required":
+            raise StageError(f"{FAILED} ({why[:200]}), and one is required here", code="credentials_impossible")
+        return Signed(data=data, why_not=FAILED)
 
     def unsigned(self, data: bytes, media_type: str) -> Signed | None:
         """Return a picture as it is where it gets no credential, and None where it gets one.
@@ -199,8 +217,7 @@ class Signer:
             raise StageError(f"{media_type}: {NO_PLACE}; it is required here", code="credentials_impossible")
         return Signed(data=data, why_not=NO_PLACE)
 
-    def _signed(self, data: bytes, media_type: str, story: Story) -> Signed:
-        c2pa = _library()
+    def _signed(self, c2pa: Any, data: bytes, media_type: str, story: Story) -> Signed:
         assert self.pem is not None, "asked before"
         chain, key = self.pem
         with (

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from PIL import Image
 from orchestrator.errors import SettingsError, StageError
 from orchestrator.results.provenance import verify
 from orchestrator.secrets import credentials
-from orchestrator.secrets.credentials import CHANGED, MADE, SELF_MADE, Signer, Story
+from orchestrator.secrets.credentials import CHANGED, MADE, SELF_MADE, Signed, Signer, Story
 from orchestrator.settings import Settings
 from workers.photo import PhotoLimits, decode_photo
 from workers.signing import sign_photo
@@ -344,3 +345,15 @@ def test_signed_facts_of_strangers_are_no_error(signer: Signer, settings: Settin
     assert found.state == "valid"
     assert all(isinstance(value, str) for value in (found.model or {}).values())
     assert json.dumps(found.actions)
+
+
+def test_a_picture_that_cannot_be_signed_is_published_unsigned_or_not_at_all(signer: Signer) -> None:
+    strict = Signer(policy="required", pem=signer.pem, algorithm=signer.algorithm)
+
+    assert signer.sign(b"no picture", "image/png", DRAWN) == Signed(data=b"no picture", why_not=credentials.FAILED)
+    broken = sign_photo(signer, b"no picture", "image/png", retold(encoded("JPEG")), PhotoLimits())
+    assert broken.why_not == credentials.FAILED
+    for again in (strict.sign, partial(sign_photo, strict, limits=PhotoLimits())):
+        with pytest.raises(StageError) as refused:
+            again(b"no picture", "image/png", retold(encoded("JPEG")))
+        assert refused.value.code == "credentials_impossible"
