@@ -8,12 +8,14 @@ import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import c2pa
 import numpy as np
 import pytest
+import pyvips
 import tifffile
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
@@ -22,12 +24,15 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from PIL import Image
 
-from orchestrator.errors import SettingsError, StageError
+from orchestrator.errors import InputError, SettingsError, StageError
+from orchestrator.pictures import PHOTO_MEDIA_TYPES, photo_format
 from orchestrator.results.provenance import verify
 from orchestrator.secrets import credentials
 from orchestrator.secrets.credentials import CHANGED, MADE, SELF_MADE, Signed, Signer, Story
 from orchestrator.settings import Settings
+from tests.integration.archive.corpus import corpus
 from workers.photo import PhotoLimits, decode_photo
+from workers.photo.read import read_native
 from workers.signing import sign_photo
 
 MODEL = {"preset": "mini", "version": "mdl_1", "sha256": "ab" * 32, "licence": "Apache-2.0"}
@@ -357,3 +362,39 @@ def test_a_picture_that_cannot_be_signed_is_published_unsigned_or_not_at_all(sig
         with pytest.raises(StageError) as refused:
             again(b"no picture", "image/png", retold(encoded("JPEG")))
         assert refused.value.code == "credentials_impossible"
+
+
+def seen(data: bytes) -> tuple[str, ...]:
+    """Return the pixels and facts of a photo as our own reader and libvips see them, or that one does not read it."""
+    try:
+        native = read_native(data, 10_000_000)
+        facts = (native.orientation, native.alpha, native.profile, native.stays and native.stays.code)
+        ours = sha256(native.pixels.tobytes()).hexdigest() + repr(facts)
+    except InputError as error:
+        ours = error.code
+    try:
+        theirs = sha256(pyvips.Image.new_from_buffer(data, "").numpy().tobytes()).hexdigest()
+    except pyvips.Error:
+        theirs = "not read"
+    return ours, theirs
+
+
+@pytest.mark.slow
+def test_signing_changes_nothing_else_of_any_kind_of_photo(signer: Signer, settings: Settings) -> None:
+    """The whole corpus, as two readers see it before and after."""
+    wrong, signed = [], 0
+    for name, data in corpus().items():
+        form = photo_format(data[:64])
+        if form is None:
+            continue
+        made = signer.sign(data, PHOTO_MEDIA_TYPES[form], DRAWN)
+        if made.why_not is not None:
+            assert (made.data, made.why_not) == (data, credentials.NO_PLACE), name
+            continue
+        signed += 1
+        state = credentials.read(made.data, PHOTO_MEDIA_TYPES[form], settings).state
+        if state != "valid" or seen(made.data) != seen(data):
+            wrong.append(name)
+
+    assert wrong == []
+    assert signed > 300
