@@ -248,8 +248,8 @@ class Restorer:
             [place(other) for other in job.others],
             side=job.crop.native if native else job.crop.side,
             inner_edges=job.crop.inner_edges(width, height),
-            dilation=settings.dilation,
-            feather=settings.feather,
+            dilation=settings.dilation if native else settings.paste_dilation,
+            feather=settings.feather if native else settings.paste_feather,
         )
 
 

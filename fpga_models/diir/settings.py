@@ -32,7 +32,10 @@ class DiirSettings:
         landmarks: condition on the landmarks of the face being edited [paper]; False shows no control (ablation).
         prompt: text for the edited crop; empty as in training's text drop.
         crop_factor: side of the crop over the longer side of the face's box.
-        dilation, feather: mask ellipse over the face's, and width of its soft edge in radii.
+        dilation, feather: mask ellipse over the face's, where the networks draw, and width of its soft edge in radii.
+        paste_dilation, paste_feather: the same of what goes into the picture: a restoration ends at the head, so that
+            neither collar nor background change; measured on 24 scenes, it wins back .79 of what was lost, and .80
+            where all that was drawn is pasted. A swap needs hair and outline too.
         pairing: who is who without known places: by likeness, or only by the caller's map.
         min_likeness, margin: least cosine of a pair, and its least distance to the runner-up.
         min_gain: similarity must rise by more than this. Above 0, since the networks are conditioned on the very
@@ -56,6 +59,8 @@ class DiirSettings:
     crop_factor: float = 2.0
     dilation: float = 1.25
     feather: float = 0.3
+    paste_dilation: float = 0.85
+    paste_feather: float = 0.2
     pairing: Pairing = "likeness"
     min_likeness: float = 0.2
     margin: float = 0.05
@@ -69,6 +74,7 @@ class DiirSettings:
         ranges: dict[str, tuple[float, float]] = {
             "t_star": (0.01, 1), "steps": (1, 1000), "guidance": (1, 20), "id_scale": (0, 5), "gamma": (0, 1),
             "local_scale": (0, 5), "crop_factor": (1.2, 8), "dilation": (0.5, 3), "feather": (0.01, 2),
+            "paste_dilation": (0.5, 3), "paste_feather": (0.01, 2),
             "retries": (0, 9), "batch": (1, 256),
         }  # fmt: skip
         for name, (low, high) in ranges.items():
@@ -88,8 +94,9 @@ class DiirSettings:
 RESTORE = DiirSettings()
 """Measured on the mini preset: t_star 0.6 with gamma 0.6 won back half as much, 12 steps no more than 8, and a min_gain
 of 0.1 half as much after the autoencoder alone."""
-SWAP = DiirSettings(t_star=0.8, steps=12, guidance=4.0, id_scale=1.0, gamma=0.45, min_gain=0.0, pairing="map")
-STYLIZED = DiirSettings(t_star=0.5, steps=12, guidance=3.0, id_scale=0.6, gamma=0.0, min_gain=0.0)
+_WHOLE = replace(RESTORE, paste_dilation=RESTORE.dilation, paste_feather=RESTORE.feather, min_gain=0.0)
+SWAP = replace(_WHOLE, t_star=0.8, steps=12, guidance=4.0, id_scale=1.0, gamma=0.45, pairing="map")
+STYLIZED = replace(_WHOLE, t_star=0.5, steps=12, guidance=3.0, id_scale=0.6, gamma=0.0)
 TASKS: dict[Task, DiirSettings] = {"restore": RESTORE, "swap": SWAP, "stylized": STYLIZED}
 
 

@@ -258,6 +258,12 @@ def _kept(ledger: Ledger, owner: str, options: RestoreOptions, preset: Preset) -
     with ledger.read() as session:
         known = known_identities(session, owner)
     asked = options.model_dump(include=AS_ASKED)
+    if options.mirror and options.gps == "strip":
+        raise UsageError(
+            "films and side files are mirrored as they are, with the positions in them; leave out one of the two, "
+            "mirror or strip",
+            code="bad_options",
+        )
     if options.task == "swap":
         return PhotoOptions(**asked, swap=_swap(known, options, preset))
     named = (options.everyone,) if options.everyone else options.only

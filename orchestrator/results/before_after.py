@@ -48,6 +48,8 @@ class BeforeAfter:
     facts: Mapping[str, str]
     photos: Sequence[Photo]
     failures: Sequence[Mapping[str, str]]
+    others: Sequence[tuple[str, str]] = ()
+    """Path of each file of the source that is no photo, and why it was passed over."""
     near: Sequence[tuple[str, str]] = ()
     """Photos that look the same, which were not merged."""
 

@@ -69,7 +69,7 @@ def written(ledger: Ledger, store: ByteStore, owner: str, batch_id: str, found: 
             batch = listings.batch(session, owner, batch_id)
             lists: dict[str, Lines] = {"results.jsonl": results_lines, "errors.jsonl": errors_lines}
             if batch.kind == photos.KIND:
-                lists["files.jsonl"] = partial(_files, store)
+                lists["files.jsonl"] = partial(files, store)
         for name, lines in lists.items():
             with archive.open(_info(name, batch.created_at), "w", force_zip64=True) as file:
                 for piece in written_out(ledger, partial(_listed, lines, owner, batch_id)):
@@ -89,7 +89,10 @@ def _listed(lines: Lines, owner: str, batch_id: str, session: Session) -> Iterat
     return map(json_line, lines(session, listings.batch(session, owner, batch_id)))
 
 
-def _files(store: ByteStore, session: Session, batch: Batch) -> Iterator[dict[str, Any]]:
+def files(store: ByteStore, session: Session, batch: Batch) -> Iterator[dict[str, Any]]:
+    """Return the lines of files.jsonl with the names that the zip gives to results; nothing of portraits."""
+    if batch.kind != photos.KIND:
+        return iter(())
     known = delivery.names(session, batch.id)
     chosen = [row for row in outputs.finished(session, batch.id) if row[1].id == row[0].output_id]
     return files_lines(session, store, batch, {item.id: known[output.id] for item, output, _ in chosen}, {})

@@ -202,6 +202,8 @@ class Delivery:
                 if not wanted or member.stream is None:
                     continue
                 try:
+                    if member.path in LISTS:
+                        raise ConflictError(f"{member.path} is the name of a list of ours", code="file_exists")
                     self._target.copy(member.path, member.stream, member.modified)
                     copied[member.path] = None
                 except (ConflictError, UsageError, InputError, TransientError) as error:

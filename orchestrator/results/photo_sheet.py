@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from orchestrator.archive.duplicates import Album, Look
+from orchestrator.archive.passed import passed_of
 from orchestrator.contracts.photos import PhotoOptions, PhotoParams
 from orchestrator.errors import UsageError
 from orchestrator.ledger import identities, photos
@@ -45,6 +46,7 @@ def write_photo_sheet(session: Session, store: ByteStore, batch: Batch, path: Pa
         facts=_facts(session, batch),
         photos=[_photo(item, store, handles) for item in finished],
         failures=[_failure(line) for line in errors_lines(session, batch)],
+        others=[(one.path, one.reason) for one in passed_of(store, batch.options)],
         near=list(near_pairs(session, batch.id)),
     )
     return write_before_after(path, sheet)

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterator
 
 from orchestrator.errors import InputError
-from workers.photo.formats import ifd, png
+from workers.photo.formats import ifd, jpeg, png
 
 MAX_VALUE = 1 << 16
 """Positions are short; a longer value is no position and is left alone."""
@@ -28,6 +28,8 @@ _TRACKS = (b"gpmd", b"camm", b"NVTK_GPS")
 """Sample entries of films whose tracks hold positions."""
 _BOXES = (b"\xa9xyz", b"loci", b"gps ", b"gps0")
 _GPS_KEY = re.compile(rb"(?i)gps")
+OF_A_PIECE = 40
+"""Bytes before each piece of an extended XMP packet: whose it is, how long the whole is, and where this one begins."""
 KEPT = (b"IHDR", b"PLTE", b"IDAT", b"tRNS", b"IEND")
 """Chunks of a PNG that say what its pixels are."""
 
@@ -36,7 +38,7 @@ def has_positions(data: bytes, form: str) -> bool:
     """Whether any part of a file records a position."""
     if form == "PNG":
         return any(_in_chunk(chunk) for chunk in png.chunks(data)) or _in_part(png.rest(data))
-    return _in_part(data)
+    return _in_part(data) or any(_in_part(_joined(data, spans)) for spans in _split(data, form))
 
 
 def without_positions(data: bytes, form: str) -> bytes:
@@ -49,13 +51,37 @@ def without_positions(data: bytes, form: str) -> bytes:
         kept = [(kind, _blanked(body)) if kind not in KEPT else (kind, body) for kind, body in _open_chunks(data)]
         out = png.join(kept) + _blanked(png.rest(data)) if has_positions(data, form) else data
     else:
-        out = _blanked(data)
+        whole = bytearray(_blanked(data))
+        for spans in _split(data, form):
+            blanked = _blanked(_joined(whole, spans))
+            for start, end in spans:
+                whole[start:end], blanked = blanked[: end - start], blanked[end - start :]
+        out = bytes(whole)
     if has_positions(out, form):
         raise InputError(
             "the file records a position in a part that cannot be blanked; export the photo without it",
             code="gps_not_erased",
         )
     return out
+
+
+def _split(data: bytes, form: str) -> list[list[tuple[int, int]]]:
+    """Return where the pieces lie of what goes on over several segments of a JPEG: EXIF, and extended XMP."""
+    if form != "JPEG":
+        return []
+    exif, packet, place = list[tuple[int, int]](), list[tuple[int, int]](), 2
+    for marker, body in jpeg.segments(data)[0]:
+        start = data.index(body, place + 2) if body else place
+        place = start + len(body)
+        if marker == jpeg.APP1 and body.startswith(jpeg.EXIF_SEGMENT):
+            exif.append((start + len(jpeg.EXIF_SEGMENT), place))
+        elif marker == jpeg.APP1 and body.startswith(jpeg.XMP_MORE):
+            packet.append((start + len(jpeg.XMP_MORE) + OF_A_PIECE, place))
+    return [spans for spans in (exif, packet) if len(spans) > 1]
+
+
+def _joined(data: bytes | bytearray, spans: list[tuple[int, int]]) -> bytes:
+    return b"".join(data[start:end] for start, end in spans)
 
 
 def _open_chunks(data: bytes) -> Iterator[png.Part]:

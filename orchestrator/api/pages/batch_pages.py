@@ -15,7 +15,9 @@ from orchestrator.api.context import Caller, Reader, Writer
 from orchestrator.api.pages.rendering import shown
 from orchestrator.api.paging import page, place
 from orchestrator.api.v1.batches import lines, moment_of
+from orchestrator.archive.passed import Passed, passed_of
 from orchestrator.contracts.base import Line
+from orchestrator.errors import StoreUnavailableError, TransientError
 from orchestrator.ledger.engine.session import Ledger, now
 from orchestrator.ledger.engine.states import BATCH_ENDED, BATCH_STATES
 from orchestrator.ledger.queue import batches, quarantine, workers
@@ -153,6 +155,7 @@ def show(
         address=address,
         can=_possible(batch, tally),
         children=children,
+        others=_others(caller, batch),
         review_first={"show": "doubtful"} if tally.of("doubtful") else asked,
         first=address("", asked) if cursor else None,
         next=address("", asked, cursor=following) if following else None,
@@ -161,6 +164,14 @@ def show(
         live=None if ended else f"/v1/batches/{batch.id}/events?since=now",
         script="select.js",
     )
+
+
+def _others(caller: Caller, batch: Batch) -> list[Passed]:
+    """Return what the source holds beside photos; nothing while the byte store does not answer."""
+    try:
+        return list(passed_of(caller.store, batch.options))
+    except (StoreUnavailableError, TransientError):
+        return []
 
 
 @router.get("/batches/{batch_id}/sheet")

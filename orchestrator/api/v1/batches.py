@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Request
@@ -208,13 +209,19 @@ def items(
 @router.get("/{batch_id}/results", operation_id="get_results", response_class=StreamingResponse)
 def get_results(caller: Reader, batch_id: str) -> StreamingResponse:
     """Stream results.jsonl: the finished items so far, in manifest order."""
-    return _jsonl(caller, batch_id, errors=False)
+    return _jsonl(caller, batch_id, "results", results.results_lines)
 
 
 @router.get("/{batch_id}/errors", operation_id="get_errors", response_class=StreamingResponse)
 def get_errors(caller: Reader, batch_id: str) -> StreamingResponse:
     """Stream errors.jsonl: rows left out first, then items that went wrong."""
-    return _jsonl(caller, batch_id, errors=True)
+    return _jsonl(caller, batch_id, "errors", results.errors_lines)
+
+
+@router.get("/{batch_id}/files", operation_id="get_files", response_class=StreamingResponse)
+def get_files(caller: Reader, batch_id: str) -> StreamingResponse:
+    """Stream files.jsonl of a batch of photos: every file of the source and what became of it."""
+    return _jsonl(caller, batch_id, "files", partial(bundle.files, caller.store))
 
 
 @router.get("/{batch_id}/results.csv", operation_id="get_results_table", response_class=StreamingResponse)
@@ -410,14 +417,12 @@ def _whole(caller: Caller, batch_id: str) -> str:
         return listings.batch(session, caller.owner, batch_id).id
 
 
-def _jsonl(caller: Caller, batch_id: str, *, errors: bool) -> StreamingResponse:
+def _jsonl(caller: Caller, batch_id: str, name: str, read: bundle.Lines) -> StreamingResponse:
     found = _whole(caller, batch_id)
 
     def lines(session: Session) -> Iterator[bytes]:
-        read = results.errors_lines if errors else results.results_lines
         return map(results.json_line, read(session, listings.batch(session, caller.owner, found)))
 
-    name = "errors" if errors else "results"
     headers = {"Content-Disposition": f'attachment; filename="{name}.jsonl"'}
     told = results.written_out(caller.ledger, lines)
     return StreamingResponse(told, media_type="application/x-ndjson", headers=headers)

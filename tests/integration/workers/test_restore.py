@@ -223,6 +223,7 @@ def assert_the_tree_is_the_same(shop: Shop, batch_id: str, truths: list[Truth], 
         shop.rig.ledger, shop.rig.store, shop.process.context.vault, OWNER, batch_id, tmp_path / "sheet.html"
     )
     page = sheet.read_text()
+    assert all(truth.path in page for truth in truths if truth.expected == "skipped")
     assert page.count('class="pair"') == shop.rig.counts(batch_id)["completed"]
     assert len(list((tmp_path / "sheet_files").iterdir())) == 2 * page.count('class="pair"')
 

@@ -2,9 +2,26 @@ from __future__ import annotations
 
 import numpy as np
 
+from fpga_models.core.control import region_mask
+from fpga_models.diir import TASKS, DiirSettings
 from fpga_models.diir.masks import face_mask, match_colour
 
 POINTS = np.array([[52, 54], [76, 54], [64, 66], [55, 80], [73, 80]], np.float32)
+
+
+def test_a_restoration_ends_at_the_head() -> None:
+    """Collar and background of a portrait stay; a swap brings hair and outline along."""
+    points = np.array([[45, 55], [82, 55], [64, 74], [49, 90], [79, 90]], np.float32)
+    head = region_mask(points, width=160, height=160, dilation=1.0, feather=0.03)
+
+    def mask(settings: DiirSettings) -> np.ndarray:
+        return region_mask(
+            points, width=160, height=160, dilation=settings.paste_dilation, feather=settings.paste_feather
+        )
+
+    assert not mask(TASKS["restore"])[head == 0].any()
+    assert (mask(TASKS["restore"])[60:95, 45:82] == 1).all()
+    assert mask(TASKS["swap"])[head == 0].any()
 
 
 def mask(others: tuple[np.ndarray, ...] = (), inner: bool = True, points: np.ndarray = POINTS) -> np.ndarray:

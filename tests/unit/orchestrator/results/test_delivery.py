@@ -15,8 +15,11 @@ from sqlalchemy import select, update
 
 from orchestrator.archive.passed import Passed, keep_passed
 from orchestrator.archive.reach import Reach
+from orchestrator.contracts.photos import RestoreOptions
+from orchestrator.errors import UsageError
 from orchestrator.ledger.engine.session import Ledger
 from orchestrator.ledger.tables.rows import Batch, Item, Output
+from orchestrator.photos import restore
 from orchestrator.portraits import submit
 from orchestrator.results import bundle
 from orchestrator.results.delivery import SIDE, Delivery, same_as
@@ -139,6 +142,35 @@ def test_a_disk_without_hard_links_is_written_to(tmp_path: Path, monkeypatch: py
     with pytest.raises(Exception, match="exists and is not overwritten"):
         write_new(tmp_path / "deep" / "a.jpg", b"another")
     assert (tmp_path / "deep" / "a.jpg").read_bytes() == b"picture"
+
+
+def test_positions_are_not_stripped_from_photos_and_copied_beside_them(
+    ledger: Ledger, settings: Settings, person: AddPerson, tmp_path: Path
+) -> None:
+    person("ada", "restore")
+    (tmp_path / "a.jpg").write_bytes(b"\xff\xd8\xff")
+    options = RestoreOptions(everyone="ada", mirror=True, gps="strip")
+
+    with pytest.raises(UsageError, match="mirrored as they are, with the positions in them"):
+        restore.submit(ledger, settings, source=str(tmp_path), options=options, owner=OWNER)
+
+
+def test_a_file_of_the_source_that_is_named_like_a_list_of_ours_is_told_and_not_lost_in_silence(
+    ledger: Ledger, store: ByteStore, settings: Settings, batch: str, tmp_path: Path
+) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    (source / "results.jsonl").write_text("of an earlier run")
+    with ledger.write() as session:
+        row = session.get_one(Batch, batch)
+        row.options = {**row.options, "source": str(source), "mirror": True}
+    delivery = Delivery(ledger, store, OWNER, batch, str(out), Reach(settings=settings, owner=OWNER, operator=True))
+
+    delivery.finish()
+
+    assert {path: error.code for path, error in delivery.failures.items()} == {"results.jsonl": "file_exists"}
+    assert [line["path"] for line in listed(out, "errors.jsonl")] == ["results.jsonl"]
+    assert len(listed(out, "results.jsonl")) == 3
 
 
 def test_a_mirror_is_the_whole_tree_and_its_list_names_what_is_not_in_it(

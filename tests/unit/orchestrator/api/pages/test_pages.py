@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import html
 import io
+import json
 import re
 import time
 
 import pytest
 from fastapi import FastAPI
 from PIL import Image
+from sqlalchemy import select
 from starlette.testclient import TestClient
 
 from orchestrator.access import keys
+from orchestrator.archive.passed import Passed, keep_passed
 from orchestrator.ledger import identities as rows
 from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.tables.rows import Batch, Item
 from orchestrator.people import identities
 from orchestrator.results import thumbnails
 from orchestrator.settings import Settings
@@ -46,6 +50,31 @@ def test_a_link_logs_a_browser_in_with_a_cookie_that_scripts_cannot_read(app: Fa
     assert (opened.status_code, opened.headers["location"]) == (303, "/")
     assert re.search("HttpOnly.*SameSite=strict", opened.headers["set-cookie"])
     assert TestClient(app, follow_redirects=False).get(link).status_code == 401
+
+
+def test_files_that_are_no_photos_are_named_on_the_page_and_over_http(
+    app: FastAPI, ledger: Ledger, client: Client, person: AddPerson, worker: Played, store: ByteStore
+) -> None:
+    made = batch_of(client, person, "a", "b")
+    worker.work(failing=["b"])
+    passed = [Passed(path="1998/<b>.MOV", reason="no picture", left_behind=False)]
+    kept = keep_passed(ledger, store, "local", passed)
+    with ledger.write() as session:
+        row = session.get_one(Batch, made)
+        row.kind, row.options = "restore", {"read": {"passed": kept}}
+        for item in session.scalars(select(Item).where(Item.batch_id == made)):
+            item.params = {"path": f"{item.custom_id}.jpg"}
+
+    page, listed = browser(app, ledger).get(f"/batches/{made}").text, client().get(f"/v1/batches/{made}/files")
+
+    assert "1998/&lt;b&gt;.MOV</span>: no picture" in page
+    assert f'href="/v1/batches/{made}/files"' in page
+    lines = [json.loads(line) for line in listed.text.splitlines()]
+    assert [(line["path"], line["outcome"]) for line in lines] == [
+        ("a.jpg", "restored"),
+        ("b.jpg", "refused"),
+        ("1998/<b>.MOV", "skipped"),
+    ]
 
 
 def test_names_with_markup_are_shown_as_text(
