@@ -133,6 +133,16 @@ class TransientError(FpgaError):
     http_status = 503
 
 
+class ReceiverError(TransientError):
+    """Somebody who is told of events did not take one; `status` is what was answered, if anything was."""
+
+    code = "receiver_failed"
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 class StoreUnavailableError(TransientError):
     """The byte store cannot be reached, or is full."""
 

@@ -115,6 +115,12 @@ class Settings(BaseSettings):
     """So many bytes of one owner may be on the way or wait to be used; 0 sets no limit."""
     webhook_private: bool = False
     """Let webhooks go to plain http and to private addresses; for development only."""
+    smtp_url: SecretStr | None = None
+    """The server that mails of events go through: `smtp://USER:PASSWORD@HOST:587` or `smtps://`; empty sends none."""
+    mail_from: str = ""
+    """The sender of those mails."""
+    mail_to: str = ""
+    """Whom mails may go to, with commas between: addresses, or `@HOST` for all of a host."""
     captioner: str = ""
     """`module:function` that writes captions which a data set's source lacks; workers run no other."""
     keep_people_days: int = Field(default=0, ge=0)

@@ -42,7 +42,11 @@ SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="FIELD=JSON", help="A further field of the trainer's plan.")
 ]
 PromoteOption = Annotated[
-    bool, typer.Option("--promote/--no-promote", help="Passing the gate makes it champion, or only candidate.")
+    bool,
+    typer.Option(
+        "--promote/--no-promote",
+        help="Passing the gate makes it champion; else it is candidate until somebody promotes it.",
+    ),
 ]
 INTERRUPTED = 130
 ENDED = ("completed", "completed_with_errors", "failed", "cancelled")
@@ -60,7 +64,7 @@ def run(
     save_every: SaveOption = 200,
     validate_every: SampleOption = 200,
     gate: GateOption = None,
-    promote: PromoteOption = True,
+    promote: PromoteOption = False,
     settings: SetOption = None,
     idempotency_key: Annotated[str | None, typer.Option(help="The same key makes one run only.")] = None,
     paused: Annotated[bool, typer.Option("--paused", help="Do not start it yet; see resume.")] = False,
@@ -98,7 +102,7 @@ def schedule(
     save_every: SaveOption = 200,
     validate_every: SampleOption = 200,
     gate: GateOption = None,
-    promote: PromoteOption = True,
+    promote: PromoteOption = False,
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -58,7 +58,7 @@ class Recipe(BaseModel):
     report_every: Annotated[int, Field(ge=1)] = 5
     settings: dict[str, Any] = {}
     """Further fields of the trainer's plan, such as `recipe` or `losses`."""
-    promote: bool = True
+    promote: bool = False
     """Whether passing the gate makes the version champion; otherwise it becomes the candidate."""
     gate: dict[str, Any] = {}
     """Rules of the gate; empty for those that come with the system."""

@@ -1,5 +1,7 @@
 """Webhooks: events of the ledger, signed as Standard Webhooks says, delivered at least once beside everything else.
 
+A receiver whose address is `mailto:` gets a mail instead (`mail.py`).
+
 An event is written in the transaction that it tells of. A thread of the sweeper delivers, so that a dead receiver
 delays no job; each receiver has its own back-off, all are told side by side, and however slowly one answers, it has
 a moment and no more. Where a name leads is looked up once, every address is checked, and the connection goes to the
@@ -25,11 +27,12 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from orchestrator.errors import ConflictError, FpgaError, UsageError
+from orchestrator.errors import ConflictError, FpgaError, ReceiverError, UsageError
 from orchestrator.ledger import webhooks
 from orchestrator.ledger.engine.base import new_id
 from orchestrator.ledger.engine.session import Ledger, now
 from orchestrator.ledger.tables.rows_api import Delivery, Webhook, webhook_place
+from orchestrator.runtime import mail
 from orchestrator.secrets.vault import Vault
 from orchestrator.settings import Settings
 
@@ -43,27 +46,21 @@ MOST = 20
 """So many receivers one owner may have."""
 
 
-class ReceiverError(FpgaError):
-    """A receiver did not take an event."""
-
-    code = "receiver_failed"
-
-    def __init__(self, message: str, status: int | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-
-
 def add(ledger: Ledger, settings: Settings, vault: Vault, owner: str, *, url: str, events: list[str]) -> dict[str, Any]:
     """Enter a receiver and return it with its secret, which is not shown again.
 
     Raises:
-        UsageError: the address is not https, or leads to a private network; an event is not known.
+        UsageError: the address is neither https nor mail that the operator allows, or leads to a private network; an
+            event is not known.
         ConflictError: the owner has too many receivers.
     """
     unknown = sorted(set(events) - set(EVENTS))
     if unknown or not events:
         raise UsageError(f"an event is {' or '.join(EVENTS)}; got {', '.join(unknown) or 'none'}", code="bad_event")
-    check_url(url, private=settings.webhook_private)
+    if url.startswith(mail.SCHEME):
+        mail.check(settings, url)
+    else:
+        check_url(url, private=settings.webhook_private)
     secret = SECRET_PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()
     webhook_id = new_id("whk")
     envelope = vault.new(webhook_place(webhook_id, url))
@@ -229,9 +226,12 @@ async def _round(
 
     async def one(delivery: Delivery, receiver: Webhook) -> bool:
         try:
-            secret = vault.open(receiver.envelope, receiver.secret.encode()).decode()
-            asked = await asyncio.to_thread(request, settings, receiver, secret, delivery, moment)
-            status = await send(asked)
+            if receiver.url.startswith(mail.SCHEME):
+                status = await asyncio.to_thread(mail.send, settings, mail.check(settings, receiver.url), delivery)
+            else:
+                secret = vault.open(receiver.envelope, receiver.secret.encode()).decode()
+                asked = await asyncio.to_thread(request, settings, receiver, secret, delivery, moment)
+                status = await send(asked)
         except FpgaError as error:
             log.warning("webhook postponed", extra={"delivery": delivery.id, "error": error.code})
             status_seen = error.status if isinstance(error, ReceiverError) else None

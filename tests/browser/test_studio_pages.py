@@ -163,6 +163,7 @@ def test_models_and_runs_are_read_by_everybody(
         ("training", "Training"),
         (f"training/{run}", "mini on"),
         ("schedules", "Schedules"),
+        ("notices", "Notices"),
     ):
         page.goto(f"{site.url}/{address}")
         expect(page.get_by_role("heading", level=1)).to_contain_text(heading)

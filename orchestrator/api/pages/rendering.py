@@ -26,6 +26,7 @@ NAVIGATION = (
     ("Models", "/models"),
     ("Training", "/training"),
     ("Schedules", "/schedules"),
+    ("Notices", "/notices"),
     ("Help", "/help"),
 )
 """What stands at the head of every page, in this order."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Sequence
+from typing import Annotated, Literal
 
-from fastapi import APIRouter, Form
+from fastapi import APIRouter, Form, Query
 from starlette.responses import RedirectResponse, Response
 
 from orchestrator.api.context import Caller, Promoter, Reader, Viewer
@@ -51,9 +52,15 @@ def begin(
 
 
 @router.get("/{run_id}")
-def run(caller: Reader, run_id: str) -> Response:
-    """Show one run."""
-    return _run(caller, run_id)
+def run(
+    caller: Reader,
+    run_id: str,
+    beside: Annotated[list[Line], Query(max_length=7)] = [],  # noqa: B006 fastapi copies it
+    smooth: Annotated[float, Query(ge=0.0, le=0.99)] = 0.0,
+    log: bool = False,
+) -> Response:
+    """Show one run, and the curves of others in the same axes."""
+    return _run(caller, run_id, beside=beside, smooth=smooth, log=log)
 
 
 @router.get("/{run_id}/samples/{step}")
@@ -87,14 +94,29 @@ def _runs(caller: Caller, wrong: FpgaError | None = None) -> Response:
     )
 
 
-def _run(caller: Caller, run_id: str, wrong: FpgaError | None = None) -> Response:
-    found: dict[str, Any] = training_view.run(caller.ledger, caller.owner, run_id)
+def _run(
+    caller: Caller,
+    run_id: str,
+    wrong: FpgaError | None = None,
+    *,
+    beside: Sequence[str] = (),
+    smooth: float = 0.0,
+    log: bool = False,
+) -> Response:
+    others = [one for one in dict.fromkeys(beside) if one != run_id]
+    found = training_view.run(caller.ledger, caller.owner, run_id, beside=others, smooth=smooth, log=log)
+    listed = training.list_runs(caller.ledger, caller.owner, limit=SHOWN)
     moves = found["state"] not in BATCH_ENDED or (found["state"] == "completed" and found["gate"] is None)
     return shown(
         "run.html",
         found["name"],
         wrong.http_status if wrong else 200,
         run=found,
+        others=[one for one in listed if one["id"] != found["id"]],
+        beside=others,
+        smooth=smooth,
+        log=log,
+        script="charts.js",
         ended=found["state"] in BATCH_ENDED,
         live=f"/v1/training-runs/{found['id']}/events" if moves else None,
         wrong=wrong,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestrator.api.pages.charts import Points, chart
@@ -16,7 +16,7 @@ from orchestrator.ledger.tables.rows_training import TrainRecord
 from orchestrator.ledger.views import usage
 from orchestrator.models import evaluations, lineage, registry, training
 from orchestrator.results.comparison import WIDTH as PLOT_WIDTH
-from orchestrator.results.comparison import plot
+from orchestrator.results.comparison import side_by_side
 from orchestrator.storage import ByteStore
 
 PRIVATE = ("location", "identities")
@@ -77,7 +77,7 @@ def compared(ledger: Ledger, owner: str, wanted: Sequence[str], suite: str) -> d
         "versions": [_public(one) for one in found],
         "suite": suite,
         "figures": metrics,
-        "rows": [(name, cells, plot(cells)) for name, cells in metrics.rows.items()] if metrics else [],
+        "sides": side_by_side(metrics) if metrics else None,
         "plot_width": PLOT_WIDTH,
         "missing": missing,
         "pictures": [
@@ -87,24 +87,38 @@ def compared(ledger: Ledger, owner: str, wanted: Sequence[str], suite: str) -> d
     }
 
 
-def run(ledger: Ledger, owner: str, wanted: str) -> dict[str, Any]:
-    """Return a run with its curves and the steps of which there are validation pictures.
+def run(
+    ledger: Ledger, owner: str, wanted: str, *, beside: Sequence[str] = (), log: bool = False, smooth: float = 0.0
+) -> dict[str, Any]:
+    """Return a run with its curves, those of other runs in the same axes, and the steps of its validation pictures.
+
+    Args:
+        log, smooth: of the axes of losses and of all curves (`charts.chart`).
 
     Raises:
-        NotFoundError: there is none.
+        NotFoundError: there is none, or none of those beside it.
     """
     found = training.show(ledger, owner, wanted)
+    shown = {found["name"]: found["id"]}
+    for other in beside:
+        one = training.show(ledger, owner, other)
+        shown[one["name"] if one["name"] not in shown else f"{one['name']} {one['id'][-6:]}"] = one["id"]
     with ledger.read() as session:
-        steps = runs.records(session, found["id"], "step")
-        validations = runs.records(session, found["id"], "validation")
+        steps = {name: runs.records(session, one, "step") for name, one in shown.items()}
+        validations = {name: runs.records(session, one, "validation") for name, one in shown.items()}
         samples = [row.step for row in runs.records(session, found["id"], "sample") if row.artifact_id]
+
+    def each(records: Mapping[str, Sequence[TrainRecord]], fact: str, said: str) -> dict[str, Points]:
+        several = len(shown) > 1
+        return {f"{name}: {said}" if several else said: _points(rows, fact) for name, rows in records.items()}
+
+    held_out = {
+        named: points for name, said in VALIDATION.items() for named, points in each(validations, name, said).items()
+    }
     charts = [
-        chart("Loss", {"loss": _points(steps, "loss")}),
-        chart(
-            "Loss on held-out people, by the reference given",
-            {VALIDATION[name]: _points(validations, name) for name in VALIDATION},
-        ),
-        chart("Learning rate", {"rate": _points(steps, "rate")}),
+        chart("Loss", each(steps, "loss", "loss"), log=log, smooth=smooth),
+        chart("Loss on held-out people, by the reference given", held_out, log=log, smooth=smooth),
+        chart("Learning rate", each(steps, "rate", "rate"), log=log),
     ]
     return {**found, "charts": [one for one in charts if one], "samples": samples}
 

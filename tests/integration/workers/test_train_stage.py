@@ -77,7 +77,7 @@ class House:
         self.dataset = add_dataset(self.ledger)
 
     def begin(self, **changes: Any) -> RunSubmitted:
-        recipe = training.read_recipe({"dataset": self.dataset, "gate": RULES, **QUICK, **changes})
+        recipe = training.read_recipe({"dataset": self.dataset, "gate": RULES, "promote": True, **QUICK, **changes})
         return training.submit(self.ledger, self.settings, recipe, owner="local")
 
     def attempt(self, *, stop_at: int | None = None) -> Outcome | FpgaError | None:

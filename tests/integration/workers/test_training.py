@@ -59,7 +59,7 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
 
 
 def begin(rig: Rig, **changes: Any) -> RunSubmitted:
-    recipe = training.read_recipe({"dataset": "faces", **QUICK, **changes})
+    recipe = training.read_recipe({"dataset": "faces", "promote": True, **QUICK, **changes})
     return training.submit(rig.ledger, rig.settings, recipe, owner=OWNER)
 
 

@@ -74,7 +74,7 @@ def measure(ledger: Ledger, version_id: str, mean: float, batch_id: str | None =
 
 def begin(ledger: Ledger, settings: Settings, dataset_id: str, **more: Any) -> RunSubmitted:
     """Submit a training run on a data set."""
-    recipe = training.read_recipe({"dataset": dataset_id, "steps": 10, "gate": RULES, **more})
+    recipe = training.read_recipe({"dataset": dataset_id, "steps": 10, "gate": RULES, "promote": True, **more})
     return training.submit(ledger, settings, recipe, owner="local")
 
 

@@ -18,7 +18,11 @@ function listen() {
   const opened = new EventSource(document.body.dataset.stream);
   for (const name of TOLD) opened.addEventListener(name, later);
   opened.addEventListener("batch.ended", () => {
-    if (document.hidden) document.title = `● Ended: ${title}`; // a tab that nobody looks at says so itself
+    if (!document.hidden) return;
+    document.title = `● Ended: ${title}`; // a tab that nobody looks at says so itself
+    if (localStorage.getItem("fpga-notify") && Notification.permission === "granted") {
+      new Notification("A batch has ended", { body: title, tag: window.location.pathname }).onclick = () => window.focus();
+    }
   });
   opened.addEventListener("error", () => {
     if (opened.readyState !== EventSource.CLOSED) return; // a cut line: the browser comes back by itself

@@ -42,6 +42,7 @@ GET /models read
 GET /models/compare read
 GET /models/{model_id} read
 GET /new people
+GET /notices write
 GET /people people
 GET /people/added/{batch_id} people
 GET /people/{identity_id} people
@@ -118,6 +119,9 @@ POST /logout -
 POST /models/rollback models
 POST /models/{model_id}/measure models
 POST /models/{model_id}/promote models
+POST /notices write
+POST /notices/{webhook_id}/remove write
+POST /notices/{webhook_id}/test write
 POST /people people
 POST /people/examples people
 POST /people/{identity_id}/consents people

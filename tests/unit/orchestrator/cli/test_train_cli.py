@@ -79,7 +79,7 @@ def test_following_ends_with_two_where_the_gate_refused(fpga: Fpga, ledger: Ledg
     better = training.submit(
         ledger,
         settings,
-        training.read_recipe({"dataset": "faces", "steps": 5, "gate": RULES}),
+        training.read_recipe({"dataset": "faces", "steps": 5, "gate": RULES, "promote": True}),
         owner="local",
     )
     version = finish(ledger, better, "c" * 64, 0.8)

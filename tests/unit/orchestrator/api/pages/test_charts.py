@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from orchestrator.api.pages.charts import MOST_POINTS, chart, thinned, ticks
+from orchestrator.api.pages.charts import MOST_POINTS, chart, powers, smoothed, thinned, ticks
 
 
 def points(text: str) -> list[tuple[float, float]]:
@@ -61,3 +61,20 @@ def test_thinning_keeps_means_and_the_last_point() -> None:
     assert len(kept) <= 100
     assert kept[-1] == (1000.0, 0.0)
     assert all(0.3 < y < 0.7 for _, y in kept[:-1])
+
+
+def test_powers_of_ten_go_evenly_up_and_leave_out_what_has_no_logarithm() -> None:
+    made = chart("rate", {"rate": [(0, 0.0), (1, 1e-4), (2, 1e-3), (3, 1e-2)]}, log=True)
+
+    assert made is not None
+    heights = [y for _, y in points(made.curves[0].points)]
+    assert len(heights) == 3
+    assert heights[0] - heights[1] == pytest.approx(heights[1] - heights[2], abs=0.2)
+    assert powers(0.03, 0.9) == [0.02, 0.05, 0.1, 0.2, 0.5, 1.0]
+
+
+def test_smoothing_keeps_a_constant_and_quiets_noise() -> None:
+    assert [y for _, y in smoothed([(n, 2.0) for n in range(5)], 0.9)] == pytest.approx([2.0] * 5)
+    noisy = smoothed([(n, float(n % 2)) for n in range(200)], 0.9)
+    assert all(abs(y - 0.5) < 0.06 for _, y in noisy[50:])
+    assert smoothed([(0, 1.0), (1, 5.0)], 0.0) == [(0, 1.0), (1, 5.0)]

@@ -87,6 +87,8 @@ def test_two_versions_stand_side_by_side_with_figures_and_pictures(
 
     assert "0.7 <small" in html
     assert "[0.77, 0.83]" in html
+    assert '<b class="bad">worse</b>' in html, "beside the new champion"
+    assert "worse by 1" in html
     assert 'aria-label="face_sim.mean of each version"' in html
     assert "have not drawn the same request" in html
     one = page.get("/models/compare", params={"model": [live]}, follow_redirects=False)

@@ -100,7 +100,8 @@ def test_versions_are_compared_by_figures_and_by_pictures_of_the_same_request(
 
     found = training_view.compared(ledger, "local", [live, live], "identity")
 
-    assert [name for name, _, _ in found["rows"]] == ["face_sim.mean"]
+    assert found["sides"].groups == (), "a version does not differ from itself"
+    assert [row.name for row in found["sides"].alike] == ["face_sim.mean"]
     assert [one["custom_id"] for one in found["pictures"]] == ["a"]
     assert len(found["pictures"][0]["sides"]) == 2
     assert training_view.compared(ledger, "local", [live, made], "identity")["pictures"] == []
