@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
 from typing import Any, Literal
@@ -139,7 +139,7 @@ class Signer:
     """
 
     policy: Literal["off", "on", "required"] = "off"
-    pem: tuple[bytes, bytes] | None = None
+    pem: tuple[bytes, bytes] | None = field(default=None, repr=False)
     algorithm: str = ""
     why_not: str | None = None
 

@@ -14,7 +14,7 @@ import binascii
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from cryptography.exceptions import InvalidTag
@@ -44,7 +44,7 @@ class Envelope:
 class Master:
     """One master key: 32 bytes in URL-safe base64."""
 
-    key: str
+    key: str = field(repr=False)
 
     @classmethod
     def of(cls, key: str) -> Master:

@@ -287,6 +287,7 @@ def test_the_key_is_closed_to_others(settings: Settings, signer: Signer) -> None
 
     assert path.stat().st_mode & 0o777 == 0o600
     assert Signer.of(settings) == signer  # made once
+    assert "PRIVATE" not in repr(signer)
     path.chmod(0o644)
     with pytest.raises(SettingsError, match="read by others"):
         Signer.of(settings)

@@ -25,7 +25,7 @@ from orchestrator.people import identities
 from orchestrator.people.identities import ConsentGiven, NewPerson, Picture
 from orchestrator.people.rekey import rekey
 from orchestrator.runtime import webhooks
-from orchestrator.secrets.vault import BOUND, Envelope, Vault
+from orchestrator.secrets.vault import BOUND, Envelope, Master, Vault
 from orchestrator.settings import Settings
 from tests.unit.orchestrator.played import Played, picture
 
@@ -56,6 +56,11 @@ def test_what_was_sealed_opens_to_the_same_bytes_and_never_seals_to_the_same() -
     key = one.new(HERE)
     assert one.open(key, one.seal(key, b"a face")) == b"a face"
     assert one.seal(key, b"a face") != one.seal(key, b"a face")
+
+
+def test_no_trace_shows_a_key() -> None:
+    key = Fernet.generate_key().decode()
+    assert key not in repr(Master.of(key))
 
 
 def test_another_master_key_opens_nothing() -> None:
