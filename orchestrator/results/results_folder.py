@@ -182,7 +182,7 @@ def _failed(path: Path, error: OSError) -> TransientError | UsageError:
         return TransientError(f"no space left to write {path}", code="disk_full")
     if error.errno == errno.ENAMETOOLONG:
         return UsageError(f"{path.name[:80]} ... is too long a name for this disk", code="path_too_long")
-    if error.errno == errno.EINVAL:
+    if error.errno == errno.EINVAL or (error.errno == errno.ENOENT and path.parent.is_dir()):  # as exFAT's drivers do
         return UsageError(f"{path.name!r} is no name that this disk knows", code="path_unsafe")
     return UsageError(f"{path} cannot be written: {error.strerror}", code="not_writable")
 

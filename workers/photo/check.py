@@ -49,7 +49,7 @@ def second(data: bytes, form: str) -> Seen:
         return Seen(pixels=np.ascontiguousarray(planes[..., order]), facts={})
     try:
         image = pyvips.Image.new_from_buffer(data, "")
-        array: NDArray[np.uint8] | NDArray[np.uint16] = image.numpy()
+        array: NDArray[np.uint8] | NDArray[np.uint16] = image.numpy().reshape(image.height, image.width, image.bands)
     except pyvips.Error as error:
         raise ReaderError(str(error)) from error
     fields = set(image.get_fields())
@@ -58,7 +58,7 @@ def second(data: bytes, form: str) -> Seen:
     }
     facts["profile"] = hash(bytes(image.get("icc-profile-data"))) if "icc-profile-data" in fields else None
     facts["colours"] = image.interpretation
-    return Seen(pixels=array[..., None] if array.ndim == 2 else array, facts=facts)
+    return Seen(pixels=array, facts=facts)
 
 
 def misread(native: Native, data: bytes) -> Stays | None:

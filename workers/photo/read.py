@@ -26,6 +26,8 @@ from workers.photo.formats.tiff import RAW_SENTENCE, read_tiff
 from workers.photo.native import Model, Native, Pixels, Stays
 
 ORIENTATION = 0x0112
+BMP_PACKINGS = (3, 4, 5, 6)
+"""Of a BMP: masks of colours, JPEG, PNG, masks with alpha; many of them are read."""
 DAMAGED = (*BROKEN, RuntimeError, LookupError, TypeError, AttributeError, struct.error, zlib.error)
 """What decoders raise on files that are not what they claim; a bug of ours in here looks the same and is tested for."""
 
@@ -122,6 +124,11 @@ def _open(data: bytes, form: str) -> Image.Image:
         if form == "JPEG" and (reason := jpeg.stays(data)):
             raise InputError(
                 f"the file is of a kind that is not read ({reason[1]}); export the photo as JPEG of 8 bits",
+                code="format_unsupported",
+            ) from error
+        if form == "BMP" and len(data) > 34 and (packing := struct.unpack_from("<L", data, 30)[0]) in BMP_PACKINGS:
+            raise InputError(
+                f"BMPs of this kind (packing {packing}) are not read; export the photo as PNG",
                 code="format_unsupported",
             ) from error
         if form == "WEBP" and webp.ends_at(data) > len(data):

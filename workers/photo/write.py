@@ -299,9 +299,9 @@ def _bmp(native: Native, data: bytes, pixels: Pixels) -> bytes:
 
 
 def _webp(native: Native, data: bytes, pixels: Pixels, meta: Metadata) -> bytes:
-    lossless: dict[str, Any] = {"lossless": True, "exact": True} if webp.is_lossless(data) else {"quality": QUALITY}
+    lossless: dict[str, Any] = {"lossless": True} if webp.is_lossless(data) else {"quality": QUALITY}
     out = io.BytesIO()
-    _image(native, pixels).save(out, "WEBP", **lossless)
+    _image(native, pixels).save(out, "WEBP", exact=True, **lossless)
     height, width = pixels.shape[:2]
     given: dict[bytes, bytes | None] = {b"C2PA": None}
     if any(kind == b"C2PA" for kind, _ in webp.chunks(data)):

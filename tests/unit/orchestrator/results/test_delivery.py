@@ -6,6 +6,10 @@ import errno
 import io
 import json
 import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +175,83 @@ def test_a_file_of_the_source_that_is_named_like_a_list_of_ours_is_told_and_not_
     assert {path: error.code for path, error in delivery.failures.items()} == {"results.jsonl": "file_exists"}
     assert [line["path"] for line in listed(out, "errors.jsonl")] == ["results.jsonl"]
     assert len(listed(out, "results.jsonl")) == 3
+
+
+def run(*words: str) -> str:
+    """Run a program of the system, or skip where it is not there or not allowed."""
+    if shutil.which(words[0]) is None:
+        pytest.skip(f"{words[0]} is not installed")
+    ended = subprocess.run(words, check=False, capture_output=True, text=True)
+    if ended.returncode:
+        pytest.skip(f"{words[0]} is not possible here: {ended.stderr.strip()[:200]}")
+    return ended.stdout.strip()
+
+
+@pytest.fixture
+def stick(tmp_path: Path) -> Iterator[Path]:
+    """A USB stick as it is sold: exFAT, which knows no second name of a file and not every sign in names."""
+    image, place = tmp_path / "image", tmp_path / "stick"
+    place.mkdir()
+    with image.open("wb") as file:
+        file.truncate(16 << 20)
+    run("mkfs.exfat", str(image))
+    device = run("losetup", "--find", "--show", str(image))
+    try:
+        run("mount.exfat-fuse", device, str(place))
+        try:
+            yield place
+        finally:
+            subprocess.run(["umount", str(place)], check=True)
+    finally:
+        subprocess.run(["losetup", "--detach", device], check=True)
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 16 kB."""
+    place = tmp_path / "small"
+    place.mkdir()
+    run("mount", "-t", "tmpfs", "-o", "size=16k", "none", str(place))
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+def test_an_exfat_stick_gets_every_file_whose_name_it_knows(
+    ledger: Ledger, store: ByteStore, batch: str, stick: Path
+) -> None:
+    with ledger.write() as session:
+        item = session.scalars(select(Item).where(Item.batch_id == batch, Item.position == 0)).one()
+        item.params = {"path": "1998/who?.png", "source_path": "1998/who?.png"}
+
+    for _ in range(2):
+        delivery = deliver(ledger, store, batch, stick)
+
+        assert {path: error.code for path, error in delivery.failures.items()} == {"1998/who?.png": "path_unsafe"}
+        assert files(stick) == {"1998/b.gif.png", "1998/b.gif.2.png", "results.jsonl", "errors.jsonl", "files.jsonl"}
+        assert [line["path"] for line in listed(stick, "errors.jsonl")] == ["1998/who?.png"]
+
+
+def test_a_full_disk_is_the_error_of_each_file_that_finds_no_room(
+    ledger: Ledger, store: ByteStore, batch: str, small: Path
+) -> None:
+    with suppress(OSError):
+        (small / "filler").write_bytes(bytes(1 << 20))
+    delivery = Delivery(ledger, store, OWNER, batch, str(small / "out"))
+
+    delivery.step()
+
+    assert {path: error.code for path, error in delivery.failures.items()} == {
+        "1998/a.png": "disk_full",
+        "1998/b.gif.png": "disk_full",
+        "1998/b.gif.2.png": "disk_full",
+    }
+    (small / "filler").unlink()
+    run("mount", "-o", "remount,size=1m", str(small))
+    delivery.finish()
+    assert delivery.failures == {}
+    assert {"1998/a.png", "1998/b.gif.png", "1998/b.gif.2.png"} < files(small / "out")
 
 
 def test_a_mirror_is_the_whole_tree_and_its_list_names_what_is_not_in_it(
