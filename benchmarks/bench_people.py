@@ -239,7 +239,7 @@ def main() -> None:
         samples = said[name]
         step = max(1, len(samples) // 12)
         said[name] = samples[::step]
-    sys.stdout.write(json.dumps(said, indent=1) + "\n")
+    sys.stdout.write(json.dumps(said) + "\n")
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ class PackSettings:
         close_ups: whether each picture is looked at at 128 px too, for faces that fill it.
         domain: what its networks were trained to see.
         training: on which pictures, as far as that is known.
+        rates: what thresholds get wrong, by size of face: `side` px, `threshold`, `false_match`, `false_non_match`.
     """
 
     det_size: int
@@ -34,6 +35,7 @@ class PackSettings:
     close_ups: bool = False
     domain: Domain = "drawn"
     training: str = ""
+    rates: tuple[dict[str, float], ...] = ()
 
 
 def read_settings(directory: Path) -> PackSettings:

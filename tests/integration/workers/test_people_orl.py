@@ -20,7 +20,7 @@ from tests.integration.workers.rig import OWNER, QUEUES, Rig
 from tests.integration.workers.test_people import Room
 from tests.services import photographs
 
-PICTURES = 5
+PICTURES = 4
 SAME = 0.6
 """Faces nearer than this are one person's to dlib's recogniser, by its authors."""
 
@@ -89,7 +89,7 @@ def test_forty_people_are_found_told_apart_and_grouped(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_killed_scan_loses_and_doubles_nothing(tmp_path: Path) -> None:
-    figures = bench_people.run(tmp_path, count=48, kills=2)
+    figures = bench_people.run(tmp_path, count=24, kills=2)
     assert (figures.lost, figures.doubled, figures.killed) == (0, 0, 2)
     assert figures.failed == figures.damaged
     assert figures.pure >= 0.99

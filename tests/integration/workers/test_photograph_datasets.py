@@ -19,7 +19,7 @@ from tests.integration.workers.rig import OWNER, QUEUES, Rig
 from tests.services import photographs
 from workers.runtime.process import Process
 
-PEOPLE, PICTURES = 16, 3
+PEOPLE, PICTURES = 12, 3
 
 
 @pytest.mark.slow

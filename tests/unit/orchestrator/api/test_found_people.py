@@ -8,12 +8,12 @@ from io import BytesIO
 import pytest
 from PIL import Image
 
-from orchestrator.contracts.photos import SeenFace
+from orchestrator.contracts.photos import PhotoParams, SeenFace
 from orchestrator.ledger.engine.base import new_id
 from orchestrator.ledger.engine.session import Ledger
 from orchestrator.ledger.faces.scanned import place_of
 from orchestrator.ledger.queue import batches
-from orchestrator.ledger.queue.batches import NewBatch
+from orchestrator.ledger.queue.batches import NewBatch, NewItem
 from orchestrator.ledger.tables.rows_people import FoundFace, FoundPerson, ScannedPhoto, found_face_place
 from orchestrator.secrets.vault import Vault
 from orchestrator.settings import Settings
@@ -110,3 +110,15 @@ def test_another_owner_sees_nothing(client: Client, faces: list[str]) -> None:
     for path in ("/v1/people/1", f"/v1/people/faces/{faces[0]}/picture", "/faces/1", f"/faces/{faces[0]}/picture"):
         assert other.get(path).status_code == 404, path
     assert other.post("/v1/people/refuse", json={"faces": [faces[0]]}).status_code == 404
+
+
+def test_a_scan_is_a_batch_like_any_other(client: Client, ledger: Ledger) -> None:
+    item = NewItem(custom_id="a.jpg", params=PhotoParams(path="a.jpg").dump(), params_sha256="", seed=0)
+    scan = NewBatch(owner="local", kind="scan", name="album", preset="faces", items=[item], flow=False)
+    batch_id = batches.submit(ledger, scan).batch_id
+    api = client()
+    (made,) = api.get(f"/v1/batches/{batch_id}/items").json()["data"]
+    views = ("", "/items", "/results", "/errors", "/results.csv", "/progress")
+    paths = [f"/v1/batches/{batch_id}{view}" for view in views] + [f"/batches/{batch_id}", f"/batches/{batch_id}/sheet"]
+    for path in (*paths, f"/v1/items/{made['id']}", f"/items/{made['id']}", "/batches", "/"):
+        assert api.get(path).status_code == 200, path
