@@ -93,6 +93,10 @@ class Settings(BaseSettings):
     """Photos of an archive with more pixels are refused; a decoding process may take 24 bytes of memory for each."""
     max_photo_bytes: int = Field(default=512 * 2**20, ge=1)
     """Larger members of an archive are refused, each by itself."""
+    api_url: str | None = Field(default=None, pattern="^https?://")
+    """Where a server of fpga answers: with it and a key the command line speaks HTTP and opens no database."""
+    api_key: SecretStr | None = None
+    """The key that the command line shows to that server."""
     api_host: str = "127.0.0.1"
     """Where `fpga serve` listens. Put a proxy that speaks TLS before any other address than loopback."""
     api_port: int = Field(default=7861, ge=0, le=65535)

@@ -11,11 +11,13 @@ from orchestrator.cli.common import (
     MANIFEST_HELP,
     FinishError,
     JsonOption,
+    Place,
     Services,
     WaitOption,
     YesOption,
     confirm,
     moment,
+    place,
     print_facts,
     print_json,
     print_lines,
@@ -29,7 +31,11 @@ from orchestrator.cli.printing import answer, describe_batch, manifest_format, p
 from orchestrator.cli.restore import go_on_reading
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from orchestrator.cli.server import Server
     from orchestrator.contracts.portraits import PlanOptions, SubmitOptions
+    from orchestrator.errors import FpgaError
     from orchestrator.planning.manifest import Format
     from orchestrator.portraits.submit import DryRun
 
@@ -41,6 +47,7 @@ ItemOption = Annotated[str | None, typer.Option("--item", help="Only this item."
 ManifestPath = Annotated[Path, typer.Argument(metavar="MANIFEST", help=MANIFEST_HELP)]
 FormatOption = Annotated[str | None, typer.Option("--format", help="jsonl or csv (default: by the file's ending).")]
 SHOWN_ITEMS = 50
+PLAIN_NAMES = "{custom_id}.{ext}"
 
 
 @takes(app, "portraits:SubmitOptions", without={"growing"})
@@ -62,15 +69,25 @@ def submit(
     if dry_run:
         _dry_run(data, form, options, as_json=as_json, skip_invalid=options.skip_invalid)
         return
-    from orchestrator.portraits.submit import submit_portraits
+    called = name or ("standard input" if str(manifest) == "-" else manifest.stem)
+    with place() as s:
+        if not isinstance(s, Services):
+            asked = _said(options) | {"name": called}
+            shown = s.submit(data, form, asked, key=idempotency_key)
+            left_out = (
+                f", {len({one['row'] for one in shown['errors']})} wrong rows left out" if shown["errors"] else ""
+            )
+            say(f"{shown['id']} has {shown['request_counts']['total']} items{left_out}")
+            answer(s, shown["id"], wait=wait, as_json=as_json)
+            return
+        from orchestrator.portraits.submit import submit_portraits
 
-    with services() as s:
         made = submit_portraits(
             s.ledger,
             s.settings,
             manifest=data,
             format=form,
-            name=name or ("standard input" if str(manifest) == "-" else manifest.stem),
+            name=called,
             owner=s.owner,
             options=options,
             idempotency_key=idempotency_key,
@@ -103,12 +120,8 @@ def list_(
     as_json: JsonOption = False,
 ) -> None:
     """List the newest batches."""
-    from orchestrator.ledger.queue import batches
-    from orchestrator.results.results import batch_line
-
-    with services() as s, s.ledger.read() as session:
-        found = batches.listing(session, s.owner, states=state or (), kind=None if kind == "all" else kind, limit=limit)
-        lines = [batch_line(batch, batches.counts(session, batch.id)) for batch in found]
+    with place() as s:
+        lines = _newest(s, state or [], None if kind == "all" else kind, limit)
     if as_json:
         print_json(lines)
         return
@@ -119,10 +132,22 @@ def list_(
     print_table(["id", "name", "state", "completed", "failed", "submitted"], rows)
 
 
+def _newest(s: Place, states: list[str], kind: str | None, limit: int) -> list[dict[str, Any]]:
+    from orchestrator.ledger.queue import batches
+    from orchestrator.results.results import batch_line
+
+    if not isinstance(s, Services):
+        kinds = {"kind": kind} if kind else {}
+        return list(s.rows("/v1/batches", most=limit, state=states, **kinds))
+    with s.ledger.read() as session:
+        found = batches.listing(session, s.owner, states=states, kind=kind, limit=limit)
+        return [batch_line(batch, batches.counts(session, batch.id)) for batch in found]
+
+
 @app.command()
 def show(batch_id: BatchId, as_json: JsonOption = False) -> None:
     """Show a batch: counts, verdicts, times of each stage, and its items."""
-    with services() as s:
+    with place() as s:
         batch = describe_batch(s, batch_id, with_items=True)
     if as_json:
         print_json(batch)
@@ -136,7 +161,7 @@ def show(batch_id: BatchId, as_json: JsonOption = False) -> None:
 @app.command()
 def watch(batch_id: BatchId, as_json: JsonOption = False) -> None:
     """Follow a batch until it has ended; exit 2 if items failed. Ctrl-C leaves it running."""
-    with services() as s:
+    with place() as s:
         _follow(s, _resolve(s, batch_id), as_json=as_json)
 
 
@@ -155,19 +180,22 @@ def results(
     ] = None,
     template: Annotated[
         str, typer.Option(help="Name of pictures: {custom_id} {index} {identity} {seed} {layout} {ext}.")
-    ] = "{custom_id}.{ext}",
+    ] = PLAIN_NAMES,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Put pictures in the place of others of the same name.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Print what is finished so far, one JSON object in each line, or write it to files; a cut download goes on."""
-    from orchestrator.archive.reach import Reach
-    from orchestrator.ledger.queue import batches
-    from orchestrator.results import export, results
-
-    with services() as s:
+    with place() as s:
         found = _resolve(s, batch_id)
+        if not isinstance(s, Services):
+            _results_of(s, found, errors, download, sheet, template, overwrite=overwrite, as_json=as_json)
+            return
+        from orchestrator.archive.reach import Reach
+        from orchestrator.ledger.queue import batches
+        from orchestrator.results import export, results
+
         written: dict[str, Any] = {}
         if download is not None:
             reach = Reach(settings=s.settings, owner=s.owner, operator=True)
@@ -180,14 +208,46 @@ def results(
         if written:
             print_json(written) if as_json else print_facts(written)
             if download is not None and done.failures:
-                for path, error in done.failures.items():
-                    say(f"not written: {path}: {error.message} [{error.code}]")
-                raise FinishError(2)
+                _not_written(done.failures)
             return
         with s.ledger.read() as session:
             batch = batches.get(session, s.owner, found)
             lines = results.errors_lines(session, batch) if errors else results.results_lines(session, batch)
             print_lines(lines)
+
+
+def _not_written(failures: Mapping[Any, FpgaError]) -> None:
+    for path, error in failures.items():
+        say(f"not written: {path}: {error.message} [{error.code}]")
+    raise FinishError(2)
+
+
+def _results_of(
+    s: Server,
+    batch_id: str,
+    errors: bool,
+    download: Path | None,
+    sheet: Path | None,
+    template: str,
+    *,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Do what `results` does through a server."""
+    from orchestrator.errors import UsageError
+
+    if sheet is not None or template != PLAIN_NAMES:
+        option = "--sheet" if sheet is not None else "--template"
+        raise UsageError(f"{option} works on the byte store itself; its own pages show a sheet", code="local_only")
+    if download is None:
+        for line in s.lines(f"/v1/batches/{batch_id}/{'errors' if errors else 'results'}"):
+            typer.echo(line)
+        return
+    failures = s.download(batch_id, download, overwrite=overwrite)
+    written = {"folder": str(download)}
+    print_json(written) if as_json else print_facts(dict(written))
+    if failures:
+        _not_written(failures)
 
 
 @app.command()
@@ -216,10 +276,14 @@ def retry(
     """Make a new batch of the items that failed or were held, unless an earlier retry has them."""
     from orchestrator.ledger.queue import batches
 
-    with services() as s:
-        made = batches.retry(s.ledger, s.owner, batch_id, codes=code or (), again=again)
-        say(f"{made.batch_id} retries what failed in {batch_id}")
-        answer(s, made.batch_id, wait=wait, as_json=as_json)
+    with place() as s:
+        if isinstance(s, Services):
+            made = batches.retry(s.ledger, s.owner, batch_id, codes=code or (), again=again).batch_id
+        else:
+            asked = {"codes": code or [], "again": again}
+            made = s.ask("POST", f"/v1/batches/{s.resolve(batch_id)}/retry", json=asked)["id"]
+        say(f"{made} retries what failed in {batch_id}")
+        answer(s, made, wait=wait, as_json=as_json)
 
 
 @app.command()
@@ -227,10 +291,13 @@ def cancel(batch_id: BatchId, yes: YesOption = False, as_json: JsonOption = Fals
     """Cancel a batch; what is finished stays, what runs stops within one denoising step."""
     from orchestrator.ledger.queue import batches
 
-    with services() as s:
+    with place() as s:
         found = _resolve(s, batch_id)
         confirm(f"Cancel {found}?", yes=yes)
-        state = batches.cancel(s.ledger, s.owner, found)
+        if isinstance(s, Services):
+            state = str(batches.cancel(s.ledger, s.owner, found))
+        else:
+            state = _ask(s, found, "cancel")["state"]
         _tell(s, found, f"{found} is {state}", as_json=as_json)
 
 
@@ -243,9 +310,12 @@ def pause(
     """Stop working on a batch until it is resumed; workers give back what they hold."""
     from orchestrator.ledger.queue import batches
 
-    with services() as s:
+    with place() as s:
         found = _resolve(s, batch_id)
-        batches.pause(s.ledger, s.owner, found, reason=reason)
+        if isinstance(s, Services):
+            batches.pause(s.ledger, s.owner, found, reason=reason)
+        else:
+            _ask(s, found, "pause", **({"reason": reason} if reason else {}))
         _tell(s, found, f"{found} is paused", as_json=as_json)
 
 
@@ -260,9 +330,13 @@ def order(
     """Let a batch go before or behind others: another lane, or another priority within it."""
     from orchestrator.ledger.queue import batches
 
-    with services() as s:
+    with place() as s:
         found = _resolve(s, batch_id)
-        batches.reorder(s.ledger, s.owner, found, lane=lane, priority=3 if top else priority)
+        priority = 3 if top else priority
+        if isinstance(s, Services):
+            batches.reorder(s.ledger, s.owner, found, lane=lane, priority=priority)
+        else:
+            _ask(s, found, "order", lane=lane, priority=priority)
         _tell(s, found, f"the order of {found} is changed", as_json=as_json)
 
 
@@ -271,13 +345,16 @@ def resume(batch_id: BatchId, as_json: JsonOption = False) -> None:
     """Go on with a paused batch, and read on in the source of one whose reader was killed."""
     from orchestrator.ledger.queue import batches
 
-    with services() as s:
+    with place() as s:
         found = _resolve(s, batch_id)
-        with s.ledger.read() as session:
-            batch = batches.get(session, s.owner, found)
-        if batch.state == "paused" or not batch.open:
-            batches.resume(s.ledger, s.owner, found)
-        go_on_reading(s, found)
+        if isinstance(s, Services):
+            with s.ledger.read() as session:
+                batch = batches.get(session, s.owner, found)
+            if batch.state == "paused" or not batch.open:
+                batches.resume(s.ledger, s.owner, found)
+            go_on_reading(s, found)
+        else:
+            _ask(s, found, "resume")
         _tell(s, found, f"{found} goes on", as_json=as_json)
 
 
@@ -286,10 +363,13 @@ def release(batch_id: BatchId, reason: WhyOption, item: ItemOption = None, as_js
     """Try held items again, each by itself; a batch that had ended goes on."""
     from orchestrator.ledger.queue import quarantine
 
-    with services() as s:
+    with place() as s:
         found = _resolve(s, batch_id)
-        released = quarantine.release(s.ledger, s.owner, found, reason=reason, item_id=item)
-        _tell(s, found, f"{len(released)} held items of {found} are tried again", as_json=as_json)
+        if isinstance(s, Services):
+            released = len(quarantine.release(s.ledger, s.owner, found, reason=reason, item_id=item))
+        else:
+            released = _of_held(s, found, "release", reason, item)
+        _tell(s, found, f"{released} held items of {found} are tried again", as_json=as_json)
 
 
 @app.command()
@@ -297,21 +377,44 @@ def reject(batch_id: BatchId, reason: WhyOption, item: ItemOption = None, as_jso
     """Give held items up: they are cancelled."""
     from orchestrator.ledger.queue import quarantine
 
-    with services() as s:
+    with place() as s:
         found = _resolve(s, batch_id)
-        rejected = quarantine.reject(s.ledger, s.owner, found, reason=reason, item_id=item)
-        _tell(s, found, f"{len(rejected)} held items of {found} are given up", as_json=as_json)
+        if isinstance(s, Services):
+            rejected = len(quarantine.reject(s.ledger, s.owner, found, reason=reason, item_id=item))
+        else:
+            rejected = _of_held(s, found, "reject", reason, item)
+        _tell(s, found, f"{rejected} held items of {found} are given up", as_json=as_json)
 
 
-def _resolve(s: Services, batch_id: str) -> str:
+def _ask(s: Server, batch_id: str, verb: str, **body: object) -> dict[str, Any]:
+    answered: dict[str, Any] = s.ask("POST", f"/v1/batches/{batch_id}/{verb}", json=body or None)
+    return answered
+
+
+def _of_held(s: Server, batch_id: str, verb: str, reason: str, item: str | None) -> int:
+    """Say what becomes of held items, and return how many those were."""
+    before = s.batch(batch_id)["counts"]["held"]
+    where = f"/v1/items/{item}" if item else f"/v1/batches/{batch_id}"
+    s.ask("POST", f"{where}/{verb}", json={"reason": reason})
+    return 1 if item else int(before)
+
+
+def _said(options: PlanOptions) -> dict[str, Any]:
+    """Return the options that a query says: those that somebody set."""
+    return options.model_dump(mode="json", exclude_defaults=True)
+
+
+def _resolve(s: Place, batch_id: str) -> str:
     """Return the full id that this beginning stands for."""
+    if not isinstance(s, Services):
+        return s.resolve(batch_id)
     from orchestrator.ledger.queue import batches
 
     with s.ledger.read() as session:
         return batches.get(session, s.owner, batch_id).id
 
 
-def _follow(s: Services, batch_id: str, *, as_json: bool) -> None:
+def _follow(s: Place, batch_id: str, *, as_json: bool) -> None:
     from orchestrator.cli.watch import follow
     from orchestrator.results.results import exit_code
 
@@ -323,7 +426,7 @@ def _follow(s: Services, batch_id: str, *, as_json: bool) -> None:
         raise FinishError(exit_code(batch))
 
 
-def _tell(s: Services, batch_id: str, sentence: str, *, as_json: bool) -> None:
+def _tell(s: Place, batch_id: str, sentence: str, *, as_json: bool) -> None:
     if as_json:
         print_json(describe_batch(s, batch_id))
     else:
@@ -333,8 +436,11 @@ def _tell(s: Services, batch_id: str, sentence: str, *, as_json: bool) -> None:
 def _dry_run(data: bytes, form: Format, options: PlanOptions, *, as_json: bool, skip_invalid: bool) -> None:
     from orchestrator.portraits import submit
 
-    with services() as s:
-        found = submit.dry_run(s.ledger, s.settings, manifest=data, format=form, owner=s.owner, options=options)
+    with place() as s:
+        if isinstance(s, Services):
+            found = submit.dry_run(s.ledger, s.settings, manifest=data, format=form, owner=s.owner, options=options)
+        else:
+            found = submit.DryRun.of_json(s.submit(data, form, _said(options), key=None, dry_run=True))
     if as_json:
         print_json(found.as_json())
     else:

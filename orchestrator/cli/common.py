@@ -9,16 +9,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from orchestrator.cli.server import Server
     from orchestrator.ledger.engine.session import Ledger
     from orchestrator.secrets.vault import Vault
     from orchestrator.settings import Settings
+    from orchestrator.status.progress import Progress
     from orchestrator.storage import ByteStore
 
 MANIFEST_HELP = "JSONL or CSV file, or - for standard input."
@@ -61,12 +63,22 @@ class Services:
         """Whose batches and people these are."""
         return self.settings.owner
 
+    def look(self, batch_id: str) -> Progress:
+        """Take one look at a batch."""
+        from orchestrator.status.progress import look
+
+        return look(self.ledger, self.owner, batch_id)
+
     @property
     def vault(self) -> Vault:
         """What opens reference pictures."""
         from orchestrator.secrets.vault import Vault
 
         return Vault.of(self.settings)
+
+
+Place: TypeAlias = "Services | Server"
+"""Where a command works: at the ledger itself, or through a server."""
 
 
 def use_state_dir(path: Path | None) -> None:
@@ -83,13 +95,21 @@ def services() -> Iterator[Services]:
 
     Raises:
         SettingsError: the environment is wrong, or the database is not at the newest revision.
+        UsageError: `local_only`, this environment has a server and no database.
     """
     from orchestrator import tracing
+    from orchestrator.errors import UsageError
     from orchestrator.ledger.engine.session import Ledger
     from orchestrator.settings import get_settings
     from orchestrator.storage import open_store
 
     settings = get_settings()
+    if settings.api_url:
+        raise UsageError(
+            "this command works on the database and the byte store themselves, and FPGA_API_URL names a server: run "
+            "it where the server runs, without FPGA_API_URL",
+            code="local_only",
+        )
     tracing.setup(settings, "cli")
     _prepare(settings)
     ledger = Ledger.of(settings)
@@ -98,6 +118,32 @@ def services() -> Iterator[Services]:
         yield Services(settings=settings, ledger=ledger, store=open_store(settings))
     finally:
         ledger.dispose()
+
+
+@contextmanager
+def place() -> Iterator[Place]:
+    """Open the server that `FPGA_API_URL` names, else ledger and byte store.
+
+    Raises:
+        SettingsError: there is a server and no key, or what `services` raises.
+    """
+    from orchestrator.errors import SettingsError
+    from orchestrator.settings import get_settings
+
+    settings = get_settings()
+    if not settings.api_url:
+        with services() as s:
+            yield s
+        return
+    if settings.api_key is None:
+        raise SettingsError("FPGA_API_URL is set: set FPGA_API_KEY as well, to a key of `fpga key create`")
+    from orchestrator.cli.server import Server
+
+    server = Server(settings.api_url, settings.api_key.get_secret_value())
+    try:
+        yield server
+    finally:
+        server.close()
 
 
 def _prepare(settings: Settings) -> None:
@@ -117,7 +163,7 @@ def _check_schema(settings: Settings, ledger: Ledger) -> None:
     schema.check_not_newer(current, settings.database_url)
     if settings.database_url_ is not None:
         raise SettingsError(
-            f"the database is at revision {current or 'nothing'}, this code wants {newest}; run `alembic upgrade head`",
+            f"the database is at revision {current or 'nothing'}, this code wants {newest}; run `fpga migrate`",
             code="database_outdated",
         )
     if current is not None:

@@ -24,7 +24,6 @@ from orchestrator.cli.common import (
 if TYPE_CHECKING:
     from orchestrator.settings import Settings
 
-MANIFEST = "portraits.jsonl"
 READY_SECONDS = 90.0
 ENROL_SECONDS = 90.0
 FLOW_SECONDS = 15.0
@@ -39,13 +38,10 @@ def demo(
     use_state_dir(state_dir)
     from orchestrator.cli.stack import hear_ctrl_c, ready
     from orchestrator.embedded.stack import Stack
-    from orchestrator.errors import UsageError
+    from orchestrator.people import examples
     from orchestrator.runtime.running import open_state_dir
-    from orchestrator.settings import PACKAGE_ROOT, get_settings
+    from orchestrator.settings import get_settings
 
-    examples = PACKAGE_ROOT / "examples"
-    if not (examples / MANIFEST).exists():
-        raise UsageError(f"{examples} is missing: the demo runs from a checkout of the sources", code="no_examples")
     settings = get_settings()
     open_state_dir(settings)
     _log_to_file(settings)
@@ -57,8 +53,8 @@ def demo(
     with Stack(lively) as stack:
         stack.wait_ready(READY_SECONDS, on_event=ready)
         with services() as s:
-            _add_people(s, examples / "people")
-            batch = _make_portraits(s, examples / MANIFEST)
+            _add_people(s, examples.FOLDER)
+            batch = _make_portraits(s, examples.MANIFEST)
             folder = settings.state_dir / "demo" / batch["id"]
             page = _write(s, batch["id"], folder)
             flow = _flow_state(s, batch["id"])

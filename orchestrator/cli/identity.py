@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,10 +12,12 @@ import typer
 from orchestrator.cli import receipt
 from orchestrator.cli.common import (
     JsonOption,
+    Place,
     Services,
     YesOption,
     confirm,
     moment,
+    place,
     print_facts,
     print_json,
     print_table,
@@ -26,6 +29,8 @@ from orchestrator.cli.common import (
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from orchestrator.cli.server import Server
+    from orchestrator.errors import FpgaError
     from orchestrator.people.identities import ConsentGiven, Enrolled, Picture
 
 app = typer.Typer(name="identity", help="People: reference pictures and consent.", no_args_is_help=True)
@@ -82,7 +87,13 @@ def add(
     from orchestrator.people.identities import NewPerson
     from orchestrator.people.identities import add as add_people
 
-    with services() as s:
+    with place() as s:
+        if not isinstance(s, Services):
+            if preset or same_person:
+                raise _local("--preset" if preset else "--same-person")
+            consents = _consent_said(consent or [], granted_by, consent_text, expires)
+            _add_there(s, handle, _pictures(pictures), consents, name, more, timeout if wait else 0.0, as_json)
+            return
         given = consent_of(s, consent or [], granted_by, consent_text, expires)
         person = NewPerson(
             handle=handle, name=name, pictures=tuple(_pictures(pictures)), consent=given, same_person=same_person
@@ -100,6 +111,71 @@ def add(
             say(note)
         say(f"{handle} is in the library")
         typer.echo(found.identity_id)
+
+
+def _local(what: str) -> FpgaError:
+    from orchestrator.errors import UsageError
+
+    return UsageError(f"{what} works where the server runs, without FPGA_API_URL", code="local_only")
+
+
+def _consent_said(
+    scopes: list[str], granted_by: str | None, text: Path | None, expires: str | None
+) -> dict[str, str | list[str]]:
+    """Return a consent as requests say it."""
+    said = {
+        "scopes": _scopes(scopes),
+        "granted_by": granted_by,
+        "text": read_input(text).decode("utf-8", "replace") if text else None,
+        "expires_at": _time(expires).isoformat() if expires else None,
+    }
+    return {name: value for name, value in said.items() if value}
+
+
+def _add_there(
+    s: Server,
+    handle: str,
+    pictures: list[Picture],
+    consent: dict[str, str | list[str]],
+    name: str | None,
+    more: bool,
+    seconds: float,
+    as_json: bool,
+) -> None:
+    """Do what `add` does through a server, and wait so long for the faces."""
+    from orchestrator.errors import InputError, TransientError
+
+    form = {"consent_text" if key == "text" else key: value for key, value in consent.items()}
+    form |= {"handle": handle, "more": str(more).lower(), **({"name": name} if name else {})}
+    files = [("pictures", (one.name, one.data)) for one in pictures]
+    headers = {"Prefer": f"wait={min(30, int(seconds))}"} if seconds else {}
+    made = s.ask("POST", "/v1/identities", data=form, files=files, headers=headers)
+    until = time.monotonic() + seconds
+    while seconds and not (made["id"] or made["error"]) and time.monotonic() < until:
+        time.sleep(0.5)
+        (item,) = s.rows(f"/v1/batches/{made['batch_id']}/items")
+        made["error"] = item["error"]
+        if item["status"] == "completed":
+            made["id"] = s.ask("GET", f"/v1/identities/{handle}")["id"]
+    if made["error"]:
+        raise InputError(made["error"]["message"], code=made["error"]["code"], batch_id=made["batch_id"])
+    if made["id"]:
+        batch_id = made.pop("batch_id")
+        for note in made["notes"]:
+            say(note)
+        say(f"{handle} is in the library")
+        print_json(made) if as_json else typer.echo(made["id"])
+    elif not seconds:
+        batch_id = made["batch_id"]
+        say("a worker will look at the pictures; follow with: fpga batch watch " + batch_id)
+        print_json({"object": "identity.enrolling", "batch_id": batch_id}) if as_json else typer.echo(batch_id)
+    else:
+        raise TransientError(
+            f"no worker has finished with the pictures within {seconds:g} s; follow with: fpga batch watch "
+            f"{made['batch_id']}",
+            code="still_waiting",
+            batch_id=made["batch_id"],
+        )
 
 
 @app.command()
@@ -140,8 +216,8 @@ def list_(as_json: JsonOption = False) -> None:
     """List the people of the library."""
     from orchestrator.people.identities import list_people
 
-    with services() as s:
-        people = list_people(s.ledger, s.owner)
+    with place() as s:
+        people = list_people(s.ledger, s.owner) if isinstance(s, Services) else list(s.rows("/v1/identities"))
     if as_json:
         print_json(people)
         return
@@ -170,10 +246,8 @@ def check(as_json: JsonOption = False) -> None:
 @app.command()
 def show(who: Who, as_json: JsonOption = False) -> None:
     """Show a person with references and every consent ever given."""
-    from orchestrator.people import identities
-
-    with services() as s:
-        _print_person(identities.show(s.ledger, s.owner, who), as_json=as_json)
+    with place() as s:
+        _print_person(_person(s, who), as_json=as_json)
 
 
 @app.command()
@@ -189,13 +263,20 @@ def consent(
     """Write down what a person allows, or ends; without either, show it."""
     from orchestrator.people import identities
 
-    with services() as s:
-        if revoke:
-            identities.revoke(s.ledger, s.owner, who, _scopes(revoke))
-        if grant:
-            given = consent_of(s, grant, granted_by, consent_text, expires)
-            identities.grant(s.ledger, s.owner, who, given)
-        _print_person(identities.show(s.ledger, s.owner, who), as_json=as_json)
+    with place() as s:
+        if isinstance(s, Services):
+            if revoke:
+                identities.revoke(s.ledger, s.owner, who, _scopes(revoke))
+            if grant:
+                given = consent_of(s, grant, granted_by, consent_text, expires)
+                identities.grant(s.ledger, s.owner, who, given)
+        else:
+            for scope in _scopes(revoke or []):
+                s.ask("DELETE", f"/v1/identities/{who}/consents/{scope}")
+            if grant:
+                asked = _consent_said(grant, granted_by, consent_text, expires)
+                s.ask("POST", f"/v1/identities/{who}/consents", json=asked)
+        _print_person(_person(s, who), as_json=as_json)
 
 
 @app.command()
@@ -210,19 +291,33 @@ def erase(
 ) -> None:
     """Take a person away with everything that shows them, and prove it with a receipt. Cannot be undone."""
     from orchestrator.people import identities
+    from orchestrator.settings import get_settings
 
-    with services() as s:
-        person = identities.show(s.ledger, s.owner, who)
+    with place() as s:
+        person = _person(s, who)
         confirm(f"Erase {who} ({person['id']}) and every picture of this person?", yes=yes)
-        path = to or s.settings.state_dir / "receipts" / f"{person['id']}.json"
+        path = to or get_settings().state_dir / "receipts" / f"{person['id']}.json"
         identities.check_receipt_path(path)
-        proof = identities.erase(s.ledger, s.store, s.settings, s.owner, person["id"])
+        if isinstance(s, Services):
+            proof = identities.erase(s.ledger, s.store, s.settings, s.owner, person["id"])
+        else:
+            proof = s.ask("DELETE", f"/v1/identities/{person['id']}")
         identities.write_receipt(proof, path)
     if as_json:
         print_json(proof)
     else:
         say(f"erased {proof['references']} references, {proof['outputs']} outputs, {proof['objects']} stored objects")
         typer.echo(path)
+
+
+def _person(s: Place, who: str) -> dict[str, Any]:
+    from orchestrator.people import identities
+
+    if isinstance(s, Services):
+        return identities.show(s.ledger, s.owner, who)
+    person: dict[str, Any] = s.ask("GET", f"/v1/identities/{who}")
+    person.pop("used_in", None)
+    return person
 
 
 def wait_for(s: Services, batch_id: str, timeout: float) -> Enrolled:

@@ -10,7 +10,17 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestrator.cli.common import JsonOption, Services, moment, print_facts, print_json, print_table, say, services
+from orchestrator.cli.common import (
+    JsonOption,
+    Services,
+    moment,
+    place,
+    print_facts,
+    print_json,
+    print_table,
+    say,
+    services,
+)
 
 app = typer.Typer(name="model", help="Model versions and their aliases.", no_args_is_help=True)
 Wanted = Annotated[str, typer.Argument(help="Id of a version, or preset@alias such as mini@champion.")]
@@ -24,9 +34,12 @@ def list_(as_json: JsonOption = False) -> None:
     """List the versions, newest first; weights installed here are registered first."""
     from orchestrator.models import registry
 
-    with services() as s:
-        _register_installed(s)
-        versions = registry.list_versions(s.ledger)
+    with place() as s:
+        if isinstance(s, Services):
+            _register_installed(s)
+            versions = registry.list_versions(s.ledger)
+        else:
+            versions = list(s.rows("/v1/models"))
     if as_json:
         print_json(versions)
         return
@@ -147,8 +160,10 @@ def show(wanted: Wanted, as_json: JsonOption = False) -> None:
     """Show a version with its files, the gate's decisions and the history of its aliases."""
     from orchestrator.models import registry
 
-    with services() as s:
-        version = registry.show_version(s.ledger, wanted)
+    with place() as s:
+        version = (
+            registry.show_version(s.ledger, wanted) if isinstance(s, Services) else s.ask("GET", f"/v1/models/{wanted}")
+        )
     if as_json:
         print_json(version)
         return
@@ -248,8 +263,12 @@ def promote(
     """Make an alias mean this version; new and open batches of the preset go on with the champion."""
     from orchestrator.models import registry
 
-    with services() as s:
-        version = registry.promote(s.ledger, s.settings, wanted, alias=alias, reason=reason, override=override)
+    with place() as s:
+        if isinstance(s, Services):
+            version = registry.promote(s.ledger, s.settings, wanted, alias=alias, reason=reason, override=override)
+        else:
+            asked = {"alias": alias, "reason": reason, "override": override}
+            version = s.ask("POST", f"/v1/models/{wanted}/promote", json=asked)
     _say_now(version, alias, as_json=as_json)
 
 
@@ -263,8 +282,11 @@ def rollback(
     """Make an alias mean again what it meant before; a second rollback goes one further back."""
     from orchestrator.models import registry
 
-    with services() as s:
-        version = registry.rollback(s.ledger, s.settings, preset, alias=alias, reason=reason)
+    with place() as s:
+        if isinstance(s, Services):
+            version = registry.rollback(s.ledger, s.settings, preset, alias=alias, reason=reason)
+        else:
+            version = s.ask("POST", f"/v1/models/{preset}/rollback", json={"alias": alias, "reason": reason})
     _say_now(version, alias, as_json=as_json)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from orchestrator.cli.common import FinishError, Services, moment, print_facts, print_json, print_table, words
+from orchestrator.cli.common import FinishError, Place, Services, moment, print_facts, print_json, print_table, words
 
 if TYPE_CHECKING:
     from orchestrator.planning.manifest import Format
@@ -31,7 +31,7 @@ def manifest_format(path: Path, chosen: str | None) -> Format:
     raise UsageError(f"a manifest is jsonl or csv, got {chosen or path.name!r}; see --format", code="bad_format")
 
 
-def answer(s: Services, batch_id: str, *, wait: bool, as_json: bool) -> None:
+def answer(s: Place, batch_id: str, *, wait: bool, as_json: bool) -> None:
     """End a submit: wait if asked to, and print the batch on standard output."""
     from orchestrator.cli.watch import follow
     from orchestrator.results.results import exit_code
@@ -49,8 +49,10 @@ def answer(s: Services, batch_id: str, *, wait: bool, as_json: bool) -> None:
         raise FinishError(exit_code(batch))
 
 
-def describe_batch(s: Services, batch_id: str, *, with_items: bool = False) -> dict[str, Any]:
+def describe_batch(s: Place, batch_id: str, *, with_items: bool = False) -> dict[str, Any]:
     """Return the object of a batch, with light objects of its items if asked for."""
+    if not isinstance(s, Services):
+        return s.batch(batch_id, with_items=with_items)
     from orchestrator.ledger.queue import batches
     from orchestrator.results.results import batch_object, item_lines
 

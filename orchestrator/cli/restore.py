@@ -13,16 +13,18 @@ from orchestrator.cli.common import (
     JsonOption,
     Services,
     WaitOption,
+    place,
     print_facts,
     print_json,
     say,
     screen,
-    services,
     words,
 )
 from orchestrator.cli.options import takes
+from orchestrator.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
+    from orchestrator.cli.server import Server
     from orchestrator.contracts.photos import RedoOptions, RestoreOptions
     from orchestrator.photos.feeding import Fed
     from orchestrator.photos.restore import Look
@@ -127,8 +129,13 @@ def redo(
     from orchestrator.cli.printing import answer
     from orchestrator.photos import restore as service
 
-    with services() as s:
-        batch_id = service.redo(s.ledger, s.settings, s.owner, item, options.changed(good=skip_good))
+    with place() as s:
+        options = options.changed(good=skip_good)
+        if isinstance(s, Services):
+            batch_id = service.redo(s.ledger, s.settings, s.owner, item, options)
+        else:
+            asked = options.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+            batch_id = s.ask("POST", f"/v1/items/{item}/redo", json=asked)["id"]
         answer(s, batch_id, wait=wait, as_json=as_json)
 
 
@@ -165,7 +172,17 @@ def _run(
     from orchestrator.cli.printing import answer
     from orchestrator.photos import restore as service
 
-    with services() as s:
+    with place() as s:
+        if not isinstance(s, Services):
+            if dry_run or feed == "here":
+                raise UsageError(
+                    f"{'--dry-run' if dry_run else '--feed here'} reads the source where the server runs, without "
+                    "FPGA_API_URL",
+                    code="local_only",
+                )
+            asked = options.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+            _run_there(s, source, asked | ({"preset": preset} if preset else {}), out, key, wait=wait, as_json=as_json)
+            return
         if dry_run:
             _print_look(
                 service.look(s.ledger, s.settings, source=source, options=options, owner=s.owner, preset=preset),
@@ -194,6 +211,51 @@ def _run(
         answer(s, made.batch_id, wait=wait or out is not None, as_json=as_json)
         if delivery is not None and delivery.failures:
             raise FinishError(2)
+
+
+def _run_there(
+    s: Server, source: str, asked: dict[str, Any], out: str | None, key: str | None, *, wait: bool, as_json: bool
+) -> None:
+    """Hand a source to a server, photo by photo where it is a folder, and fetch the tree if a folder is to have it."""
+    from orchestrator.cli.printing import answer
+    from orchestrator.cli.watch import follow
+
+    path, headers = Path(source), {"Idempotency-Key": key} if key else {}
+    bucket = {"out": out} if out and out.startswith("s3://") else {}
+    if source.startswith("s3://"):
+        asked |= {"source": source}
+    elif path.is_file():
+        asked |= {"upload": s.upload(path)}
+    elif not path.is_dir():
+        raise NotFoundError(f"there is no file or folder {source}", code="file_not_found")
+    made = s.ask("POST", "/v1/restorations", json=asked | bucket, headers=headers)["id"]
+    if path.is_dir():
+        _hand_over(s, made, path)
+    if out and not bucket:
+        follow(s, made)
+        failures = s.download(made, Path(out), overwrite=False)
+        for where, error in failures.items():
+            say(f"not written: {where}: {error.message} [{error.code}]")
+    answer(s, made, wait=wait or out is not None, as_json=as_json)
+    if out and not bucket and failures:
+        raise FinishError(2)
+
+
+def _hand_over(s: Server, batch_id: str, folder: Path) -> None:
+    """Send the files of a folder one by one and close the batch; links are not followed, and hidden files stay."""
+    sent = left = 0
+    with screen().status("sending photos") as status:
+        for file in sorted(one for one in folder.rglob("*") if one.is_file() and not one.is_symlink()):
+            inside = file.relative_to(folder)
+            if any(part.startswith(".") for part in inside.parts) or not file.stat().st_size:
+                left += 1
+                continue
+            body = {"upload": s.upload(file), "path": inside.as_posix()}
+            skipped = s.ask("POST", f"/v1/batches/{batch_id}/photos", json=body)["skipped"]
+            sent, left = sent + (skipped is None), left + (skipped is not None)
+            status.update(f"sending photos: {sent}")
+    s.ask("POST", f"/v1/batches/{batch_id}/close")
+    say(f"sent {sent} photos, {left} files are no photos")
 
 
 def flow_reads(s: Services, source: str) -> bool:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from orchestrator.cli.common import (
     MANIFEST_HELP,
     JsonOption,
+    Services,
     moment,
+    place,
     print_json,
     print_table,
     read_input,
     say,
-    services,
 )
 from orchestrator.cli.options import takes
 
@@ -50,12 +51,19 @@ def add(
 ) -> None:
     """Keep a manifest and make a batch of it whenever the clock says; the same again changes nothing."""
     from orchestrator.cli.printing import manifest_format
+    from orchestrator.contracts.schedules import ScheduleObject
     from orchestrator.errors import ManifestError
     from orchestrator.portraits import submit
     from orchestrator.runtime import schedules
 
     data, form = read_input(manifest), manifest_format(manifest, format)
-    with services() as s:
+    with place() as s:
+        if not isinstance(s, Services):
+            asked: dict[str, Any] = {"name": name, "cron": cron, "timezone": timezone, "catch_up": catch_up}
+            asked |= {"overlap": overlap, "replace": replace, "manifest": data.decode("utf-8-sig"), "format": form}
+            asked |= options.model_dump(mode="json", exclude_defaults=True)
+            _added(ScheduleObject.load(s.ask("POST", "/v1/schedules", json=asked)), as_json=as_json)
+            return
         found = submit.dry_run(s.ledger, s.settings, manifest=data, format=form, owner=s.owner, options=options)
         if found.errors and not (options.skip_invalid and found.items):
             raise ManifestError(
@@ -72,11 +80,15 @@ def add(
             options=options,
             replace=replace,
         )
+    _added(made, as_json=as_json, counted=f" {found.items} items")
+
+
+def _added(made: ScheduleObject, *, as_json: bool, counted: str = "") -> None:
     if as_json:
         print_json(made.dump())
         return
     runs = "runs" if made.created else "is there already and runs"
-    say(f"{name} {runs} {found.items} items at {cron} ({timezone})")
+    say(f"{made.name} {runs}{counted} at {made.cron} ({made.timezone})")
     for time in made.next_runs:
         say(f"  {moment(time)}")
 
@@ -84,10 +96,14 @@ def add(
 @app.command("list")
 def list_(as_json: JsonOption = False) -> None:
     """List the schedules: when each runs next, and what became of the last time."""
+    from orchestrator.contracts.schedules import ScheduleObject
     from orchestrator.runtime import schedules
 
-    with services() as s:
-        found = schedules.listing(s.ledger, s.owner)
+    with place() as s:
+        if isinstance(s, Services):
+            found = schedules.listing(s.ledger, s.owner)
+        else:
+            found = [ScheduleObject.load(one) for one in s.ask("GET", "/v1/schedules")["data"]]
     if as_json:
         print_json([one.dump() for one in found])
         return
@@ -106,8 +122,14 @@ def remove(name: Name, as_json: JsonOption = False) -> None:
     """Remove a schedule; batches that it made stay, one that is under way goes on."""
     from orchestrator.runtime import schedules
 
-    with services() as s:
-        under_way = schedules.remove(s.ledger, s.store, s.owner, name)
+    with place() as s:
+        if isinstance(s, Services):
+            under_way = schedules.remove(s.ledger, s.store, s.owner, name)
+        else:
+            kept = [one["last_run"] for one in s.ask("GET", "/v1/schedules")["data"] if one["name"] == name]
+            s.ask("DELETE", f"/v1/schedules/{name}")
+            made = kept[0]["batch_id"] if kept and kept[0] else None
+            under_way = made if made and s.batch(made)["finished_at"] is None else None
     if as_json:
         print_json({"object": "schedule.removed", "name": name, "under_way": under_way})
     else:
@@ -119,8 +141,11 @@ def run(name: Name, as_json: JsonOption = False) -> None:
     """Make the batch of a schedule once, now, whatever it has under way."""
     from orchestrator.runtime import schedules
 
-    with services() as s:
-        made = schedules.run_now(s.ledger, s.store, s.settings, s.owner, name)
+    with place() as s:
+        if isinstance(s, Services):
+            made = schedules.run_now(s.ledger, s.store, s.settings, s.owner, name)
+        else:
+            made = s.ask("POST", f"/v1/schedules/{name}/run")
     if as_json:
         print_json(made)
     else:

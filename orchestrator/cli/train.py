@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,11 +11,13 @@ import typer
 from orchestrator.cli.common import (
     FinishError,
     JsonOption,
+    Place,
     Services,
     WaitOption,
     YesOption,
     confirm,
     moment,
+    place,
     print_facts,
     print_json,
     print_lines,
@@ -49,6 +52,9 @@ PromoteOption = Annotated[
     ),
 ]
 INTERRUPTED = 130
+RUNS = "/v1/training-runs"
+DECIDED_SECONDS = 30.0
+"""So long a server's sweeper may take to ask the gate."""
 ENDED = ("completed", "completed_with_errors", "failed", "cancelled")
 
 
@@ -77,15 +83,22 @@ def run(
     recipe = _recipe(
         dataset, steps, preset, name, seed, start, batch_size, save_every, validate_every, gate, promote, settings
     )
-    with services() as s:
-        made = training.submit(
-            s.ledger, s.settings, recipe, owner=s.owner, idempotency_key=idempotency_key, paused=paused
-        )
-        say(f"{made.run_id} {'had been made by an earlier request' if made.repeated else 'is queued'}")
+    with place() as s:
+        if isinstance(s, Services):
+            made = training.submit(
+                s.ledger, s.settings, recipe, owner=s.owner, idempotency_key=idempotency_key, paused=paused
+            )
+            run_id = made.run_id
+            say(f"{run_id} {'had been made by an earlier request' if made.repeated else 'is queued'}")
+        else:
+            headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
+            asked = {"recipe": recipe.model_dump(mode="json"), "paused": paused}
+            run_id = s.ask("POST", RUNS, json=asked, headers=headers)["id"]
+            say(f"{run_id} is queued")
         if wait:
-            _follow(s, made.run_id, as_json=as_json)
+            _follow(s, run_id, as_json=as_json)
             return
-        _tell(training.show(s.ledger, s.owner, made.run_id), as_json=as_json)
+        _tell(_shown(s, run_id), as_json=as_json)
 
 
 @app.command()
@@ -164,8 +177,12 @@ def list_(
     """List the newest runs."""
     from orchestrator.models import training
 
-    with services() as s:
-        found = training.list_runs(s.ledger, s.owner, limit=limit)
+    with place() as s:
+        found = (
+            training.list_runs(s.ledger, s.owner, limit=limit)
+            if isinstance(s, Services)
+            else list(s.rows(RUNS, most=limit))
+        )
     if as_json:
         print_json(found)
         return
@@ -189,17 +206,14 @@ def list_(
 @app.command()
 def show(run_id: RunId, as_json: JsonOption = False) -> None:
     """Show a run: plan, every attempt with how it ended, checkpoints, figures, and what the gate decided."""
-    from orchestrator.models import training
-
-    with services() as s:
-        found = training.show(s.ledger, s.owner, run_id)
-    _tell(found, as_json=as_json)
+    with place() as s:
+        _tell(_shown(s, run_id), as_json=as_json)
 
 
 @app.command()
 def watch(run_id: RunId, as_json: JsonOption = False) -> None:
     """Follow a run until it has ended; exit 2 if it failed or the gate refused it. Ctrl-C leaves it running."""
-    with services() as s:
+    with place() as s:
         _follow(s, run_id, as_json=as_json)
 
 
@@ -208,8 +222,13 @@ def pause(run_id: RunId, as_json: JsonOption = False) -> None:
     """Stop a run at its next step, which it saves."""
     from orchestrator.models import training
 
-    with services() as s:
-        _tell(training.pause(s.ledger, s.owner, run_id), as_json=as_json)
+    with place() as s:
+        found = (
+            training.pause(s.ledger, s.owner, run_id)
+            if isinstance(s, Services)
+            else s.ask("POST", f"{RUNS}/{run_id}/pause")
+        )
+        _tell(found, as_json=as_json)
 
 
 @app.command()
@@ -217,8 +236,13 @@ def resume(run_id: RunId, as_json: JsonOption = False) -> None:
     """Let a paused, failed or cancelled run go on from its last checkpoint."""
     from orchestrator.models import training
 
-    with services() as s:
-        _tell(training.resume(s.ledger, s.owner, run_id), as_json=as_json)
+    with place() as s:
+        found = (
+            training.resume(s.ledger, s.owner, run_id)
+            if isinstance(s, Services)
+            else s.ask("POST", f"{RUNS}/{run_id}/resume")
+        )
+        _tell(found, as_json=as_json)
 
 
 @app.command()
@@ -227,8 +251,13 @@ def cancel(run_id: RunId, yes: YesOption = False, as_json: JsonOption = False) -
     from orchestrator.models import training
 
     confirm(f"Cancel {run_id}?", yes=yes)
-    with services() as s:
-        _tell(training.cancel(s.ledger, s.owner, run_id), as_json=as_json)
+    with place() as s:
+        found = (
+            training.cancel(s.ledger, s.owner, run_id)
+            if isinstance(s, Services)
+            else s.ask("POST", f"{RUNS}/{run_id}/cancel")
+        )
+        _tell(found, as_json=as_json)
 
 
 def _recipe(
@@ -285,7 +314,7 @@ def _settings(changes: list[str]) -> dict[str, Any]:
     return found
 
 
-def _follow(s: Services, run_id: str, *, as_json: bool) -> None:
+def _follow(s: Place, run_id: str, *, as_json: bool) -> None:
     """Show a run until it and its gate are done.
 
     Raises:
@@ -298,7 +327,11 @@ def _follow(s: Services, run_id: str, *, as_json: bool) -> None:
 
     def look() -> dict[str, Any]:
         nonlocal seen
-        found = training.watch(s.ledger, s.store, s.owner, run_id, after=seen)
+        found = (
+            training.watch(s.ledger, s.store, s.owner, run_id, after=seen)
+            if isinstance(s, Services)
+            else {**s.ask("GET", f"{RUNS}/{run_id}/records", params={"after": seen}), "samples": []}
+        )
         seen = max([seen, *(record["step"] for record in found["records"])])
         return found
 
@@ -324,10 +357,24 @@ def _follow(s: Services, run_id: str, *, as_json: bool) -> None:
         raise FinishError(2)
 
 
-def _decided(s: Services, run_id: str) -> dict[str, Any]:
+def _shown(s: Place, run_id: str) -> dict[str, Any]:
+    from orchestrator.models import training
+
+    if isinstance(s, Services):
+        return training.show(s.ledger, s.owner, run_id)
+    found: dict[str, Any] = s.ask("GET", f"{RUNS}/{run_id}")
+    return found
+
+
+def _decided(s: Place, run_id: str) -> dict[str, Any]:
     """Return the run with the gate's decision, which is made here if the sweeper has not been there yet."""
     from orchestrator.models import retraining, training
 
+    if not isinstance(s, Services):
+        until = time.monotonic() + DECIDED_SECONDS
+        while (found := _shown(s, run_id))["state"] == "completed" and not found["gate"] and time.monotonic() < until:
+            time.sleep(0.5)
+        return found
     found = training.show(s.ledger, s.owner, run_id)
     if found["state"] == "completed" and found["gate"] is None:
         retraining.conclude(s.ledger, found["batch_id"])

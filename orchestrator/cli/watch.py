@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from orchestrator.cli.common import FinishError, Services, print_lines, say, screen, words
+from orchestrator.cli.common import FinishError, Place, print_lines, say, screen, words
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -19,7 +19,7 @@ BAR_WIDTH = 40
 INTERRUPTED = 130
 
 
-def follow(s: Services, batch_id: str, *, as_json: bool = False, title: str = "") -> Progress:
+def follow(s: Place, batch_id: str, *, as_json: bool = False, title: str = "") -> Progress:
     """Show a batch until it has ended or is paused and return the last look; Ctrl-C leaves it running.
 
     Args:
@@ -39,7 +39,7 @@ def follow(s: Services, batch_id: str, *, as_json: bool = False, title: str = ""
         raise FinishError(INTERRUPTED) from None
 
 
-def _live(s: Services, batch_id: str, title: str) -> Progress:
+def _live(s: Place, batch_id: str, title: str) -> Progress:
     from rich.live import Live
 
     with Live(console=screen(), auto_refresh=False) as live:
@@ -55,7 +55,7 @@ def _live(s: Services, batch_id: str, title: str) -> Progress:
         return _each_look(s, batch_id, tell)
 
 
-def _each_line(s: Services, batch_id: str) -> Progress:
+def _each_line(s: Place, batch_id: str) -> Progress:
     told, seen = float("-inf"), None
 
     def tell(found: Progress) -> None:
@@ -68,7 +68,7 @@ def _each_line(s: Services, batch_id: str) -> Progress:
     return _each_look(s, batch_id, tell)
 
 
-def _each_change(s: Services, batch_id: str, tell: Callable[[Progress], None]) -> Progress:
+def _each_change(s: Place, batch_id: str, tell: Callable[[Progress], None]) -> Progress:
     seen: tuple[object, ...] = ()
 
     def tell_changes(found: Progress) -> None:
@@ -81,12 +81,11 @@ def _each_change(s: Services, batch_id: str, tell: Callable[[Progress], None]) -
     return _each_look(s, batch_id, tell_changes)
 
 
-def _each_look(s: Services, batch_id: str, tell: Callable[[Progress], None]) -> Progress:
-    from orchestrator.status.progress import look
+def _each_look(s: Place, batch_id: str, tell: Callable[[Progress], None]) -> Progress:
     from orchestrator.status.watching import until
 
     return until(
-        lambda: look(s.ledger, s.owner, batch_id),
+        lambda: s.look(batch_id),
         lambda found: found.ended or found.state == "paused",
         tell,
         away=lambda error: say(f"{error.message}; waiting until it does"),

@@ -1,4 +1,4 @@
-"""Rendered people that come with the sources, for whoever wants to see something before adding somebody real."""
+"""Rendered people that come with every installation, for whoever wants to see something before adding somebody real."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from pathlib import Path
 
 from orchestrator.errors import UsageError
 from orchestrator.people.identities import ConsentGiven, NewPerson, Picture
-from orchestrator.settings import PACKAGE_ROOT
 
-FOLDER = PACKAGE_ROOT / "examples" / "people"
+DRAWN = Path(__file__).with_name("drawn")
+FOLDER = DRAWN / "people"
+MANIFEST = DRAWN / "portraits.jsonl"
 SUFFIXES = (".png", ".jpg", ".webp")
 
 
@@ -21,10 +22,10 @@ def people(known: set[str], *, scopes: tuple[str, ...] = ("generate",), folder: 
     """Return the example people whose handles are not `known` yet.
 
     Raises:
-        UsageError: the examples are not there.
+        UsageError: the folder is not there.
     """
     if not folder.is_dir():
-        raise UsageError(f"{folder} is missing: the examples come with a checkout of the sources", code="no_examples")
+        raise UsageError(f"{folder} is missing", code="no_examples")
     found = [one for one in sorted(folder.iterdir()) if one.is_dir() and one.name not in known]
     return [_person(one, scopes) for one in found]
 

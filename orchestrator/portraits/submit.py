@@ -14,7 +14,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -74,6 +74,14 @@ class DryRun:
         """Return the object that the command line and HTTP answers share."""
         shown = asdict(self)
         return {"object": "batch.dry_run", **shown, "errors": [error.as_json() for error in self.errors]}
+
+    @classmethod
+    def of_json(cls, said: Mapping[str, Any]) -> DryRun:
+        """Return the answer that an object of `as_json` tells of; names that a newer server added are left out."""
+        known = {field.name: said[field.name] for field in fields(cls)}
+        errors = tuple(RowError(**one) for one in said["errors"])
+        eta = Eta(**said["eta"]) if said["eta"] else None
+        return cls(**known | {"errors": errors, "eta": eta, "notes": tuple(said["notes"])})
 
 
 def submit_portraits(

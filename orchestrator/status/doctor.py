@@ -193,7 +193,7 @@ def _database(ledger: Ledger) -> Generator[Check, None, bool]:
     current, newest = schema.revisions(ledger)
     if current != newest:
         sentence = f"{shown} is at revision {current or 'nothing'}, this code wants {newest}"
-        fix = "run `alembic upgrade head`; `fpga up` does it by itself"
+        fix = "run `fpga migrate`; `fpga up` does it by itself"
         yield Check(name="database", status="fail", sentence=sentence, fix=fix)
         return False
     if ledger.is_sqlite:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -56,6 +56,14 @@ class Progress:
     def as_json(self) -> dict[str, Any]:
         """Return the object that watchers print, one line for each look."""
         return {"object": "batch.progress", **asdict(self)}
+
+    @classmethod
+    def of_json(cls, said: Mapping[str, Any]) -> Progress:
+        """Return the look that an object of `as_json` tells of; names that a newer server added are left out."""
+        known = {field.name: said[field.name] for field in fields(cls)}
+        stages = tuple(StageNow(**stage) for stage in said["stages"])
+        eta = Eta(**said["eta"]) if said["eta"] else None
+        return cls(**known | {"stages": stages, "eta": eta, "unmeasured": tuple(said["unmeasured"])})
 
 
 def look(ledger: Ledger, owner: str, batch_id: str) -> Progress:

@@ -354,6 +354,8 @@ class Retry(Strict):
     """Which failed items to try again: those with one of `codes`, or all."""
 
     codes: tuple[Line, ...] = ()
+    again: bool = False
+    """Also what an earlier retry has."""
 
 
 @router.post("/{batch_id}/retry", status_code=202, operation_id="retry_batch")
@@ -361,13 +363,15 @@ def retry(
     request: Request, caller: Writer, batch_id: str, body: Retry | None = None, key: IdempotencyKey = None
 ) -> Response:
     """Make a new batch of the items that failed or were held."""
-    codes = sorted(body.codes) if body else []
+    wanted = body or Retry()
+    codes = sorted(wanted.codes)
 
     def make() -> Answer:
-        made = batches.retry(caller.ledger, caller.owner, _whole(caller, batch_id), codes=codes)
+        made = batches.retry(caller.ledger, caller.owner, _whole(caller, batch_id), codes=codes, again=wanted.again)
         return Answer(body=_shown(caller, made.batch_id), status=202, location=f"/v1/batches/{made.batch_id}")
 
-    return once(caller, request, key, json.dumps(codes).encode(), make)
+    asked = json.dumps([codes, True] if wanted.again else codes).encode()
+    return once(caller, request, key, asked, make)
 
 
 def lines(session: Session, found: list[Batch] | Any) -> list[dict[str, Any]]:

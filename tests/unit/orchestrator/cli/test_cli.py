@@ -463,7 +463,7 @@ def test_an_outdated_server_database_is_not_migrated_behind_ones_back(
     said = fpga("batch", "list")
 
     assert said.code == 1
-    assert "alembic upgrade head" in said.err
+    assert "fpga migrate" in said.err
 
 
 def test_the_installed_program_runs_as_a_process_of_its_own(settings: Settings, manifest: Path) -> None:

@@ -79,7 +79,7 @@ def test_a_database_that_is_behind_fails_and_later_checks_are_left_out(settings:
     checks = found(behind)
 
     assert checks["database"].status == "fail"
-    assert "alembic upgrade head" in (checks["database"].fix or "")
+    assert "fpga migrate" in (checks["database"].fix or "")
     assert "audit" not in checks
 
 
