@@ -9,6 +9,7 @@ whatever else is in the batch.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,7 +34,7 @@ from fpga_models.core.control import ControlMode, Drawing, Marks, control_flags,
 from fpga_models.core.denoiser import Added, Condition, Denoiser, People
 from fpga_models.core.presets import Preset, read_preset
 from fpga_models.core.sampling import DDIM, Sampler
-from fpga_models.core.text import SecondEncoder, TextStates, encode
+from fpga_models.core.text import SecondEncoder, TextStates, encode, windows
 from fpga_models.errors import EmbeddingError, PlacementError, RequestError
 
 PARTS = (
@@ -229,12 +230,23 @@ class PortraitPipeline:
         if len(shapes) > 1:
             raise RequestError(f"A batch has one size and one number of steps; got (width, height, steps) {shapes}.")
         sampled = self._ddim if self.preset.sampler["name"] == DDIM else self._stock
-        running = sampled(self._start(requests), requests, on_step)
-        if not running.indices:
-            return pictures
-        for index, picture in zip(running.indices, self.decode(running.latents), strict=True):
-            pictures[index] = picture
+        parts = self._parts(requests)
+        for number, (count, part) in enumerate(sorted(parts.items())):
+            begun = replace(self._start([requests[index] for index in part], count), indices=tuple(part))
+            running = sampled(begun, [requests[index] for index in part], _later(on_step, number, len(parts)))
+            if not running.indices:
+                continue
+            for index, picture in zip(running.indices, self.decode(running.latents), strict=True):
+                pictures[index] = picture
         return pictures
+
+    def _parts(self, requests: Sequence[PortraitRequest]) -> dict[int, list[int]]:
+        """Requests by the windows that their prompts take: a long prompt changes no other request of its batch."""
+        found = defaultdict[int, list[int]](list)
+        for index, request in enumerate(requests):
+            texts = (request.prompt, request.negative_prompt)
+            found[max(windows(text, self.tokenizer) for text in texts)].append(index)
+        return found
 
     def _ddim(self, running: Running, requests: Sequence[PortraitRequest], on_step: OnStep | None) -> Running:
         """Go down from noise by our own steps; dropped rows leave the batch at once."""
@@ -259,17 +271,17 @@ class PortraitPipeline:
             shown = replace(running, latents=sampler.asked(latents, timestep))
             latents = sampler.step(latents, self._predict(shown, timestep), timestep)
             gone |= set(on_step(done, len(timesteps)) or ()) if on_step else set()
-            if len(gone) == len(requests):
+            if gone.issuperset(running.indices):
                 break
         return replace(running, latents=latents).without(gone)
 
-    def _start(self, requests: Sequence[PortraitRequest]) -> Running:
-        """Noise and conditions of a fresh batch."""
+    def _start(self, requests: Sequence[PortraitRequest], count: int = 1) -> Running:
+        """Noise and conditions of a fresh batch, its prompts in so many windows."""
         people = self.people(requests)
         control, flags = self._controls(requests)
         strength = torch.tensor([request.control_scale for request in requests], device=self.device)
         conditions = [
-            self.prepare(prompts, people=who, control=control, flags=flags, strength=strength)
+            self.prepare(prompts, people=who, control=control, flags=flags, strength=strength, count=count)
             for prompts, who in (
                 ([request.prompt for request in requests], people),
                 ([request.negative_prompt for request in requests], people.nobody()),
@@ -306,9 +318,10 @@ class PortraitPipeline:
         control: Tensor,
         flags: Tensor,
         strength: Tensor | None = None,
+        count: int = 1,
     ) -> Condition:
-        """The condition of a batch of prompts; control (B, 3, H, W) also says how large the pictures are."""
-        text = self._encode(prompts)
+        """The condition of a batch of prompts in `count` windows; control (B, 3, H, W) says how large pictures are."""
+        text = self._encode(prompts, count)
         added = None
         if text.pooled is not None:
             height, width = control.shape[-2:]
@@ -318,14 +331,14 @@ class PortraitPipeline:
             text=text.states, people=people, control=control, flags=flags, added=added, strength=strength
         )
 
-    def _encode(self, prompts: Sequence[str]) -> TextStates:
+    def _encode(self, prompts: Sequence[str], count: int) -> TextStates:
         """Text states of prompts; encoders that are kept off the device come for as long as they are asked."""
         encoders = [self.text_encoder, *([self.second_encoder] if self.second_encoder else [])]
         if self.offload:
             for encoder in encoders:
                 encoder.to(self.device)
         try:
-            return encode(prompts, self.text_encoder, self.tokenizer, self.second_encoder)
+            return encode(prompts, self.text_encoder, self.tokenizer, self.second_encoder, count=count)
         finally:
             if self.offload:
                 for encoder in encoders:
@@ -408,6 +421,13 @@ def _needs_offload(preset: Preset, device: str) -> bool:
     if preset.memory is None or not device.startswith("cuda"):
         return False
     return preset.memory.offloads(torch.cuda.mem_get_info(device)[1] / 2**30)
+
+
+def _later(on_step: OnStep | None, before: int, parts: int) -> OnStep | None:
+    """What watches over one of several parts that follow each other, as over a share of the whole."""
+    if on_step is None or parts == 1:
+        return on_step
+    return lambda done, steps: on_step(before * steps + done, parts * steps)
 
 
 def _load_vae(folder: Path, dtype: torch.dtype, *, upcast: bool) -> Autoencoder:

@@ -16,7 +16,7 @@ from fpga_models.core.adapters.id_adapter import IdAdapter
 from fpga_models.core.memory import Need
 from fpga_models.core.pipeline import PersonSlot, PortraitPipeline, PortraitRequest
 from fpga_models.core.presets import read_preset
-from fpga_models.core.text import encode
+from fpga_models.core.text import encode, windows
 from fpga_models.errors import RequestError
 from fpga_models.lab import memory, random_networks, speed
 from fpga_models.lab.random_networks import BASES, generate_and_restore, modal_shapes_agree, narrow, random_pipeline
@@ -192,3 +192,20 @@ def test_every_comparison_of_the_bench_runs_on_this_base(pipeline: PortraitPipel
     for compared in speed.pairs(pipeline):
         compared.above()
         compared.below()
+
+
+def test_words_behind_the_first_window_are_heard_and_change_no_other_picture(pipeline: PortraitPipeline) -> None:
+    short = replace(pair(pipeline), steps=2)
+    words = ", ".join(["portrait of a person"] * 60)
+    red, green = (replace(short, prompt=f"{words}, {colour} light") for colour in ("warm", "cool"))
+    assert windows(short.prompt, pipeline.tokenizer) == 1
+    assert windows(red.prompt, pipeline.tokenizer) > 1
+    steps: list[tuple[int, int]] = []
+
+    together = pipeline.generate([red, short, green], on_step=lambda done, total: steps.append((done, total)) or ())
+
+    assert np.array_equal(together[1], pipeline.generate([short])[0])
+    assert not np.array_equal(together[0], together[2])
+    assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    dropped = pipeline.generate([red, short, green], on_step=lambda done, total: [0] if done > 1 else [])
+    assert [picture is None for picture in dropped] == [True, False, False]
