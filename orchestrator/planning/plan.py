@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from orchestrator.contracts.base import digest
 from orchestrator.contracts.portraits import MAX_SEED, BatchDefaults, Control, PlacedPerson, PortraitParams
+from orchestrator.planning.naming import folded
 from orchestrator.planning.places import Place, PlaceError, free_slots, overlaps, own_place, slot_place
 from orchestrator.planning.presets import Layout, Preset
 from orchestrator.planning.rows import ManifestRow, Person, RowError
@@ -125,10 +126,12 @@ def _duplicates(rows: list[ManifestRow]) -> Iterator[RowError]:
     first: dict[str, int] = {}
     for row in rows:
         for custom_id in _item_ids(row):
-            # by the name of its files, which many file systems do not tell apart by case
-            before = first.setdefault(custom_id.lower(), row.row)
+            before = first.setdefault(folded(custom_id), row.row)  # it names files
             if before != row.row:
-                message = f"custom_id {custom_id!r} is taken by row {before}; names differ by more than their case"
+                message = (
+                    f"custom_id {custom_id!r} is taken by row {before}; names differ by more than their case or dots "
+                    "at their end"
+                )
                 yield _error(row, "custom_id", "duplicate_custom_id", message)
                 break
 

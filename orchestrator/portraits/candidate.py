@@ -49,7 +49,6 @@ def submit(ledger: Ledger, new: NewBatch, share: float) -> tuple[Submitted, str 
             parent_id=submitted.batch_id,
             idempotency_key=None,
             rejected_rows=(),
-            flow_run_id=None,
             options=PortraitOptions.load(new.options)
             .model_copy(update={"pinned": True, "compares": submitted.batch_id})
             .dump(),

@@ -14,7 +14,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -29,8 +29,10 @@ from orchestrator.ledger.queue import batches, workers
 from orchestrator.ledger.queue.batches import NewBatch, NewItem
 from orchestrator.ledger.views import history
 from orchestrator.models import registry
+from orchestrator.planning import tokens
 from orchestrator.planning.estimate import Eta, StageLoad, estimate
 from orchestrator.planning.manifest import Format, as_utf8, read_manifest, separator_of
+from orchestrator.planning.naming import folded
 from orchestrator.planning.plan import IdentityFacts, Plan, PlannedItem, plan
 from orchestrator.planning.presets import load_preset
 from orchestrator.planning.rows import RowError
@@ -53,6 +55,8 @@ class Submission:
     planned: int
     errors: tuple[RowError, ...]
     candidate_batch_id: str | None = None
+    notes: tuple[str, ...] = ()
+    """As in a dry run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +98,6 @@ def submit_portraits(
     owner: str,
     options: SubmitOptions = NOTHING_SAID,
     idempotency_key: str | None = None,
-    flow_run_id: str | None = None,
 ) -> Submission:
     """Check a manifest, plan it and commit it as one batch.
 
@@ -133,7 +136,6 @@ def submit_portraits(
                 pinned=options.model is not None,
             ).dump(),
             rejected_rows=_rejected_rows(manifest, format, planned.errors),
-            flow_run_id=flow_run_id,
             paused=options.paused,
             open=options.growing,
         )
@@ -144,6 +146,7 @@ def submit_portraits(
         planned=len(planned.items),
         errors=planned.errors,
         candidate_batch_id=beside,
+        notes=planned.notes,
     )
 
 
@@ -163,9 +166,22 @@ def add_portraits(
         raise ConflictError(f"batch {batch.id} is no batch of portraits, but of kind {batch.kind}", code="bad_kind")
     defaults = PortraitOptions.load(batch.options).defaults
     planned = _plan(ledger, settings, manifest, format, owner=owner, preset=batch.preset, defaults=defaults)
-    if planned.errors:
-        raise _refusal(planned)
+    with ledger.read() as session:
+        known = {folded(one): one for one in batches.custom_ids(session, batch.id)}
+    errors = tuple(
+        _taken(item, known)
+        for item in planned.items
+        if known.get(folded(item.custom_id), item.custom_id) != item.custom_id
+    )
+    if planned.errors or errors:
+        raise _refusal(replace(planned, errors=(*planned.errors, *errors)))
     return batches.append(ledger, owner, batch.id, [_new_item(item) for item in planned.items])
+
+
+def _taken(item: PlannedItem, known: Mapping[str, str]) -> RowError:
+    other = known[folded(item.custom_id)]
+    message = f"custom_id {item.custom_id!r} would name the same files as {other!r}, which the batch has"
+    return RowError(row=item.row, field="custom_id", code="duplicate_custom_id", message=message)
 
 
 def dry_run(
@@ -318,7 +334,9 @@ def _plan(
         known = known_identities(session, owner)
     planned = plan(checked.rows, preset=facts, known_identities=known, defaults=defaults)
     errors = sorted((*checked.errors, *planned.errors), key=lambda error: error.row)
-    return Plan(items=planned.items, errors=tuple(errors), notes=(*checked.notes, *planned.notes))
+    counter = tokens.counter(settings.models_dir, preset)
+    unread = tokens.notes(planned.items, counter) if counter else ()
+    return Plan(items=planned.items, errors=tuple(errors), notes=(*checked.notes, *planned.notes, *unread))
 
 
 def known_identities(session: Session, owner: str) -> dict[str, IdentityFacts]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zipfile
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -19,7 +19,7 @@ from orchestrator.ledger.engine.session import Ledger
 from orchestrator.ledger.queue import outputs
 from orchestrator.ledger.tables.rows import Artifact, Batch, Item, Output
 from orchestrator.ledger.views import listings
-from orchestrator.planning.naming import DEFAULT_TEMPLATE, NameFacts, output_names
+from orchestrator.planning.naming import distinct
 from orchestrator.results import delivery
 from orchestrator.results.files import files_lines
 from orchestrator.results.results import errors_lines, json_line, results_lines, written_out
@@ -42,17 +42,33 @@ class Entry:
 def entries(ledger: Ledger, owner: str, batch_id: str, items: Container[str] | None = None) -> list[Entry]:
     """Return what the zip will hold: portraits by custom_id, photos in the tree of their archive.
 
+    No two names are one on any file system that it may be unpacked to (orchestrator.planning.naming).
+
     Args:
         items: ids of the items whose pictures are wanted; all of them by default.
 
     Raises:
         NotFoundError: there is no such batch of this owner.
-        ConflictError, UsageError: two pictures would get one name, or a custom_id is no file name.
     """
     with ledger.read() as session:
         batch = listings.batch(session, owner, batch_id)
-        rows = [row for row in outputs.finished(session, batch.id) if items is None or row[0].id in items]
-        return list(_photos(rows, delivery.names(session, batch.id)) if batch.kind == photos.KIND else _portraits(rows))
+        rows = list(outputs.finished(session, batch.id))
+        if batch.kind == photos.KIND:
+            names = delivery.names(session, batch.id)
+        else:
+            rows = [row for row in rows if row[1].id == row[0].output_id]
+            names = {output.id: f"{item.custom_id}.png" for item, output, _ in rows}
+        whole = distinct({output.id: names[output.id] for _, output, _ in rows})
+        return [
+            Entry(
+                name=whole[output.id],
+                key=artifact.key,
+                sha256=artifact.sha256,
+                time=(batch.kind == photos.KIND and delivery.modified(item)) or output.created_at,
+            )
+            for item, output, artifact in rows
+            if items is None or item.id in items
+        ]
 
 
 def written(ledger: Ledger, store: ByteStore, owner: str, batch_id: str, found: list[Entry]) -> Iterator[bytes]:
@@ -96,22 +112,6 @@ def files(store: ByteStore, session: Session, batch: Batch) -> Iterator[dict[str
     known = delivery.names(session, batch.id)
     chosen = [row for row in outputs.finished(session, batch.id) if row[1].id == row[0].output_id]
     return files_lines(session, store, batch, {item.id: known[output.id] for item, output, _ in chosen}, {})
-
-
-def _portraits(rows: Sequence[Row]) -> Iterator[Entry]:
-    chosen = [row for row in rows if row[1].id == row[0].output_id]
-    facts = (
-        NameFacts(custom_id=item.custom_id, index=item.position, identity="", seed=output.seed, layout="")
-        for item, output, _ in chosen
-    )
-    for name, (_, output, artifact) in zip(output_names(DEFAULT_TEMPLATE, facts), chosen, strict=True):
-        yield Entry(name=name, key=artifact.key, sha256=artifact.sha256, time=output.created_at)
-
-
-def _photos(rows: Sequence[Row], names: Mapping[str, str]) -> Iterator[Entry]:
-    for item, output, artifact in rows:
-        time = delivery.modified(item) or output.created_at
-        yield Entry(name=names[output.id], key=artifact.key, sha256=artifact.sha256, time=time)
 
 
 def _info(name: str, time: datetime) -> zipfile.ZipInfo:

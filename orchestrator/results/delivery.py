@@ -246,9 +246,13 @@ class Folder:
         """See Target."""
         place = self._root / path
         fresh = place.with_name(f".{place.name}.{os.getpid()}")
-        fresh.unlink(missing_ok=True)
+        with suppress(OSError):
+            fresh.unlink(missing_ok=True)
         write_new(fresh, data)
-        fresh.replace(place)
+        try:
+            fresh.replace(place)
+        except OSError as error:
+            raise UsageError(f"{place} cannot be written: {error.strerror}", code="file_unwritable") from error
 
     def _is_same(self, place: Path, there: bytes, same: str) -> bool:
         """Whether a file says, in itself or beside it, that it was made of the same source by the same settings."""

@@ -284,6 +284,7 @@ function showCheck(found) {
   if (found.ahead) parts.push(line("p", `${plural(found.ahead, "item")} of other batches wait before it.`));
   if (!found.workers) parts.push(line("p", "No worker runs at the moment; it will wait for one.", "wrong"));
   for (const sentence of found.missing_consents) parts.push(line("p", `Consent is missing: ${sentence}.`, "wrong"));
+  for (const note of found.notes) parts.push(line("p", `${note}.`, "soft"));
   if (found.errors.length) parts.push(line("p", `${plural(found.errors.length, "error")}:`, "wrong"));
   tell(...parts, showErrors(found.errors));
 }

@@ -10,10 +10,13 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
 from orchestrator.ledger.engine.session import Ledger, Quota
-from orchestrator.ledger.tables.rows import Audit, Batch
+from orchestrator.ledger.tables.rows import Audit, Batch, Item
+from orchestrator.results import export
+from orchestrator.secrets.vault import Vault
+from orchestrator.settings import Settings
 from orchestrator.storage import ByteStore
 from tests.unit.orchestrator.api.conftest import Client
 from tests.unit.orchestrator.played import AddPerson, Played, lines
@@ -249,6 +252,38 @@ def test_all_finished_pictures_come_as_one_zip_with_the_lists(client: Client, wo
         assert b"pipe_broken" in archive.read("errors.jsonl")
         key = json.loads(archive.read("results.jsonl"))["output"]["key"]
         assert archive.read("a.png") == store.get(key)
+
+
+def test_every_door_gives_a_picture_one_name_that_every_system_keeps(
+    client: Client, worker: Played, ledger: Ledger, store: ByteStore, settings: Settings, tmp_path: Path
+) -> None:
+    api = client()
+    rows = [{**ROW, "custom_id": name} for name in ("Cover", "other", "CON", "end.", "com1.x")]
+    place = api.post("/v1/batches", json={"name": "n", "items": rows}).headers["location"]
+    batch_id = place.rpartition("/")[2]
+    worker.work()
+    with ledger.write() as session:  # as a version before could have taken it
+        session.execute(update(Item).where(Item.custom_id == "other").values(custom_id="cover"))
+
+    with zipfile.ZipFile(io.BytesIO(api.get(f"{place}/pictures").content)) as archive:
+        zipped = [name for name in archive.namelist() if name.endswith(".png")]
+    export.download(ledger, store, "local", batch_id, tmp_path / "out")
+    page = export.write_contact_sheet(ledger, store, Vault.of(settings), "local", batch_id, tmp_path / "sheet.html")
+
+    assert zipped == ["Cover.png", "cover.2.png", "CON_.png", "end..png", "com1_.x.png"]
+    assert sorted(zipped) == sorted(path.name for path in (tmp_path / "out").glob("*.png"))
+    assert all(row["custom_id"] in page.read_text() for row in rows if row["custom_id"] != "other")
+
+
+def test_rows_that_are_added_do_not_name_the_files_of_rows_that_are_there(client: Client) -> None:
+    api = client()
+    place = api.post("/v1/batches", json={**JSON, "growing": True}).headers["location"]
+
+    refused = api.post(f"{place}/items", json={"items": [{**ROW, "custom_id": "A"}]})
+
+    assert refused.status_code == 422, refused.text
+    assert refused.json()["errors"][0]["code"] == "duplicate_custom_id"
+    assert api.post(f"{place}/items", json={"items": [{**ROW, "custom_id": "a"}]}).is_success, "it has that already"
 
 
 def test_what_failed_is_retried_in_a_batch_of_its_own(client: Client, worker: Played) -> None:
