@@ -8,6 +8,7 @@ With nothing set, everything lives in one state directory and needs no service: 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Literal
@@ -205,9 +206,17 @@ def load_settings() -> Settings:
         raise SettingsError(f"setting {name}: {first['msg']}, got {first.get('input')!r}") from error
 
 
+def without_proxy(env: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that keep loopback away from a proxy, beside what they say already."""
+    said = env.get("NO_PROXY") or env.get("no_proxy") or ""
+    wanted = ",".join(dict.fromkeys(filter(None, [*said.split(","), "127.0.0.1", "localhost", "::1"])))
+    return {"NO_PROXY": wanted, "no_proxy": wanted}
+
+
 @lru_cache(maxsize=1)
 def get_settings() -> Settings:
-    """Return this process's settings, read at the first call."""
+    """Return this process's settings, read at the first call; from then on no proxy gets what goes to this machine."""
+    os.environ.update(without_proxy(os.environ))
     return load_settings()
 
 

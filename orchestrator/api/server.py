@@ -7,6 +7,7 @@ import uvicorn
 from orchestrator import logs, tracing
 from orchestrator.api.app import create_app
 from orchestrator.api.connections import Connection, allow_files
+from orchestrator.runtime.running import listen
 from orchestrator.settings import Settings, get_settings
 
 DRAIN_SECONDS = 5
@@ -18,14 +19,13 @@ def serve(settings: Settings) -> None:
 
     Raises:
         SettingsError: a URL in the settings is wrong.
+        UsageError: `port_taken`, the port is not free.
     """
     tracing.setup(settings, "server")
     allow_files()
-    uvicorn.run(
+    config = uvicorn.Config(
         create_app(settings),
         http=Connection,
-        host=settings.api_host,
-        port=settings.api_port,
         log_config=None,
         access_log=False,  # addresses hold tokens of links
         server_header=False,
@@ -33,6 +33,8 @@ def serve(settings: Settings) -> None:
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         h11_max_incomplete_event_size=32_768,
     )
+    with listen(settings.api_host, settings.api_port) as socket:
+        uvicorn.Server(config).run([socket])
 
 
 def main() -> None:

@@ -40,11 +40,15 @@ from orchestrator.cli.common import FinishError, StateDirOption, say, use_state_
 from orchestrator.errors import FpgaError, UsageError
 from orchestrator.version import SOFTWARE
 
-EPILOG = "Exit codes: 0 good, 1 usage or system error, 2 items failed, 3 paused while waited for, 130 interrupted."
+EPILOG = (
+    "Exit codes: 0 good, 1 usage or system error, 2 items failed, 3 paused while waited for, 4 photos that the preset "
+    "was not made for, 130 interrupted, 141 nobody reads the output."
+)
 INTERRUPTED = 130
 CUT_OFF = 141
 """What a shell calls a command whose reader went away: 128 and SIGPIPE."""
 SHOWN_ERRORS = 20
+OURS = ("orchestrator", "workers", "fpga_models", "migrations")
 
 app = typer.Typer(
     name="fpga",
@@ -109,6 +113,11 @@ def run(arguments: Sequence[str]) -> int:
         _close(sys.stdout)
         _complain(_named(error), as_json="--json" in arguments)
         return 1
+    except ModuleNotFoundError as error:
+        ours = (error.name or "").partition(".")[0] in OURS
+        missing = _unforeseen(traceback.format_exc()) if ours else _lacking(error.name)
+        _complain(missing, as_json="--json" in arguments)
+        return 1
     except Exception:  # noqa: BLE001 the outermost place: an operator is told in a sentence, never by a trace
         _complain(_unforeseen(traceback.format_exc()), as_json="--json" in arguments)
         return 1
@@ -127,6 +136,15 @@ def _named(error: OSError) -> FpgaError:
     """Say what of the machine stands in the way."""
     place = f"{error.filename}: " if error.filename else ""
     return UsageError(f"{place}{(error.strerror or str(error)).lower()}", code="machine")
+
+
+def _lacking(name: str | None) -> FpgaError:
+    """Say what an extra would bring."""
+    return UsageError(
+        f"this command needs {name}, which this installation lacks; its extras are worker, gpu, otel and bench: "
+        "pip install 'fpga-portraits[EXTRA]'",
+        code="extra_missing",
+    )
 
 
 def _unforeseen(trace: str) -> FpgaError:

@@ -14,6 +14,7 @@ from orchestrator.cli.common import (
     Place,
     Services,
     WaitOption,
+    WaitPausedOption,
     YesOption,
     confirm,
     moment,
@@ -59,6 +60,7 @@ def submit(
         str | None, typer.Option(help="The same key with the same manifest makes one batch only.")
     ] = None,
     wait: WaitOption = False,
+    wait_paused: WaitPausedOption = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would happen.")] = False,
     as_json: JsonOption = False,
     *,
@@ -78,7 +80,7 @@ def submit(
                 f", {len({one['row'] for one in shown['errors']})} wrong rows left out" if shown["errors"] else ""
             )
             say(f"{shown['id']} has {shown['request_counts']['total']} items{left_out}")
-            answer(s, shown["id"], wait=wait, as_json=as_json)
+            answer(s, shown["id"], wait=wait, wait_paused=wait_paused, as_json=as_json)
             return
         from orchestrator.portraits.submit import submit_portraits
 
@@ -94,6 +96,8 @@ def submit(
         )
         if made.candidate_batch_id:
             say(f"{made.candidate_batch_id} is the candidate's share; fpga batch compare {made.batch_id} shows both")
+        for note in made.notes:
+            say(f"note: {note}")
         rows = len({error.row for error in made.errors})
         left_out = f", {rows} wrong rows left out" if rows else ""
         say(
@@ -101,7 +105,7 @@ def submit(
             if made.repeated
             else f"{made.batch_id} has {made.planned} items{left_out}"
         )
-        answer(s, made.batch_id, wait=wait, as_json=as_json)
+        answer(s, made.batch_id, wait=wait, wait_paused=wait_paused, as_json=as_json)
 
 
 @takes(app, "portraits:PlanOptions")
@@ -159,10 +163,10 @@ def show(batch_id: BatchId, as_json: JsonOption = False) -> None:
 
 
 @app.command()
-def watch(batch_id: BatchId, as_json: JsonOption = False) -> None:
-    """Follow a batch until it has ended; exit 2 if items failed. Ctrl-C leaves it running."""
+def watch(batch_id: BatchId, wait_paused: WaitPausedOption = False, as_json: JsonOption = False) -> None:
+    """Follow a batch until it has ended; exit 2 if items failed, 3 if it is paused. Ctrl-C leaves it running."""
     with place() as s:
-        _follow(s, _resolve(s, batch_id), as_json=as_json)
+        _follow(s, _resolve(s, batch_id), as_json=as_json, wait_paused=wait_paused)
 
 
 @app.command()
@@ -271,6 +275,7 @@ def retry(
     code: Annotated[list[str] | None, typer.Option(help="Only items with this error; may be repeated.")] = None,
     again: Annotated[bool, typer.Option("--again", help="Also what an earlier retry has.")] = False,
     wait: WaitOption = False,
+    wait_paused: WaitPausedOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Make a new batch of the items that failed or were held, unless an earlier retry has them."""
@@ -283,7 +288,7 @@ def retry(
             asked = {"codes": code or [], "again": again}
             made = s.ask("POST", f"/v1/batches/{s.resolve(batch_id)}/retry", json=asked)["id"]
         say(f"{made} retries what failed in {batch_id}")
-        answer(s, made, wait=wait, as_json=as_json)
+        answer(s, made, wait=wait, wait_paused=wait_paused, as_json=as_json)
 
 
 @app.command()
@@ -414,11 +419,11 @@ def _resolve(s: Place, batch_id: str) -> str:
         return batches.get(session, s.owner, batch_id).id
 
 
-def _follow(s: Place, batch_id: str, *, as_json: bool) -> None:
+def _follow(s: Place, batch_id: str, *, as_json: bool, wait_paused: bool) -> None:
     from orchestrator.cli.watch import follow
     from orchestrator.results.results import exit_code
 
-    follow(s, batch_id, as_json=as_json)
+    follow(s, batch_id, as_json=as_json, wait_paused=wait_paused)
     batch = describe_batch(s, batch_id)
     if not as_json:
         print_batch(batch)

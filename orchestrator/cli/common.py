@@ -36,7 +36,10 @@ COLOURS = {
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-WaitOption = Annotated[bool, typer.Option("--wait", help="Stay until it has ended; exit 2 if items failed.")]
+WaitOption = Annotated[
+    bool, typer.Option("--wait", help="Stay until it has ended; exit 2 if items failed, 3 if it is paused.")
+]
+WaitPausedOption = Annotated[bool, typer.Option("--wait-paused", help="Stay also while it is paused.")]
 StateDirOption = Annotated[
     Path | None, typer.Option("--state-dir", help="Directory of the embedded stack (default: var/fpga).")
 ]

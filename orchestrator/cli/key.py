@@ -72,9 +72,9 @@ def revoke(
 def login() -> None:
     """Print a link that logs a browser in, once, within a quarter of an hour."""
     from orchestrator.access import keys
-    from orchestrator.runtime.running import find_running
+    from orchestrator.runtime.running import find_running, web_url
 
     with services() as s:
         running = find_running(s.settings)
-        base = (running and running.api_url) or f"http://{s.settings.api_host}:{s.settings.api_port}"
+        base = (running and running.api_url) or web_url(s.settings.api_host, s.settings.api_port)
         typer.echo(keys.login_link(s.ledger, s.owner, base))

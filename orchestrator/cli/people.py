@@ -22,7 +22,7 @@ from orchestrator.cli.common import (
     words,
 )
 from orchestrator.cli.identity import ConsentText, Expires, GrantedBy, consent_of, wait_for
-from orchestrator.cli.restore import FeedOption, KeyOption, SourceArgument, feed_here, flow_reads
+from orchestrator.cli.restore import FeedOption, KeyOption, SourceArgument, feed_here, sweeper_reads
 
 if TYPE_CHECKING:
     from orchestrator.contracts.photos import Grouped
@@ -54,7 +54,7 @@ def scan(
     from orchestrator.people import scan as service
 
     with services() as s:
-        here = feed == "here" or (feed == "auto" and not flow_reads(s, source))
+        here = feed == "here" or (feed == "auto" and not sweeper_reads(s, source))
         made = service.submit(
             s.ledger,
             s.settings,
@@ -64,7 +64,7 @@ def scan(
             names=names,
             force=again,
             idempotency_key=idempotency_key,
-            flow=not here,
+            fed=not here,
             operator=True,
         )
         say(f"{made.batch_id} {'goes on' if made.repeated else 'is open'}")

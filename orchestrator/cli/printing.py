@@ -31,13 +31,14 @@ def manifest_format(path: Path, chosen: str | None) -> Format:
     raise UsageError(f"a manifest is jsonl or csv, got {chosen or path.name!r}; see --format", code="bad_format")
 
 
-def answer(s: Place, batch_id: str, *, wait: bool, as_json: bool) -> None:
+def answer(s: Place, batch_id: str, *, wait: bool, as_json: bool, wait_paused: bool = False) -> None:
     """End a submit: wait if asked to, and print the batch on standard output."""
     from orchestrator.cli.watch import follow
     from orchestrator.results.results import exit_code
 
+    wait = wait or wait_paused
     if wait:
-        follow(s, batch_id)
+        follow(s, batch_id, wait_paused=wait_paused)
     batch = describe_batch(s, batch_id)
     if as_json:
         print_json(batch)

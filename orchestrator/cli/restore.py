@@ -13,6 +13,7 @@ from orchestrator.cli.common import (
     JsonOption,
     Services,
     WaitOption,
+    WaitPausedOption,
     place,
     print_facts,
     print_json,
@@ -38,7 +39,7 @@ OutOption = Annotated[
 ]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only say what the source holds.")]
 FeedOption = Annotated[
-    str, typer.Option(help="Who reads the source: flow (of a running stack), here (this command), or auto.")
+    str, typer.Option(help="Who reads the source: sweeper (of a running stack), here (this command), or auto.")
 ]
 PresetOption = Annotated[str | None, typer.Option(help="Preset to run on (default: FPGA_PRESET, or mini).")]
 KeyOption = Annotated[str | None, typer.Option(help="The same key with the same request makes one batch only.")]
@@ -121,6 +122,7 @@ def redo(
     item: Annotated[str, typer.Argument(metavar="ITEM", help="Id of a photo's item, from `fpga batch results`.")],
     skip_good: Annotated[float | None, typer.Option(help="Another bound for faces that stay.")] = None,
     wait: WaitOption = False,
+    wait_paused: WaitPausedOption = False,
     as_json: JsonOption = False,
     *,
     options: RedoOptions,
@@ -136,7 +138,7 @@ def redo(
         else:
             asked = options.model_dump(mode="json", by_alias=True, exclude_defaults=True)
             batch_id = s.ask("POST", f"/v1/items/{item}/redo", json=asked)["id"]
-        answer(s, batch_id, wait=wait, as_json=as_json)
+        answer(s, batch_id, wait=wait, wait_paused=wait_paused, as_json=as_json)
 
 
 def go_on_reading(s: Services, batch_id: str) -> None:
@@ -147,7 +149,8 @@ def go_on_reading(s: Services, batch_id: str) -> None:
 
     with s.ledger.read() as session:
         batch = batches.get(session, s.owner, batch_id)
-    if batch.kind not in photos.READ or not batch.open:
+        served = batch.id in [one.id for one in photos.to_serve(session)]
+    if batch.kind not in photos.READ or not batch.open or (served and _sweeper_leads(s)):
         return
     try:
         feed_here(s, batch.id, deliver=None)
@@ -189,7 +192,7 @@ def _run(
                 as_json,
             )
             return
-        here = _word(feed, "auto", "flow", "here") == "here" or (feed == "auto" and not flow_reads(s, source))
+        here = _word(feed, "auto", "sweeper", "here") == "here" or (feed == "auto" and not sweeper_reads(s, source))
         made = service.submit(
             s.ledger,
             s.settings,
@@ -199,7 +202,7 @@ def _run(
             preset=preset,
             out=out,
             idempotency_key=key,
-            flow=not here,
+            fed=not here,
             operator=True,
         )
         say(f"{made.batch_id} {'had been made by an earlier request' if made.repeated else 'is open'}")
@@ -258,12 +261,20 @@ def _hand_over(s: Server, batch_id: str, folder: Path) -> None:
     say(f"sent {sent} photos, {left} files are no photos")
 
 
-def flow_reads(s: Services, source: str) -> bool:
-    """Whether a flow of this deployment can read the source: it runs on this machine, or the source is a bucket."""
-    from orchestrator.runtime.prefect.client import locate
+def sweeper_reads(s: Services, source: str) -> bool:
+    """Whether the sweeper can read the source: it runs on this machine, or the source is a bucket."""
     from orchestrator.runtime.running import find_running
 
-    return locate(s.settings) is not None and (source.startswith("s3://") or find_running(s.settings) is not None)
+    return _sweeper_leads(s) and (source.startswith("s3://") or find_running(s.settings) is not None)
+
+
+def _sweeper_leads(s: Services) -> bool:
+    from orchestrator.ledger.engine.session import now
+    from orchestrator.ledger.queue import sweeper
+
+    with s.ledger.read() as session:
+        until = sweeper.led_until(session)
+        return until is not None and until > now(session)
 
 
 def feed_here(s: Services, batch_id: str, *, deliver: Any) -> None:

@@ -69,6 +69,8 @@ def add(
             raise ManifestError(
                 "the manifest is wrong, nothing was scheduled", errors=[error.as_json() for error in found.errors]
             )
+        for note in found.notes:
+            say(f"note: {note}")
         made = schedules.add_portraits(
             s.ledger,
             s.store,
@@ -91,17 +93,21 @@ def _added(made: ScheduleObject, *, as_json: bool, counted: str = "") -> None:
     say(f"{made.name} {runs}{counted} at {made.cron} ({made.timezone})")
     for time in made.next_runs:
         say(f"  {moment(time)}")
+    if made.under_way:
+        say(f"its batch {made.under_way} goes on as it was begun")
 
 
 @app.command("list")
 def list_(as_json: JsonOption = False) -> None:
     """List the schedules: when each runs next, and what became of the last time."""
     from orchestrator.contracts.schedules import ScheduleObject
-    from orchestrator.runtime import schedules
+    from orchestrator.runtime import parts, schedules
 
     with place() as s:
         if isinstance(s, Services):
             found = schedules.listing(s.ledger, s.owner)
+            for part in parts.down(s.ledger, s.settings):
+                say(f"{part.part}: {part.sentence}; {part.fix}")
         else:
             found = [ScheduleObject.load(one) for one in s.ask("GET", "/v1/schedules")["data"]]
     if as_json:

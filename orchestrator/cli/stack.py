@@ -19,7 +19,7 @@ READY_SECONDS = 120.0
 def up(
     state_dir: StateDirOption = None,
     workers: Annotated[int, typer.Option(min=0, help="How many workers compute on this machine.")] = 1,
-    prefect: Annotated[bool, typer.Option(help="Run flows and schedules.")] = True,
+    prefect: Annotated[bool, typer.Option(help="Show batches in a Prefect server, and run its flows.")] = True,
     api: Annotated[bool, typer.Option(help="Serve the pages and the HTTP API.")] = True,
 ) -> None:
     """Start everything on this machine, state in one directory; Ctrl-C drains, and the next start goes on."""
@@ -61,10 +61,11 @@ def serve(state_dir: StateDirOption = None) -> None:
     from orchestrator import logs
     from orchestrator.api.server import serve as run
     from orchestrator.cli.common import services
+    from orchestrator.runtime.running import web_url
 
     with services() as s:
         logs.setup(s.settings)
-        say(f"serving http://{s.settings.api_host}:{s.settings.api_port}; Ctrl-C ends")
+        say(f"serving {web_url(s.settings.api_host, s.settings.api_port)}; Ctrl-C ends")
         run(s.settings)
 
 

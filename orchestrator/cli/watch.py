@@ -12,6 +12,7 @@ from orchestrator.cli.common import FinishError, Place, print_lines, say, screen
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from orchestrator.errors import TransientError
     from orchestrator.status.progress import Progress
 
 LINE_SECONDS = 5.0
@@ -19,27 +20,57 @@ BAR_WIDTH = 40
 INTERRUPTED = 130
 
 
-def follow(s: Place, batch_id: str, *, as_json: bool = False, title: str = "") -> Progress:
+class _Watched:
+    """A batch that is looked at until there is nothing to wait for; a database that restarts is told of once."""
+
+    def __init__(self, s: Place, batch_id: str, *, wait_paused: bool) -> None:
+        self._s, self._batch_id, self._wait_paused = s, batch_id, wait_paused
+        self._away = False
+
+    def each_look(self, tell: Callable[[Progress], None]) -> Progress:
+        from orchestrator.status.watching import until
+
+        return until(self._look, self._ended, tell, away=self._tell_away)
+
+    def _look(self) -> Progress:
+        found = self._s.look(self._batch_id)
+        if self._away:
+            say("it answers again")
+        self._away = False
+        return found
+
+    def _ended(self, found: Progress) -> bool:
+        return found.ended or (found.state == "paused" and not self._wait_paused)
+
+    def _tell_away(self, error: TransientError) -> None:
+        if not self._away:
+            say(f"{error.message}; waiting until it does")
+        self._away = True
+
+
+def follow(s: Place, batch_id: str, *, as_json: bool = False, title: str = "", wait_paused: bool = False) -> Progress:
     """Show a batch until it has ended or is paused and return the last look; Ctrl-C leaves it running.
 
     Args:
         as_json: print one JSON object on standard output for each change, instead of showing anything.
+        wait_paused: stay while it is paused.
 
     Raises:
         FinishError: interrupted; how to come back has been said.
     """
+    watched = _Watched(s, batch_id, wait_paused=wait_paused)
     try:
         if as_json:
-            return _each_change(s, batch_id, lambda look: print_lines([look.as_json()]))
+            return _each_change(watched, lambda look: print_lines([look.as_json()]))
         if sys.stderr.isatty():
-            return _live(s, batch_id, title)
-        return _each_line(s, batch_id)
+            return _live(watched, title)
+        return _each_line(watched)
     except KeyboardInterrupt:
         say(f"\nThe batch goes on. Come back with: fpga batch watch {batch_id}")
         raise FinishError(INTERRUPTED) from None
 
 
-def _live(s: Place, batch_id: str, title: str) -> Progress:
+def _live(watched: _Watched, title: str) -> Progress:
     from rich.live import Live
 
     with Live(console=screen(), auto_refresh=False) as live:
@@ -52,10 +83,10 @@ def _live(s: Place, batch_id: str, title: str) -> Progress:
                 live.update(_picture(found, title), refresh=True)
             shown = state
 
-        return _each_look(s, batch_id, tell)
+        return watched.each_look(tell)
 
 
-def _each_line(s: Place, batch_id: str) -> Progress:
+def _each_line(watched: _Watched) -> Progress:
     told, seen = float("-inf"), None
 
     def tell(found: Progress) -> None:
@@ -65,10 +96,10 @@ def _each_line(s: Place, batch_id: str) -> Progress:
             told, seen = time.monotonic(), state
             say(_line(found))
 
-    return _each_look(s, batch_id, tell)
+    return watched.each_look(tell)
 
 
-def _each_change(s: Place, batch_id: str, tell: Callable[[Progress], None]) -> Progress:
+def _each_change(watched: _Watched, tell: Callable[[Progress], None]) -> Progress:
     seen: tuple[object, ...] = ()
 
     def tell_changes(found: Progress) -> None:
@@ -78,18 +109,7 @@ def _each_change(s: Place, batch_id: str, tell: Callable[[Progress], None]) -> P
             tell(found)
         seen = state
 
-    return _each_look(s, batch_id, tell_changes)
-
-
-def _each_look(s: Place, batch_id: str, tell: Callable[[Progress], None]) -> Progress:
-    from orchestrator.status.watching import until
-
-    return until(
-        lambda: s.look(batch_id),
-        lambda found: found.ended or found.state == "paused",
-        tell,
-        away=lambda error: say(f"{error.message}; waiting until it does"),
-    )
+    return watched.each_look(tell_changes)
 
 
 def _line(found: Progress) -> str:

@@ -52,5 +52,7 @@ class ScheduleObject(Contract):
     next_run: str | None
     next_runs: tuple[str, ...]
     last_run: RunObject | None
+    under_way: str | None = None
+    """Its newest batch that has not ended; neither a change nor a removal touches that."""
     created: bool | None = None
     """Of an answer to an add: whether it was not there before."""

@@ -100,7 +100,6 @@ def build(
     *,
     owner: str,
     tick: Callable[[int], None] = lambda pictures: None,
-    flow_run_id: str | None = None,
     operator: bool = False,
 ) -> Build:
     """Read a source, store its chunks and submit what is not known of them; the same build again goes on or answers.
@@ -138,7 +137,7 @@ def build(
     with ledger.read() as session:
         known = datasets.chunks(session, owner, shas)
     fresh = {sha256: chunk for sha256, chunk in unknown if sha256 not in known}
-    submitted = _submit(ledger, store, settings, request, owner, shas, fresh, depends_on, flow_run_id)
+    submitted = _submit(ledger, store, settings, request, owner, shas, fresh, depends_on)
     return Build(
         batch_id=submitted.batch_id,
         repeated=submitted.repeated,
@@ -227,7 +226,6 @@ def _submit(
     shas: list[str],
     fresh: dict[str, Chunk],
     depends_on: DependsOn,
-    flow_run_id: str | None,
 ) -> batches.Submitted:
     plan = json.dumps({"schema": "fpga/dataset-plan/1", "chunks": shas}).encode()
     stored = _put_plan(ledger, store, owner, plan)
@@ -269,7 +267,6 @@ def _submit(
             idempotency_key=_free_key(ledger, owner, digest(options)),
             request_sha256=digest(options),
             options=options,
-            flow_run_id=flow_run_id,
         ),
     )
     with ledger.write() as session:

@@ -6,21 +6,21 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import SecretStr
 
 from orchestrator.embedded.supervisor import Program
+from orchestrator.errors import UsageError
 from orchestrator.pipelines import QUEUES
 from orchestrator.runtime.prefect.client import Address
 from orchestrator.runtime.prefect.deployments import POOL
-from orchestrator.runtime.running import check_computes_here, write_private
-from orchestrator.settings import PACKAGE_ROOT, Settings
+from orchestrator.runtime.running import check_computes_here, listen, write_private
+from orchestrator.settings import PACKAGE_ROOT, Settings, without_proxy
 
 SERVER, FLOW_WORKER, WORKER, API = "prefect-server", "prefect-worker", "worker", "api"
-FLOW_RUNS = 16
-"""So many flow runs may watch at a time; each is a process of 150 MB that mostly sleeps."""
+FLOW_RUNS = 4
+"""So many runs that somebody began in Prefect's forms may make their batches at a time; each is a process of 150 MB."""
 SERVER_SETTINGS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
@@ -54,13 +54,6 @@ def environment(settings: Settings) -> dict[str, str]:
     env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PACKAGE_ROOT), os.environ.get("PYTHONPATH")]))
     env["PYTHONUNBUFFERED"] = "1"
     return env
-
-
-def without_proxy(env: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that keep loopback away from a proxy, beside what they say already."""
-    said = env.get("NO_PROXY") or env.get("no_proxy") or ""
-    wanted = ",".join(dict.fromkeys(filter(None, [*said.split(","), "127.0.0.1", "localhost", "::1"])))
-    return {"NO_PROXY": wanted, "no_proxy": wanted}
 
 
 def private_address(settings: Settings) -> Address:
@@ -118,13 +111,16 @@ def api(settings: Settings) -> Program:
 
 
 def free_port(host: str, wanted: int) -> int:
-    """Return the wanted port of this host if it is free, else one that is."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, wanted))
-        except OSError:
-            probe.bind((host, 0))
+    """Return the wanted port of this host if it is free, else one that is.
+
+    Raises:
+        UsageError: this machine has no such address.
+    """
+    try:
+        probe = listen(host, wanted)
+    except UsageError:
+        probe = listen(host, 0)
+    with probe:
         return int(probe.getsockname()[1])
 
 

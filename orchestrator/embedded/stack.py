@@ -29,7 +29,7 @@ from orchestrator.ledger.queue import workers
 from orchestrator.models import registry
 from orchestrator.runtime.prefect import deployments
 from orchestrator.runtime.prefect.client import Address, PrefectApi, locate
-from orchestrator.runtime.running import announce, only_one, open_state_dir, status_path
+from orchestrator.runtime.running import announce, only_one, open_state_dir, status_path, web_url
 from orchestrator.runtime.sweeping import Sweeper
 from orchestrator.settings import Settings
 
@@ -58,6 +58,8 @@ class Stack:
         self._workers = workers
         self._api = api
         self.api_url: str | None = None
+        self._private: Address | None = None
+        self._down: dict[str, str] = {}
         self._open = contextlib.ExitStack()
         self._supervisor = Supervisor(settings.state_dir / "logs")
         self._open.callback(self._supervisor.close)
@@ -83,7 +85,7 @@ class Stack:
         self._open.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, signal.default_int_handler))
         with contextlib.ExitStack() as undo:
             undo.callback(self.kill)
-            announce(settings)
+            self._tell()
             if self._prefect:
                 self._start_prefect()
             if told := schema.upgrade(settings.database_url):
@@ -179,8 +181,8 @@ class Stack:
         host = self._settings.api_host
         port = programs.free_port(host, self._settings.api_port)
         self._supervisor.add(programs.api(self._settings.model_copy(update={"api_port": port})))
-        self.api_url = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
-        announce(self._settings, self.api_url)
+        self.api_url = web_url(host, port)
+        self._tell()
 
     def _api_ready(self) -> bool:
         try:
@@ -209,7 +211,8 @@ class Stack:
                         deployments.take_over(api, self._ledger)
                     if private:
                         deployments.continue_killed(api)
-                        announce(self._settings, self.api_url, prefect_api_url=address.url, prefect_auth=address.auth)
+                        self._private = address
+                        self._tell()
                 except TransientError:
                     continue
                 self._supervisor.add(programs.flow_worker(self._settings, address))
@@ -217,8 +220,24 @@ class Stack:
                 log.info("flows ready", extra={"seconds": round(time.monotonic() - self._began, 1)})
                 return
 
+    def _tell(self) -> None:
+        """Write who runs here, where, and what was given up."""
+        where = self._private
+        announce(
+            self._settings,
+            self.api_url,
+            prefect_api_url=where.url if where else None,
+            prefect_auth=where.auth if where else None,
+            down=self._down,
+        )
+
     def _supervise(self) -> None:
         while not self._ending.wait(CHECK_SECONDS):
+            if (down := self._supervisor.given_up()) != self._down:
+                for sentence in down.values():
+                    log.error("part given up: %s", sentence)
+                self._down = down
+                self._tell()
             if sentences := self._supervisor.check():
                 raise FpgaError("; ".join(sentences), code="child_given_up")
 

@@ -73,11 +73,12 @@ class Supervisor:
                 if child.process is None and not child.given_up and moment >= child.due:
                     self._start(child)
             lost = [child for child in self._children.values() if child.given_up and child.program.essential]
-        return [
-            f"{child.program.name} ended {CRASHES} times within {CRASH_WINDOW_SECONDS:.0f} s; its log {child.log} "
-            f"ends with: {_last_line(child.log)}"
-            for child in lost
-        ]
+        return [_lost(child) for child in lost]
+
+    def given_up(self) -> dict[str, str]:
+        """Return a plain sentence for every child that is given up."""
+        with self._lock:
+            return {name: _lost(child) for name, child in self._children.items() if child.given_up}
 
     def pids(self) -> dict[str, int]:
         """Return the process id of every running child's guard."""
@@ -160,6 +161,13 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(0.5)
             return
+
+
+def _lost(child: _Child) -> str:
+    return (
+        f"{child.program.name} ended {CRASHES} times within {CRASH_WINDOW_SECONDS:.0f} s; its log {child.log} "
+        f"ends with: {_last_line(child.log)}"
+    )
 
 
 def _last_line(path: Path) -> str:

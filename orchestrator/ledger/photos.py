@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import TypeVar
 
-from sqlalchemy import delete, exists, literal, select
+from sqlalchemy import delete, exists, func, literal, select, update
 from sqlalchemy.orm import Session, aliased
 
 from orchestrator import pipelines
@@ -29,11 +29,11 @@ from orchestrator.contracts.photos import (
 )
 from orchestrator.errors import ConsentError
 from orchestrator.ledger import stage_results
-from orchestrator.ledger.engine.session import Ledger, retrying
+from orchestrator.ledger.engine.session import Ledger, now, retrying
 from orchestrator.ledger.engine.states import BatchState, State
-from orchestrator.ledger.queue import lifecycle
+from orchestrator.ledger.queue import lifecycle, outbox
 from orchestrator.ledger.queue.claims import Claim
-from orchestrator.ledger.tables.rows import Batch, Identity, Item, ItemIdentity, Leader, Stage
+from orchestrator.ledger.tables.rows import Batch, Identity, Item, ItemIdentity, Leader, Outbox, Stage
 from orchestrator.ledger.tables.rows_photos import ArchivePerson
 from orchestrator.pipelines import Pipeline
 
@@ -42,6 +42,8 @@ KIND = "restore"
 SCAN = "scan"
 READ = (KIND, SCAN)
 """Kinds of batches that are read from an archive."""
+SERVE = "archive.serve"
+"""Kind of the effect that asks the sweeper to read a batch's source and to write what is finished of it."""
 RESULTS: dict[type[StageResult], str] = {
     Enrolled: "ingest",
     Ingested: "ingest_photo",
@@ -89,26 +91,58 @@ def feed_lease(batch_id: str) -> str:
 
 
 @retrying
-def end_feeding(ledger: Ledger, batch_id: str) -> None:
-    """Give up the lease on a source that was read to its end."""
+def end_feeding(ledger: Ledger, batch_id: str, holder: str) -> None:
+    """Give up the lease on a source, if this holder has it."""
     with ledger.write() as session:
-        session.execute(delete(Leader).where(Leader.name == feed_lease(batch_id)))
+        session.execute(delete(Leader).where(Leader.name == feed_lease(batch_id), Leader.holder == holder))
 
 
-def unread(session: Session, moment: datetime) -> list[tuple[str, datetime]]:
-    """Return (batch id, when its reader's lease ended) of open batches that a flow read until it was killed."""
+def to_serve(session: Session) -> Sequence[Batch]:
+    """Return the batches whose source the sweeper is to read, or whose photos it is to write somewhere."""
     query = (
-        select(Batch.id, Leader.lease_until)
-        .join(Leader, Leader.name == literal("feed:").concat(Batch.id))
-        .where(
-            Batch.kind.in_(READ),
-            Batch.open.is_(True),
-            Batch.state.in_((BatchState.IN_PROGRESS, BatchState.PAUSED)),
-            Batch.flow_run_id.is_not(None),
-            Leader.lease_until < moment,
-        )
+        select(Batch)
+        .join(Outbox, Outbox.ref == Batch.id)
+        .where(Outbox.kind == SERVE, Outbox.sent_at.is_(None))
+        .order_by(Outbox.next_at, Outbox.id)
     )
-    return [(batch_id, until) for batch_id, until in session.execute(query).tuples()]
+    return session.scalars(query).all()
+
+
+def neglected(session: Session, before: datetime) -> int:
+    """Return how many sources the sweeper was to read since before that time and nobody does now."""
+    held = select(Leader.name).where(Leader.name == literal("feed:").concat(Batch.id), Leader.lease_until > before)
+    query = (
+        select(func.count(Outbox.id))
+        .join(Batch, Outbox.ref == Batch.id)
+        .where(Outbox.kind == SERVE, Outbox.sent_at.is_(None), Outbox.created_at < before)
+        .where(Batch.open.is_(True), Batch.state == BatchState.IN_PROGRESS, ~held.exists())
+    )
+    return session.scalar(query) or 0
+
+
+@retrying
+def adopt(ledger: Ledger) -> int:
+    """Ask the sweeper to read the archives that flows read before it did; return how many those are."""
+    with ledger.write() as session:
+        moment = now(session)
+        alive = Batch.state.in_((BatchState.IN_PROGRESS, BatchState.PAUSED))
+        asked = select(Outbox.id).where(Outbox.kind == SERVE, Outbox.ref == Batch.id)
+        here = Batch.kind.in_(READ), Batch.open.is_(True), alive, Batch.flow_run_id.is_not(None), ~asked.exists()
+        found = [one for one in session.scalars(select(Batch).where(*here)) if PhotoOptions.load(one.options).source]
+        for batch in found:
+            outbox.add(session, batch.owner, SERVE, batch.id, {"kind": batch.kind}, moment)
+    return len(found)
+
+
+@retrying
+def served(ledger: Ledger, batch_id: str, problem: str | None = None) -> None:
+    """Note that there is no more to do for an archive, and with which problem that ended."""
+    with ledger.write() as session:
+        batch = session.get_one(Batch, batch_id, with_for_update=True, populate_existing=True)
+        of = Outbox.kind == SERVE, Outbox.ref == batch_id, Outbox.sent_at.is_(None)
+        session.execute(update(Outbox).where(*of).values(sent_at=now(session)))
+        if problem is not None:
+            batch.reason = problem[:500]
 
 
 def shown(session: Session, item_id: str) -> list[str]:

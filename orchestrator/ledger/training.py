@@ -49,7 +49,6 @@ class NewRun:
     seed: int = 0
     idempotency_key: str | None = None
     request_sha256: str | None = None
-    flow_run_id: str | None = None
     paused: bool = False
 
 
@@ -105,7 +104,6 @@ def _batch(new: NewRun, run_id: str, parent_id: str | None = None) -> NewBatch:
         idempotency_key=new.idempotency_key,
         request_sha256=new.request_sha256,
         options=TrainOptions(run=run_id).dump(),
-        flow_run_id=new.flow_run_id,
         paused=new.paused,
     )
 

@@ -1,6 +1,6 @@
 """The end of a retraining: the gate decides on the new version, and the alias moves, in one transaction.
 
-Called by the sweeper when a training batch has ended, and by the flow that shows the run; whoever is second finds the
+Called by the sweeper when a training batch has ended, and by whoever shows the run; whoever is second finds the
 decision of the first.
 """
 

@@ -108,7 +108,6 @@ def submit(
     *,
     owner: str,
     idempotency_key: str | None = None,
-    flow_run_id: str | None = None,
     paused: bool = False,
 ) -> RunSubmitted:
     """Check a recipe against library and registry and queue its run.
@@ -142,7 +141,6 @@ def submit(
             seed=recipe.seed,
             idempotency_key=idempotency_key,
             request_sha256=digest(recipe.model_dump(mode="json")),
-            flow_run_id=flow_run_id,
             paused=paused,
         ),
     )

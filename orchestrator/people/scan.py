@@ -43,7 +43,7 @@ def submit(
     names: str = "cp437",
     force: bool = False,
     idempotency_key: str | None = None,
-    flow: bool = True,
+    fed: bool = True,
     operator: bool = False,
 ) -> Submitted:
     """Open a scan of a source, or return the one of it that has not ended; whoever feeds it fills it.
@@ -52,7 +52,7 @@ def submit(
         source: folder, glob, zip, tar, single photo, `s3://bucket/prefix` or an upload.
         preset: whose face pack looks, by default `faces`; any preset with faces of the right kind does.
         force: look at every photo again.
-        flow, operator: as of a restoration.
+        fed, operator: as of a restoration.
 
     Raises:
         NotFoundError, InputError, ForbiddenError: the source is not there, cannot be read, or is not the owner's.
@@ -89,7 +89,8 @@ def submit(
             idempotency_key=idempotency_key,
             request_sha256=digest([options.dump(), chosen, lane, priority]),
             options=options.dump(),
-            flow=flow,
+            flow=fed,
+            effects=(photos.SERVE,) if fed else (),
             open=True,
         ),
     )

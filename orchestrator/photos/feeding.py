@@ -67,46 +67,38 @@ class Fed:
 Tick = Callable[[Fed], None]
 
 
-def feed(ledger: Ledger, store: ByteStore, settings: Settings, owner: str, batch_id: str, tick: Tick) -> Fed:
+def feed(
+    ledger: Ledger,
+    store: ByteStore,
+    settings: Settings,
+    owner: str,
+    batch_id: str,
+    tick: Tick,
+    *,
+    patient: bool = True,
+) -> Fed:
     """Read the source of an open batch to its end and close the batch; `tick` is called after every chunk and wait.
 
     A full store pauses the batch with the reason; reading goes on when it was resumed. A store that does not answer is
-    waited for.
+    waited for, and so is room in the owner's quota.
+
+    Args:
+        patient: whether to wait here; else what would be waited for is raised, and a later call goes on.
 
     Raises:
         ConflictError: `feeding`, another process feeds this batch.
         NotFoundError, InputError: the source is gone, or cannot be read any more.
         ForbiddenError: its bucket is not granted any more.
+        StoreUnavailableError, LimitError: as above, unless patient.
     """
     holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
-    feeder = _Feeder(ledger=ledger, store=store, settings=settings, owner=owner, batch_id=batch_id, holder=holder)
-    while True:
-        fed = Fed()
-        try:
-            feeder.read(fed, tick)
-        except StoreUnavailableError as error:
-            feeder.wait(error, fed, tick)
-        except TransientError as error:
-            if error.code not in GOING:
-                raise
-            feeder.wait(error, fed, tick)
-        except ConflictError as error:
-            if error.code != "batch_closed":
-                raise
-            return fed
-        else:
-            passed = keep_passed(ledger, store, owner, fed.passed)
-            scanned.seen(ledger, fed.known, batch_id)
-            read: JsonObject = {
-                "photos": fed.photos,
-                "known": len(fed.known),
-                "skipped": dict(fed.skipped),
-                "passed": dict(passed or {}),
-            }
-            kept = feeder.options().model_copy(update={"read": read})
-            batches.close(ledger, owner, batch_id, options=kept.dump())
-            photos.end_feeding(ledger, batch_id)
-            return fed
+    feeder = _Feeder(
+        ledger=ledger, store=store, settings=settings, owner=owner, batch_id=batch_id, holder=holder, patient=patient
+    )
+    try:
+        return feeder.run(tick)
+    finally:
+        photos.end_feeding(ledger, batch_id, holder)
 
 
 def add(
@@ -140,8 +132,38 @@ class _Feeder:
     owner: str
     batch_id: str
     holder: str
+    patient: bool = True
     before: Mapping[str, Known] = field(default_factory=dict)
     """What earlier scans looked at, by path."""
+
+    def run(self, tick: Tick) -> Fed:
+        """Read until there is no more, waiting for what is away if that was asked for."""
+        while True:
+            fed = Fed()
+            try:
+                self.read(fed, tick)
+            except StoreUnavailableError as error:
+                self.wait(error, fed, tick)
+            except TransientError as error:
+                if error.code not in GOING:
+                    raise
+                self.wait(error, fed, tick)
+            except ConflictError as error:
+                if error.code != "batch_closed":
+                    raise
+                return fed
+            else:
+                passed = keep_passed(self.ledger, self.store, self.owner, fed.passed)
+                scanned.seen(self.ledger, fed.known, self.batch_id)
+                read: JsonObject = {
+                    "photos": fed.photos,
+                    "known": len(fed.known),
+                    "skipped": dict(fed.skipped),
+                    "passed": dict(passed or {}),
+                }
+                kept = self.options().model_copy(update={"read": read})
+                batches.close(self.ledger, self.owner, self.batch_id, options=kept.dump())
+                return fed
 
     def read(self, fed: Fed, tick: Tick) -> None:
         """Go through the source from its beginning; what the batch has already is passed over unread."""
@@ -170,6 +192,8 @@ class _Feeder:
         log.warning("feeding stopped", extra={"batch": self.batch_id, "code": error.code})
         if error.code in FULL:
             batches.pause(self.ledger, self.owner, self.batch_id, reason=f"{error.message} [{error.code}]")
+        if not self.patient:
+            raise error
         fed.waiting = error.message
         tick(fed)
         time.sleep(WAIT_SECONDS)
@@ -211,6 +235,8 @@ class _Feeder:
             if counts[State.QUEUED] < AHEAD or self._batch().state == BatchState.CANCELLING:
                 break
             fed.waiting = f"{counts[State.QUEUED]} photos are read and wait for a worker"
+            if not self.patient and self._batch().state == BatchState.PAUSED:
+                raise LimitError(fed.waiting, code="batch_paused")
             tick(fed)
             time.sleep(WAIT_SECONDS)
             self._lead()
@@ -226,6 +252,8 @@ class _Feeder:
                     half = len(chunk) // 2
                     first = self._append_as_it_fits(chunk[:half], stored, fed, tick)
                     return first + self._append_as_it_fits(chunk[half:], [], fed, tick)
+                if not self.patient:
+                    raise
                 fed.waiting = error.message
                 tick(fed)
                 time.sleep(WAIT_SECONDS)

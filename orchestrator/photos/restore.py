@@ -79,7 +79,7 @@ def submit(
     priority: int = 0,
     out: str | None = None,
     idempotency_key: str | None = None,
-    flow: bool = True,
+    fed: bool = True,
     paused: bool = False,
     operator: bool = False,
 ) -> Submitted:
@@ -89,7 +89,7 @@ def submit(
         source: folder, glob, zip, tar, single photo or `s3://bucket/prefix`; None for a batch that is handed its
             photos one by one (`feeding.add`) until somebody closes it.
         out: folder or `s3://bucket/prefix` that whoever feeds the batch also writes finished photos to.
-        flow: whether the flow `restore_archive` feeds and watches it; else the caller does.
+        fed: whether the sweeper reads the source and writes to `out`; else the caller does.
         operator: whether buckets are opened with the AWS_* variables, or only those that the owner was granted.
 
     Raises:
@@ -126,7 +126,8 @@ def submit(
             options=kept.model_copy(
                 update={"source": place, "out": absolute(out) if out else None, "operator": operator}
             ).dump(),
-            flow=flow and source is not None,
+            flow=fed and source is not None,
+            effects=(photos.SERVE,) if fed and source is not None else (),
             paused=paused,
             open=True,
         ),

@@ -6,9 +6,10 @@ Nothing here is needed for a batch to complete: a broker or a Prefect server tha
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
-from orchestrator import logs, pipelines
+from orchestrator import pipelines
 from orchestrator.datasets import datasets
 from orchestrator.errors import FpgaError, TransientError
 from orchestrator.ledger import photos, training
@@ -25,8 +26,9 @@ from orchestrator.settings import Settings
 log = logging.getLogger(__name__)
 FLOW = "generate_batch"
 WATCH = "watch"
-"""Name of each flow's deployment without a schedule: it watches batches that were submitted by hand."""
-TAG = "fpga"
+"""Name of each flow's deployment: runs that show batches belong to it, and people start some from its form."""
+TAG, SHOWN = "fpga", "fpga-shown"
+"""Of everything of ours, and of flow runs that show a batch and have no process of their own."""
 LATE = timedelta(hours=1)
 """A batch that ended so long ago gets no flow run any more: Prefect, back after a week, shall not start a thousand."""
 
@@ -36,52 +38,53 @@ def ring(ledger: Ledger, settings: Settings, bell: Bell | None = None) -> int:
     return wakeups.ring(ledger, (bell or Bell(settings)).send, ttl_seconds=settings.hint_ttl_seconds)
 
 
-def read_on(ledger: Ledger, settings: Settings) -> int:
-    """Start a flow run for every archive whose reader was killed, once for each time, and return how many there are."""
-    if not locate(settings):
-        return 0
-    with ledger.read() as session:
-        lapsed = photos.unread(session, now(session))
-    for batch_id, until in lapsed:
-        key = f"{batch_id}:{until.timestamp():.0f}"
-        with logs.surviving("reading on postponed", batch=batch_id):
-            batches.set_flow_run(ledger, batch_id, start_flow(settings, batch_id, photos.KIND, key=key))
-    return len(lapsed)
+def start_flow(settings: Settings, batch_id: str, kind: str) -> str:
+    """Make the flow run that shows a batch and return its id; a second call gives the same run.
 
-
-def start_flow(settings: Settings, batch_id: str, kind: str, *, key: str | None = None) -> str:
-    """Start the flow run that watches a batch and return its id; a second call gives the same run.
-
-    Args:
-        key: what makes it the same; the batch's id, unless a run is to follow a killed one.
+    It has no process and takes no slot: orchestrator.runtime.prefect.watcher moves it.
 
     Raises:
         TransientError: Prefect cannot be reached.
         NotFoundError: the deployment does not exist there.
     """
     with connect(settings) as api:
-        run = api.create_flow_run(
-            api.deployment(str(pipelines.of(kind).flow), WATCH)["id"],
-            name=batch_id,
-            parameters={"batch_id": batch_id},
-            tags=[TAG, batch_id],
-            idempotency_key=key or batch_id,
+        deployment = api.deployment(str(pipelines.of(kind).flow), WATCH)
+        run = api.call(
+            "POST",
+            "flow_runs/",
+            {
+                "flow_id": deployment["flow_id"],
+                "deployment_id": deployment["id"],
+                "name": batch_id,
+                "parameters": {"batch_id": batch_id},
+                "tags": [TAG, SHOWN, batch_id],
+                "idempotency_key": batch_id,
+                "state": {"type": "RUNNING", "message": "the batch was submitted"},
+            },
         )
     return str(run["id"])
 
 
-def deliver(ledger: Ledger, settings: Settings) -> int:
+def deliver(
+    ledger: Ledger,
+    settings: Settings,
+    kinds: Sequence[str] = ("batch.ended", "flow.start"),
+    started: Callable[[str, str], None] = lambda batch_id, run_id: None,
+) -> int:
     """Deliver the effects that are due, each at least once, and return how many got out.
 
     Without a Prefect server nothing is tried: flow runs wait in the ledger until there is one.
+
+    Args:
+        started: is told of every batch that got a flow run, and of the run's id.
     """
-    kinds = ["batch.ended"] + (["flow.start"] if locate(settings) else [])
+    wanted = [kind for kind in kinds if kind != "flow.start" or locate(settings)]
     with ledger.read() as session:
-        due = outbox.due(session, now(session), kinds=kinds)
+        due = outbox.due(session, now(session), kinds=wanted)
     delivered = 0
     for row in due:
         try:
-            _deliver(ledger, settings, row)
+            _deliver(ledger, settings, row, started)
         except FpgaError as error:
             log.warning("effect postponed", extra={"kind": row.kind, "ref": row.ref, "error": error.code})
             _postpone(ledger, row, error)
@@ -96,14 +99,16 @@ def deliver(ledger: Ledger, settings: Settings) -> int:
     return delivered
 
 
-def _deliver(ledger: Ledger, settings: Settings, row: Outbox) -> None:
+def _deliver(ledger: Ledger, settings: Settings, row: Outbox, started: Callable[[str, str], None]) -> None:
     if row.kind == "batch.ended":
         log.info("batch ended", extra={"batch": row.ref, "state": row.body["state"]})
         _follow_up(ledger, settings, row.ref)
         return
     kind = row.body["kind"]
     if pipelines.of(kind).flow and _worth_watching(ledger, row.ref):
-        batches.set_flow_run(ledger, row.ref, start_flow(settings, row.ref, kind))
+        run_id = start_flow(settings, row.ref, kind)
+        batches.set_flow_run(ledger, row.ref, run_id)
+        started(row.ref, run_id)
 
 
 def _follow_up(ledger: Ledger, settings: Settings, batch_id: str) -> None:

@@ -6,9 +6,10 @@ import fcntl
 import json
 import os
 import pwd
-from collections.abc import Iterator
+import socket
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -27,6 +28,8 @@ class StackInfo:
     prefect_api_url: str | None = None
     prefect_auth: str | None = None
     api_url: str | None = None
+    down: Mapping[str, str] = field(default_factory=dict)
+    """Parts that were given up, each with a sentence."""
 
 
 def status_path(settings: Settings) -> Path:
@@ -49,6 +52,7 @@ def announce(
     *,
     prefect_api_url: str | None = None,
     prefect_auth: str | None = None,
+    down: Mapping[str, str] | None = None,
 ) -> None:
     """Write who runs here, at once and whole."""
     info = StackInfo(
@@ -58,6 +62,7 @@ def announce(
         prefect_api_url=prefect_api_url,
         prefect_auth=prefect_auth,
         api_url=api_url,
+        down=down or {},
     )
     write_private(status_path(settings), json.dumps(asdict(info)))
 
@@ -98,6 +103,28 @@ def _user(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return str(uid)
+
+
+def web_url(host: str, port: int) -> str:
+    """Return where a browser of this machine finds a server that listens on this host."""
+    near = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{near}]:{port}" if ":" in near else f"http://{near}:{port}"
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens there, on `::` for both kinds of address; port 0 is any free one.
+
+    Raises:
+        UsageError: `port_taken`, or there is no such address on this machine.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, dualstack_ipv6=host == "::")
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise UsageError(
+            f"{web_url(host, port)} cannot be served: {reason}; see FPGA_API_HOST and FPGA_API_PORT", code="port_taken"
+        ) from error
 
 
 @contextmanager

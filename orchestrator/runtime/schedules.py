@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice
 
+from sqlalchemy.orm import Session
+
 from orchestrator import logs
 from orchestrator.contracts.base import JsonObject
 from orchestrator.contracts.portraits import SubmitOptions
@@ -81,6 +83,8 @@ def add_portraits(
         ConflictError: another schedule has this name, unless it is to be replaced.
         StoreUnavailableError: the manifest cannot be stored; nothing was changed.
     """
+    if options.growing:
+        raise UsageError("a batch of a schedule does not grow: nobody would close it", code="bad_growing")
     sha256 = hashlib.sha256(manifest).hexdigest()
     key = f"s/{owner}/{sha256}.{format}"
     task = ScheduledPortraits(key=key, sha256=sha256, format=format, options=options).dump()
@@ -105,9 +109,8 @@ def add_training(
 def listing(ledger: Ledger, owner: str, kind: str | None = PORTRAITS) -> list[ScheduleObject]:
     """Return an owner's schedules by name, with their next times and what became of the last."""
     with ledger.read() as session:
-        found = [(row, schedules.last_run(session, row.id)) for row in schedules.listing(session, owner, kind)]
         moment = now(session)
-    return [as_object(row, last, moment) for row, last in found]
+        return [as_object(session, row, moment) for row in schedules.listing(session, owner, kind)]
 
 
 def remove(ledger: Ledger, store: ByteStore, owner: str, name: str, kind: str = PORTRAITS) -> str | None:
@@ -165,10 +168,9 @@ def late(ledger: Ledger) -> Iterator[tuple[str, datetime]]:
             yield row.name, coming
 
 
-def as_object(
-    row: Schedule, last: ScheduleRun | None, moment: datetime, *, created: bool | None = None
-) -> ScheduleObject:
+def as_object(session: Session, row: Schedule, moment: datetime, *, created: bool | None = None) -> ScheduleObject:
     """Return the object that command line, HTTP and pages share."""
+    last, under_way = schedules.last_run(session, row.id), schedules.unended(session, row.id)
     coming = tuple(_iso(tick) for tick in islice(clock.times(row.cron, row.timezone, moment), clock.SHOWN))
     shown = coming if row.active else ()
     return ScheduleObject(
@@ -183,13 +185,13 @@ def as_object(
         task=row.task,
         next_run=shown[0] if shown else None,
         next_runs=shown,
-        last_run=run_object(last) if last else None,
+        last_run=_run_object(last) if last else None,
+        under_way=under_way.id if under_way else None,
         created=created,
     )
 
 
-def run_object(run: ScheduleRun) -> RunObject:
-    """Return what became of one time."""
+def _run_object(run: ScheduleRun) -> RunObject:
     return RunObject(
         due_at=_iso(run.due_at),
         outcome=run.outcome,  # type: ignore[arg-type]  # checked by the table
@@ -229,8 +231,7 @@ def _put(ledger: Ledger, owner: str, kind: str, name: str, timing: Timing, task:
         task=task,
     )
     with ledger.read() as session:
-        row = schedules.get(session, owner, kind, name)
-        return as_object(row, schedules.last_run(session, row.id), now(session), created=fresh)
+        return as_object(session, schedules.get(session, owner, kind, name), now(session), created=fresh)
 
 
 def _timing(row: Schedule) -> Timing:

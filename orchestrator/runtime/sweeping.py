@@ -14,23 +14,25 @@ import time
 from types import FrameType
 
 from orchestrator import logs
-from orchestrator.errors import FpgaError
 from orchestrator.ledger.engine.session import Ledger
 from orchestrator.ledger.privacy import erasure
 from orchestrator.ledger.queue import sweeper, wakeups
 from orchestrator.people import retention
 from orchestrator.photos import uploads
 from orchestrator.results import thumbnails
-from orchestrator.runtime import dispatch, schedules, webhooks
+from orchestrator.runtime import dispatch, reading, schedules, webhooks
 from orchestrator.runtime.broker import Bell
-from orchestrator.runtime.prefect import zombies
-from orchestrator.runtime.prefect.client import connect, locate
+from orchestrator.runtime.parts import Teller
+from orchestrator.runtime.prefect.client import locate
+from orchestrator.runtime.prefect.watcher import Watcher
 from orchestrator.settings import Settings, get_settings
 from orchestrator.storage import ByteStore, open_store
 
 log = logging.getLogger(__name__)
 GLANCE_SECONDS = 0.01
 """So often the bell's thread asks whether anything was requested."""
+END_SECONDS = 10.0
+"""So long the end waits for readers of archives to give up what they hold."""
 STALE_SECONDS = 3600.0
 """Every so often pieces of this age that killed writers left in the byte store go, and what was kept long enough."""
 
@@ -44,19 +46,23 @@ class Sweeper:
         self._ledger = Ledger.of(settings)
         self._store = open_store(settings)
         self._bell = Bell(settings)
+        self._parts = Teller(self._ledger, settings)
         self._tidied = 0.0
         self._leads = False
-        self._flows_watched = False
 
     def run(self, stop: threading.Event) -> None:
         """Sweep every `sweep_seconds` until told to stop; what is away now is tried again at the next round."""
         threading.Thread(target=self._tell, args=(stop,), name="webhooks", daemon=True).start()
         threading.Thread(target=self._ring, args=(stop,), name="bell", daemon=True).start()
         threading.Thread(target=self._schedule, args=(stop,), name="schedules", daemon=True).start()
+        threading.Thread(target=self._show, args=(stop,), name="flows", daemon=True).start()
+        archives = threading.Thread(target=self._read, args=(stop,), name="archives", daemon=True)
+        archives.start()
         while not stop.is_set():
             with logs.surviving("sweep put off"):
                 self.round()
             stop.wait(self._settings.sweep_seconds)
+        archives.join(END_SECONDS)
         self._ledger.dispose()
 
     def _ring(self, stop: threading.Event) -> None:
@@ -98,6 +104,29 @@ class Sweeper:
             stop.wait(self._settings.sweep_seconds)
         ledger.dispose()
 
+    def _read(self, stop: threading.Event) -> None:
+        """Read archives and write what is finished of them, each in a thread of its own: they may be long or far."""
+        ledger = Ledger.of(self._settings)
+        readers = reading.Readers(ledger, self._store, self._settings, stop)
+        while not stop.is_set():
+            with logs.surviving("archives put off"):
+                if self._leads:
+                    readers.look()
+            stop.wait(self._settings.sweep_seconds)
+        readers.close()
+        ledger.dispose()
+
+    def _show(self, stop: threading.Event) -> None:
+        """Show batches to Prefect as its flow runs, in a thread of its own: that server may be slow or dead."""
+        ledger = Ledger.of(self._settings)
+        watcher = Watcher(ledger, self._settings)
+        while not stop.is_set():
+            with logs.surviving("flow runs put off"):
+                if self._leads and locate(self._settings):
+                    watcher.look()
+            stop.wait(self._settings.sweep_seconds)
+        ledger.dispose()
+
     def round(self) -> bool:
         """Do one round if this process leads, and return whether it does."""
         lease = max(15.0, 5 * self._settings.sweep_seconds)
@@ -108,12 +137,11 @@ class Sweeper:
         for part in (
             lambda: sweeper.sweep(self._ledger, self._settings),
             lambda: dispatch.ring(self._ledger, self._settings, self._bell),
-            lambda: dispatch.deliver(self._ledger, self._settings),
-            lambda: dispatch.read_on(self._ledger, self._settings),
-            self._watch_flows,
+            lambda: dispatch.deliver(self._ledger, self._settings, ["batch.ended"]),
             lambda: remove_expired(self._ledger, self._store),
             lambda: uploads.remove_overdue(self._ledger, self._store),
             lambda: erasure.forget_failed(self._ledger),
+            self._parts.look,
             self._tidy,
         ):
             with logs.surviving("part of a sweep put off"):
@@ -129,17 +157,6 @@ class Sweeper:
         if any(one.count for one in gone):
             log.info("cleaned", extra={one.name: one.count for one in gone})
         self._tidied = time.monotonic()
-
-    def _watch_flows(self) -> None:
-        """Once in a life: let Prefect notice flow runs whose process is gone."""
-        if self._flows_watched or not locate(self._settings):
-            return
-        try:
-            with connect(self._settings) as api:
-                zombies.watch(api)
-            self._flows_watched = True
-        except FpgaError as error:
-            log.warning("Prefect does not watch its runs yet", extra={"error": error.code})
 
 
 def remove_expired(ledger: Ledger, store: ByteStore) -> int:

@@ -32,12 +32,12 @@ from orchestrator.ledger import webhooks
 from orchestrator.ledger.engine.base import new_id
 from orchestrator.ledger.engine.session import Ledger, now
 from orchestrator.ledger.tables.rows_api import Delivery, Webhook, webhook_place
-from orchestrator.runtime import mail
+from orchestrator.runtime import mail, parts
 from orchestrator.secrets.vault import Vault
 from orchestrator.settings import Settings
 
 log = logging.getLogger(__name__)
-EVENTS = ("batch.ended", "schedule.failed", "ping")
+EVENTS = ("batch.ended", "schedule.failed", *parts.EVENTS, "ping")
 SECRET_PREFIX = "whsec_"
 TIMEOUT = httpx.Timeout(10.0, connect=5.0)
 WHOLE_SECONDS = 15.0

@@ -34,6 +34,7 @@ from orchestrator.ledger.views import health
 from orchestrator.models import registry
 from orchestrator.pipelines import QUEUES
 from orchestrator.planning.presets import preset_names
+from orchestrator.runtime import parts
 from orchestrator.runtime import schedules as clocks
 from orchestrator.runtime.broker import HARD_LIMIT_SECONDS, celery_config
 from orchestrator.runtime.prefect.client import connect, locate
@@ -102,7 +103,7 @@ FIXES = {
     "broker": "check CELERY_BROKER_URL and that the server runs; work goes on slowly without it",
     "byte store": "check FPGA_STORE_URL, AWS_* and that the store runs; see also free space",
     "credentials": "install the extra `c2pa` and set FPGA_CREDENTIALS_FILE; see docs/credentials.md",
-    "prefect": "check PREFECT_API_URL; batches complete without Prefect, schedules do not start",
+    "prefect": "check PREFECT_API_URL; batches and schedules run without it",
     "weights": "install the weights again; see `fpga model list`",
 }
 
@@ -182,6 +183,7 @@ def _stored(settings: Settings) -> Iterator[Check]:
         if (yield from _database(ledger)):
             yield from _ledger(ledger, settings)
             yield from _registered(ledger, settings)
+            yield from _parts(ledger, settings)
             yield from _schedules(ledger)
     finally:
         ledger.dispose()
@@ -257,6 +259,12 @@ def _backlog(late: health.Backlog) -> Iterator[Check]:
     if late.held_items:
         sentence = f"{late.held_items} items are held after they killed their worker again and again"
         yield Check(name="held items", status="warn", sentence=sentence, fix="see `fpga batch results ID --errors`")
+
+
+def _parts(ledger: Ledger, settings: Settings) -> Iterator[Check]:
+    """Say which parts are down."""
+    for one in parts.down(ledger, settings):
+        yield Check(name=one.part, status="warn", sentence=one.sentence, fix=one.fix)
 
 
 def _schedules(ledger: Ledger) -> Iterator[Check]:
@@ -366,7 +374,7 @@ def _objects(settings: Settings) -> Iterator[Check]:
 
 def _prefect(settings: Settings) -> Iterator[Check]:
     if locate(settings) is None:
-        sentence = "no Prefect server is configured and none runs here; batches complete, schedules do not start"
+        sentence = "no Prefect server is configured and none runs here; batches and schedules run without"
         yield Check(name="prefect", status="ok", sentence=sentence)
         return
     with connect(settings) as api:

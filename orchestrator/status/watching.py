@@ -1,4 +1,4 @@
-"""One loop for whoever waits until the ledger says that something has ended: flows and commands."""
+"""One loop for whoever waits until the ledger says that something has ended."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from orchestrator.errors import TransientError
 
 T = TypeVar("T")
 LOOK_SECONDS = 0.5
-LONGEST_PAUSE_SECONDS = 10.0
 
 
 def until(
@@ -19,7 +18,6 @@ def until(
     tell: Callable[[T], None],
     *,
     away: Callable[[TransientError], None] | None = None,
-    longest: float = LOOK_SECONDS,
 ) -> T:
     """Look again and again until it has ended, telling every look; return the last one.
 
@@ -28,9 +26,7 @@ def until(
         ended: whether this look is the last.
         tell: is given every look, the last one too.
         away: is told that the ledger does not answer, which is waited for; without it that is raised.
-        longest: seconds that the pause between two looks grows to, from half a second.
     """
-    pause = LOOK_SECONDS
     while True:
         try:
             found = look()
@@ -42,18 +38,4 @@ def until(
             tell(found)
             if ended(found):
                 return found
-        time.sleep(pause)
-        pause = min(longest, pause * 1.2)
-
-
-class Tenths:
-    """Says once for each tenth that more of something is done."""
-
-    def __init__(self) -> None:
-        self._shown = -1
-
-    def came(self, done: int, total: int) -> bool:
-        """Return whether another tenth is done since the last call."""
-        tenth = 10 * done // max(1, total)
-        before, self._shown = self._shown, max(self._shown, tenth)
-        return tenth > before
+        time.sleep(LOOK_SECONDS)

@@ -53,8 +53,8 @@ ROWS = (
     Row(id="T19", what="items that hang, in Python and in C with the interpreter's lock"),
     Row(
         id="T20",
-        what="SIGKILL of a flow run",
-        tests=("tests/integration/flows/test_restore_archive.py",),
+        what="SIGKILL of a sweeper that reads an archive",
+        tests=("tests/unit/orchestrator/runtime/test_reading.py",),
     ),
     Row(
         id="T21",

@@ -8,6 +8,7 @@ from starlette.responses import Response
 from orchestrator.api.context import Reader
 from orchestrator.api.pages.rendering import shown
 from orchestrator.people import examples
+from orchestrator.runtime import parts
 from orchestrator.status import overview
 
 router = APIRouter(include_in_schema=False)
@@ -22,6 +23,7 @@ def home(caller: Reader) -> Response:
         "home.html",
         "Home",
         seen=seen,
+        down=parts.down(caller.ledger, caller.settings),
         most=SHOWN_REASONS,
         empty=seen.empty,
         examples=examples.available(),

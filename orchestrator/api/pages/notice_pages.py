@@ -17,7 +17,12 @@ from orchestrator.runtime import webhooks
 from orchestrator.runtime.mail import SCHEME
 
 router = APIRouter(prefix="/notices", include_in_schema=False)
-WORDS = {"batch.ended": "a batch ends", "schedule.failed": "a schedule fails"}
+WORDS = {
+    "batch.ended": "a batch ends",
+    "schedule.failed": "a schedule fails",
+    "part.down": "a part of the system is down",
+    "part.up": "it is back",
+}
 """Events that a person chooses from."""
 SAID = {
     "test": "A test is on its way. What came of it stands here when this page is loaded again.",

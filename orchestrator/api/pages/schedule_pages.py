@@ -9,14 +9,14 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Annotated, Any
 
-from fastapi import APIRouter, File, Form, Query, UploadFile
+from fastapi import APIRouter, Depends, File, Form, Query, Request, UploadFile
 from starlette.responses import RedirectResponse, Response
 
 from orchestrator.api.context import Caller, Promoter, Reader, Writer
 from orchestrator.api.pages.pages import shown
 from orchestrator.api.paging import planning
 from orchestrator.contracts.base import Line
-from orchestrator.contracts.portraits import MAX_REDRAWS, SubmitOptions
+from orchestrator.contracts.portraits import SubmitOptions
 from orchestrator.datasets import dataset_views
 from orchestrator.errors import FpgaError, ManifestError, NotFoundError, UsageError
 from orchestrator.models import training
@@ -31,19 +31,21 @@ HERE = "/schedules"
 Name = Annotated[str, Form(min_length=1, max_length=63)]
 Cron = Annotated[str, Form(min_length=1, max_length=200)]
 
+OFFERED = {name for name in SubmitOptions.model_fields if name != "growing"}
+"""What a schedule may say of its batches; one that grows would never end."""
 FIELDS = (
     "name",
     "cron",
     "timezone",
     "catch_up",
     "overlap",
-    "redraws",
-    "stop_after",
-    "skip_invalid",
+    "replace",
     "steps",
     "dataset",
+    "training",
+    *sorted(OFFERED | {"preset"}),
 )
-BLANK = dict.fromkeys((*FIELDS, "preset", "training"), "")
+BLANK = dict.fromkeys(FIELDS, "")
 """An empty form."""
 SAID = {
     "run": "It begins now: its batch appears on Home within seconds.",
@@ -57,27 +59,32 @@ def schedules(caller: Reader, said: Annotated[str, Query(max_length=20)] = "") -
     return _page(caller, said=SAID.get(said))
 
 
+async def _chosen(request: Request) -> dict[str, str]:
+    """Return what a form says of the batches; a field that was left empty says nothing."""
+    form = await request.form()
+    said = {name: form.get(name) for name in OFFERED}
+    return {name: value for name, value in said.items() if isinstance(value, str) and value}
+
+
 @router.post("")
 def add(
     caller: Writer,
     name: Name,
     cron: Cron,
     manifest: Annotated[UploadFile, File()],
+    chosen: Annotated[dict[str, str], Depends(_chosen)],
     timezone: Annotated[Line, Form()] = "UTC",
     catch_up: Annotated[CatchUp, Form()] = "latest",
     overlap: Annotated[Overlap, Form()] = "skip",
-    redraws: Annotated[int, Form(ge=0, le=MAX_REDRAWS)] = 0,
-    stop_after: Annotated[str, Form(pattern=r"[1-9][0-9]{0,6}|", max_length=7)] = "",
-    skip_invalid: Annotated[bool, Form()] = False,
+    replace: Annotated[bool, Form()] = False,
 ) -> Response:
     """Keep a manifest and make a batch of it by the clock."""
     try:
-        options = SubmitOptions.asked(redraws=redraws, skip_invalid=skip_invalid, stop_after=stop_after or None)
-        _add(caller, name, Timing(cron=cron, timezone=timezone, catch_up=catch_up, overlap=overlap), manifest, options)
+        timing = Timing(cron=cron, timezone=timezone, catch_up=catch_up, overlap=overlap)
+        _add(caller, name, timing, manifest, SubmitOptions.asked(**chosen), replace=replace)
     except FpgaError as error:
-        given = {"name": name, "cron": cron, "timezone": timezone, "redraws": str(redraws), "stop_after": stop_after}
-        given |= {"catch_up": catch_up, "overlap": overlap, "skip_invalid": "yes" if skip_invalid else ""}
-        return _page(caller, error, given)
+        given = {"name": name, "cron": cron, "timezone": timezone, "catch_up": catch_up, "overlap": overlap}
+        return _page(caller, error, {**given, **chosen, "replace": "yes" if replace else ""})
     return RedirectResponse(HERE, 303)
 
 
@@ -131,7 +138,9 @@ def remove_training(caller: Promoter, name: str) -> Response:
     )
 
 
-def _add(caller: Caller, name: str, timing: Timing, manifest: UploadFile, options: SubmitOptions) -> None:
+def _add(
+    caller: Caller, name: str, timing: Timing, manifest: UploadFile, options: SubmitOptions, *, replace: bool
+) -> None:
     ending = "." + (manifest.filename or "").rpartition(".")[2].lower()
     form = FORMATS.get(ending)
     if form is None:
@@ -156,7 +165,20 @@ def _add(caller: Caller, name: str, timing: Timing, manifest: UploadFile, option
         manifest=data,
         format=form,
         options=options,
+        replace=replace,
     )
+
+
+def _options() -> list[dict[str, Any]]:
+    """Return how each option of a submit is asked for."""
+    found = []
+    for name, about in SubmitOptions.model_json_schema()["properties"].items():
+        kind = next(one for one in about.get("anyOf", [about]) if one.get("type") != "null")
+        if name in OFFERED:
+            limits = dict.fromkeys(("enum", "minimum", "maximum", "maxLength"))
+            said = {"name": name, "about": about.get("description", ""), "default": about.get("default")}
+            found.append({**limits, **kind, **said})
+    return found
 
 
 def _changed(caller: Caller, change: Callable[[], object], *, trains: bool = False, said: str = "removed") -> Response:
@@ -194,6 +216,6 @@ def _page(
         datasets=list(
             dict.fromkeys((v["name"], v["preset"]) for v in dataset_views.list_versions(caller.ledger, caller.owner))
         ),
-        most_redraws=MAX_REDRAWS,
+        options=_options(),
         wrong=wrong,
     )

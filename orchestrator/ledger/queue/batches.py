@@ -65,8 +65,9 @@ class NewBatch:
     options: JsonObject = field(default_factory=dict)
     rejected_rows: Sequence[JsonObject] = ()
     flow: bool = True
-    """Whether a flow run should watch this batch."""
-    flow_run_id: str | None = None
+    """Whether a flow run should show this batch."""
+    effects: Sequence[str] = ()
+    """What the sweeper shall do for it beside: kinds of rows of the outbox."""
     paused: bool = False
     open: bool = False
     """Whether more items will be appended; such a batch ends only after it was closed."""
@@ -144,7 +145,6 @@ def enter(session: Session, new: NewBatch) -> Submitted:
             total=len(new.items),
             rejected_rows=list(new.rejected_rows),
             open=new.open,
-            flow_run_id=new.flow_run_id,
             traceparent=tracing.traceparent(),
             created_at=moment,
         )
@@ -153,8 +153,9 @@ def enter(session: Session, new: NewBatch) -> Submitted:
     pipeline = pipelines.of(new.kind)
     place = pipeline.place(new.first or pipeline.names[0])
     _insert_items(session, batch_id, new.owner, pipeline, place, new.items, moment)
-    if new.flow and new.flow_run_id is None:
-        outbox.add(session, new.owner, "flow.start", batch_id, {"kind": new.kind}, moment)
+    shown = ("flow.start",) if new.flow else ()
+    for effect in (*shown, *new.effects):
+        outbox.add(session, new.owner, effect, batch_id, {"kind": new.kind}, moment)
     audit.write(session, new.owner, "batch.submit", batch_id, {"items": len(new.items), "kind": new.kind}, moment)
     if not new.items:
         lifecycle.close_batch(session, batch_id, moment)
@@ -580,3 +581,11 @@ def set_flow_run(ledger: Ledger, batch_id: str, flow_run_id: str) -> None:
     """Remember which flow run watches this batch."""
     with ledger.write() as session:
         session.execute(update(Batch).where(Batch.id == batch_id).values(flow_run_id=flow_run_id))
+
+
+def shown(session: Session) -> dict[str, tuple[str, str]]:
+    """Return (flow run, state) of every batch that has not ended and that a flow run shows, by the batch's id."""
+    query = select(Batch.id, Batch.flow_run_id, Batch.state).where(
+        Batch.state.in_(set(BatchState).difference(BATCH_ENDED)), Batch.flow_run_id.is_not(None)
+    )
+    return {batch_id: (str(run_id), state) for batch_id, run_id, state in session.execute(query).tuples()}

@@ -30,6 +30,17 @@ def due(session: Session, moment: datetime, *, kinds: Sequence[str], limit: int 
     return session.scalars(query).all()
 
 
+def stuck(session: Session, kind: str, before: datetime) -> str | None:
+    """Return why the first effect of a kind that was asked for before that time could not be delivered, or None."""
+    query = (
+        select(Outbox.error)
+        .where(Outbox.sent_at.is_(None), Outbox.kind == kind, Outbox.tries > 0, Outbox.created_at < before)
+        .order_by(Outbox.id)
+        .limit(1)
+    )
+    return session.scalar(query)
+
+
 def sent(session: Session, outbox_id: int, moment: datetime) -> None:
     """Mark an effect as delivered."""
     session.execute(update(Outbox).where(Outbox.id == outbox_id).values(sent_at=moment, error=None))

@@ -62,6 +62,11 @@ def lead(ledger: Ledger, *, holder: str, owner: str, seconds: float, name: str =
         return taken is not None
 
 
+def led_until(session: Session) -> datetime | None:
+    """Return until when a sweeper leads, or led last; None where none ever did."""
+    return session.scalar(select(Leader.lease_until).where(Leader.name == "sweeper"))
+
+
 @retrying
 def sweep(ledger: Ledger, settings: Settings) -> Swept:
     """Requeue or hold what lost its worker, end what was cancelled, close what is done; return the counts."""

@@ -49,7 +49,9 @@ def backlog(session: Session, moment: datetime, *, grace_seconds: float) -> Back
         )
         or 0,
         late_effects=session.scalar(
-            select(func.count(Outbox.id)).where(Outbox.sent_at.is_(None), Outbox.next_at < late)
+            select(func.count(Outbox.id)).where(
+                Outbox.sent_at.is_(None), Outbox.next_at < late, Outbox.kind == "batch.ended"
+            )
         )
         or 0,
         held_items=session.scalar(select(func.count(Item.id)).where(among(Item.state, (State.HELD,)))) or 0,

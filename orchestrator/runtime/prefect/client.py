@@ -114,14 +114,6 @@ class PrefectApi:
         found: dict[str, Any] = self.call("GET", f"deployments/name/{flow}/{name}")
         return found
 
-    def create_flow_run(
-        self, deployment_id: str, *, parameters: dict[str, Any] | None = None, **fields: Any
-    ) -> dict[str, Any]:
-        """Create a flow run; with an `idempotency_key` of before, return that earlier run."""
-        body = {**fields, **({"parameters": parameters} if parameters is not None else {})}
-        made: dict[str, Any] = self.call("POST", f"deployments/{deployment_id}/create_flow_run", body)
-        return made
-
     def __enter__(self) -> Self:
         """Open the connection."""
         return self

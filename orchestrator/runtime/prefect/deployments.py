@@ -10,13 +10,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from pydantic import TypeAdapter
+
+from orchestrator.contracts.flows import Archive, Evaluation, Portraits
 from orchestrator.contracts.portraits import SubmitOptions
 from orchestrator.contracts.schedules import ScheduledPortraits, ScheduledTraining
+from orchestrator.datasets.datasets import BuildRequest
 from orchestrator.errors import FpgaError, NotFoundError
 from orchestrator.ledger.engine.session import Ledger
 from orchestrator.ledger.queue import schedules
+from orchestrator.models.training import Recipe
 from orchestrator.planning import clock
-from orchestrator.runtime.dispatch import FLOW, TAG, WATCH
+from orchestrator.runtime.dispatch import FLOW, SHOWN, TAG, WATCH
 from orchestrator.runtime.prefect.client import PrefectApi, connect
 from orchestrator.runtime.schedules import PORTRAITS, TRAINING
 from orchestrator.settings import Settings, get_settings
@@ -33,40 +38,41 @@ PAGE = 200
 
 @dataclass(frozen=True, kw_only=True)
 class FlowFacts:
-    """What Prefect must know of a flow; `parameter` is what a schedule fills in, beside `batch_id`."""
+    """What Prefect must know of a flow; `request` makes the form of its page."""
 
     entrypoint: str
     description: str
-    parameter: str
+    request: type
 
 
 FLOW_FACTS = {
     FLOW: FlowFacts(
         entrypoint="orchestrator.flows.generate_batch.generate_batch",
-        description="Watches a batch until it has ended, or makes one from a stored manifest.",
-        parameter="manifest",
+        description="Makes a batch of portraits from a manifest; runs named by a batch show how far it is.",
+        request=Portraits,
     ),
     "evaluate": FlowFacts(
         entrypoint="orchestrator.flows.evaluate.evaluate",
-        description="Watches a measurement of a model version, or asks for one from a recipe.",
-        parameter="recipe",
+        description="Asks for a measurement of a model version; runs named by a batch show how far it is.",
+        request=Evaluation,
     ),
     "retrain": FlowFacts(
         entrypoint="orchestrator.flows.retrain.retrain",
-        description="Watches a training run from its data to the gate, or begins one from a recipe.",
-        parameter="recipe",
+        description="Begins a training run; runs named by a batch show how far it is.",
+        request=Recipe,
     ),
     "build_dataset": FlowFacts(
         entrypoint="orchestrator.flows.build_dataset.build_dataset",
-        description="Watches the build of a data set until it is published, or begins one from a request.",
-        parameter="request",
+        description="Begins the build of a data set; runs named by a batch show how far it is.",
+        request=BuildRequest,
     ),
     "restore_archive": FlowFacts(
         entrypoint="orchestrator.flows.restore_archive.restore_archive",
-        description="Reads an archive into its batch and watches it until it has ended, or opens one for a source.",
-        parameter="archive",
+        description="Opens a batch that restores an archive; runs named by a batch show how far it is.",
+        request=Archive,
     ),
 }
+"""`prefect.yaml` says the same; so does each flow's signature, which Prefect reads there."""
 
 
 def ensure_deployments(settings: Settings) -> None:
@@ -97,7 +103,7 @@ def continue_killed(api: PrefectApi) -> int:
     For a private server right after its start only: nothing can run yet, so whatever is called running was killed.
     """
     alive = {"flow_runs": {"state": {"type": {"any_": ["RUNNING", "PENDING"]}}}, "limit": 200}
-    runs = api.call("POST", "flow_runs/filter", alive)
+    runs = [run for run in api.call("POST", "flow_runs/filter", alive) if SHOWN not in run["tags"]]
     for run in runs:
         state = {"type": "SCHEDULED", "name": "AwaitingRetry", "message": "its process was killed; it goes on"}
         api.call("POST", f"flow_runs/{run['id']}/set_state", {"state": state, "force": True})
@@ -169,16 +175,22 @@ def put_deployment(api: PrefectApi, name: str, *, flow: str = FLOW, **fields: An
         "flow_id": made["id"],
         "entrypoint": facts.entrypoint,
         "work_pool_name": POOL,
-        "parameter_openapi_schema": _parameters_schema(facts.parameter),
+        "parameter_openapi_schema": _form(facts.request),
         "description": facts.description,
         **fields,
     }
     api.call("POST", "deployments/", body)
 
 
-def _parameters_schema(parameter: str) -> dict[str, Any]:
-    def optional(name: str, kind: str) -> dict[str, Any]:
-        return {"title": name, "anyOf": [{"type": kind}, {"type": "null"}], "default": None}
-
-    properties = {"batch_id": optional("batch_id", "string"), parameter: optional(parameter, "object")}
-    return {"title": "Parameters", "type": "object", "properties": properties}
+def _form(request: type) -> dict[str, Any]:
+    """Return a flow's one parameter as Prefect describes it, so that its pages ask for each field."""
+    model = TypeAdapter(request).json_schema(ref_template="#/definitions/{model}")
+    definitions = {**model.pop("$defs", {}), request.__name__: model}
+    field = {"$ref": f"#/definitions/{request.__name__}", "position": 0, "title": "request"}
+    return {
+        "title": "Parameters",
+        "type": "object",
+        "properties": {"request": field},
+        "required": ["request"],
+        "definitions": definitions,
+    }

@@ -108,7 +108,7 @@ def test_a_killed_stack_leaves_no_process_and_its_next_start_goes_on_and_drains(
             found: dict[str, object] = api.call("GET", f"flow_runs/{flow_run_id}")
             return found
 
-    wait(lambda: flow_run().get("state_type") == "RUNNING", "the flow watches the paused batch")
+    wait(lambda: flow_run().get("state_type") == "PAUSED", "the flow run shows the paused batch")
 
     first.kill()
     first.wait()
@@ -116,7 +116,6 @@ def test_a_killed_stack_leaves_no_process_and_its_next_start_goes_on_and_drains(
     assert find_running(settings) is None
 
     second = up()
-    wait(lambda: flow_run().get("run_count") == 2, "the killed flow run goes on")
     batches.cancel(ledger, "local", batch_id)
     wait(lambda: flow_run().get("state_type") == "CANCELLED", "the flow run ends as the batch did")
     ledger.dispose()

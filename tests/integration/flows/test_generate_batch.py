@@ -10,10 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from orchestrator.contracts.portraits import SubmitOptions
 from orchestrator.contracts.schedules import ScheduledPortraits
 from orchestrator.embedded import programs
 from orchestrator.embedded.stack import Stack
+from orchestrator.errors import ConflictError
 from orchestrator.ledger.engine.session import Ledger
 from orchestrator.ledger.queue import batches
 from orchestrator.ledger.tables.rows import Batch
@@ -21,6 +24,7 @@ from orchestrator.portraits.submit import submit_portraits
 from orchestrator.runtime import schedules
 from orchestrator.runtime.prefect import deployments
 from orchestrator.runtime.prefect.client import PrefectApi
+from orchestrator.runtime.prefect.watcher import Watcher
 from orchestrator.runtime.running import find_running
 from orchestrator.settings import Settings
 from orchestrator.storage import ByteStore
@@ -59,23 +63,77 @@ def submit(ledger: Ledger, settings: Settings, **options: Any) -> str:
     ).batch_id
 
 
-def test_a_submitted_batch_is_watched_by_one_flow_run_until_it_has_ended(
+def state(api: PrefectApi, run_id: object) -> tuple[str, str]:
+    found = api.call("GET", f"flow_runs/{run_id}")["state"]
+    return found["type"], found["message"]
+
+
+def artifacts(api: PrefectApi, run_id: object) -> dict[str, Any]:
+    found = api.call("POST", "artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run_id]}}})
+    return {artifact["key"].partition("-")[0]: artifact["data"] for artifact in found}
+
+
+def test_a_submitted_batch_is_shown_by_one_flow_run_until_it_has_ended(
     ledger: Ledger, settings: Settings, worker: Played, api: PrefectApi
 ) -> None:
     batch_id = submit(ledger, settings)
     wait(lambda: batch(ledger, batch_id).flow_run_id, "the batch knows its flow run")
-    flow_run_id = batch(ledger, batch_id).flow_run_id
-    wait(lambda: api.call("GET", f"flow_runs/{flow_run_id}")["state_type"] == "RUNNING", "the flow runs")
+    run_id = batch(ledger, batch_id).flow_run_id
+    wait(lambda: state(api, run_id) == ("RUNNING", "0 of 2 items have ended"), "the flow run shows it")
+    assert artifacts(api, run_id).keys() == {"link", "progress"}
 
     worker.work(failing=["b"])
 
-    wait(lambda: api.call("GET", f"flow_runs/{flow_run_id}")["state_type"] == "COMPLETED", "the flow has completed")
+    wait(lambda: state(api, run_id)[0] == "COMPLETED", "the flow run has completed")
     (run,) = runs(api, tags={"all_": [batch_id]})
-    artifacts = api.call("POST", "artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [flow_run_id]}}})
-    assert run["id"] == flow_run_id
+    assert run["id"] == run_id
     assert run["state"]["message"] == "completed_with_errors: 1 of 2 items completed, 1 failed"
-    assert [artifact["key"] for artifact in artifacts] == [f"batch-{batch_id.replace('_', '-')}"]
-    assert "| error pipe_broken | 1 |" in artifacts[0]["data"]
+    left = artifacts(api, run_id)
+    assert batch_id in left["link"]
+    assert left["progress"] == 100
+    assert "| error pipe_broken | 1 |" in left["result"]
+
+
+def test_batches_that_wait_take_no_slot_from_a_run_that_somebody_begins_in_prefects_form(
+    ledger: Ledger, settings: Settings, api: PrefectApi
+) -> None:
+    waiting = [submit(ledger, settings, paused=True) for _ in range(programs.FLOW_RUNS + 1)]
+    for one in waiting:
+        wait(lambda: batch(ledger, one).flow_run_id, "it has a flow run")  # noqa: B023 waited for within this turn
+        run_id = batch(ledger, one).flow_run_id
+        wait(lambda: state(api, run_id)[0] == "PAUSED", "it is shown as paused")  # noqa: B023 as above
+
+    begin = f"deployments/{api.deployment('generate_batch', 'watch')['id']}/create_flow_run"
+    with pytest.raises(ConflictError, match="manifest"):
+        api.call("POST", begin, {"parameters": {"request": {"format": "jsonl"}}})
+    form = {"manifest": MANIFEST.decode(), "name": "from a form", "options": {"paused": True, "lane": "interactive"}}
+    run = api.call("POST", begin, {"parameters": {"request": form}})
+
+    wait(lambda: state(api, run["id"])[0] == "COMPLETED", "the run has made its batch and ended")
+    made = state(api, run["id"])[1].split()[1]
+    assert (batch(ledger, made).name, batch(ledger, made).lane) == ("from a form", "interactive")
+    assert made in artifacts(api, run["id"])["batch"]
+    for one in (*waiting, made):
+        batches.cancel(ledger, "local", one)
+    last = batch(ledger, waiting[-1]).flow_run_id
+    wait(lambda: state(api, last)[0] == "CANCELLED", "the flow run says so")
+
+
+def test_a_watcher_that_comes_back_ends_the_runs_of_batches_that_ended_meanwhile(
+    ledger: Ledger, settings: Settings, api: PrefectApi
+) -> None:
+    batch_id = submit(ledger, settings, paused=True)
+    wait(lambda: batch(ledger, batch_id).flow_run_id, "the batch knows its flow run")
+    run_id = batch(ledger, batch_id).flow_run_id
+    wait(lambda: state(api, run_id)[0] == "PAUSED", "it is shown")
+    batches.cancel(ledger, "local", batch_id)
+    wait(lambda: state(api, run_id)[0] == "CANCELLED", "the flow run says so")
+    running = {"state": {"type": "RUNNING", "message": "as a killed process left it"}, "force": True}
+    api.call("POST", f"flow_runs/{run_id}/set_state", running)
+
+    Watcher(ledger, settings).look()
+
+    assert state(api, run_id)[0] == "CANCELLED"
 
 
 def test_schedules_of_before_come_into_the_ledger_and_leave_prefect(
@@ -126,4 +184,5 @@ def test_prefect_yaml_makes_the_same_deployment(stack: Stack, settings: Settings
 
     theirs = api.deployment("generate_batch", "watch")
     same = ("id", "entrypoint", "path", "tags", "parameters", "schedules", "work_pool_name", "description")
+    assert theirs["parameter_openapi_schema"]["definitions"] == ours["parameter_openapi_schema"]["definitions"]
     assert {name: theirs[name] for name in same} == {name: ours[name] for name in same}

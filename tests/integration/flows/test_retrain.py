@@ -1,10 +1,9 @@
-"""The flow `retrain` on a real Prefect server: its steps are seen, the gate decides, schedules make runs."""
+"""The flow `retrain` on a real Prefect server: a run is seen until the gate has decided."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
@@ -38,16 +37,7 @@ def ended(api: PrefectApi, flow_run_id: str | None) -> bool:
     return api.call("GET", f"flow_runs/{flow_run_id}")["state_type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 
-def steps_of(api: PrefectApi, flow_run_id: str | None) -> set[str]:
-    tasks: list[dict[str, Any]] = api.call(
-        "POST", "task_runs/filter", {"flow_runs": {"id": {"any_": [flow_run_id]}}, "sort": "EXPECTED_START_TIME_ASC"}
-    )
-    return {one["name"].rpartition("-")[0] for one in tasks}
-
-
-def test_a_run_is_seen_step_by_step_to_the_gate(
-    ledger: Ledger, settings: Settings, dataset: str, api: PrefectApi
-) -> None:
+def test_a_run_is_seen_to_the_gate(ledger: Ledger, settings: Settings, dataset: str, api: PrefectApi) -> None:
     run = begin(ledger, settings, dataset)
     wait(lambda: flow_run_of(ledger, run.batch_id), "the run knows its flow run")
     flow_run_id = flow_run_of(ledger, run.batch_id)
@@ -57,8 +47,6 @@ def test_a_run_is_seen_step_by_step_to_the_gate(
     wait(lambda: ended(api, flow_run_id), "the flow has ended")
     found = api.call("GET", f"flow_runs/{flow_run_id}")
     assert (found["state_type"], found["state"]["message"]) == ("COMPLETED", f"{version} passed and is now champion")
-    steps = {"snapshot", "train", "evaluate", "gate", "promote"}
-    wait(lambda: steps_of(api, flow_run_id) >= steps, "Prefect, which records tasks a little later, has every step")
     assert registry.champion(ledger, settings, "mini") == version
     assert len(registry.show_version(ledger, version)["decisions"]) == 1
 

@@ -40,7 +40,7 @@ class Room:
         """Scan to the end; return the batch, and how many people are new and how many faces joined older ones."""
         rig = self.rig
         batch_id = scan.submit(
-            rig.ledger, rig.settings, source=str(source), owner=OWNER, flow=False, force=force
+            rig.ledger, rig.settings, source=str(source), owner=OWNER, fed=False, force=force
         ).batch_id
         feeding.feed(rig.ledger, rig.store, rig.settings, OWNER, batch_id, lambda _: None)
         work(self.process, lambda: rig.state(batch_id) in BATCH_ENDED)
@@ -223,8 +223,8 @@ def test_consent_takes_a_person_into_the_library_and_an_erase_out_of_everything(
 
 def test_a_scan_that_was_not_ended_goes_on(room: Room, album: Path) -> None:
     rig = room.rig
-    first = scan.submit(rig.ledger, rig.settings, source=str(album), owner=OWNER, flow=False)
-    second = scan.submit(rig.ledger, rig.settings, source=str(album), owner=OWNER, flow=False)
+    first = scan.submit(rig.ledger, rig.settings, source=str(album), owner=OWNER, fed=False)
+    second = scan.submit(rig.ledger, rig.settings, source=str(album), owner=OWNER, fed=False)
     assert (second.batch_id, second.repeated) == (first.batch_id, True)
 
 

@@ -94,7 +94,7 @@ class Studio:
         rig = self.rig
         chosen = RestoreOptions.model_validate(options)
         batch_id = restore.submit(
-            rig.ledger, rig.settings, source=str(source), options=chosen, owner=OWNER, preset=preset, flow=False
+            rig.ledger, rig.settings, source=str(source), options=chosen, owner=OWNER, preset=preset, fed=False
         ).batch_id
         feeding.feed(rig.ledger, rig.store, rig.settings, OWNER, batch_id, lambda _: None)
         work(self.process, lambda: rig.state(batch_id) in BATCH_ENDED)

@@ -74,7 +74,7 @@ class Shop:
             source=str(source),
             options=RestoreOptions(**options),
             owner=OWNER,
-            flow=False,
+            fed=False,
         ).batch_id
 
     def finish(self, batch_id: str) -> str:

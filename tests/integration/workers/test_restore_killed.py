@@ -43,7 +43,7 @@ def test_a_worker_killed_again_and_again_loses_and_doubles_no_photo(tmp_path: Pa
             source=str(tmp_path / "album.zip"),
             options=RestoreOptions(),
             owner=OWNER,
-            flow=False,
+            fed=False,
         )
         feeding.feed(rig.ledger, rig.store, rig.settings, OWNER, made.batch_id, lambda _: None)
         for kills in (1, 2, 3):

@@ -9,8 +9,11 @@ from starlette.testclient import TestClient
 
 from orchestrator.access import keys
 from orchestrator.api.app import create_app
+from orchestrator.contracts.portraits import SubmitOptions
+from orchestrator.contracts.schedules import ScheduledPortraits
 from orchestrator.ledger.engine.session import Ledger
 from orchestrator.ledger.views import listings
+from orchestrator.runtime import schedules
 from orchestrator.settings import Settings
 from tests.unit.orchestrator.played import add_person, lines
 from tests.unit.orchestrator.trained import add_dataset
@@ -102,3 +105,36 @@ def test_training_by_the_clock_is_for_the_owner_of_the_deployment(
     assert stranger.post("/schedules/training/weekly/remove").status_code == 404
     assert "weekly" not in stranger.get("/schedules").text
     assert 'aria-label="Remove weekly"' not in page.post("/schedules/training/weekly/remove").text
+
+
+def test_the_form_offers_every_option_of_a_submit_and_keeps_what_was_chosen(
+    page: TestClient, settings: Settings, ledger: Ledger
+) -> None:
+    html = page.get("/schedules").text
+    offered = set(SubmitOptions.model_fields) - {"growing"}
+    assert {name for name in offered if f'name="{name}"' in html} == offered
+
+    chosen = {"lane": "interactive", "priority": "2", "seed": "9", "paused": "true", "stop_after": "3", "style": ""}
+    timing = {"name": "night", "cron": "0 2 * * *", "timezone": "UTC"}
+    sent = page.post(
+        "/schedules", data={**timing, **chosen}, files={"manifest": ("n.jsonl", lines(ROW))}, follow_redirects=False
+    )
+    assert sent.status_code == 303
+    (one,) = schedules.listing(ledger, "local")
+    kept = ScheduledPortraits.load(one.task).options
+    assert (kept.lane, kept.priority, kept.seed, kept.paused, kept.stop_after) == ("interactive", 2, 9, True, 3)
+
+    wrong = page.post("/schedules", data={**timing, "priority": "9"}, files={"manifest": ("n.jsonl", lines(ROW))})
+    assert wrong.status_code == 422
+    assert 'name="priority" value="9"' in wrong.text
+
+
+def test_a_batch_under_way_is_named_by_a_change(ledger: Ledger, settings: Settings, page: TestClient) -> None:
+    add(page, ROW)
+    page.post("/schedules/night/run")
+    (one,) = schedules.listing(ledger, "local")
+    assert one.under_way is not None
+    data = {"name": "night", "cron": "0 4 * * *", "timezone": "UTC", "replace": "true"}
+    page.post("/schedules", data=data, files={"manifest": ("n.jsonl", lines(ROW))})
+    (changed,) = schedules.listing(ledger, "local")
+    assert (changed.cron, changed.under_way) == ("0 4 * * *", one.under_way)
