@@ -24,7 +24,7 @@ from tests.unit.orchestrator.api.conftest import Client
 from tests.unit.orchestrator.api.test_uploads import PART, uploaded
 from tests.unit.orchestrator.played import Played, picture
 
-OPEN = {"health_live", "health_ready", "get_file"}
+OPEN = {"health_live", "health_ready", "health_work", "get_file"}
 """Operations that need no key; a file's link is its own permission."""
 ENDLESS = "watch_queue"
 """A stream that ends only with its listener."""
