@@ -59,6 +59,7 @@ GET /v1/batches read
 GET /v1/batches/{batch_id} read
 GET /v1/batches/{batch_id}/errors read
 GET /v1/batches/{batch_id}/events read
+GET /v1/batches/{batch_id}/files read
 GET /v1/batches/{batch_id}/items read
 GET /v1/batches/{batch_id}/pictures read
 GET /v1/batches/{batch_id}/progress read

@@ -74,6 +74,10 @@ class World:
             "review_items": {"json": {"items": [self.ids["item_id"]], "decision": "rejected"}},
             **{f"{word}_{what}": {"json": {"reason": "seen"}} for word in ("release", "reject") for what in ITEMS},
             "grant_consent": {"json": {"scopes": ["train"]}},
+            "grant_consent_of_person": {"json": {"scopes": ["train"]}},
+            "name_person": {"json": {"name": "Somebody"}},
+            "give_faces": {"json": {"faces": ["fac_0"]}},
+            "merge_people": {"json": {"others": ["fnd_0"]}},
             "send_upload_part": {"content": b"67890", "headers": {**PART, "Upload-Offset": "5"}},
         }.get(name, {})
 
