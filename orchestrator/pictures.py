@@ -25,28 +25,22 @@ MAX_RECORD_CHARS = 262_144
 RECORD_IN_XMP = re.compile(rb"\sfpga:record=(?:\"([^\"]*)\"|'([^']*)')")
 XMP_TAG = 700
 
-MEDIA_TYPES = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
-SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
-OTHER_PICTURES = (
-    (b"GIF8", "GIF"),
-    (b"BM", "BMP"),
-    (b"II*\0", "TIFF"),
-    (b"MM\0*", "TIFF"),
-    (b"8BPS", "PSD"),
-    (b"\0\0\x01\0", "ICO"),
-    (b"\xff\x0a", "JPEG XL"),
-    (b"SIMPLE  =", "FITS"),
-    (b"%!PS", "EPS"),
-)
-PHOTO_MEDIA_TYPES = {
-    **MEDIA_TYPES,
+MEDIA_TYPES = {
+    "JPEG": "image/jpeg",
+    "PNG": "image/png",
+    "WEBP": "image/webp",
     "TIFF": "image/tiff",
     "GIF": "image/gif",
     "BMP": "image/bmp",
     "AVIF": "image/avif",
     "HEIF": "image/heif",
 }
-"""What the photos of an archive may be; references are only of MEDIA_TYPES."""
+"""What is read, whether to restore it, as a reference or for a data set; `workers.photo` decodes it."""
+SHOWN = ("JPEG", "PNG", "WEBP")
+"""What every browser shows, and what thumbnails are made of."""
+SHOWN_TYPES = frozenset(MEDIA_TYPES[form] for form in SHOWN)
+OTHER_PICTURES = ((b"8BPS", "PSD"), (b"\0\0\x01\0", "ICO"), (b"SIMPLE  =", "FITS"), (b"%!PS", "EPS"))
+RAW_SENTENCE = "camera raw files are not developed here; export the photo as JPEG, TIFF or PNG"
 RAW_MARKS = (b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FOVb", b"\0MRM", b"HEAPCCDR")
 HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)
@@ -56,41 +50,44 @@ BROKEN = (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, Ov
 
 @dataclass(frozen=True, kw_only=True)
 class PictureFacts:
-    """What the header says; `width` and `height` as stored, before any orientation tag is applied."""
+    """What the header says; (width, height) as stored, before any orientation tag, where it can be read here."""
 
     format: str
     media_type: str
-    width: int
-    height: int
+    size: tuple[int, int] | None
 
 
 def check_picture(data: bytes, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) -> PictureFacts:
-    """Return what the header of a JPEG, PNG or WebP says, decoding nothing.
+    """Return what the header of a picture says, decoding nothing.
+
+    The size of a HEIC and of rare TIFFs is left to the guarded process that decodes them.
 
     Raises:
-        InputError: `image_empty`, `not_an_image`, `format_unsupported`, `image_too_large`, `image_animated` or
-            `image_corrupt`.
+        InputError: the codes of `known_format`, `image_too_large` or `image_corrupt`.
     """
-    if not data:
-        raise InputError("the file is empty", code="image_empty")
+    form = known_format(data)
     if len(data) > max_bytes:
         megabytes = f"{len(data) / 2**20:.0f} MiB"
         raise InputError(f"a picture holds at most {max_bytes // 2**20} MiB, got {megabytes}", code="image_too_large")
-    _check_signature(data)
-    with open_picture(data) as image:
-        width, height, form = image.width, image.height, image.format or ""
-        frames = getattr(image, "n_frames", 1)
-    if width * height > max_pixels:
+    size = None if form == "HEIF" else _size(data, form)
+    if size is not None and size[0] * size[1] > max_pixels:
+        width, height = size
         message = f"a picture has at most {max_pixels / 1e6:g} megapixels, got {width}x{height}"
         raise InputError(message, code="image_too_large", width=width, height=height)
-    if form == "MPO":  # a JPEG with a second picture behind it, as phones write them; the first one counts
-        form, frames = "JPEG", 1
-    if frames > 1:
-        raise InputError(f"a still picture is wanted, got {frames} frames", code="image_animated")
-    return PictureFacts(format=form, media_type=MEDIA_TYPES[form], width=width, height=height)
+    return PictureFacts(format=form, media_type=MEDIA_TYPES[form], size=size)
 
 
-def open_picture(data: bytes, formats: tuple[str, ...] = tuple(MEDIA_TYPES)) -> Image.Image:
+def _size(data: bytes, form: str) -> tuple[int, int] | None:
+    try:
+        with open_picture(data, (form,)) as image:
+            return image.size
+    except InputError as error:
+        if form == "TIFF" and error.code == "image_corrupt":
+            return None  # of a kind that Pillow does not know
+        raise
+
+
+def open_picture(data: bytes, formats: tuple[str, ...] = SHOWN) -> Image.Image:
     """Open a picture of one of these formats without decoding it.
 
     Raises:
@@ -106,11 +103,33 @@ def open_picture(data: bytes, formats: tuple[str, ...] = tuple(MEDIA_TYPES)) -> 
         raise InputError("the header of the picture is damaged", code="image_corrupt") from error
 
 
+def known_format(data: bytes) -> str:
+    """Return the format of a picture that is read, one of MEDIA_TYPES, by its first bytes.
+
+    Raises:
+        InputError: `image_empty`, `not_an_image`, `format_unsupported` or `raw_unsupported`.
+    """
+    if not data:
+        raise InputError("the file is empty", code="image_empty")
+    form = photo_format(data[:64])
+    if form is not None:
+        return form
+    other = unsupported_format(data[:64])
+    if other == "camera raw":
+        raise InputError(RAW_SENTENCE, code="raw_unsupported")
+    if other:
+        raise InputError(
+            f"{other} files are not read; export the photo as JPEG, TIFF or PNG", code="format_unsupported"
+        )
+    known = ", ".join(MEDIA_TYPES)
+    raise InputError(f"the file is not a picture: it starts like none of {known}", code="not_an_image")
+
+
 def photo_format(head: bytes) -> str | None:
-    """Return the format that a file's first 64 bytes promise, one of PHOTO_MEDIA_TYPES, or None."""
-    if head.startswith(SIGNATURES[0]):
+    """Return the format that a file's first 64 bytes promise, one of MEDIA_TYPES, or None."""
+    if head.startswith(b"\xff\xd8\xff"):
         return "JPEG"
-    if head.startswith(SIGNATURES[1]):
+    if head.startswith(b"\x89PNG\r\n\x1a\n"):
         return "PNG"
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "WEBP"
@@ -134,8 +153,7 @@ def unsupported_format(head: bytes) -> str | None:
         return "JPEG XL"
     if head.startswith((b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")):
         return "JPEG 2000"
-    known = (item for item in OTHER_PICTURES if item[1] in ("PSD", "ICO", "FITS", "EPS"))
-    return next((name for mark, name in known if head.startswith(mark)), None)
+    return next((name for mark, name in OTHER_PICTURES if head.startswith(mark)), None)
 
 
 def _brands(head: bytes) -> set[bytes]:
@@ -176,14 +194,3 @@ def _in_xmp(image: Image.Image) -> str | None:
         packet = getattr(image, "tag_v2", {}).get(XMP_TAG)
     found = RECORD_IN_XMP.search(packet) if isinstance(packet, bytes) else None
     return html.unescape((found[1] or found[2]).decode("utf-8", "replace")) if found else None
-
-
-def _check_signature(data: bytes) -> None:
-    if data.startswith(SIGNATURES) or (data[:4] == b"RIFF" and data[8:12] == b"WEBP"):
-        return
-    name = next((name for mark, name in OTHER_PICTURES if data.startswith(mark)), None)
-    if data[4:8] == b"ftyp":
-        name = "HEIC, AVIF or a film"
-    if name:
-        raise InputError(f"JPEG, PNG or WebP is wanted, got {name}", code="format_unsupported")
-    raise InputError("the file is not a picture: it starts like no JPEG, PNG or WebP", code="not_an_image")

@@ -9,8 +9,8 @@ from typing import Any
 from orchestrator.errors import InputError
 from orchestrator.secrets.credentials import Signed, Signer, Story
 from workers.photo import PhotoLimits
-from workers.photo.frames import pack, unpack
-from workers.runtime.guard import bound_this_process, run_guarded
+from workers.photo.frames import pack, receive
+from workers.photo.guard import Guarded, bound_memory, bound_time
 
 CPU_SECONDS = 60
 
@@ -35,26 +35,29 @@ def sign_photo(signer: Signer, data: bytes, media_type: str, story: Story, limit
         "regions": list(story.regions),
         "story": told,
     }
-    given = b"".join(pack(head, data, source, *signer.pem))
-    try:
-        said = run_guarded(__name__, [str(limits.child_memory(len(given)))], given, wall_seconds=limits.wall_seconds)
-        answer, (signed,) = unpack(said)
-        if answer["signed"] is True:
-            return Signed(data=bytes(signed), kept_source=bool(answer["kept_source"]))
-        why = "the library refused"
-    except (InputError, ValueError, LookupError, TypeError):
-        why = "no sensible answer"
-    return signer.failed(data, why)
+    parts = [data, source, *signer.pem]
+    with Guarded(__name__, memory=limits.child_memory(sum(len(part) for part in parts))) as child:
+        try:
+            signed = child.ask(head, parts, _understood, wall_seconds=limits.wall_seconds)
+        except InputError:
+            return signer.failed(data, "no sensible answer")
+    return signed or signer.failed(data, "the library refused")
+
+
+def _understood(answer: dict[str, Any], parts: list[bytes]) -> Signed | None:
+    (signed,) = parts
+    return Signed(data=signed, kept_source=bool(answer["kept_source"])) if answer["signed"] is True else None
 
 
 def main() -> None:
     """Sign one photo from standard input to standard output."""
-    bound_this_process(memory=int(sys.argv[1]), cpu_seconds=CPU_SECONDS)
-    head, (data, source, chain, key) = unpack(sys.stdin.buffer.read())
-    signer = Signer(policy="on", pem=(bytes(chain), bytes(key)), algorithm=head["algorithm"])
+    bound_memory(int(sys.argv[1]))
+    bound_time(CPU_SECONDS)
+    head, (data, source, chain, key) = receive(sys.stdin.buffer, most=sys.maxsize)
+    signer = Signer(policy="on", pem=(chain, key), algorithm=head["algorithm"])
     regions = [(left, top, width, height) for left, top, width, height in head["regions"]]
-    story = Story(source=(bytes(source), head["source_type"]), regions=regions, **head["story"])
-    signed = signer.sign(bytes(data), head["media_type"], story)
+    story = Story(source=(source, head["source_type"]), regions=regions, **head["story"])
+    signed = signer.sign(data, head["media_type"], story)
     said = {"signed": signed.why_not is None, "kept_source": signed.kept_source}
     for part in pack(said, signed.data):
         sys.stdout.buffer.write(part)

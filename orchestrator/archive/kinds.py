@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from orchestrator.errors import InputError
-from orchestrator.pictures import PHOTO_MEDIA_TYPES, photo_format, unsupported_format
+from orchestrator.pictures import MEDIA_TYPES, RAW_SENTENCE, photo_format, unsupported_format
 
 HEAD = 512
 """Bytes that a judgement needs."""
@@ -43,7 +43,6 @@ LEFT_FOLDERS = frozenset({
     "system volume information", "@tmp",
 })  # fmt: skip
 """Small versions, forks and bins of NAS, macOS, Windows and picture programs, in lower case."""
-RAW_SENTENCE = "camera raw files are not developed here; export the photo as JPEG, TIFF or PNG"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +77,7 @@ def judge(path: str, head: bytes, size: int) -> Kind:
     form = photo_format(head)
     if form is not None:
         said = f"the name ends in .{ending}, the content is {form}"
-        return Kind(media_type=PHOTO_MEDIA_TYPES[form], notes=(said,) if claimed != form else ())
+        return Kind(media_type=MEDIA_TYPES[form], notes=(said,) if claimed != form else ())
     return _no_photo(ending, claimed, head)
 
 

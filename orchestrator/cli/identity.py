@@ -40,7 +40,6 @@ Who = Annotated[str, typer.Argument(metavar="WHO", help="Handle or id of a perso
 GrantedBy = Annotated[str | None, typer.Option(help="Who wrote the consent down (default: the owner).")]
 ConsentText = Annotated[Path | None, typer.Option(help="File with the text they saw; its sha256 is kept.")]
 Expires = Annotated[str | None, typer.Option(help="Until when, such as 2027-01-31.")]
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
 
 
 @app.command()
@@ -348,11 +347,12 @@ def wait_for(s: Services, batch_id: str, timeout: float) -> Enrolled:
 
 
 def _pictures(paths: list[Path]) -> list[Picture]:
+    from orchestrator.archive.kinds import PHOTO_ENDINGS
     from orchestrator.people.identities import Picture
 
     files: list[Path] = []
     for path in paths:
-        inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
+        inside = sorted(p for p in path.iterdir() if p.suffix[1:].lower() in PHOTO_ENDINGS) if path.is_dir() else [path]
         files += inside
     return [Picture(name=path.name, data=read_input(path)) for path in files]
 

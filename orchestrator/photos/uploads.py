@@ -20,7 +20,7 @@ from orchestrator.ledger import artifacts, uploads
 from orchestrator.ledger.engine.session import Ledger
 from orchestrator.ledger.tables.rows import Artifact
 from orchestrator.ledger.tables.rows_api import Upload
-from orchestrator.pictures import PHOTO_MEDIA_TYPES, photo_format
+from orchestrator.pictures import MEDIA_TYPES, photo_format
 from orchestrator.storage import ByteStore, PartStore, content_key
 from orchestrator.storage.base import MAX_URL_SECONDS
 from orchestrator.storage.keys import check_sha256
@@ -205,7 +205,7 @@ def _finish(ledger: Ledger, store: ByteStore, upload: Upload) -> None:
             )
         form = photo_format(whole.read(HEAD))
         whole.seek(0)
-        media_type = PHOTO_MEDIA_TYPES[form] if form else OTHER
+        media_type = MEDIA_TYPES[form] if form else OTHER
         key = content_key(upload.owner, sha256, SUFFIXES.get(media_type, ".bin"))
         artifact_id = artifacts.reserve(
             ledger, owner=upload.owner, sha256=sha256, key=key, size=size, media_type=media_type

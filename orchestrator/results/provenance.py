@@ -23,7 +23,7 @@ from orchestrator.ledger.queue.batches import NewBatch, NewItem
 from orchestrator.ledger.tables.rows import Batch, Item, Output
 from orchestrator.ledger.views import listings
 from orchestrator.models.registry import weights_manifest
-from orchestrator.pictures import MEDIA_TYPES, PHOTO_MEDIA_TYPES, check_picture, open_picture, photo_format, read_record
+from orchestrator.pictures import check_picture, read_record
 from orchestrator.secrets import credentials
 from orchestrator.secrets.credentials import Credential
 from orchestrator.settings import Settings
@@ -62,7 +62,7 @@ class Verified:
     """What can be said of a picture file.
 
     Attributes:
-        width: in pixels, as height; None where the format is one that only workers decode.
+        width: in pixels, as height; None for a HEIC or rare TIFF, whose header is not read here.
         credential: what its content credential says, and what the signature is worth.
         record: what the file claims of itself; None where it carries no record of ours. A claim, not a proof.
         weights_here: whether this installation holds the very weights that the record names; None without a record.
@@ -162,34 +162,22 @@ def verify(data: bytes, settings: Settings, ledger: Ledger | None = None) -> Ver
     Raises:
         InputError: it is no picture.
     """
-    form, size = _header(data)
-    record = read_record(data)
+    facts, record = check_picture(data), read_record(data)
+    width, height = facts.size or (None, None)
     sha256 = hashlib.sha256(data).hexdigest()
     stored_as = _stored_as(ledger, settings.owner, sha256) if ledger else None
     here = _weights_here(settings, record) if record else None
     return Verified(
         sha256=sha256,
-        format=form,
-        width=size and size[0],
-        height=size and size[1],
-        credential=credentials.read(data, PHOTO_MEDIA_TYPES[form], settings),
+        format=facts.format,
+        width=width,
+        height=height,
+        credential=credentials.read(data, facts.media_type, settings),
         record=record,
         weights_here=here,
         stored_as=stored_as,
         says=_sentence(record, here, stored_as, asked=ledger is not None),
     )
-
-
-def _header(data: bytes) -> tuple[str, tuple[int, int] | None]:
-    """Return format and size of a picture; of HEIC, which only workers decode, the format alone."""
-    form = photo_format(data[:64])
-    if form is None or form in MEDIA_TYPES:
-        facts = check_picture(data)
-        return facts.format, (facts.width, facts.height)
-    if form == "HEIF":
-        return form, None
-    with open_picture(data, formats=(form,)) as image:
-        return form, image.size
 
 
 def _max_difference(first: bytes, second: bytes) -> int:

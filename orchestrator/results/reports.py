@@ -35,5 +35,5 @@ def _inline(picture: bytes) -> str:
 
 
 def _pixelated(picture: bytes) -> bool:
-    facts = check_picture(picture)
-    return max(facts.width, facts.height) < PIXELATED_BELOW
+    size = check_picture(picture).size
+    return size is not None and max(size) < PIXELATED_BELOW

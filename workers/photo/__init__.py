@@ -4,7 +4,7 @@ Their bytes are parsed nowhere but in a guarded child process.
 """
 
 from workers.photo.patch import Patch, patches_of
-from workers.photo.service import Decoded, Encoded, PhotoLimits, decode_photo, encode_photo
+from workers.photo.service import Decoded, Encoded, PhotoLimits, decode_photo, encode_photo, photo_reader
 from workers.photo.write import OutputOptions
 
 __all__ = [
@@ -16,4 +16,5 @@ __all__ = [
     "decode_photo",
     "encode_photo",
     "patches_of",
+    "photo_reader",
 ]

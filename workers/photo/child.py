@@ -1,6 +1,7 @@
-"""Decodes or writes one photo from standard input to standard output, in a process that may die of it.
+"""Decodes or writes photos from standard input to standard output, one after the other until the input ends.
 
-Run by workers.photo as `python -m workers.photo.child MEMORY`: it bounds its own memory and time first.
+Run by `workers.photo.guard` as `python -m workers.photo.child MEMORY`: it bounds its own memory first, and its time for
+each photo, and may die of any of them.
 """
 
 from __future__ import annotations
@@ -18,35 +19,44 @@ from workers.photo.apply import apply_patches
 from workers.photo.check import confirm, misread
 from workers.photo.colour import working
 from workers.photo.formats.jpeg import JpegError
-from workers.photo.frames import pack, unpack
+from workers.photo.frames import pack, receive
+from workers.photo.guard import NO_MEMORY, bound_memory, bound_time
 from workers.photo.native import Native, Stays, upright
 from workers.photo.patch import Patch
 from workers.photo.positions import has_positions, without_positions
 from workers.photo.read import read_native
 from workers.photo.write import OutputOptions, is_lossless, write
-from workers.runtime.guard import bound_this_process
 
 CPU_SECONDS = 240
 
 
 def main() -> None:
-    """Serve one photo."""
-    bound_this_process(memory=int(sys.argv[1]), cpu_seconds=CPU_SECONDS)
+    """Serve until the input ends."""
+    bound_memory(int(sys.argv[1]))
     cv2.setNumThreads(1)
-    job, parts = unpack(sys.stdin.buffer.read())
     try:
-        answer = JOBS[job["job"]](job, parts)
+        while True:
+            bound_time(CPU_SECONDS)
+            for piece in _answer():
+                sys.stdout.buffer.write(piece)
+            sys.stdout.buffer.flush()
+    except EOFError:
+        return
+
+
+def _answer() -> list[bytes | memoryview]:
+    try:
+        job, parts = receive(sys.stdin.buffer, most=sys.maxsize)
+        return JOBS[job["job"]](job, parts)
     except FpgaError as error:
-        answer = _refusal(error)
+        return _refusal(error)
     except MemoryError:
-        answer = _refusal(InputError("the photo needs more memory than is allowed", code="image_out_of_memory"))
-    for part in answer:
-        sys.stdout.buffer.write(part)
+        return _refusal(InputError("the photo needs more memory than is allowed", code=NO_MEMORY))
 
 
-def decode(job: dict[str, Any], parts: list[memoryview]) -> list[bytes | memoryview]:
+def decode(job: dict[str, Any], parts: list[bytes]) -> list[bytes | memoryview]:
     """Answer with the upright sRGB pixels of a photo and what its file says."""
-    data = bytes(parts[0])
+    data = parts[0]
     native = read_native(data, job["max_pixels"])
     rgb = np.ascontiguousarray(upright(working(native).to_rgb(native.pixels), native.orientation))
     digest = hashlib.sha256(f"{rgb.shape}".encode())
@@ -62,12 +72,12 @@ def decode(job: dict[str, Any], parts: list[memoryview]) -> list[bytes | memoryv
     return pack(head, rgb.data.cast("B"))
 
 
-def encode(job: dict[str, Any], parts: list[memoryview]) -> list[bytes | memoryview]:
+def encode(job: dict[str, Any], parts: list[bytes]) -> list[bytes | memoryview]:
     """Answer with the photo as a file, changed where the patches say so, or with why it stays as it is.
 
     What was written is confirmed by a second reader; whatever that one doubts is not handed on.
     """
-    data = bytes(parts[0])
+    data = parts[0]
     native = read_native(data, job["max_pixels"])
     options = OutputOptions(**job["options"])
     patches = [
@@ -90,9 +100,9 @@ def encode(job: dict[str, Any], parts: list[memoryview]) -> list[bytes | memoryv
     return pack({"form": made.form, "outside": outside, "aside": made.aside, "notes": native.notes}, out)
 
 
-def strip(job: dict[str, Any], parts: list[memoryview]) -> list[bytes | memoryview]:
+def strip(job: dict[str, Any], parts: list[bytes]) -> list[bytes | memoryview]:
     """Answer with the file without recorded positions; nothing else of it moves, but for packed text in PNG."""
-    data = bytes(parts[0])
+    data = parts[0]
     native = read_native(data, job["max_pixels"])
     return pack({}, without_positions(data, native.form))
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import IO, Any
+
+MAX_LINE = 16 * 2**20
 
 
 def pack(head: Mapping[str, Any], *parts: bytes | memoryview) -> list[bytes | memoryview]:
@@ -13,17 +15,25 @@ def pack(head: Mapping[str, Any], *parts: bytes | memoryview) -> list[bytes | me
     return [line, *parts]
 
 
-def unpack(data: bytes) -> tuple[dict[str, Any], list[memoryview]]:
-    """Return head and parts of what `pack` made, without copying the parts."""
-    end = data.index(b"\n") + 1
-    head: dict[str, Any] = json.loads(data[:end])
-    return head, cut(memoryview(data)[end:], head.pop("lengths"))
+def receive(stream: IO[bytes], *, most: int) -> tuple[dict[str, Any], list[bytes]]:
+    """Return head and parts of the next message that `pack` made.
 
+    Args:
+        stream: read as far as the message goes.
+        most: bytes that the parts may have together.
 
-def cut(data: memoryview, lengths: Sequence[int]) -> list[memoryview]:
-    """Return the pieces of these lengths from the start of the data."""
-    pieces, place = [], 0
-    for length in lengths:
-        pieces.append(data[place : place + length])
-        place += length
-    return pieces
+    Raises:
+        EOFError: the stream ends first.
+        ValueError, LookupError, TypeError: it holds something else.
+    """
+    line = stream.readline(MAX_LINE)
+    if not line:
+        raise EOFError("no message follows")
+    head: dict[str, Any] = json.loads(line)
+    lengths: list[int] = head.pop("lengths")
+    if min(lengths, default=0) < 0 or sum(lengths) > most:
+        raise ValueError(f"a message of {sum(lengths)} bytes was announced, at most {most} are taken")
+    parts = [stream.read(length) for length in lengths]
+    if [len(part) for part in parts] != lengths:
+        raise EOFError("the message ends too early")
+    return head, parts

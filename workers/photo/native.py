@@ -47,7 +47,7 @@ class Native:
     """A decoded photo.
 
     Attributes:
-        form: one of PHOTO_MEDIA_TYPES.
+        form: one of MEDIA_TYPES.
         pixels: (H, W, C) uint8 or uint16 as stored, before any orientation; alpha is the last channel.
         model: of the colour channels; 1, 3 or 4 of them.
         alpha: whether there is one.

@@ -20,9 +20,9 @@ import pi_heif
 from PIL import Image
 
 from orchestrator.errors import InputError
-from orchestrator.pictures import BROKEN, PHOTO_MEDIA_TYPES, photo_format, unsupported_format
+from orchestrator.pictures import BROKEN, known_format
 from workers.photo.formats import heif, jpeg, png, webp
-from workers.photo.formats.tiff import RAW_SENTENCE, read_tiff
+from workers.photo.formats.tiff import read_tiff
 from workers.photo.native import Model, Native, Pixels, Stays
 
 ORIENTATION = 0x0112
@@ -41,7 +41,7 @@ def read_native(data: bytes, max_pixels: int) -> Native:
         InputError: `image_empty`, `not_an_image`, `format_unsupported`, `raw_unsupported`, `image_too_large`,
             `image_truncated`, `image_corrupt`, `image_out_of_memory`.
     """
-    form = _form(data)
+    form = known_format(data)
 
     def check(width: int, height: int) -> None:
         if width * height > max_pixels:
@@ -91,23 +91,6 @@ def _read(image: Image.Image, data: bytes, form: str) -> Native:
         image=image,
         notes=notes,
     )
-
-
-def _form(data: bytes) -> str:
-    if not data:
-        raise InputError("the file is empty", code="image_empty")
-    form = photo_format(data[:64])
-    if form is not None:
-        return form
-    other = unsupported_format(data[:64])
-    if other == "camera raw":
-        raise InputError(RAW_SENTENCE, code="raw_unsupported")
-    if other:
-        raise InputError(
-            f"{other} files are not read; export the photo as JPEG, TIFF or PNG", code="format_unsupported"
-        )
-    known = ", ".join(PHOTO_MEDIA_TYPES)
-    raise InputError(f"the file is not a picture: it starts like none of {known}", code="not_an_image")
 
 
 def _open(data: bytes, form: str) -> Image.Image:

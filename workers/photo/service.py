@@ -1,22 +1,24 @@
-"""What a stage calls: a photo decoded, or written with its changes, each in a guarded child process."""
+"""What a stage calls: photos decoded, or written with their changes, in a guarded child process."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.errors import FpgaError, InputError, StageError
-from orchestrator.pictures import PHOTO_MEDIA_TYPES, photo_format
-from workers.photo.frames import pack, unpack
+from orchestrator.pictures import MAX_BYTES, MEDIA_TYPES, known_format
+from workers.photo.guard import Guarded
 from workers.photo.patch import Patch, is_changed
 from workers.photo.write import OutputOptions
-from workers.runtime.guard import run_guarded
 
 T = TypeVar("T")
+Understood = Callable[[dict[str, Any], list[bytes]], T]
+CHILD = "workers.photo.child"
 BASE_MEMORY = 1 << 30
 """Address space of the child before it has any picture: libraries map much more than they use."""
 BYTES_PER_PIXEL = 24
@@ -33,8 +35,13 @@ class PhotoLimits:
     memory: int = 0
     wall_seconds: float = 300.0
 
+    @classmethod
+    def of_pictures(cls, pixels: int) -> Self:
+        """Return what a reference or a picture of a data set may take; `check_picture` bounds its bytes too."""
+        return cls(pixels=pixels, file_bytes=MAX_BYTES, wall_seconds=60.0)
+
     def child_memory(self, size: int) -> int:
-        """Return the address space for a file of this size."""
+        """Return the address space for files of this size."""
         return self.memory or BASE_MEMORY + 3 * size + BYTES_PER_PIXEL * self.pixels
 
 
@@ -82,18 +89,25 @@ class Encoded:
     notes: tuple[str, ...]
 
 
+@contextmanager
+def photo_reader(limits: PhotoLimits) -> Iterator[Callable[[bytes], Decoded]]:
+    """Give a `decode_photo` for many pictures: one child decodes them, since a process for each would cost more."""
+    with Guarded(CHILD, memory=limits.child_memory(limits.file_bytes)) as child:
+        yield lambda data: _ask(child, {"job": "decode"}, [data], limits, _decoded)
+
+
 def decode_photo(data: bytes, limits: PhotoLimits | None = None) -> Decoded:
-    """Decode a photo: JPEG, PNG, TIFF, WebP, GIF, BMP, AVIF or HEIC, of 8 or 16 bits.
+    """Decode a photo of any format of `orchestrator.pictures.MEDIA_TYPES`, of 8 or 16 bits.
 
     Raises:
         InputError: `image_empty`, `not_an_image`, `format_unsupported`, `raw_unsupported`, `image_too_large`,
             `image_truncated`, `image_corrupt`, `image_out_of_memory`, or `image_undecodable` where the child died
             or ran out of time.
     """
-    return _ask({"job": "decode"}, [data], limits or PhotoLimits(), _decoded)
+    return _alone({"job": "decode"}, [data], limits or PhotoLimits(), _decoded)
 
 
-def _decoded(head: dict[str, Any], parts: list[memoryview]) -> Decoded:
+def _decoded(head: dict[str, Any], parts: list[bytes]) -> Decoded:
     (pixels,) = parts
     return Decoded(
         rgb=np.frombuffer(pixels, np.uint8).reshape(head["height"], head["width"], 3),
@@ -136,17 +150,17 @@ def encode_photo(
         "options": asdict(options),
         "patches": [{"left": p.left, "top": p.top, "shape": p.rgba.shape} for p in patches],
     }
-    made = _ask(job, [data, *(p.rgba.tobytes() for p in patches)], limits, _encoded)
+    made = _alone(job, [data, *(p.rgba.tobytes() for p in patches)], limits, _encoded)
     if made.stays is not None:
         return replace(_unchanged(data, options, limits), stays=made.stays, notes=made.notes)
-    return replace(made, suffix="") if PHOTO_MEDIA_TYPES.get(_form(data)) == made.media_type else made
+    return replace(made, suffix="") if MEDIA_TYPES.get(known_format(data)) == made.media_type else made
 
 
-def _encoded(head: dict[str, Any], parts: list[memoryview]) -> Encoded:
+def _encoded(head: dict[str, Any], parts: list[bytes]) -> Encoded:
     stays = head.get("stays")
     return Encoded(
-        data=b"" if stays else bytes(parts[0]),
-        media_type="" if stays else PHOTO_MEDIA_TYPES[head["form"]],
+        data=b"" if stays else parts[0],
+        media_type="" if stays else MEDIA_TYPES[head["form"]],
         suffix="" if stays else SUFFIXES.get(head["form"], ""),
         changed=not stays,
         outside={} if stays else head["outside"],
@@ -159,10 +173,10 @@ def _encoded(head: dict[str, Any], parts: list[memoryview]) -> Encoded:
 def _unchanged(data: bytes, options: OutputOptions, limits: PhotoLimits) -> Encoded:
     kept = data
     if options.gps == "strip":
-        kept = _ask({"job": "strip"}, [data], limits, lambda _, parts: bytes(parts[0]))
+        kept = _alone({"job": "strip"}, [data], limits, lambda _, parts: parts[0])
     return Encoded(
         data=kept,
-        media_type=PHOTO_MEDIA_TYPES[_form(data)],
+        media_type=MEDIA_TYPES[known_format(data)],
         suffix="",
         changed=False,
         outside={"max": 0, "mean": 0.0, "share": 0.0},
@@ -170,35 +184,29 @@ def _unchanged(data: bytes, options: OutputOptions, limits: PhotoLimits) -> Enco
     )
 
 
-def _form(data: bytes) -> str:
-    form = photo_format(data[:64])
-    if form is None:
-        raise InputError("the file is not a picture", code="not_an_image")
-    return form
+def _alone(job: dict[str, Any], parts: Sequence[bytes], limits: PhotoLimits, understood: Understood[T]) -> T:
+    """Give a job to a child of its own."""
+    memory = limits.child_memory(sum(len(part) for part in parts))
+    with Guarded(CHILD, memory=memory) as child:
+        return _ask(child, job, parts, limits, understood)
 
 
 def _ask(
-    job: dict[str, Any],
-    parts: Sequence[bytes],
-    limits: PhotoLimits,
-    understood: Callable[[dict[str, Any], list[memoryview]], T],
+    child: Guarded, job: dict[str, Any], parts: Sequence[bytes], limits: PhotoLimits, understood: Understood[T]
 ) -> T:
     """Give a job to a guarded child and return its answer; what the child says is not believed without a check."""
     size = len(parts[0])
     if size > limits.file_bytes:
         most = limits.file_bytes / 2**20
         raise InputError(f"a photo holds at most {most:g} MiB, got {size / 2**20:.0f} MiB", code="image_too_large")
-    given = b"".join(pack({**job, "max_pixels": limits.pixels}, *parts))
-    arguments = [str(limits.child_memory(len(given)))]
-    said = run_guarded("workers.photo.child", arguments, given, wall_seconds=limits.wall_seconds)
-    try:
-        head, answer = unpack(said)
+
+    def read(head: dict[str, Any], answer: list[bytes]) -> T:
         refusal = _refusal(head)
-        if refusal is None:
-            return understood(head, answer)
-    except (ValueError, LookupError, TypeError) as error:  # a photo took the child over, or it died while it spoke
-        raise InputError("decoding gave no sensible answer", code="image_undecodable") from error
-    raise refusal
+        if refusal is not None:
+            raise refusal
+        return understood(head, answer)
+
+    return child.ask({**job, "max_pixels": limits.pixels}, parts, read, wall_seconds=limits.wall_seconds)
 
 
 def _refusal(head: dict[str, Any]) -> FpgaError | None:

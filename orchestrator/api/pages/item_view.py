@@ -14,9 +14,9 @@ from orchestrator.ledger.queue import batches
 from orchestrator.ledger.queue.batches import ItemDetail
 from orchestrator.ledger.tables.rows import Batch
 from orchestrator.ledger.views import gallery, listings
+from orchestrator.pictures import SHOWN_TYPES
 from orchestrator.results import results
 
-SHOWABLE = ("image/png", "image/jpeg", "image/webp")
 REDO_STATES = ("completed", "failed", "held")
 
 
@@ -86,7 +86,7 @@ def _picture(detail: ItemDetail) -> dict[str, Any] | None:
         "width": output.width,
         "height": output.height,
         "kept": stored.state == "live",
-        "showable": stored.media_type in SHOWABLE,
+        "showable": stored.media_type in SHOWN_TYPES,
         "media_type": stored.media_type,
         "record": output.record,
         "model_version": output.model_version_id,

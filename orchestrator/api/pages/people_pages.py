@@ -114,6 +114,14 @@ def face(caller: Looker, identity_id: str) -> Response:
     return Response(data, media_type=media_type, headers=NO_STORE)
 
 
+@router.get("/{identity_id}/references/{reference_id}")
+def reference(caller: Looker, identity_id: str, reference_id: str) -> Response:
+    """Return a reference picture as a browser can show it."""
+    c = caller
+    data, media_type = people_view.reference(c.ledger, c.store, c.context.vault, c.owner, identity_id, reference_id)
+    return Response(data, media_type=media_type, headers=NO_STORE)
+
+
 @router.post("/{identity_id}/references")
 def more(
     caller: Librarian, identity_id: str, pictures: Pictures, same_person: Annotated[bool, Form()] = False

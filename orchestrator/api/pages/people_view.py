@@ -9,7 +9,7 @@ from orchestrator.ledger import identities as rows
 from orchestrator.ledger.engine.session import Ledger
 from orchestrator.ledger.views import listings, usage
 from orchestrator.people import identities
-from orchestrator.pictures import check_picture
+from orchestrator.pictures import MEDIA_TYPES, SHOWN, check_picture, photo_format
 from orchestrator.secrets.vault import Vault
 from orchestrator.storage import ByteStore
 
@@ -61,3 +61,23 @@ def face(ledger: Ledger, store: ByteStore, vault: Vault, owner: str, who: str) -
         except InputError:
             continue
     raise NotFoundError(f"there is no picture of {who!r}", code="picture_not_found")
+
+
+def reference(
+    ledger: Ledger, store: ByteStore, vault: Vault, owner: str, who: str, reference_id: str
+) -> tuple[bytes, str]:
+    """Return a reference picture and its media type: as it was handed in, or its face where browsers cannot show that.
+
+    Raises:
+        NotFoundError: no such person, or no such reference of them.
+    """
+    with ledger.read() as session:
+        pairs = rows.references(session, rows.get(session, owner, who).id)
+    for row, stored in pairs:
+        if row.id == reference_id:
+            data = vault.open(row.envelope, store.get(stored.key, sha256=stored.sha256))
+            form = photo_format(data[:64])
+            if form not in SHOWN and row.crop is not None:
+                return vault.open(row.envelope, row.crop), "image/png"
+            return data, MEDIA_TYPES[form] if form else "application/octet-stream"
+    raise NotFoundError(f"there is no reference {reference_id!r}", code="reference_not_found")

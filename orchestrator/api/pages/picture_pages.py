@@ -13,10 +13,10 @@ from orchestrator.api.context import Caller, Viewer
 from orchestrator.errors import NotFoundError
 from orchestrator.ledger.tables.rows import Artifact, Output
 from orchestrator.ledger.views import gallery
+from orchestrator.pictures import SHOWN_TYPES
 from orchestrator.results import thumbnails
 
 router = APIRouter(include_in_schema=False)
-SHOWN_BY_BROWSERS = {"image/png", "image/jpeg", "image/webp"}
 CACHED = "private, no-cache"
 
 
@@ -25,7 +25,7 @@ def picture(request: Request, caller: Viewer, output_id: str, size: Literal["sma
     """Return a picture: small for galleries, full, or as it was before it was restored."""
     output, artifact = _found(caller, output_id)
     key, sha256, media_type = _source(output, artifact, "before" if size == "before" else "after")
-    if size != "before" and media_type not in SHOWN_BY_BROWSERS:
+    if size != "before" and media_type not in SHOWN_TYPES:
         raise NotFoundError("a browser cannot show this picture", code="picture_not_found")
     headers = {"ETag": f'"{size}-{sha256[:32]}"', "Cache-Control": CACHED}
     if request.headers.get("if-none-match") == headers["ETag"]:

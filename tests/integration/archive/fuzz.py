@@ -37,7 +37,7 @@ from tests.unit.workers.photo.pictures import (
     tagged_tiff,
     written,
 )
-from workers.runtime.guard import bound_this_process
+from workers.photo.guard import bound_memory, bound_time
 
 SECONDS = 20
 MEMORY = 3 << 30
@@ -146,7 +146,8 @@ def take_through(data: bytes) -> None:
 def main() -> None:
     """Feed mutants; print the count of results, refusals and the longest time, or die at the first escape."""
     which, count, first = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-    bound_this_process(memory=MEMORY, cpu_seconds=3600)
+    bound_memory(MEMORY)
+    bound_time(3600)
     seeds, feed = _ways()[which]
     good, refused, longest = 0, 0, 0.0
     for number in range(first, first + count):

@@ -27,6 +27,7 @@ from workers.runtime.process import Process
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[3]
+SUFFIXES = ("png", "tif", "bmp")
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def write_person(folder: Path, person: int, pictures: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(pictures):
         image = reference_crop(person, np.random.default_rng([person, number]), 160).image
-        Image.fromarray(image).save(folder / f"{number}.png")
+        Image.fromarray(image).save(folder / f"{number}.{SUFFIXES[number]}")
         (folder / f"{number}.txt").write_text(f"portrait number {number}")
 
 

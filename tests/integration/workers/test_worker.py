@@ -87,8 +87,12 @@ def test_portraits_of_one_to_four_people_end_with_a_verdict_and_a_record(rig: Ri
 
 
 def png(image: np.ndarray) -> bytes:
+    return encoded(Image.fromarray(image), "PNG")
+
+
+def encoded(image: Image.Image, form: str) -> bytes:
     out = BytesIO()
-    Image.fromarray(image).save(out, "PNG")
+    image.save(out, form)
     return out.getvalue()
 
 
@@ -111,6 +115,15 @@ def test_a_reference_without_exactly_one_face_is_refused_and_nothing_of_it_is_ke
     rig.wait(lambda: {listed.key for listed in rig.store.list()} == before, "the cleaner has been there", 60)
     with rig.ledger.read() as session:
         assert [row.handle for row, _ in library.listing(session, OWNER) if row.handle in ("nobody", "crowd")] == []
+
+
+def test_whatever_is_restored_is_a_reference_too(rig: Rig) -> None:
+    image = Image.open(ROOT / "examples" / "people" / "emeka" / "1.png").convert("RGB")
+    phone = (ROOT / "tests" / "data" / "phone.heic").read_bytes()
+    forms = [encoded(image, form) for form in ("PNG", "TIFF", "GIF", "BMP", "WEBP", "AVIF")]
+
+    for person in rig.add({"forms": [*forms, encoded(image.convert("CMYK"), "TIFF")], "phone": [phone]}):
+        assert person.identity_id, person.error
 
 
 def test_a_library_of_another_recogniser_is_embedded_again_from_its_sealed_references(rig: Rig) -> None:

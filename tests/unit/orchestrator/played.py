@@ -163,21 +163,20 @@ class Played:
         vault = Vault.of(self.settings)
         embedding = np.zeros(512, np.float32)
         embedding[0] = 1.0
-        found = [
-            identities.NewReference(
-                artifact_id=reference["artifact_id"],
-                encoder="e" * 64,
-                envelope=Envelope(key=reference["data_key"], place=picture_place(reference["picture_sha256"])),
-                picture_sha256=reference["picture_sha256"],
-                crop=None,
-                embedding=vault.seal(
-                    Envelope(key=reference["data_key"], place=picture_place(reference["picture_sha256"])),
-                    embedding.tobytes(),
-                ),
-                face={"box": [4.0, 4.0, 28.0, 28.0], "score": 0.9},
+        found = []
+        for reference in c.params["references"]:
+            envelope = Envelope(key=reference["data_key"], place=picture_place(reference["picture_sha256"]))
+            found.append(
+                identities.NewReference(
+                    artifact_id=reference["artifact_id"],
+                    encoder="e" * 64,
+                    envelope=envelope,
+                    picture_sha256=reference["picture_sha256"],
+                    crop=vault.seal(envelope, picture()),
+                    embedding=vault.seal(envelope, embedding.tobytes()),
+                    face={"box": [4.0, 4.0, 28.0, 28.0], "score": 0.9},
+                )
             )
-            for reference in c.params["references"]
-        ]
 
         def write(session: Session, moment: datetime) -> None:
             p = c.params

@@ -14,7 +14,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from orchestrator.errors import InputError
-from orchestrator.pictures import MAX_RECORD_CHARS, RECORD_KEY, check_picture, read_record
+from orchestrator.pictures import MAX_RECORD_CHARS, MEDIA_TYPES, RECORD_KEY, check_picture, read_record
 
 
 def encoded(form: str, mode: str = "RGB", size: tuple[int, int] = (40, 30), **options: object) -> bytes:
@@ -40,11 +40,11 @@ def code_of(data: bytes, **limits: int) -> str:
     return caught.value.code
 
 
-@pytest.mark.parametrize(("form", "media_type"), [("JPEG", "image/jpeg"), ("PNG", "image/png"), ("WEBP", "image/webp")])
+@pytest.mark.parametrize(("form", "media_type"), [(f, t) for f, t in MEDIA_TYPES.items() if f != "HEIF"])
 def test_a_good_picture_tells_its_format_and_size(form: str, media_type: str) -> None:
     facts = check_picture(encoded(form))
 
-    assert (facts.format, facts.media_type, facts.width, facts.height) == (form, media_type, 40, 30)
+    assert (facts.format, facts.media_type, facts.size) == (form, media_type, (40, 30))
 
 
 def test_a_phone_picture_with_a_second_one_behind_it_is_a_jpeg() -> None:
@@ -52,7 +52,7 @@ def test_a_phone_picture_with_a_second_one_behind_it_is_a_jpeg() -> None:
 
     facts = check_picture(encoded("MPO", save_all=True, append_images=[second]))
 
-    assert (facts.format, facts.width) == ("JPEG", 40)
+    assert (facts.format, facts.size) == ("JPEG", (40, 30))
 
 
 @pytest.mark.parametrize(
@@ -62,18 +62,15 @@ def test_a_phone_picture_with_a_second_one_behind_it_is_a_jpeg() -> None:
         (b"hello, this is no picture", "not_an_image"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not_an_image"),
         (b"PK\x03\x04" + b"\0" * 60, "not_an_image"),
-        (encoded("GIF", "P"), "format_unsupported"),
-        (encoded("BMP"), "format_unsupported"),
-        (encoded("TIFF"), "format_unsupported"),
-        (b"\0\0\0\x1cftypheic" + b"\0" * 40, "format_unsupported"),
+        (b"8BPS" + b"\0" * 60, "format_unsupported"),
+        (b"FUJIFILMCCD-RAW" + b"\0" * 60, "raw_unsupported"),
+        (b"GIF89a", "image_corrupt"),
         (b"\x89PNG\r\n\x1a\n" + b"junk" * 20, "image_corrupt"),
         (b"\xff\xd8\xff", "image_corrupt"),
         (b"RIFF\x10\0\0\0WEBPVP8 " + b"\0" * 16, "image_corrupt"),
         (png_of_size(9000, 9000), "image_too_large"),
         (png_of_size(13_000, 13_000), "image_too_large"),
         (png_of_size(60_000, 60_000), "image_too_large"),
-        (encoded("PNG", save_all=True, append_images=[Image.new("RGB", (40, 30), "red")]), "image_animated"),
-        (encoded("WEBP", save_all=True, append_images=[Image.new("RGB", (40, 30), "red")]), "image_animated"),
     ],
 )
 def test_a_file_that_is_not_usable_gets_a_code(data: bytes, code: str) -> None:
@@ -85,7 +82,7 @@ def test_limits_are_the_callers() -> None:
 
     assert code_of(data, max_pixels=1199) == "image_too_large"
     assert code_of(data, max_bytes=len(data) - 1) == "image_too_large"
-    assert check_picture(data, max_pixels=1200, max_bytes=len(data)).width == 40
+    assert check_picture(data, max_pixels=1200, max_bytes=len(data)).size == (40, 30)
 
 
 @settings(max_examples=150, deadline=None)
@@ -105,7 +102,8 @@ def test_a_damaged_picture_is_accepted_or_named_never_a_crash(
         facts = check_picture(bytes(data))
     except InputError:
         return
-    assert facts.width * facts.height <= 64_000_000
+    assert facts.size is not None
+    assert facts.size[0] * facts.size[1] <= 64_000_000
 
 
 def with_record(text: str, *, compressed: bool = False) -> bytes:

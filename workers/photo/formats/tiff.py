@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from orchestrator.errors import InputError
 from orchestrator.pictures import BROKEN as PICTURE_BROKEN
+from orchestrator.pictures import RAW_SENTENCE
 from workers.photo.formats import ifd
 from workers.photo.native import Model, Native, Page, Pixels, Stays
 
@@ -50,7 +51,6 @@ OF_THE_STORAGE = (
 )  # fmt: skip
 OF_THE_PHOTO = frozenset({270, 271, 272, 274, 305, 306, 315, 33432, ifd.EXIF_POINTER, ifd.GPS_POINTER})
 """Description, make, model, orientation, software, time, artist, copyright, and the details of the exposure."""
-RAW_SENTENCE = "camera raw files are not developed here; export the photo as JPEG, TIFF or PNG"
 BROKEN = (*PICTURE_BROKEN, tifffile.TiffFileError, RuntimeError, LookupError, TypeError, struct.error, AttributeError)
 THUMBNAILS = (1033, 1036)
 """Photoshop's small pictures, which show the old face."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -24,18 +24,14 @@ from orchestrator.ledger import artifacts, datasets
 from orchestrator.ledger.queue.claims import Claim
 from orchestrator.ledger.queue.outcomes import Outcome
 from orchestrator.ledger.tables.rows import ModelVersion
-from workers.decoder import Decoder
+from workers.photo import Decoded, PhotoLimits, photo_reader
 from workers.runtime.domains import Made
 from workers.runtime.files import full_disk_is_transient, store_file
 from workers.runtime.lease import Lease
-from workers.runtime.stage import DrainedError, Ended, StageContext, one_by_one, version_of
+from workers.runtime.stage import DrainedError, Ended, StageContext, StoppedError, one_by_one, version_of
 
 IDENTITY = "idn_"
 """How ids of the library begin: who is in a chunk by that name must be found when they are erased."""
-
-
-class _StoppedError(Exception):
-    """The claim was cancelled, paused or lost in the middle of the chunk."""
 
 
 def annotate(context: StageContext, held: Sequence[Claim], lease: Lease) -> Iterator[Ended]:
@@ -43,7 +39,7 @@ def annotate(context: StageContext, held: Sequence[Claim], lease: Lease) -> Iter
     version = version_of(context, held[0])
     try:
         yield from one_by_one(context, held, lease, lambda c: _annotate(context, c, version, lease))
-    except _StoppedError:
+    except StoppedError:
         return
 
 
@@ -66,7 +62,7 @@ def _annotate(context: StageContext, c: Claim, version: ModelVersion, lease: Lea
                 for made in build_chunk(pictures, folder, faces, pose, options, captioner):
                     lease.progress(c, made.pictures / (given.pictures + 1))
                     if c.stage_id in lease.stopped:
-                        raise _StoppedError
+                        raise StoppedError
                     if context.draining():
                         raise DrainedError
         except NetworkError as error:
@@ -102,16 +98,16 @@ def _pictures(context: StageContext, given: ChunkInput, folder: Path) -> Iterato
     path = folder / "input.tar"
     with context.store.open(given.tar.key, sha256=given.tar.sha256) as source, path.open("wb") as target:
         shutil.copyfileobj(source, target, 1 << 20)
-    with Decoder(max_pixels=context.settings.max_pixels) as decoder, path.open("rb") as tar:
-        yield (_raw(files, decoder) for _, files in read_files(tar))
+    with photo_reader(PhotoLimits.of_pictures(context.settings.max_pixels)) as decode, path.open("rb") as tar:
+        yield (_raw(files, decode) for _, files in read_files(tar))
 
 
-def _raw(files: dict[str, bytes], decoder: Decoder) -> RawPicture | Refused:
+def _raw(files: dict[str, bytes], decode: Callable[[bytes], Decoded]) -> RawPicture | Refused:
     said = json.loads(files["json"])
     if "error" in said:
         return Refused(name=said["name"], code=said["error"]["code"], message=said["error"]["message"])
     try:
-        image, data, suffix = stored(decoder.decode(files["bin"]))
+        image, data, suffix = stored(decode(files["bin"]).rgb)
     except InputError as error:
         return Refused(name=said["name"], code=error.code, message=error.message)
     return RawPicture(

@@ -26,7 +26,7 @@ from orchestrator.ledger.queue.claims import Claim
 from orchestrator.ledger.queue.outcomes import Outcome
 from orchestrator.ledger.queue.outputs import NewOutput
 from orchestrator.ledger.tables.rows import ModelVersion
-from orchestrator.pictures import PHOTO_MEDIA_TYPES, photo_format
+from orchestrator.pictures import MEDIA_TYPES, photo_format
 from orchestrator.secrets import credentials
 from orchestrator.secrets.credentials import Signed
 from orchestrator.version import SOFTWARE
@@ -116,7 +116,7 @@ def _signed(
     told = credentials.Story(
         what=DONE[asked.task],
         model=facts_of(story.version),
-        source=(data, PHOTO_MEDIA_TYPES[photo_format(data[:64]) or ""]),
+        source=(data, MEDIA_TYPES[photo_format(data[:64]) or ""]),
         keep_source=asked.gps == "keep",
         regions=[(patch.left, patch.top, patch.rgba.shape[1], patch.rgba.shape[0]) for patch in patches],
     )

@@ -9,7 +9,8 @@ picture on which it finds no single face then stays with the recognisers that di
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -29,12 +30,13 @@ from orchestrator.ledger.identities import NewReference
 from orchestrator.ledger.queue.claims import Claim
 from orchestrator.ledger.queue.outcomes import Outcome
 from orchestrator.secrets.vault import Envelope
-from workers.decode import decode
+from workers.photo import Decoded, PhotoLimits, photo_reader
 from workers.photo.picture import encode_crop
 from workers.runtime.domains import OUTSIDE, Made
 from workers.runtime.lease import Lease
 from workers.runtime.stage import Ended, StageContext, one_by_one, thresholds_of, version_of
 
+Reader = Callable[[bytes], Decoded]
 LEAST_FACE_PX = 16
 SMALL_PX, TURNED, BLURRED, HIDDEN = 48, 0.4, 0.12, 0.7
 """Below these a reference is said to be small (px), turned away (0 to 1), blurred (0 to 1), or hard to see (score)."""
@@ -87,9 +89,10 @@ def _enrol(context: StageContext, c: Claim, pack: FacePack, made: Made, least: f
         raise StageError("what this item was to take in has been erased", code="erased")
     consent = given.consent
     looks: list[Look] = []
-    for number, reference in enumerate(given.references, start=1):
-        looks.append(_look(context, reference, _on_its_way(reference), number, pack))
-        lease.progress(c, number / (len(given.references) + 1))
+    with _reader(context) as decode:
+        for number, reference in enumerate(given.references, start=1):
+            looks.append(_look(context, decode, reference, _on_its_way(reference), number, pack))
+            lease.progress(c, number / (len(given.references) + 1))
     _check_domain(looks, made, context.engine.guard())
     if not given.same_person:
         _check_one_person(looks, least)
@@ -130,14 +133,15 @@ def _reembed(context: StageContext, c: Claim, pack: FacePack, made: Made, lease:
         ]
     found: list[NewReference] = []
     refused: list[InputError] = []
-    for number, (reference, envelope) in enumerate(waiting, start=1):
-        try:
-            look = _look(context, reference, envelope, number, pack)
-            _check_domain([look], made, context.engine.guard())
-            found.append(_reference(context, look, reference, envelope, pack, made))
-        except InputError as error:
-            refused.append(error)
-        lease.progress(c, number / (len(waiting) + 1))
+    with _reader(context) as decode:
+        for number, (reference, envelope) in enumerate(waiting, start=1):
+            try:
+                look = _look(context, decode, reference, envelope, number, pack)
+                _check_domain([look], made, context.engine.guard())
+                found.append(_reference(context, look, reference, envelope, pack, made))
+            except InputError as error:
+                refused.append(error)
+            lease.progress(c, number / (len(waiting) + 1))
     if refused and not found:
         raise refused[0]
 
@@ -152,11 +156,17 @@ def _on_its_way(reference: GivenReference) -> Envelope:
     return Envelope(key=reference.data_key, place=reference.place)
 
 
-def _look(context: StageContext, reference: GivenReference, envelope: Envelope, number: int, pack: FacePack) -> Look:
+def _reader(context: StageContext) -> AbstractContextManager[Reader]:
+    return photo_reader(PhotoLimits.of_pictures(context.settings.max_pixels))
+
+
+def _look(
+    context: StageContext, decode: Reader, reference: GivenReference, envelope: Envelope, number: int, pack: FacePack
+) -> Look:
     """Decode one picture in a guarded process and find its one face."""
     sealed = context.store.get(reference.key, sha256=reference.sha256)
     data = context.vault.open(envelope, sealed)
-    image = decode(data, max_pixels=context.settings.max_pixels)
+    image = decode(data).rgb
     faces = find_faces(pack, image)
     if len(faces) != 1:
         code, said = ("no_face", "no face") if not faces else ("several_faces", f"{len(faces)} faces")

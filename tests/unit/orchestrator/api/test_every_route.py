@@ -47,6 +47,7 @@ GET /people people
 GET /people/added/{batch_id} people
 GET /people/{identity_id} people
 GET /people/{identity_id}/face people
+GET /people/{identity_id}/references/{reference_id} people
 GET /pictures/{output_id}/{size} read
 GET /restore people
 GET /schedules read

@@ -25,7 +25,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from PIL import Image
 
 from orchestrator.errors import InputError, SettingsError, StageError
-from orchestrator.pictures import PHOTO_MEDIA_TYPES, photo_format
+from orchestrator.pictures import MEDIA_TYPES, photo_format
 from orchestrator.results.provenance import verify
 from orchestrator.secrets import credentials
 from orchestrator.secrets.credentials import CHANGED, MADE, SELF_MADE, Signed, Signer, Story
@@ -388,12 +388,12 @@ def test_signing_changes_nothing_else_of_any_kind_of_photo(signer: Signer, setti
         form = photo_format(data[:64])
         if form is None:
             continue
-        made = signer.sign(data, PHOTO_MEDIA_TYPES[form], DRAWN)
+        made = signer.sign(data, MEDIA_TYPES[form], DRAWN)
         if made.why_not is not None:
             assert (made.data, made.why_not) == (data, credentials.NO_PLACE), name
             continue
         signed += 1
-        state = credentials.read(made.data, PHOTO_MEDIA_TYPES[form], settings).state
+        state = credentials.read(made.data, MEDIA_TYPES[form], settings).state
         if state != "valid" or seen(made.data) != seen(data):
             wrong.append(name)
 

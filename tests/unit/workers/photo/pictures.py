@@ -17,7 +17,7 @@ from PIL import Image, ImageCms, TiffImagePlugin
 
 from workers.photo import OutputOptions, Patch, patches_of
 from workers.photo.child import JOBS
-from workers.photo.frames import unpack
+from workers.photo.frames import receive
 
 ASTRONAUT = (Path(skimage.__file__).parent / "data" / "astronaut.png").read_bytes()
 """Eileen Collins, NASA, public domain; comes inside scikit-image."""
@@ -101,8 +101,12 @@ def tagged_tiff(image: Image.Image, **options: object) -> bytes:
 
 def decoded(data: bytes, max_pixels: int = 10_000_000) -> tuple[RGB, dict[str, Any]]:
     """What `decode_photo` gives, without its process."""
-    head, (pixels,) = unpack(b"".join(JOBS["decode"]({"max_pixels": max_pixels}, [memoryview(data)])))
+    head, (pixels,) = _said(JOBS["decode"]({"max_pixels": max_pixels}, [data]))
     return np.frombuffer(pixels, np.uint8).reshape(head["height"], head["width"], 3), head
+
+
+def _said(answer: list[bytes | memoryview]) -> tuple[dict[str, Any], list[bytes]]:
+    return receive(io.BytesIO(b"".join(answer)), most=2**31)
 
 
 def edit(rgb: RGB) -> tuple[RGB, list[Patch]]:
@@ -123,6 +127,5 @@ def written(data: bytes, patches: list[Patch], **options: str) -> tuple[bytes, d
         "options": asdict(OutputOptions(**options)),  # type: ignore[arg-type]  # fields by name
         "patches": [{"left": p.left, "top": p.top, "shape": p.rgba.shape} for p in patches],
     }
-    parts = [memoryview(data), *(memoryview(p.rgba.tobytes()) for p in patches)]
-    head, out = unpack(b"".join(JOBS["encode"](job, parts)))
-    return bytes(out[0]) if out else data, head
+    head, out = _said(JOBS["encode"](job, [data, *(p.rgba.tobytes() for p in patches)]))
+    return out[0] if out else data, head

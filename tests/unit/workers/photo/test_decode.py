@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageOps, TiffImagePlugin
 
 from orchestrator.errors import InputError
+from orchestrator.pictures import MEDIA_TYPES, check_picture
 from tests.unit.workers.photo.pictures import (
     ASTRONAUT,
     PHONE,
@@ -21,7 +23,8 @@ from tests.unit.workers.photo.pictures import (
     swapped_profile,
     tagged_tiff,
 )
-from workers.photo import PhotoLimits, decode_photo, service
+from workers.photo import PhotoLimits, decode_photo, guard, photo_reader, service
+from workers.photo.guard import Guarded
 
 IMAGE = astronaut()
 
@@ -213,10 +216,79 @@ def test_a_photo_that_takes_too_much_memory_or_time_or_dies_is_an_answer() -> No
         b'{"width": 9, "height": 9, "facts": {}, "notes": [], "pixels_sha256": "", "phash": "", "lengths": [3]}\nabc',
     ],
 )
-def test_a_child_that_was_taken_over_is_not_believed(answer: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service, "run_guarded", lambda *_, **__: answer)
+def test_a_child_that_was_taken_over_is_not_believed(
+    answer: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "taken_over.py").write_text(
+        f"import sys; sys.stdin.buffer.readline(); sys.stdout.buffer.write({answer!r})"
+    )
+    monkeypatch.setattr(service, "CHILD", "taken_over")
+    monkeypatch.setattr(guard, "ROOT", tmp_path)
 
     assert code_of(ASTRONAUT) == "image_undecodable"
+
+
+def test_one_child_reads_many_photos_with_bad_ones_in_between() -> None:
+    with photo_reader(PhotoLimits(pixels=300_000)) as decode:
+        for _ in range(2):
+            np.testing.assert_array_equal(decode(ASTRONAUT).rgb, decoded(ASTRONAUT)[0])
+            for bad, code in (
+                (ASTRONAUT[:9000], "image_truncated"),
+                (b"x", "not_an_image"),
+                (encoded(Image.new("RGB", (600, 600)), "PNG"), "image_too_large"),
+            ):
+                with pytest.raises(InputError) as refused:
+                    decode(bad)
+                assert refused.value.code == code
+
+
+def test_no_photo_pays_for_another_one_that_ended_the_child() -> None:
+    with Guarded(service.CHILD, memory=PhotoLimits().child_memory(10**6)) as child:
+
+        def width_of(data: bytes, wall_seconds: float = 60) -> int:
+            job = {"job": "decode", "max_pixels": 10**6}
+            return int(child.ask(job, [data], lambda head, _: head["width"], wall_seconds=wall_seconds))
+
+        assert width_of(ASTRONAUT) == 512
+        first = child._child
+        assert first is not None
+        first.kill()
+        first.wait()
+
+        assert width_of(ASTRONAUT) == 512  # by another one
+        with pytest.raises(InputError) as hung:
+            width_of(ASTRONAUT, wall_seconds=0.0001)
+        assert hung.value.code == "image_undecodable"
+        assert width_of(ASTRONAUT) == 512
+
+
+def test_a_photo_that_needs_too_much_memory_is_told_so_in_a_fresh_child_and_those_after_it_are_read() -> None:
+    large = encoded(Image.new("RGB", (9000, 6000)), "JPEG")
+
+    with photo_reader(PhotoLimits(memory=700 << 20)) as decode:
+        assert decode(ASTRONAUT).rgb.shape == (512, 512, 3)
+        with pytest.raises(InputError) as refused:
+            decode(large)
+        assert refused.value.code == "image_out_of_memory"
+        assert decode(ASTRONAUT).rgb.shape == (512, 512, 3)
+
+
+def test_the_child_sees_nothing_of_our_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONHOME", "/nonexistent")  # a child that inherited this could not start
+
+    assert decode_photo(ASTRONAUT).rgb.shape == (512, 512, 3)
+
+
+@pytest.mark.parametrize("form", MEDIA_TYPES)
+def test_what_is_decoded_is_taken_at_the_door(form: str) -> None:
+    data = PHONE if form == "HEIF" else encoded(IMAGE, form)
+
+    assert check_picture(data).format == decoded(data)[1]["facts"]["format"] == form
+
+
+@pytest.mark.parametrize("data", [deep(3, ".tif"), deep(4, ".tif"), encoded(IMAGE.convert("CMYK"), "TIFF"), PHONE])
+def test_what_pillow_does_not_know_is_taken_at_the_door_too(data: bytes) -> None:
+    assert check_picture(data).format == decoded(data)[1]["facts"]["format"]
 
 
 @pytest.mark.slow

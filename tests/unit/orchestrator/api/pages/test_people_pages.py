@@ -47,6 +47,16 @@ def test_a_person_is_added_shown_and_named_as_text(page: TestClient, worker: Pla
     assert shown.headers["cache-control"] == "private, no-store"
 
 
+def test_a_reference_that_browsers_do_not_show_is_shown_by_its_face(page: TestClient, worker: Played) -> None:
+    added = hand_in(page, picture(form="TIFF"))
+    worker.work()
+
+    (source,) = re.findall(r'<img src="([^"]+)" alt="Reference', page.get(added).text)
+
+    assert page.get(source).content == picture()
+    assert page.get(source.replace("ref_", "ref_no")).status_code == 404
+
+
 @pytest.mark.parametrize(
     ("data", "fields", "code"),
     [
