@@ -46,8 +46,11 @@ def key(as_json: JsonOption = False) -> None:
     from orchestrator.people.receipts import Signer
     from orchestrator.settings import get_settings
 
-    keys = Signer.of(get_settings()).public_keys
-    print_json({"object": "identity.receipt_keys", "public_keys": keys}) if as_json else typer.echo("\n".join(keys))
+    signer = Signer.of(get_settings())
+    if as_json:
+        print_json({"object": "identity.receipt_keys", "public_keys": signer.public_keys, **signer.jwks()})
+    else:
+        typer.echo("\n".join(signer.public_keys))
 
 
 @app.command()

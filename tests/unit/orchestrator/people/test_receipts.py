@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from joserfc import jwk, jws
 from pydantic import SecretStr
 
 from orchestrator.cli.app import run
@@ -40,6 +41,32 @@ def test_a_receipt_verifies_with_the_public_key_alone(receipt: dict[str, Any], s
     assert receipt["verified"]["objects_left"] == 0
     assert set(receipt["verified"]["rows_left"].values()) == {0}
     assert "moreau" not in json.dumps(receipt).lower()
+
+
+def test_another_tool_verifies_a_receipt_and_reads_what_was_signed(receipt: dict[str, Any], settings: Settings) -> None:
+    keys = jwk.KeySet.import_key_set(Signer.of(settings).jwks())  # type: ignore[arg-type]  # a typed dict of theirs
+
+    told = jws.deserialize_compact(receipt["signature"]["jws"], keys.keys[0], algorithms=["EdDSA"])
+
+    assert json.loads(told.payload) == {name: value for name, value in receipt.items() if name != "signature"}
+
+
+def test_a_receipt_from_before_still_verifies() -> None:
+    key = "g5ylcSoKskxWpTlCrJpCuW7Y6ixTw_bNOy3TAJ4NyBE="
+    before = {
+        **SAID,
+        "signature": {
+            "algorithm": "Ed25519",
+            "public_key": "7CNpJN/uw2esn5gSEBY8ZrfQvdJTpzDvy/mr5sRKBtU=",
+            "value": "D/oeKKrQQlUQP3Nx+yoyE8c7GZCJUsCu/VGMcSr/5ustABhfTZaVXgje42ZZeesnmwnGkTf4g2F9KwRXx/suAw==",
+        },
+    }
+
+    trusted = Signer.of(Settings(signing_keys=SecretStr(key))).public_keys
+
+    assert receipts.verify(before, trusted) == trusted[0]
+    with pytest.raises(InputError, match="altered"):
+        receipts.verify({**before, "objects": 4}, trusted)
 
 
 @pytest.mark.parametrize("field", ["identity_id", "objects", "keys_sha256", "audit", "verified_at"])
