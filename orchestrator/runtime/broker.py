@@ -116,6 +116,6 @@ class Bell:
             TransientError: the broker cannot be reached.
         """
         try:
-            self._app.send_task(RUN_STAGE, kwargs=body, queue=queue)
+            self._app.send_task(RUN_STAGE, kwargs=body, queue=queue, shadow=f"fpga.look {queue}")
         except (OperationalError, OSError) as error:
             raise TransientError(f"the broker did not take a message: {error}", code="broker_unavailable") from error

@@ -47,7 +47,7 @@ class Sweeper:
         self._store = open_store(settings)
         self._bell = Bell(settings)
         self._parts = Teller(self._ledger, settings)
-        self._tidied = 0.0
+        self._tidied = -STALE_SECONDS  # a machine's clock begins at its start, whose first hour counts as well
         self._leads = False
 
     def run(self, stop: threading.Event) -> None:

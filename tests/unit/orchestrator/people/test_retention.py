@@ -115,3 +115,26 @@ def test_old_originals_go_unless_a_younger_item_needs_them(filled: Played) -> No
     with filled.ledger.write() as session:
         session.execute(update(Item).where(Item.id == bruno.id).values(finished_at=now(session) - timedelta(days=99)))
     assert clean(filled, keep_originals_days=30)["originals"] == 1
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_everything_that_is_due_goes_at_once_however_little_one_look_sees(
+    filled: Played, monkeypatch: pytest.MonkeyPatch, dry_run: bool
+) -> None:
+    monkeypatch.setattr("orchestrator.ledger.privacy.retention.AT_ONCE", 1)
+    rows = lines(*({"custom_id": f"b{n}", "people": "bruno", "seed": n} for n in range(4)))
+    submit_portraits(filled.ledger, filled.settings, manifest=rows, format="jsonl", name="more", owner="local")
+    filled.work()
+    with filled.ledger.write() as session:
+        old = now(session) - timedelta(days=100)
+        for row in (Identity, Reference, Item, Output):
+            session.execute(update(row).values(created_at=old))
+        session.execute(update(Consent).values(granted_at=old))
+
+    found = clean(filled, dry_run=dry_run, keep_outputs_days=30)
+    assert found["outputs"] == 6
+    assert clean(filled, keep_people_days=30, keep_outputs_days=30) == {
+        "people": 2,
+        "outputs": 6 if dry_run else 0,
+        "originals": 0,
+    }
