@@ -34,6 +34,7 @@ class Requests:
         self._engine = ledger.engine
         self._connection: Connection | None = None
         self._seen: int | None = None
+        self._version: object = None
 
     def came(self) -> bool:
         """Say whether there was a request since the last call.
@@ -45,6 +46,8 @@ class Requests:
             if self._connection is None:
                 # no transaction: on PostgreSQL its begin and end would cost more than the statement
                 self._connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+            if self._unchanged(self._connection):
+                return False
             newest = self._connection.scalar(NEWEST)
             self._connection.rollback()
         except DBAPIError as error:
@@ -52,6 +55,18 @@ class Requests:
             raise TransientError(f"the database did not answer: {error.orig}", code="database_unavailable") from error
         before, self._seen = self._seen, newest
         return newest != before
+
+    def _unchanged(self, connection: Connection) -> bool:
+        """Say whether nobody committed anything to an SQLite file since the last call; that costs no statement."""
+        if connection.dialect.name != "sqlite":
+            return False
+        cursor = connection.connection.cursor()
+        try:
+            cursor.execute("PRAGMA data_version")
+            before, self._version = self._version, cursor.fetchone()
+        finally:
+            cursor.close()
+        return self._version == before
 
 
 @retrying

@@ -237,3 +237,18 @@ def test_a_new_batch_is_announced_without_waiting_for_a_sweep(tmp_path: Path, mo
         stop.set()
         thread.join()
         ledger.dispose()
+
+
+def test_a_request_is_noticed_once_and_other_commits_are_none(ledger: Ledger) -> None:
+    requests = wakeups.Requests(ledger)
+    requests.came()
+    assert not requests.came()
+
+    submit(ledger)
+    assert requests.came()
+    assert not requests.came()
+    workers.register(ledger, owner="o", device="cpu", queues=["cpu.io"])
+    assert not requests.came()
+    submit(ledger)
+    assert requests.came()
+    ledger.dispose()
