@@ -334,6 +334,8 @@ class ScoredPhoto(StageResult):
     candidates: tuple[JudgedPhoto, ...]
     chosen: int
     previews: Previews
+    judge: str = ""
+    """Which recogniser the verdict stands on, in words; empty in what was judged before it was said."""
 
 
 class Published(StageResult):

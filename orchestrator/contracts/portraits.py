@@ -181,3 +181,5 @@ class Scored(StageResult):
     matrix: tuple[tuple[float, ...], ...]
     faces: tuple[FaceFound, ...]
     thresholds: dict[str, float | None]
+    judge: str = ""
+    """Which recogniser the verdict stands on, in words; empty in what was judged before it was said."""

@@ -66,6 +66,11 @@ class Made:
         made_for = "drawn people" if self.domain == "drawn" else "photographs"
         return f"{WORDS[kind]}, and preset {self.name} was made for {made_for}; {PULL[other]}"
 
+    def judge(self, encoder_sha256: str) -> str:
+        """Name the recogniser that judges, and say where it is the one that tells the generator who somebody is."""
+        same = "; the generator is told people by the same one" if self.draws else ""
+        return f"recogniser {encoder_sha256[:12]} of preset {self.name}{same}"
+
     @property
     def without_generator(self) -> str:
         """The sentence about a face that would be restored if this preset had a generator."""

@@ -41,7 +41,7 @@ def test_people_by_their_faces_are_the_people_of_the_folders(tmp_path: Path) -> 
                 name=f"orl-{people}",
                 preset="faces",
                 licence="unspecified",
-                people=people,  # type: ignore[arg-type]  # one of the two
+                people=people,
                 attestation="published for research",
                 arrange={"same_person": 0.45, "near_duplicates": False, "split": 0.7},
             )

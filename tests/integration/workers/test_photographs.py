@@ -211,6 +211,7 @@ def test_mini_changes_no_photograph_and_says_so_of_every_one(
         assert output.verdict == "unchanged", path
         assert output.scores is not None
         assert output.scores["reason"]["code"] in ("outside_domain", "no_face"), path
+        assert output.scores["judge"].startswith("recogniser "), "a verdict names its judge"
         assert output.scores["reason"]["message"]
     assert_same_bytes(studio, batch_id, tmp_path)
     with studio.rig.ledger.read() as session:

@@ -144,6 +144,7 @@ def _output(
         "notes": [*PhotoParams.load(c.params).notes, *story.found.notes, *_notes(encoded, signed)],
         "previews": previews.dump() if previews else None,
         "reused_from": story.made.reused_from,
+        "judge": story.scored.judge,
     }
     return NewOutput(
         round=number,

@@ -65,6 +65,7 @@ def _score(context: StageContext, c: Claim) -> Outcome:
         candidates=tuple(scored),
         chosen=chosen,
         previews=Previews(before=before, after=after),
+        judge=Made.of(version).judge(pack.encoder_sha256),
         artifacts=(before.artifact_id, after.artifact_id),
     )
 

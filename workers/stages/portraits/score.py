@@ -66,7 +66,8 @@ def _score(context: StageContext, c: Claim) -> Outcome:
     faces = pack.detect(image)
     wanted = np.stack([vectors[i] for i in ids]) if ids else np.zeros((0, pack.width), np.float32)
     eyes = eye_differences(image, [face.kps5 for face in faces])
-    scores = judge(faces, wanted, places(people), thresholds_of(context, version), eyes)
+    found = judge(faces, wanted, places(people), thresholds_of(context, version), eyes)
+    scores = found.model_copy(update={"judge": Made.of(version).judge(pack.encoder_sha256)})
     # where this is not the first round, all before it were rejected too
     again = scores.verdict == outputs.REJECTED and c.round < PortraitOptions.load(c.options).redraws
     kept = scores.model_dump(mode="json", exclude={"artifacts"})
