@@ -18,6 +18,9 @@ Then = Literal["done", "again", "wait", "end"]
 QUEUES: tuple[Queue, ...] = get_args(Queue)
 """By the kind of machine that a stage needs."""
 
+CROWDED_SECONDS = 60.0
+"""So long work that gives way goes on while a bulk batch waits; what somebody waits for enters at once [ours]."""
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -29,6 +32,10 @@ class Stage:
     _: KW_ONLY
     groups: bool = True
     """Whether a claim takes several of them; one that is long by itself comes alone, so that others get theirs."""
+    gives_way: bool = False
+    """Whether it is so long that it makes room in its middle for what waits."""
+    draws: bool = False
+    """Whether its end is a picture to look at, before anything was said of it."""
     gathers: bool = False
     """One item does it for all of its batch that wait, once no other of them is before it; the others pass it by."""
 
@@ -80,7 +87,7 @@ class Pipeline:
         return self.place(following.name, round) if then == "done" and following else None
 
 
-_EVALUATE = Stage("evaluate", "gpu.generate", "training", groups=False)
+_EVALUATE = Stage("evaluate", "gpu.generate", "training", groups=False, gives_way=True)
 
 PIPELINES: Mapping[str, Pipeline] = {
     pipeline.kind: pipeline
@@ -88,7 +95,7 @@ PIPELINES: Mapping[str, Pipeline] = {
         Pipeline("enrol", (Stage("ingest", "cpu.io", "portraits"),), reopens=True),
         Pipeline(
             "generate",
-            (Stage("generate", "gpu.generate", "portraits"), Stage("score", "cpu.io", "portraits")),
+            (Stage("generate", "gpu.generate", "portraits", draws=True), Stage("score", "cpu.io", "portraits")),
             flow="generate_batch",
             reopens=True,
             pictured=True,
@@ -98,7 +105,7 @@ PIPELINES: Mapping[str, Pipeline] = {
             (
                 Stage("ingest_photo", "cpu.io", "photos"),
                 Stage("cluster", "cpu.io", "photos", groups=False, gathers=True),
-                Stage("restore", "gpu.restore", "photos"),
+                Stage("restore", "gpu.restore", "photos", draws=True),
                 Stage("score_photo", "cpu.io", "photos"),
                 Stage("publish_photo", "cpu.io", "photos"),
             ),
@@ -108,9 +115,15 @@ PIPELINES: Mapping[str, Pipeline] = {
         ),
         Pipeline("scan", (Stage("scan_photo", "cpu.io", "photos"),), flow="restore_archive", reopens=True),
         Pipeline("scan.group", (Stage("group_faces", "cpu.io", "photos", groups=False),)),
-        Pipeline("dataset", (Stage("annotate", "gpu.generate", "datasets", groups=False),), flow="build_dataset"),
+        Pipeline(
+            "dataset",
+            (Stage("annotate", "gpu.generate", "datasets", groups=False, gives_way=True),),
+            flow="build_dataset",
+        ),
         Pipeline("dataset.arrange", (Stage("arrange", "cpu.io", "datasets", groups=False),)),
-        Pipeline("train", (Stage("train", "gpu.train", "training", groups=False), _EVALUATE), flow="retrain"),
+        Pipeline(
+            "train", (Stage("train", "gpu.train", "training", groups=False, gives_way=True), _EVALUATE), flow="retrain"
+        ),
         Pipeline("evaluate", (_EVALUATE,), flow="evaluate"),
         Pipeline("probe", (Stage("probe", "cpu.io", "probes"),), reopens=True),
     )
@@ -124,6 +137,9 @@ def stages() -> dict[str, Stage]:
     it is left to them. So a stage whose parameters change their meaning takes a new name.
     """
     return {stage.name: stage for pipeline in PIPELINES.values() for stage in pipeline.stages}
+
+
+DRAWING = tuple(stage.name for stage in stages().values() if stage.draws)
 
 
 def of(kind: str) -> Pipeline:

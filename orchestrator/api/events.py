@@ -127,6 +127,10 @@ class Feed:
 
 
 def _body(ledger: Ledger, one: Event) -> dict[str, Any]:
+    if isinstance(one.row, Item) and one.stage is not None:
+        item = one.row
+        said = {"object": "batch.item.drawn", "batch_id": item.batch_id, "id": item.id, "custom_id": item.custom_id}
+        return {**said, "round": one.stage.round, "output_id": item.output_id}
     if isinstance(one.row, Item):
         return results.item_line(one.row, None)
     with ledger.read() as session:

@@ -124,9 +124,8 @@ def _picture(found: Progress, title: str) -> RenderableType:
     from rich.text import Text
 
     bar = Table.grid(padding=(0, 1))
-    share = found.done + sum(stage.running * stage.progress for stage in found.stages) / 2
     bar.add_row(
-        ProgressBar(total=max(1, found.total), completed=found.total if found.ended else share, width=BAR_WIDTH),
+        ProgressBar(total=1, completed=1 if found.ended else found.share, width=BAR_WIDTH),
         Text(f"{found.done}/{found.total}", style="bold"),
         Text(found.state),
         Text(_when(found), style="cyan"),
@@ -168,6 +167,6 @@ def _when(found: Progress) -> str:
     if not found.workers:
         return "no worker runs; start one with `fpga up`"
     if found.eta is None:
-        return f"{duration(found.elapsed)} so far, {describe(found.eta)}"
-    lacking = f" without {' and '.join(found.unmeasured)}, never measured yet" if found.unmeasured else ""
-    return f"{describe(found.eta)} to go{lacking}"
+        lacking = f": {' and '.join(found.unmeasured)} never ran here" if found.unmeasured else ""
+        return f"{duration(found.elapsed)} so far, {describe(None)}{lacking}"
+    return f"{describe(found.eta)} to go"

@@ -304,13 +304,14 @@ class Candidate(KeptReports):
 
 
 class Restored(StageResult):
-    """Result of `restore`."""
+    """Result of `restore`; `preview` is a small JPEG of the first version, to be looked at before it is scored."""
 
     settings: JsonObject
     candidates: tuple[Candidate, ...]
     reused_from: dict[str, str | None] = Field(default_factory=dict)
     inversions: dict[str, int] = Field(default_factory=dict)
     seconds: float = 0.0
+    preview: StoredRef | None = None
 
 
 class JudgedPhoto(KeptReports):

@@ -349,6 +349,17 @@ def last_record(session: Session, run_id: str, kind: str) -> TrainRecord | None:
     return session.scalars(query.order_by(TrainRecord.step.desc()).limit(1)).first()
 
 
+def steps(run: TrainingRun) -> int:
+    """Return the steps of all stages of a run's plan."""
+    return sum(int(run.plan[stage]["steps"]) for stage in ("mmf", "clone"))
+
+
+def seconds_left(run: TrainingRun, last: TrainRecord | None) -> float | None:
+    """Return how long a run still computes by its last report of a step; None where that tells no pace."""
+    pace = last.facts.get("steps_per_s") if last else None
+    return round((steps(run) - last.step) / float(pace), 1) if last and pace else None
+
+
 def forget(session: Session, dataset_ids: Sequence[str], moment: datetime) -> list[str]:
     """Stop the runs on these data sets, take away their checkpoints and pictures, taint their versions; return those.
 

@@ -311,23 +311,14 @@ def _light(session: Session, run: TrainingRun, batch: Batch) -> dict[str, Any]:
         "parent_id": run.parent_id,
         "model_version_id": run.model_version_id,
         "step": last.step if last else 0,
-        "steps": _steps(run),
+        "steps": training.steps(run),
         "stage": tries[-1][0].name if tries else None,
         "loss": facts.get("loss"),
         "rate": facts.get("rate"),
         "samples_per_s": facts.get("samples_per_s"),
         "memory_gib": facts.get("memory_gib"),
-        "seconds_left": _seconds_left(run, last) if batch.state not in BATCH_ENDED else None,
+        "seconds_left": training.seconds_left(run, last) if batch.state not in BATCH_ENDED else None,
         "error": {"code": item.error_code, "message": item.error_message} if item and item.error_code else None,
         "created_at": run.created_at.isoformat(),
         "finished_at": batch.finished_at.isoformat() if batch.finished_at else None,
     }
-
-
-def _seconds_left(run: TrainingRun, last: TrainRecord | None) -> float | None:
-    pace = last.facts.get("steps_per_s") if last else None
-    return round((_steps(run) - last.step) / float(pace), 1) if last and pace else None
-
-
-def _steps(run: TrainingRun) -> int:
-    return sum(int(run.plan[stage]["steps"]) for stage in ("mmf", "clone"))

@@ -11,26 +11,26 @@ import gc
 import hashlib
 import io
 import json
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from sqlalchemy.orm import Session
 
-from orchestrator import pipelines
 from orchestrator.contracts.base import JsonObject, canonical_json
 from orchestrator.contracts.portraits import BatchDefaults, PlanOptions, PortraitOptions, SubmitOptions
 from orchestrator.errors import ConflictError, ConsentError, ManifestError, UsageError
 from orchestrator.ledger import identities
 from orchestrator.ledger.engine.session import Ledger, now
-from orchestrator.ledger.queue import batches, workers
+from orchestrator.ledger.queue import batches
 from orchestrator.ledger.queue.batches import NewBatch, NewItem
-from orchestrator.ledger.views import history
+from orchestrator.ledger.tables.rows import Batch
+from orchestrator.ledger.views import history, standing
 from orchestrator.models import registry
+from orchestrator.pipelines import QUEUES
 from orchestrator.planning import tokens
-from orchestrator.planning.estimate import Eta, StageLoad, estimate
+from orchestrator.planning.estimate import Eta, forecast
 from orchestrator.planning.manifest import Format, as_utf8, read_manifest, separator_of
 from orchestrator.planning.naming import folded
 from orchestrator.planning.plan import IdentityFacts, Plan, PlannedItem, plan
@@ -40,6 +40,8 @@ from orchestrator.portraits import candidate
 from orchestrator.settings import Settings
 
 KIND = "generate"
+NEW = "new"
+"""What a batch is called that is only thought of."""
 NOTHING_SAID = SubmitOptions()
 
 
@@ -61,7 +63,7 @@ class Submission:
 
 @dataclass(frozen=True, kw_only=True)
 class DryRun:
-    """What a submit would do: `eta` is None without history, `ahead` counts items of other batches still open."""
+    """What a submit would do: `eta` is None where it is not known, `ahead` counts items of other batches still open."""
 
     items: int
     errors: tuple[RowError, ...]
@@ -193,7 +195,7 @@ def dry_run(
     owner: str,
     options: PlanOptions = NOTHING_SAID,
 ) -> DryRun:
-    """Say what a submit would do, changing nothing; the time is that of this batch alone on the workers of now.
+    """Say what a submit would do, changing nothing; the time counts what waits already, on the workers of now.
 
     Raises:
         NotFoundError, ModelError: the preset or its files are wrong.
@@ -201,25 +203,22 @@ def dry_run(
     """
     name = options.preset or settings.preset
     planned = _plan(ledger, settings, manifest, format, owner=owner, preset=name, defaults=options.defaults())
-    first, *later = pipelines.of(KIND).names
-    with ledger.read() as session:
-        loads = [
-            *stage_loads(session, name, {stage: len(planned.items) for stage in later}),
-            *(
-                load
-                for choice, count in Counter(item.params.small_faces for item in planned.items).items()
-                for load in stage_loads(session, name, {first: count}, small_faces=choice)
-            ),
-        ]
-        living = len(workers.living(session, now(session)))
+    beside = Batch(id=NEW, owner=owner, kind=KIND, preset=name, lane="bulk", priority=0, options={})
+    if isinstance(options, SubmitOptions):
+        beside.lane, beside.priority = options.lane, options.priority
+    with ledger.read() as session, session.no_autoflush:
+        queue = standing.look(session, now(session), beside=beside, items=[_new_item(item) for item in planned.items])
         ahead = history.queued_ahead(session)
+    living = len(queue.workers)
+    if not living:
+        queue = replace(queue, workers={"": QUEUES})
     return DryRun(
         items=len(planned.items),
         errors=planned.errors,
         missing_consents=planned.missing_consents(),
         people=len({person for item in planned.items for person in item.params.identities()}),
         cost=round(planned.cost, 3),
-        eta=estimate(loads),
+        eta=forecast(queue).get(NEW) if planned.items else None,
         workers=living,
         ahead=ahead,
         notes=planned.notes,
@@ -241,35 +240,6 @@ def _version(ledger: Ledger, settings: Settings, owner: str, preset: str, model:
     if version.preset != preset:
         raise ConflictError(f"version {version.id} is of preset {version.preset!r}, the batch of {preset!r}")
     return version.id
-
-
-def stage_loads(
-    session: Session,
-    preset: str,
-    left: Mapping[str, int],
-    *,
-    pace: Mapping[str, list[float]] | None = None,
-    small_faces: str | None = None,
-) -> list[StageLoad]:
-    """Return what the estimate needs for so many items left by stage name; where no worker lives, one is assumed.
-
-    Args:
-        pace: seconds for each item, for stages that were never finished before.
-        small_faces: what the items ask for; drawing them again takes its time, so only the like is compared.
-    """
-    living = workers.living(session, now(session))
-    queues = {name: stage.queue for name, stage in pipelines.stages().items()}
-    return [
-        StageLoad(
-            name=name,
-            queue=queues[name],
-            left=count,
-            durations=history.busy_seconds(session, name, preset=preset, small_faces=small_faces)
-            or (pace or {}).get(name, []),
-            workers=sum(queues[name] in worker.queues for worker in living) or 1,
-        )
-        for name, count in left.items()
-    ]
 
 
 def _request(options: SubmitOptions, preset: str) -> JsonObject:

@@ -1,6 +1,6 @@
 """Home at a glance: what runs with its honest time, what needs a look, the lanes, the workers, the room that is left.
 
-The time of a batch is that of its own work. What waits beside it is counted by lane, never mixed in.
+The time of a batch is that of its whole way, waiting for others included.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from orchestrator.ledger.views.gallery import Tile
 from orchestrator.ledger.views.overview import Attention, Held, Line
 from orchestrator.pipelines import PIPELINES
 from orchestrator.settings import Settings
-from orchestrator.status.progress import Remaining, remaining
+from orchestrator.status.progress import Outlook, Remaining, outlook, remaining
 
 OPEN = tuple(state for state in BATCH_STATES if state not in BATCH_ENDED)
 MOST = 12
@@ -32,7 +32,7 @@ LATELY, LATELY_TILES = 4, 8
 
 @dataclass(frozen=True, kw_only=True)
 class Running:
-    """An open batch: how far it is, and what its own work still needs."""
+    """An open batch: how far it is, and when it will be done."""
 
     batch: Batch
     done: int
@@ -42,7 +42,7 @@ class Running:
 
 @dataclass(frozen=True, kw_only=True)
 class Lane:
-    """A lane: stages that wait and run in it. `seconds` is what all its batches need, None where that is unknown."""
+    """A lane: stages that wait and run in it. `seconds` until all its batches are done, None where that is unknown."""
 
     name: str
     stages: tuple[Line, ...]
@@ -101,7 +101,7 @@ def look(ledger: Ledger, settings: Settings, owner: str) -> Overview:
         moment = now(session)
         living = workers.living(session, moment)
         found = listings.batches(session, owner, states=OPEN, limit=MOST + 1)
-        running = _running(session, found[:MOST], living)
+        running = _running(session, found[:MOST], outlook(session, moment))
         held = overview.held(session, owner, [worker.id for worker in living])
         objects, size = overview.stored(session, owner)
         return Overview(
@@ -126,14 +126,14 @@ def _lately(session: Session, owner: str) -> list[Lately]:
     return [one for one in found if one.tiles]
 
 
-def _running(session: Session, found: Sequence[Batch], living: Sequence[Worker]) -> list[Running]:
+def _running(session: Session, found: Sequence[Batch], ahead: Outlook) -> list[Running]:
     counts = listings.counts_of(session, [batch.id for batch in found])
     return [
         Running(
             batch=batch,
             done=sum(counts[batch.id].get(state, 0) for state in ENDED),
             failed=sum(counts[batch.id].get(state, 0) for state in BAD),
-            remaining=remaining(session, batch, living),
+            remaining=remaining(session, batch, ahead),
         )
         for batch in found
     ]
@@ -148,7 +148,7 @@ def _lanes(stages: Sequence[Line], running: Sequence[Running], *, whole: bool) -
             Lane(
                 name=name,
                 stages=tuple(line for line in stages if line.lane == name),
-                seconds=sum(known) if whole and known and len(known) == len(etas) else None,
+                seconds=max(known) if whole and known and len(known) == len(etas) else None,
             )
         )
     return lanes

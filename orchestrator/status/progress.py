@@ -1,9 +1,10 @@
-"""Where a batch stands and when it will be done: counts by query, time from measured history, waiting kept apart."""
+"""Where a batch stands and when it will be done: counts by query, time from measured history, waiting included."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -11,11 +12,11 @@ from sqlalchemy.orm import Session
 from orchestrator import pipelines
 from orchestrator.ledger.engine.session import Ledger, now
 from orchestrator.ledger.engine.states import BATCH_ENDED, ENDED
-from orchestrator.ledger.queue import batches, workers
-from orchestrator.ledger.tables.rows import Batch, Worker
-from orchestrator.ledger.views import history
-from orchestrator.planning.estimate import MIN_HISTORY, Eta, estimate
-from orchestrator.portraits.submit import stage_loads
+from orchestrator.ledger.queue import batches
+from orchestrator.ledger.tables.rows import Batch
+from orchestrator.ledger.views import history, standing
+from orchestrator.ledger.views.standing import Queue
+from orchestrator.planning.estimate import Eta, forecast, unmeasured
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +31,10 @@ class StageNow:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """One look at a batch. `eta` is None before anything was measured, while paused, and where nobody works."""
+    """One look at a batch. `eta` is the whole way, waiting included; None while not known, paused, or nobody works.
+
+    `share` in [0, 1] is what is done, in stages.
+    """
 
     batch_id: str
     state: str
@@ -39,6 +43,7 @@ class Progress:
     counts: dict[str, int]
     verdicts: dict[str, int]
     errors: dict[str, int]
+    share: float
     stages: tuple[StageNow, ...]
     workers: int
     queue_p50: float | None
@@ -46,7 +51,7 @@ class Progress:
     elapsed: float
     eta: Eta | None
     unmeasured: tuple[str, ...]
-    """Stages still to come that never ran here; the estimate leaves them out."""
+    """Stages still to come that never ran here: the time is not known before they have."""
 
     @property
     def ended(self) -> bool:
@@ -76,7 +81,8 @@ def look(ledger: Ledger, owner: str, batch_id: str) -> Progress:
         moment = now(session)
         batch = batches.get(session, owner, batch_id)
         counts = batches.counts(session, batch.id)
-        left = remaining(session, batch, living := workers.living(session, moment))
+        ahead = outlook(session, moment)
+        left = remaining(session, batch, ahead)
         times = history.stage_times(session, batch.id)
         waits = sorted(seconds for of_stage in times.values() for seconds in of_stage.queue)
         runs = sorted(seconds for of_stage in times.values() for seconds in of_stage.run)
@@ -88,8 +94,9 @@ def look(ledger: Ledger, owner: str, batch_id: str) -> Progress:
             counts=counts,
             verdicts=batches.verdict_counts(session, batch.id),
             errors=batches.error_counts(session, batch.id),
+            share=left.share,
             stages=left.stages,
-            workers=len(living),
+            workers=len(ahead.queue.workers),
             queue_p50=_middle(waits),
             run_p50=_middle(runs),
             elapsed=((batch.finished_at or moment) - batch.created_at).total_seconds(),
@@ -99,26 +106,54 @@ def look(ledger: Ledger, owner: str, batch_id: str) -> Progress:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Outlook:
+    """The whole queue as it stands, and when each batch of it will be done: read once for all that are looked at."""
+
+    queue: Queue
+    etas: Mapping[str, Eta]
+
+
+def outlook(session: Session, moment: datetime) -> Outlook:
+    """Look ahead over the queue of everybody."""
+    queue = standing.look(session, moment)
+    return Outlook(queue=queue, etas=forecast(queue))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Remaining:
-    """What a batch has still before it: where its items stand, and the time that its own work needs."""
+    """What a batch has still before it: where its items stand, the share that is done, and the time to go.
+
+    `share` in [0, 1] counts stages, so that what is drawn and not yet scored is worth something.
+    """
 
     stages: tuple[StageNow, ...]
+    share: float
     eta: Eta | None
     unmeasured: tuple[str, ...]
 
 
-def remaining(session: Session, batch: Batch, living: Sequence[Worker]) -> Remaining:
+def remaining(session: Session, batch: Batch, ahead: Outlook) -> Remaining:
     """Return what a batch has before it, at a cost that does not grow with what it has done."""
     stages = _stages(history.open_stages(session, batch.id))
-    pace = history.running_pace(session, batch.id)
-    loads = [load for load in stage_loads(session, batch.preset, _left(batch, stages), pace=pace) if load.left]
-    measured = [load for load in loads if len(load.durations) >= MIN_HISTORY]
-    open_ = batch.state == "in_progress" and bool(living) and bool(measured)
+    here = next((one for one in ahead.queue.batches if one.id == batch.id), None)
     return Remaining(
         stages=stages,
-        eta=estimate(measured) if open_ else None,
-        unmeasured=tuple(load.name for load in loads if load not in measured),
+        share=_share(session, batch, stages),
+        eta=ahead.etas.get(batch.id),
+        unmeasured=unmeasured(here) if here else (),
     )
+
+
+def _share(session: Session, batch: Batch, stages: Sequence[StageNow]) -> float:
+    pipeline = pipelines.of(batch.kind)
+    names = pipeline.names
+    left = 0.0
+    for stage in stages:
+        before = names.index(stage.name) if stage.name in names else 1
+        left += (stage.waiting + stage.running) * (len(names) - before) - stage.running * stage.progress
+    if pipeline.gathering:
+        left += standing.parked(session, batch.id) * (len(names) - 1)
+    return round(1 - min(1.0, left / max(1, batch.total * len(names))), 4)
 
 
 def _stages(found: Sequence[history.OpenStage]) -> tuple[StageNow, ...]:
@@ -136,20 +171,6 @@ def _stages(found: Sequence[history.OpenStage]) -> tuple[StageNow, ...]:
             )
         )
     return tuple(summed)
-
-
-def _left(batch: Batch, stages: tuple[StageNow, ...]) -> dict[str, int]:
-    """Return how many items have each stage of the pipeline still before them, work already done deducted."""
-    pipeline = pipelines.of(batch.kind).names
-    left = dict.fromkeys(pipeline, 0)
-    for stage in stages:
-        if stage.name not in left:
-            continue
-        here = pipeline.index(stage.name)
-        left[stage.name] += stage.waiting + round(stage.running * (1 - stage.progress))
-        for later in pipeline[here + 1 :]:
-            left[later] += stage.waiting + stage.running
-    return left
 
 
 def _middle(ranked: list[float]) -> float | None:

@@ -23,6 +23,7 @@ from orchestrator.ledger import datasets, models
 from orchestrator.ledger.engine.session import Ledger
 from orchestrator.ledger.queue import claims, outcomes, wakeups, workers
 from orchestrator.ledger.queue.claims import Claim
+from orchestrator.pipelines import CROWDED_SECONDS
 from orchestrator.runtime.broker import Bell
 from orchestrator.secrets.credentials import Signer
 from orchestrator.secrets.vault import Vault
@@ -42,9 +43,8 @@ WARM_BOUND = 16
 """So many claims in a row may prefer the warm model before another batch gets its turn."""
 TURN_SECONDS = 600.0
 """After so long the message is over, and Celery's limit on a task stays far away."""
-CROWDED_SECONDS = 60.0
-"""So long a training may go on while a bulk batch waits; what somebody waits for enters at once [ours]."""
 ASK_SECONDS = 1.0
+BESIDE = "beside"
 EXIT_SECONDS = 10.0
 """After the grace time a step may still have to end and its claims to be given back."""
 
@@ -85,6 +85,7 @@ class Process:
             signer=Signer.of(settings),
             draining=self._drain_is_due,
             crowded=self._is_crowded,
+            make_room=self._make_room,
         )
         self.metrics = WorkerMetrics()
         self.metrics.watch(self.ledger.engine)
@@ -140,6 +141,26 @@ class Process:
         lanes = ("interactive", "bulk") if self._clock() - since > CROWDED_SECONDS else ("interactive",)
         return claims.wanted(self.ledger, queues=self.queues, lanes=lanes)
 
+    def _make_room(self, c: Claim, since: float) -> float:
+        """Do what is due beside long work, in its middle and in a thread of its own; see `StageContext.make_room`."""
+        if not self._is_crowded(since) or not claims.step_aside(self.ledger, c):
+            return since
+        began = self._clock()
+        lanes = ("interactive", "bulk") if began - since > CROWDED_SECONDS else ("interactive",)
+        until = began + (claims.AGEING_SECONDS if c.lane == "training" else CROWDED_SECONDS)
+        while self._drain_until is None and self._clock() < until and c.stage_id not in self.lease.stopped:
+            held = self._claim(brief=lanes)
+            if not held:
+                break
+            beside = threading.Thread(target=self._work, args=(held,), name=BESIDE)
+            beside.start()
+            beside.join()
+            self.publisher.flush()
+            self.lease.progress(c)
+        claims.step_back(self.ledger, c, self._clock() - began)
+        # what only somebody waits for does not renew the time that a bulk batch has waited
+        return self._clock() if "bulk" in lanes else since
+
     def run(self, number: int | None = None) -> bool:
         """Claim and work until nothing is due in any of its queues, its turn is over, or the worker drains.
 
@@ -172,7 +193,7 @@ class Process:
             wakeups.ring(self.ledger, self._bell.send, ttl_seconds=self.settings.hint_ttl_seconds)
         return worked
 
-    def _claim(self) -> list[Claim]:
+    def _claim(self, brief: Sequence[str] = ()) -> list[Claim]:
         warm = self.engine.warm if self._warm_claims < WARM_BOUND else None
         with self.metrics.claim_seconds.time():
             held = claims.claim(
@@ -183,6 +204,7 @@ class Process:
                 lease_seconds=self.settings.lease_seconds,
                 warm=warm,
                 begin=True,
+                brief=brief,
             )
         if held:
             same = held[0].model_version_id in (None, self.engine.warm)
@@ -218,7 +240,8 @@ class Process:
             self.lease.drop([c for c in held if c.stage_id not in handed])
         seconds = self._clock() - began
         self.metrics.group_seconds.labels(first.name).observe(seconds)
-        self.metrics.busy_seconds.inc(seconds)
+        if threading.current_thread().name != BESIDE:  # who made room is busy all the while
+            self.metrics.busy_seconds.inc(seconds)
         about = {"stage": first.name, "batch": first.batch_id, "items": len(held), "ended": len(handed)}
         log.info("group done", extra={**about, "seconds": round(seconds, 3)})
 

@@ -51,6 +51,11 @@ class StageContext:
     """Signs what is published; whoever is told nothing of it signs nothing."""
     crowded: Callable[[float], bool] = lambda _: False
     """Whether long work that began at this second of the monotonic clock should make room for what waits."""
+    make_room: Callable[[Claim, float], float] = lambda _, since: since
+    """Lets others be served in the middle of work that cannot be left and taken up again; to be called often.
+
+    It takes the claim and since when the work goes on undisturbed, and returns the second that this counts from now.
+    What is done meanwhile is done in another thread: modes of torch that are set here are not set there."""
 
 
 def upload(c: Claim, data: bytes, suffix: str, media_type: str) -> Upload:

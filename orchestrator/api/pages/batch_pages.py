@@ -20,12 +20,12 @@ from orchestrator.contracts.base import Line
 from orchestrator.errors import StoreUnavailableError, TransientError
 from orchestrator.ledger.engine.session import Ledger, now
 from orchestrator.ledger.engine.states import BATCH_ENDED, BATCH_STATES
-from orchestrator.ledger.queue import batches, quarantine, workers
+from orchestrator.ledger.queue import batches, quarantine
 from orchestrator.ledger.tables.rows import Batch
 from orchestrator.ledger.views import gallery, listings
 from orchestrator.pipelines import PIPELINES
 from orchestrator.results import export
-from orchestrator.status.progress import remaining
+from orchestrator.status.progress import outlook, remaining
 
 router = APIRouter(include_in_schema=False)
 LISTED, TILES = 40, 60
@@ -66,6 +66,7 @@ SAID = {
     "pause": "It is paused: nothing new of it is begun.",
     "resume": "It goes on.",
     "close": "No more items will come.",
+    "order": "Its place is changed; what a worker holds goes on.",
     "retry": "This batch tries again what failed in the one before it.",
     "redo": "This batch makes one item again.",
     "again": "What was chosen is drawn again with other seeds.",
@@ -128,7 +129,7 @@ def show(
         tally = gallery.tally(session, batch.id)
         children = listings.children(session, batch.id)
         ended = batch.state in BATCH_ENDED
-        left = None if ended else remaining(session, batch, workers.living(session, now(session)))
+        left = None if ended else remaining(session, batch, outlook(session, now(session)))
         found = gallery.tiles(
             session,
             batch.id,
@@ -214,6 +215,22 @@ def reject(caller: Writer, batch_id: str, reason: Reason) -> Response:
     return RedirectResponse(address(f"/batches/{batch_id}", {"said": "reject"}), 303)
 
 
+@router.post("/batches/{batch_id}/order")
+def order(
+    caller: Writer,
+    batch_id: str,
+    move: Annotated[Literal["up", "down", "top"] | None, Form()] = None,
+    lane: Annotated[Literal["interactive", "bulk", "training"] | None, Form()] = None,
+) -> Response:
+    """Let a batch go before or behind others: a step of priority, the most of it, or another lane."""
+    with caller.ledger.read() as session:
+        batch = listings.batch(session, caller.owner, batch_id)
+        most = batches.MOST_PRIORITY
+        moved = {"up": batch.priority + 1, "down": batch.priority - 1, "top": most, None: batch.priority}[move]
+    batches.reorder(caller.ledger, caller.owner, batch.id, lane=lane, priority=max(-most, min(most, moved)))
+    return RedirectResponse(address(f"/batches/{batch_id}", {"said": "order"}), 303)
+
+
 @router.post("/batches/{batch_id}/{action}")
 def act(caller: Writer, batch_id: str, action: Literal["cancel", "pause", "resume", "close"]) -> Response:
     """Stop a batch, let it stand or go on, or say that no more items come."""
@@ -232,7 +249,7 @@ def _possible(batch: Batch, tally: gallery.Tally) -> set[str]:
         return {"retry"} if tally.bad else set()
     can = {"resume"} if batch.state == "paused" else {"pause"} if batch.state == "in_progress" else set()
     if batch.state in ("in_progress", "paused", "validating"):
-        can.add("cancel")
+        can |= {"cancel", "order"}
     return can | {"close"} if batch.open else can
 
 

@@ -10,9 +10,11 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from orchestrator.api.context import Caller, Viewer
+from orchestrator.contracts.photos import Restored
 from orchestrator.errors import NotFoundError
+from orchestrator.ledger import photos
 from orchestrator.ledger.tables.rows import Artifact, Output
-from orchestrator.ledger.views import gallery
+from orchestrator.ledger.views import gallery, listings
 from orchestrator.pictures import SHOWN_TYPES
 from orchestrator.results import thumbnails
 
@@ -37,6 +39,21 @@ def picture(request: Request, caller: Viewer, output_id: str, size: Literal["sma
     else:
         data = caller.store.get(key, sha256=sha256)
     return Response(data, media_type=media_type, headers=headers)
+
+
+@router.get("/items/{item_id}/preview")
+def preview(request: Request, caller: Viewer, item_id: str) -> Response:
+    """Return the small picture of a photo that is restored and not yet checked."""
+    with caller.ledger.read() as session:
+        item = listings.item(session, caller.owner, item_id)
+        made = photos.said(session, item.id, Restored)
+        if made is None or made.preview is None:
+            raise NotFoundError("there is no such picture", code="picture_not_found")
+        kept = listings.artifact(session, caller.owner, made.preview.artifact_id)
+    headers = {"ETag": f'"{kept.sha256[:32]}"', "Cache-Control": CACHED}
+    if request.headers.get("if-none-match") == headers["ETag"]:
+        return Response(status_code=304, headers=headers)
+    return Response(caller.store.get(kept.key, sha256=kept.sha256), media_type=kept.media_type, headers=headers)
 
 
 def _found(caller: Caller, output_id: str) -> tuple[Output, Artifact]:

@@ -38,7 +38,7 @@ OVER: dict[int | str, dict[str, Any]] = {204: {"description": "`Last-Event-ID` i
 async def batch(
     request: Request, caller: Reader, batch_id: str, since: Since = "start", last: LastEventId = None
 ) -> Response:
-    """Tell every item that ends, in order, each once, the counts in between, and at last the batch."""
+    """Tell what is drawn and what ends, in order, each once, the counts in between, and at last the batch."""
     found, moment = await run_in_threadpool(_batch, caller, batch_id)
     after = _after(last, since, moment)
     if last and found.state in BATCH_ENDED and after.id == LAST + found.id:

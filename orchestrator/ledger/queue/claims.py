@@ -24,6 +24,7 @@ from sqlalchemy import (
     func,
     insert,
     select,
+    true,
     tuple_,
     union_all,
     update,
@@ -79,6 +80,7 @@ def claim(
     lease_seconds: float,
     warm: str | None = None,
     begin: bool = False,
+    brief: Sequence[str] = (),
 ) -> list[Claim]:
     """Lease up to `limit` due stages of one batch to a worker that serves these queues; none where nothing is due.
 
@@ -91,11 +93,13 @@ def claim(
     Args:
         warm: model version that the worker has loaded; its batches are preferred among equals.
         begin: whether the work begins at once; else `start` says so later.
+        brief: only batches of these lanes, and of them stages that are short and under no suspicion, for who makes
+            room in the middle of long work.
     """
     with ledger.write() as session:
         moment = now(session)
-        for batch in _batches_in_order(session, queues, moment, warm):
-            chosen = _choose(session, batch.id, queues, limit, moment)
+        for batch in _batches_in_order(session, queues, moment, warm, brief):
+            chosen = _choose(session, batch.id, queues, limit, moment, brief=bool(brief))
             lease = Lease(worker_id=worker_id, moment=moment, until=moment + timedelta(seconds=lease_seconds))
             if held := _lease(session, batch.id, chosen, lease, State.RUNNING if begin else State.LEASED):
                 _serve(session, batch, moment)
@@ -122,7 +126,9 @@ class Ranked:
     turned: bool
 
 
-def _batches_in_order(session: Session, queues: Sequence[str], moment: datetime, warm: str | None) -> list[Ranked]:
+def _batches_in_order(
+    session: Session, queues: Sequence[str], moment: datetime, warm: str | None, brief: Sequence[str]
+) -> list[Ranked]:
     """Order the open batches that have something due: best rank first, then the owner served longest ago.
 
     Batches are ranked first and asked for due stages in that order, so that a claim looks into one or two of them. Who
@@ -138,6 +144,7 @@ def _batches_in_order(session: Session, queues: Sequence[str], moment: datetime,
         select(Batch.id, Batch.owner, Batch.lane, Turn.served_at.is_not(None).label("turned"))
         .outerjoin(Turn, (Turn.owner == Batch.owner) & (Turn.lane == Batch.lane))
         .where(Batch.state == BatchState.IN_PROGRESS, Batch.kind.in_(pipelines.PIPELINES))
+        .where(Batch.lane.in_(brief) if brief else true())
         .order_by(
             func.floor(lane + Batch.priority + age / AGEING_SECONDS).desc(),
             Turn.served_at.asc().nulls_first(),
@@ -153,9 +160,13 @@ def _batches_in_order(session: Session, queues: Sequence[str], moment: datetime,
         Stage.queue.in_(queues),
         Stage.state == State.QUEUED,
         Stage.next_at <= moment,
-        Stage.name.in_(pipelines.stages()),
+        Stage.name.in_(_known(brief=bool(brief))),
     )
     return [Ranked(*row) for row in session.execute(select(ranked).where(due).limit(BATCHES_LOOKED_AT)).tuples()]
+
+
+def _known(*, brief: bool) -> dict[str, pipelines.Stage]:
+    return {name: stage for name, stage in pipelines.stages().items() if not (brief and stage.gives_way)}
 
 
 def _serve(session: Session, batch: Ranked, moment: datetime) -> None:
@@ -177,12 +188,16 @@ def _serve(session: Session, batch: Ranked, moment: datetime) -> None:
     session.execute(dialect.insert(Turn).values(**row).on_conflict_do_nothing())
 
 
-def _choose(session: Session, batch_id: str, queues: Sequence[str], limit: int, moment: datetime) -> Sequence[int]:
+def _choose(
+    session: Session, batch_id: str, queues: Sequence[str], limit: int, moment: datetime, *, brief: bool
+) -> Sequence[int]:
     """Return the ids of the stages of this batch that go next as one group, their rows locked for this transaction."""
-    known = pipelines.stages()
+    known = _known(brief=brief)
     # coalesce hides the time from SQLite's planner, which would take the index by time and sort all that waits
     ripe = func.coalesce(Stage.next_at, moment) <= moment
     here = and_(Stage.batch_id == batch_id, Stage.state == State.QUEUED, ripe, Stage.name.in_(known))
+    if brief:  # who is under suspicion runs when nobody else is in the process
+        here = and_(here, Stage.alone.is_(False))
     # these orders are the index's own, so that a claim costs the same whatever waits behind it
     tops = [
         select(
@@ -260,15 +275,41 @@ def _lease(session: Session, batch_id: str, chosen: Sequence[int], lease: Lease,
     return held
 
 
+@retrying
+def step_aside(ledger: Ledger, c: Claim) -> bool:
+    """Write down, before others are worked on in the middle of a claim, that it is not alone: their faults are theirs.
+
+    Returns:
+        Whether it may: one that is under suspicion has no company, nor one that is not ours any more.
+    """
+    with ledger.write() as session:
+        free = exists().where(*ours(c), Stage.alone.is_(False))
+        return _company(session, c, free, group_size=2)
+
+
+@retrying
+def step_back(ledger: Ledger, c: Claim, seconds: float) -> None:
+    """Write down that a claim goes on by itself, after so many seconds in which others were worked on."""
+    with ledger.write() as session:
+        _company(session, c, true(), group_size=1, aside=Attempt.aside + seconds)
+
+
+def _company(session: Session, c: Claim, where: ColumnElement[bool], **values: Any) -> bool:
+    mine = Attempt.stage_id == c.stage_id, Attempt.token == c.token
+    changed = session.execute(update(Attempt).where(*mine, where).values(**values).returning(Attempt.token)).first()
+    session.execute(update(Batch).where(Batch.id == c.batch_id).values(served_at=now(session)))
+    return changed is not None
+
+
 def wanted(ledger: Ledger, *, queues: Sequence[str], lanes: Sequence[str]) -> bool:
-    """Say whether something of these lanes is due in these queues, for which long work should make room."""
+    """Say whether something short of these lanes is due in these queues, for which long work should make room."""
     with ledger.read() as session:
         due = exists().where(
             Stage.batch_id == Batch.id,
             Stage.queue.in_(queues),
             Stage.state == State.QUEUED,
             Stage.next_at <= now(session),
-            Stage.name.in_(pipelines.stages()),
+            Stage.name.in_(_known(brief=True)),
         )
         open_ = Batch.state == BatchState.IN_PROGRESS, Batch.lane.in_(lanes)
         return session.scalar(select(Batch.id).where(*open_, due).limit(1)) is not None

@@ -61,6 +61,11 @@ def add(session: Session, c: Claim, new: NewOutput, moment: datetime) -> str:
     return row.id
 
 
+def show(session: Session, c: Claim, output_id: str) -> None:
+    """Let a picture that nothing was said of yet stand for the claimed item, which has no other."""
+    session.execute(update(Item).where(Item.id == c.item_id, Item.output_id.is_(None)).values(output_id=output_id))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Drawn:
     """An output that is to be looked at: who made it, and where its bytes are."""

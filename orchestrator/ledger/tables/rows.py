@@ -180,6 +180,8 @@ class Attempt(Row):
     owner: Mapped[str]
     worker_id: Mapped[str]
     group_size: Mapped[int]
+    aside: Mapped[float] = mapped_column(server_default="0")
+    """Seconds between start and end in which it made room for others."""
     started_at: Mapped[datetime]
     ended_at: Mapped[datetime | None]
     outcome: Mapped[str | None]

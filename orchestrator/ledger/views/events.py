@@ -1,6 +1,7 @@
 """What happened to batches and items, read out of their rows: no queue of events besides the ledger.
 
-A place in a stream is (moment, id). An item or a batch happens when it ends. On PostgreSQL a row may become visible a
+A place in a stream is (moment, id). An item or a batch happens when it ends, and an item also when its picture is
+drawn, before anything was said of it. On PostgreSQL a row may become visible a
 little after the moment it carries, so what is younger than SETTLED waits for the next look; on SQLite writers come one
 after the other and nothing waits.
 """
@@ -12,14 +13,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, literal, or_, select
+from sqlalchemy import ColumnElement, String, and_, cast, literal, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from orchestrator.ledger.engine.session import now
-from orchestrator.ledger.tables.rows import Batch, Item
+from orchestrator.ledger.engine.states import State
+from orchestrator.ledger.tables.rows import Batch, Item, Stage
+from orchestrator.pipelines import DRAWING
 
 SETTLED = timedelta(seconds=2)
 PAGE = 500
+DRAWN = "d"
+"""Before the id of a stage that drew: what is drawn is told before the end of its item."""
 LAST = "z"
 """Before the id of a batch: it ends in the moment of its last item, and is told after it."""
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
@@ -52,6 +57,8 @@ class Event:
     place: Place
     name: str
     row: Item | Batch
+    stage: Stage | None = None
+    """Which stage of the item drew."""
 
 
 def since(
@@ -75,6 +82,19 @@ def since(
         found += [
             Event(place=Place(moment=row.finished_at or horizon, id=row.id), name="item.ended", row=row)
             for row in session.scalars(items.order_by(Item.finished_at, Item.id).limit(limit))
+        ]
+        drawing = select(Stage, Item).join(Item, Item.id == Stage.item_id)
+        drawing = drawing.where(Stage.batch_id == batch_id, Stage.state == State.COMPLETED)
+        named = literal(DRAWN).concat(cast(Stage.id, String))
+        drawing = drawing.where(Stage.name.in_(DRAWING), *_behind(Stage.finished_at, named, after, horizon))
+        found += [
+            Event(
+                place=Place(moment=stage.finished_at or horizon, id=f"{DRAWN}{stage.id}"),
+                name="item.drawn",
+                row=row,
+                stage=stage,
+            )
+            for stage, row in session.execute(drawing.order_by(Stage.finished_at, named).limit(limit)).tuples()
         ]
     found.sort(key=lambda one: one.place)
     return found[:limit]

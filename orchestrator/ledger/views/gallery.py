@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from sqlalchemy import ColumnElement, Select, func, select
+from sqlalchemy import ColumnElement, Select, and_, func, select
 from sqlalchemy.orm import Session
 
+from orchestrator.contracts.photos import Restored
 from orchestrator.errors import NotFoundError
 from orchestrator.ledger.engine.states import BAD, ENDED, STATES
 from orchestrator.ledger.queue import reviews
-from orchestrator.ledger.tables.rows import Artifact, Item, Output
+from orchestrator.ledger.tables.rows import Artifact, Item, Output, Stage
 from orchestrator.ledger.tables.rows_reviews import Review
 from orchestrator.ledger.views import listings
 
+PREVIEW = Stage.result[Restored.column_key("preview")]["sha256"].as_string()
 VERDICTS = ("accepted", "needs_review", "rejected", "unchanged")
 SHOWS: dict[str, ColumnElement[bool]] = {
     **{word: (Item.verdict == word) & reviews.undecided() for word in VERDICTS},
@@ -33,7 +35,10 @@ SHOWS: dict[str, ColumnElement[bool]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Tile:
-    """One item in a gallery; `output_id` is None as long as it has no picture."""
+    """One item in a gallery; `output_id` is None as long as it has no picture.
+
+    `preview` is the hash of a photo's small picture that is there before its output.
+    """
 
     id: str
     position: int
@@ -46,11 +51,17 @@ class Tile:
     error_message: str | None
     error_stage: str | None
     output_id: str | None
+    preview: str | None
     width: int | None
     height: int | None
     decision: str | None
     starred: bool | None
     note: str | None
+
+    @property
+    def checking(self) -> bool:
+        """Whether its picture is drawn, and nothing was said of it yet."""
+        return self.state not in ENDED and self.verdict is None and bool(self.output_id or self.preview)
 
 
 def tiles(
@@ -77,6 +88,7 @@ def tiles(
             Item.error_message,
             Item.error_stage,
             Item.output_id,
+            PREVIEW.label("preview"),
             Output.width,
             Output.height,
             Review.decision,
@@ -85,6 +97,7 @@ def tiles(
         )
         .outerjoin(Output, Output.id == Item.output_id)
         .outerjoin(Review, Review.item_id == Item.id)
+        .outerjoin(Stage, and_(Stage.item_id == Item.id, Stage.name == "restore", Item.output_id.is_(None)))
         .where(Item.batch_id == batch_id, *_cut(show, code))
     )
     found = session.execute(listings.ordered(query, order, after).limit(limit)).mappings()

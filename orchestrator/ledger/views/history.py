@@ -1,4 +1,4 @@
-"""What the past tells: how long stages kept a worker busy, how long they waited, and what a batch has left."""
+"""What the past tells: how long stages ran, how long they waited, and what a batch has left."""
 
 from __future__ import annotations
 
@@ -9,38 +9,8 @@ from datetime import datetime
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from orchestrator.contracts.portraits import PortraitParams
 from orchestrator.ledger.engine.states import ENDED
 from orchestrator.ledger.tables.rows import Attempt, Batch, Item, Stage
-
-RECENT = 200
-
-
-def busy_seconds(
-    session: Session, name: str, *, preset: str, small_faces: str | None = None, limit: int = RECENT
-) -> list[float]:
-    """Return how long one item of this stage kept a worker busy, oldest first; a group shares its time.
-
-    Members of a group end one by one, so its time is that of the last.
-
-    Args:
-        small_faces: only portraits that asked for this; those from before there was the choice kept theirs.
-    """
-    query = (
-        select(Attempt.worker_id, Attempt.started_at, Attempt.ended_at, Attempt.group_size)
-        .join(Stage, Stage.id == Attempt.stage_id)
-        .join(Batch, Batch.id == Stage.batch_id)
-        .where(Stage.name == name, Attempt.outcome == "completed", Batch.preset == preset)
-        .order_by(Attempt.stage_id.desc())
-        .limit(limit)
-    )
-    if small_faces is not None:
-        asked = Item.params[PortraitParams.column_key("small_faces")].as_string()
-        query = query.join(Item, Item.id == Stage.item_id).where(func.coalesce(asked, "keep") == small_faces)
-    found = reversed(session.execute(query).tuples().all())
-    tries = [((worker, began), ended, size) for worker, began, ended, size in found if ended is not None]
-    last = {group: ended for group, ended, _ in sorted(tries)}
-    return [(last[group] - group[1]).total_seconds() / size for group, _, size in tries]
 
 
 @dataclass(kw_only=True)
@@ -92,20 +62,6 @@ def open_stages(session: Session, batch_id: str) -> Sequence[OpenStage]:
         OpenStage(name=name, state=state, count=count, progress=float(progress or 0.0) if state == "running" else 0.0)
         for name, state, count, progress in session.execute(query).tuples()
     ]
-
-
-def running_pace(session: Session, batch_id: str) -> dict[str, list[float]]:
-    """Return seconds for each item by stage name, as the share that running stages have done so far suggests."""
-    query = (
-        select(Stage.name, Stage.started_at, Stage.progress_at, Stage.progress, Attempt.group_size)
-        .join(Attempt, (Attempt.stage_id == Stage.id) & (Attempt.token == Stage.token))
-        .where(Stage.batch_id == batch_id, Stage.state == "running", Stage.progress > 0)
-    )
-    pace: dict[str, list[float]] = {}
-    for name, started, seen, share, group in session.execute(query).tuples():
-        if started is not None and seen is not None:
-            pace.setdefault(name, []).append(_seconds(started, seen) / share / group)
-    return pace
 
 
 def run_seconds(session: Session, batch_id: str) -> dict[str, float]:

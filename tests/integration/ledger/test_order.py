@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from orchestrator.errors import NotFoundError, UsageError
 from orchestrator.ledger.engine.session import Ledger
 from orchestrator.ledger.queue import batches, claims, outcomes
 from orchestrator.ledger.queue.claims import Claim
-from orchestrator.ledger.tables.rows import Audit
-from tests.integration.ledger.helpers import LEASE, let_time_pass, on, submit
+from orchestrator.ledger.tables.rows import Attempt, Audit, Stage
+from tests.integration.ledger.helpers import LEASE, let_time_pass, on, row, submit
 
 ALL = ("gpu.generate", "gpu.restore", "cpu.io", "gpu.train")
 GROUP = 4
@@ -22,6 +24,11 @@ def turn(ledger: Ledger, limit: int = GROUP) -> list[Claim]:
     for c in held:
         outcomes.publish(ledger, c, on)
     return held
+
+
+def turn_of(ledger: Ledger, brief: Sequence[str] = ()) -> list[Claim]:
+    """Claim, and go on holding it."""
+    return claims.claim(ledger, worker_id="w", queues=ALL, limit=GROUP, lease_seconds=LEASE, begin=True, brief=brief)
 
 
 def names(ledger: Ledger, turns: int) -> list[str]:
@@ -73,6 +80,36 @@ def test_long_work_is_told_when_others_wait(ledger: Ledger) -> None:
     assert claims.wanted(ledger, queues=ALL, lanes=("interactive", "bulk"))
     assert not claims.wanted(ledger, queues=ALL, lanes=("interactive",))
     assert not claims.wanted(ledger, queues=("gpu.train",), lanes=("interactive", "bulk"))
+
+
+def test_in_the_middle_of_long_work_only_what_is_short_and_unsuspected_is_taken(ledger: Ledger) -> None:
+    submit(ledger, 1, kind="evaluate", lane="training")
+    (long,) = turn_of(ledger)
+    submit(ledger, 1, kind="evaluate", lane="interactive")
+    suspect = submit(ledger, 1, lane="interactive")
+    with ledger.write() as session:
+        session.execute(update(Stage).where(Stage.batch_id == suspect).values(alone=True))
+    assert not claims.wanted(ledger, queues=ALL[3:], lanes=("interactive",))
+    assert turn_of(ledger, brief=("interactive",)) == []
+    submit(ledger, 2)
+    submit(ledger, 1, owner="bob", lane="interactive")
+    assert [c.owner for c in turn_of(ledger, brief=("interactive",))] == ["bob"]
+    assert len(turn_of(ledger, brief=("interactive", "bulk"))) == 2
+
+    assert claims.step_aside(ledger, long)
+    assert row(ledger, Attempt, stage_id=long.stage_id).group_size == 2, "what others do is no strike against it"
+    claims.step_back(ledger, long, 7.5)
+    tried = row(ledger, Attempt, stage_id=long.stage_id)
+    assert (tried.group_size, tried.aside) == (1, 7.5)
+
+
+def test_who_is_under_suspicion_makes_no_room(ledger: Ledger) -> None:
+    suspect = submit(ledger, 1, kind="evaluate")
+    with ledger.write() as session:
+        session.execute(update(Stage).where(Stage.batch_id == suspect).values(alone=True))
+    (c,) = turn_of(ledger)
+    assert not claims.step_aside(ledger, c)
+    assert row(ledger, Attempt, stage_id=c.stage_id).group_size == 1
 
 
 def test_a_waiting_batch_is_moved_to_the_top_and_the_move_is_audited(ledger: Ledger) -> None:

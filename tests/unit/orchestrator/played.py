@@ -21,7 +21,7 @@ from orchestrator.errors import StageError
 from orchestrator.ledger import artifacts, identities, photos
 from orchestrator.ledger.engine.base import new_id
 from orchestrator.ledger.engine.session import Ledger
-from orchestrator.ledger.queue import batches, claims, outcomes, sweeper
+from orchestrator.ledger.queue import batches, claims, outcomes, outputs, sweeper
 from orchestrator.ledger.queue.batches import NewBatch, NewItem
 from orchestrator.ledger.queue.outcomes import Outcome
 from orchestrator.ledger.tables.rows import Identity, Item, Output, Stage
@@ -76,11 +76,18 @@ class Played:
     store: ByteStore
     settings: Settings
 
-    def work(self, *, failing: Sequence[str] = (), verdict: str = "accepted", similarity: float = 0.8) -> int:
+    def work(
+        self,
+        *,
+        failing: Sequence[str] = (),
+        verdict: str = "accepted",
+        similarity: float = 0.8,
+        queues: Sequence[str] = ("cpu.io", "gpu.generate", "cpu.io"),
+    ) -> int:
         """Do everything that is due in all queues and return how many stages ended; `failing` are custom_ids."""
         version = registry.ensure_registered(self.ledger, self.settings)
         ended = 0
-        for queue in ("cpu.io", "gpu.generate", "cpu.io"):
+        for queue in queues:
             while held := self._claim(queue):
                 for c in held:
                     ended += 1
@@ -143,6 +150,8 @@ class Played:
         def write(session: Session, _: datetime) -> None:
             artifacts.confirm(session, artifact)
             session.add(output)
+            session.flush()
+            outputs.show(session, c, output.id)
 
         outcomes.publish(self.ledger, c, Outcome(result={"sha256": sha256}, write=write))
 

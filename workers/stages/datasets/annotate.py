@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -54,6 +55,7 @@ def _annotate(context: StageContext, c: Claim, version: ModelVersion, lease: Lea
     )
     faces, pose = context.engine.faces(version), context.engine.pose(version)
     captioner = load_captioner(given.captioner, context.settings.captioner)
+    since = time.monotonic()
     with TemporaryDirectory(prefix="fpga-chunk-") as name, full_disk_is_transient(Path(name)):
         folder = Path(name)
         made: ChunkResult | None = None
@@ -61,6 +63,7 @@ def _annotate(context: StageContext, c: Claim, version: ModelVersion, lease: Lea
             with _pictures(context, given.input, folder) as pictures:
                 for made in build_chunk(pictures, folder, faces, pose, options, captioner):
                     lease.progress(c, made.pictures / (given.pictures + 1))
+                    since = context.make_room(c, since)
                     if c.stage_id in lease.stopped:
                         raise StoppedError
                     if context.draining():

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from safetensors import numpy as tensors
 
 from fpga_models.faces import Face
@@ -20,6 +22,7 @@ from workers.photo import Decoded, Patch, PhotoLimits, decode_photo
 from workers.runtime.stage import StageContext
 
 TENSORS = "application/octet-stream"
+PREVIEW_PX = 720
 
 
 def limits(context: StageContext) -> PhotoLimits:
@@ -103,6 +106,15 @@ def store_bytes(context: StageContext, owner: str, data: bytes, suffix: str, med
     )
     context.store.put(key, data, media_type=media_type, sha256=sha256)
     return StoredRef(artifact_id=artifact_id, key=key, sha256=sha256)
+
+
+def preview(context: StageContext, owner: str, rgb: NDArray[np.uint8]) -> StoredRef:
+    """Store a small JPEG of a picture (H, W, 3), for contact sheets and pages."""
+    image = Image.fromarray(rgb)
+    image.thumbnail((PREVIEW_PX, PREVIEW_PX), Image.Resampling.LANCZOS)
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=88)
+    return store_bytes(context, owner, out.getvalue(), ".jpg", "image/jpeg")
 
 
 def pack_patches(patches: list[Patch]) -> bytes:

@@ -24,7 +24,7 @@ from fpga_models.faces import Face, FacePack, align
 from orchestrator.contracts.base import StoredRef
 from orchestrator.contracts.photos import Candidate, FaceReport, Ingested, KeptReports, PhotoOptions, Restored
 from orchestrator.errors import FpgaError, StageError
-from orchestrator.ledger import photos, stage_results
+from orchestrator.ledger import artifacts, photos, stage_results
 from orchestrator.ledger.queue.claims import Claim
 from orchestrator.ledger.queue.outcomes import Outcome
 from orchestrator.ledger.stage_results import NewResult
@@ -34,7 +34,7 @@ from workers.photo import patches_of
 from workers.runtime.domains import NO_GENERATOR, OUTSIDE, Made
 from workers.runtime.lease import Lease
 from workers.runtime.stage import DrainedError, Ended, StageContext, StoppedError, thresholds_of, version_of
-from workers.stages.photos.photo_bytes import TENSORS, decoded, ingested, kept_looks, pack_patches, store_bytes
+from workers.stages.photos.photo_bytes import TENSORS, decoded, ingested, kept_looks, pack_patches, preview, store_bytes
 from workers.stages.portraits.people import Person, known_people, pair_faces
 
 VERSION = 1
@@ -92,12 +92,14 @@ def _restore(context: StageContext, job: Job, restorer: Restorer | None, lease: 
     shown = sorted({who for index in job.pairs.values() if (who := job.people[index].identity)})
     photos.link(context.ledger, c, shown, [job.found.faces_key])
     made = [_candidate(context, job, number, restorer, inversions, lease) for number in range(_candidates(job))]
-    results = [new for _, new in made if new]
+    results = [new for _, new, _ in made if new]
     if inversions.made:
         results.append(_sealed(context, job, inversions))
+    picture = made[0][2]
+    shown_now = None if picture is None else preview(context, c.owner, picture)
     said = Restored(
         settings=asdict(job.settings),
-        candidates=tuple(candidate for candidate, _ in made),
+        candidates=tuple(candidate for candidate, _, _ in made),
         reused_from={
             "faces": job.found.reused_from,
             "inversion": kept_from if inversions.found else None,
@@ -105,13 +107,20 @@ def _restore(context: StageContext, job: Job, restorer: Restorer | None, lease: 
         },
         inversions={"reused": inversions.found, "made": inversions.made},
         seconds=round(time.monotonic() - began, 3),
-        artifacts=tuple(new.artifact_id for new in results if new.artifact_id),
+        preview=shown_now,
+        artifacts=tuple(
+            artifact_id
+            for artifact_id in (*(new.artifact_id for new in results), shown_now and shown_now.artifact_id)
+            if artifact_id
+        ),
     )
 
     def write(session: Session, moment: datetime) -> None:
+        if shown_now:
+            artifacts.confirm(session, shown_now.artifact_id)
         for new in results:
             stage_results.keep(session, c.owner, new, shown, moment)
-        stage_results.show(session, c.owner, [candidate.key for candidate, _ in made if candidate.key], shown)
+        stage_results.show(session, c.owner, [candidate.key for candidate, _, _ in made if candidate.key], shown)
 
     return Outcome(result=said.dump(), write=write)
 
@@ -181,22 +190,23 @@ def _candidates(job: Job) -> int:
 
 def _candidate(
     context: StageContext, job: Job, number: int, restorer: Restorer | None, inversions: Inversions, lease: Lease
-) -> tuple[Candidate, NewResult | None]:
-    """Return one version of the photo's faces, and what to keep of it where it was not there before."""
+) -> tuple[Candidate, NewResult | None, Image | None]:
+    """Return one version of the photo's faces, and what to keep and to look at where it was not there before."""
     # by the picture, not by its name: the same photo in two files is restored once
     c, seed = job.c, (job.c.seed + int(job.found.pixels_sha256[:7], 16) + number) % 2**31
     mapping = {face: who for face, who in job.pairs.items() if face not in job.skipped}
     if not mapping or restorer is None:
-        return Candidate(seed=seed, faces=_reports(job, None)), None
+        return Candidate(seed=seed, faces=_reports(job, None)), None, None
     key = _key(context, job, mapping, seed)
     with context.ledger.read() as session:
         kept = None if job.options.force else stage_results.find(session, c.owner, key)
     if kept is not None:
         stored, reports = kept.artifact, KeptReports.load(kept.row.facts).faces
         patches = StoredRef(artifact_id=stored.id, key=stored.key, sha256=stored.sha256) if stored else None
-        return Candidate(seed=seed, faces=reports, patches=patches, key=key, reused_from=kept.row.item_id), None
+        return Candidate(seed=seed, faces=reports, patches=patches, key=key, reused_from=kept.row.item_id), None, None
     result = _edit(context, job, mapping, seed, restorer, inversions, lease)
-    pieces = patches_of(np.ascontiguousarray(result.image, np.uint8), result.mask)
+    image = np.ascontiguousarray(result.image, np.uint8)
+    pieces = patches_of(image, result.mask)
     written = store_bytes(context, c.owner, pack_patches(pieces), ".safetensors", TENSORS) if pieces else None
     reports = _reports(job, result)
     new = NewResult(
@@ -206,7 +216,7 @@ def _candidate(
         facts=KeptReports(faces=reports).dump(),
         artifact_id=written.artifact_id if written else None,
     )
-    return Candidate(seed=seed, faces=reports, patches=written, key=key), new
+    return Candidate(seed=seed, faces=reports, patches=written, key=key), new, image if pieces else None
 
 
 def _edit(

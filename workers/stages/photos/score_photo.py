@@ -7,19 +7,16 @@ that was tried resembles its person as much as the preset's measured threshold a
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from sqlalchemy.orm import Session
 
 from fpga_models.diir.detection import find_faces
 from fpga_models.faces import FacePack
 from fpga_models.metrics.assignment import ABSENT, match_places
-from orchestrator.contracts.base import StoredRef
 from orchestrator.contracts.photos import FaceReport, JudgedPhoto, Previews, Restored, ScoredPhoto, WhyUnchanged
 from orchestrator.contracts.portraits import Verdict
 from orchestrator.errors import StageError
@@ -30,10 +27,9 @@ from orchestrator.ledger.queue.outcomes import Outcome
 from workers.runtime.domains import NO_GENERATOR, OUTSIDE, Made
 from workers.runtime.lease import Lease
 from workers.runtime.stage import Ended, StageContext, one_by_one, thresholds_of, version_of
-from workers.stages.photos.photo_bytes import decoded, ingested, patched, read_patches, store_bytes
+from workers.stages.photos.photo_bytes import decoded, ingested, patched, preview, read_patches
 from workers.stages.portraits.people import Person, known_people
 
-PREVIEW_PX = 720
 ORDER: tuple[Verdict, ...] = ("accepted", "unchanged", "needs_review", "rejected")
 UNTOUCHED = ("no_reference", "face_too_small", "good_already", "face_turned", "photo_stays", OUTSIDE, NO_GENERATOR)
 
@@ -60,7 +56,7 @@ def _score(context: StageContext, c: Claim) -> Outcome:
         for picture, candidate in zip(pictures, made.candidates, strict=True)
     ]
     chosen = min(range(len(scored)), key=lambda n: (ORDER.index(scored[n].verdict), -(scored[n].similarity or 0)))
-    before, after = (_preview(context, c.owner, picture) for picture in (rgb, pictures[chosen]))
+    before, after = (preview(context, c.owner, picture) for picture in (rgb, pictures[chosen]))
     said = ScoredPhoto(
         candidates=tuple(scored),
         chosen=chosen,
@@ -128,12 +124,3 @@ def why_unchanged(reports: Sequence[FaceReport], stays: WhyUnchanged | None) -> 
         return WhyUnchanged(code=tried[0], message="no face gained by it, so the photo stays as it was")
     code = "good_already" if "good_already" in codes else "face_too_small"
     return WhyUnchanged(code=code, message="every known face is good already, or smaller than was asked for")
-
-
-def _preview(context: StageContext, owner: str, rgb: NDArray[np.uint8]) -> StoredRef:
-    """Store a small JPEG for contact sheets and pages."""
-    image = Image.fromarray(rgb)
-    image.thumbnail((PREVIEW_PX, PREVIEW_PX), Image.Resampling.LANCZOS)
-    out = io.BytesIO()
-    image.save(out, "JPEG", quality=88)
-    return store_bytes(context, owner, out.getvalue(), ".jpg", "image/jpeg")

@@ -223,7 +223,7 @@ def _done(
             model_version_id=version.id,
             record=record,
         )
-        outputs.add(session, c, new, moment)
+        outputs.show(session, c, outputs.add(session, c, new, moment))
 
     return Outcome(result=Generated(output=output_id, sha256=made.sha256).dump(), write=write, uploads=[made])
 

@@ -6,6 +6,7 @@ After a training it measures the new version, and the live one as well where the
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
@@ -126,7 +127,7 @@ def _tracker(context: StageContext, c: Claim, lease: Lease, measurements: int) -
 
     How many parts a suite has is not known before it ends, so each part takes half of what is left.
     """
-    share = 0.0
+    share, since = 0.0, time.monotonic()
 
     def track(title: str, total: int) -> Advance:
         nonlocal share
@@ -135,7 +136,8 @@ def _tracker(context: StageContext, c: Claim, lease: Lease, measurements: int) -
         share += here
 
         def advance(count: int = 1) -> None:
-            nonlocal done
+            nonlocal done, since
+            since = context.make_room(c, since)
             if c.stage_id in lease.stopped or context.draining():
                 raise StoppedError
             done += count

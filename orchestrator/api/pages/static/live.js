@@ -2,7 +2,7 @@
 // and what changed is put in its place. The server alone knows how a page looks.
 const EVERY_MS = 1500;
 const AGAIN_MS = 5000;
-const TOLD = ["batch.progress", "batch.ended", "item", "queue", "training_run"];
+const TOLD = ["batch.progress", "batch.ended", "item.drawn", "item", "queue", "training_run"];
 const FOCUSABLE = "a, button, summary, input, select, [tabindex]";
 let wanted = 0;
 let busy = false;

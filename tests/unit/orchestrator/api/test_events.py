@@ -51,6 +51,20 @@ def test_a_stream_tells_every_item_once_and_ends_with_the_batch(client: Client, 
     assert told[-1][2]["state"] == "completed_with_errors"
 
 
+def test_a_picture_is_told_when_it_is_drawn_before_the_end_of_its_item(
+    client: Client, batch: str, worker: Played
+) -> None:
+    worker.work(queues=["gpu.generate"])
+    worker.work()
+
+    told = [one for one in events(client().get(f"/v1/batches/{batch}/events").text) if one[0]]
+
+    assert [name for _, name, _ in told] == ["item.drawn"] * 20 + ["item.ended"] * 20 + ["batch.ended"]
+    assert all(data["output_id"] for _, name, data in told if name == "item.drawn")
+    rest = client().get(f"/v1/batches/{batch}/events", headers={"Last-Event-ID": str(told[9][0])})
+    assert [one[0] for one in events(rest.text) if one[0]] == [one[0] for one in told[10:]]
+
+
 def test_the_last_counts_come_before_the_end_of_the_batch(client: Client, batch: str, worker: Played) -> None:
     threading.Timer(0.7, worker.work).start()
 
@@ -150,7 +164,7 @@ def test_two_hundred_streams_of_a_thousand_items_each_see_every_end_once(
         server.should_exit = True
         thread.join(20)
 
-    assert {len(one) for one in seen} == {1001}
+    assert {len(one) for one in seen} == {2001}, "each drawn, each ended, and the batch"
     assert {count for one in seen for count in one.values()} == {1}
     assert all(one.keys() == seen[0].keys() for one in seen)
     grown = own_peak() - before

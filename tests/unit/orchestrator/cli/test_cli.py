@@ -175,7 +175,7 @@ def test_validate_tells_errors_items_and_consents_and_exits_1(fpga: Fpga, wrong:
     assert [error["row"] for error in said.json["errors"]] == [2, 3, 4]
     assert "clara" in said.json["missing_consents"][0]
     text = fpga("batch", "validate", wrong)
-    assert "no history yet" in text.out
+    assert "time not known yet" in text.out
     assert "unknown_column" in text.out
 
 

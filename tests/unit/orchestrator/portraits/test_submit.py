@@ -15,7 +15,7 @@ from orchestrator.ledger import identities
 from orchestrator.ledger.engine.session import Ledger
 from orchestrator.ledger.queue import batches, claims, workers
 from orchestrator.ledger.tables.rows import Attempt, Batch, Item, ItemIdentity, Outbox, Stage
-from orchestrator.ledger.views import history
+from orchestrator.ledger.views import standing
 from orchestrator.portraits.submit import Submission, dry_run, submit_portraits
 from orchestrator.results.results import errors_lines
 from orchestrator.settings import Settings
@@ -222,10 +222,12 @@ def test_members_of_a_group_that_end_one_by_one_take_the_time_of_the_last(
             attempt.started_at, attempt.ended_at = began, began + timedelta(seconds=2 * place)
             attempt.group_size = len(drawn)
 
+    again = submit(ledger, settings, lines(row("again"))).batch_id
     with ledger.read() as session:
-        found = history.busy_seconds(session, "generate", preset=settings.preset, small_faces="restore")
+        queue = standing.look(session, began)
 
-    assert found == [2.0] * 4
+    (beside,) = [one for one in queue.batches if one.id == again]
+    assert [(group.items, group.seconds) for group in beside.steps[0].groups] == [(4, 8.0)]
 
 
 def test_ten_thousand_rows_are_accepted_in_two_seconds_of_work(ledger: Ledger, settings: Settings) -> None:

@@ -18,7 +18,7 @@ from orchestrator.access import keys
 from orchestrator.archive.passed import Passed, keep_passed
 from orchestrator.ledger import identities as rows
 from orchestrator.ledger.engine.session import Ledger
-from orchestrator.ledger.tables.rows import Batch, Item
+from orchestrator.ledger.tables.rows import Audit, Batch, Item
 from orchestrator.people import identities
 from orchestrator.results import thumbnails
 from orchestrator.settings import Settings
@@ -238,6 +238,45 @@ def test_a_batch_is_paused_resumed_and_cancelled_from_its_page(
     refused = page.post(f"/batches/{made}/pause", headers={"Accept": "text/html"})
     assert refused.status_code == 409
     assert "cannot be paused" in refused.text
+
+
+def test_what_is_drawn_is_shown_before_it_is_scored(
+    app: FastAPI, ledger: Ledger, client: Client, person: AddPerson, worker: Played
+) -> None:
+    made, page = batch_of(client, person, "a", "b"), browser(app, ledger)
+    assert page.get(f"/batches/{made}").text.count("not made yet") == 2
+
+    worker.work(queues=["gpu.generate"])
+
+    told = page.get(f"/batches/{made}").text
+    assert told.count("being checked") == 2
+    (first, _) = re.findall(r'src="(/pictures/[^"]+/small)"', told)
+    assert page.get(first).status_code == 200
+    listed = client().get(f"/v1/batches/{made}/items").json()["data"]
+    assert [one["status"] for one in listed] == ["queued", "queued"]
+
+    worker.work()
+    assert "being checked" not in page.get(f"/batches/{made}").text
+
+
+def test_the_place_of_a_waiting_batch_is_changed_from_its_page_and_audited(
+    app: FastAPI, ledger: Ledger, client: Client, person: AddPerson, worker: Played
+) -> None:
+    made, page = batch_of(client, person, "a"), browser(app, ledger)
+
+    def moved(**form: str) -> str:
+        return page.post(f"/batches/{made}/order", data=form).text
+
+    assert "bulk lane, priority 1" in moved(move="up")
+    assert "bulk lane, priority 3" in moved(move="top")
+    assert "bulk lane, priority 3" in moved(move="up"), "no higher than the top"
+    assert "interactive lane, priority 2" in moved(move="down") + moved(lane="interactive")
+    with ledger.read() as session:
+        found = session.scalars(select(Audit.detail).where(Audit.action == "batch.reorder").order_by(Audit.id)).all()
+    assert [(one["lane"], one["priority"]) for one in found][-1] == ("interactive", 2)
+    worker.work()
+    assert "To the top" not in page.get(f"/batches/{made}").text
+    assert page.post(f"/batches/{made}/order", data={"move": "up"}).status_code == 409
 
 
 def test_batches_are_found_by_name_state_and_kind_page_by_page(
