@@ -13,12 +13,17 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 
 from orchestrator.ledger.engine.session import Ledger, now
 from orchestrator.ledger.queue import workers
-from orchestrator.ledger.views import health, listings
+from orchestrator.ledger.views import health, latency, listings
 from orchestrator.pipelines import QUEUES
 from orchestrator.settings import Settings
 
 GRACE_SECONDS = 60.0
 """What a sweeper does within seconds counts as late only after so long."""
+WAITED = {
+    "first_picture": "Median of the newest batches, from submit to the first picture.",
+    "item": "Median of items of the newest batches, from being taken up to their end.",
+    "enrolment": "Median of the newest enrolments, from submit to end.",
+}
 
 
 class ServerMetrics:
@@ -45,6 +50,7 @@ class ServerMetrics:
             oldest = health.oldest_due(session, moment)
             demand = dict.fromkeys(QUEUES, 0) | health.demand(session, moment)
             late = health.backlog(session, moment, grace_seconds=GRACE_SECONDS)
+            waited = {one.lane: one.medians for one in latency.lately(session)}
             unheard = health.late_deliveries(session, moment, grace_seconds=10 * GRACE_SECONDS)
         open_stages = GaugeMetricFamily("fpga_open_stages", "Stages that have not ended.", labels=["queue", "state"])
         for queue, states in stages.items():
@@ -56,6 +62,9 @@ class ServerMetrics:
         said = "Stages that a worker could take now or holds: what to scale workers by."
         yield _by("fpga_queue_demand", said, "queue", demand)
         yield _by("fpga_oldest_due_seconds", "Wait of the oldest stage that a worker could take.", "queue", oldest)
+        for figure, said in WAITED.items():
+            medians = {lane: found[figure] for lane, found in waited.items() if figure in found}
+            yield _by(f"fpga_{figure}_seconds", said, "lane", medians)
         leading = late.leader_until is not None and late.leader_until > moment
         for name, said, value in (
             ("fpga_sweeper_leads", "1 while some sweeper leads.", int(leading)),

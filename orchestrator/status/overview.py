@@ -16,8 +16,9 @@ from orchestrator.ledger.engine.session import Ledger, now
 from orchestrator.ledger.engine.states import BAD, BATCH_ENDED, BATCH_STATES, ENDED
 from orchestrator.ledger.queue import workers
 from orchestrator.ledger.tables.rows import Batch, Worker
-from orchestrator.ledger.views import gallery, listings, overview
+from orchestrator.ledger.views import gallery, latency, listings, overview
 from orchestrator.ledger.views.gallery import Tile
+from orchestrator.ledger.views.latency import Latency
 from orchestrator.ledger.views.overview import Attention, Held, Line
 from orchestrator.pipelines import PIPELINES
 from orchestrator.settings import Settings
@@ -85,6 +86,7 @@ class Overview:
     attention: list[Attention]
     lately: list[Lately]
     lanes: list[Lane]
+    waited: list[Latency]
     workers: list[Busy]
     objects: int
     bytes: int
@@ -111,6 +113,7 @@ def look(ledger: Ledger, settings: Settings, owner: str) -> Overview:
             attention=overview.attention(session, owner),
             lately=_lately(session, owner),
             lanes=_lanes(overview.waiting(session, owner), running, whole=len(found) <= MOST),
+            waited=latency.lately(session, owner),
             workers=[Busy(worker=worker, held=held.get(worker.id, ())) for worker in living],
             objects=objects,
             bytes=size,
