@@ -257,6 +257,7 @@ def test_what_is_drawn_is_shown_before_it_is_scored(
 
     worker.work()
     assert "being checked" not in page.get(f"/batches/{made}").text
+    assert "Lately in the bulk lane" in page.get("/").text
 
 
 def test_the_place_of_a_waiting_batch_is_changed_from_its_page_and_audited(
