@@ -21,7 +21,7 @@ from orchestrator.ledger.engine.session import Ledger, now
 from orchestrator.ledger.faces import groups, reports, scanned
 from orchestrator.ledger.faces.reports import PersonSeen, Totals
 from orchestrator.ledger.tables.rows_people import FoundFace
-from orchestrator.ledger.views import history
+from orchestrator.ledger.views import standing
 from orchestrator.people import identities as library
 from orchestrator.people.identities import HANDLE, ConsentGiven, NewPerson, Picture
 from orchestrator.people.scan import PRESET
@@ -328,7 +328,7 @@ def restorable(ledger: Ledger, settings: Settings, owner: str, archive: str | No
     with ledger.read() as session:
         allowed = [h for h, (_, s) in identities.scopes(session, owner, now(session)).items() if "restore" in s]
         faces, files = reports.showing(session, owner, allowed, place)
-        ran = {name: history.busy_seconds(session, "restore", preset=name) for name in able}
+        ran = {name: standing.each_seconds(session, "restore", "restore", name) for name in able}
     return {
         "faces": faces,
         "photos": files,

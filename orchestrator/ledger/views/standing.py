@@ -135,6 +135,13 @@ def look(session: Session, moment: datetime, *, beside: Batch | None = None, ite
     )
 
 
+def each_seconds(session: Session, kind: str, name: str, preset: str) -> list[float]:
+    """Return the seconds of an item in the newest groups of a stage, of batches of this kind and preset."""
+    like = Batch(id="", kind=kind, preset=preset)
+    groups = _Speeds(session, [like], like, ()).of(like, pipelines.of(kind).place(name).stage)
+    return [group.seconds / group.items for group in groups]
+
+
 def _waiting(session: Session, ids: Sequence[str]) -> dict[tuple[str, str], int]:
     query = (
         select(Stage.batch_id, Stage.name, func.count())

@@ -20,7 +20,7 @@ from sqlalchemy import delete, select
 from fpga_models.lab.synthetic import random_scene, reference_crop, render
 from fpga_models.lab.synthetic.archive import PEOPLE, Truth, worn, write_archive
 from orchestrator.archive.reach import Reach
-from orchestrator.contracts.photos import RedoOptions, RestoreOptions
+from orchestrator.contracts.photos import RedoOptions, Restored, RestoreOptions
 from orchestrator.errors import ConsentError, InputError, StoreUnavailableError
 from orchestrator.ledger import photos
 from orchestrator.ledger.engine.states import BATCH_ENDED
@@ -243,6 +243,12 @@ def test_a_worn_face_of_a_known_person_is_restored_and_the_record_says_how(
         assert face["after"] > face["before"]
         assert output.scores is not None
         assert output.scores["outside"]["max"] == 0
+        with shop.rig.ledger.read() as session:
+            made = photos.said(session, output.item_id, Restored)
+        assert made is not None
+        assert made.preview is not None, "it can be looked at before it is scored"
+        with Image.open(BytesIO(shop.rig.store.get(made.preview.key, sha256=made.preview.sha256))) as shown:
+            assert shown.format == "JPEG"
         assert "worn" not in json.dumps(output.record), "a record holds no path"
 
 
