@@ -2,6 +2,9 @@
 
     x0 = (z_t - sqrt(1-abar_t) eps) / sqrt(abar_t),    z_s = sqrt(abar_s) x0 + sqrt(1-abar_s) eps
 
+and flow matching as Euler steps of its ODE (Lipman et al. 2022): z_t = (1-sigma) x0 + sigma eps, v = eps - x0. Both are
+z = signal x0 + noise eps, so one set of functions serves both.
+
 Inversion undoes exactly what sampling would do with the same network output. Knows a table of noise levels and nothing
 of networks. Timestep -1 means the clean end.
 """
@@ -10,11 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
 from fpga_models.errors import RequestError
@@ -23,44 +27,69 @@ Predictor = Callable[[Tensor, int], Tensor]
 """Network output in the schedule's prediction type for latents (B, C, h, w) at a timestep."""
 
 
+Prediction = Literal["epsilon", "v_prediction", "flow"]
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Schedule:
     """Noise levels of a diffusers scheduler config.
 
     Attributes:
-        alphas_cumprod: (T,) abar by training timestep.
-        final: abar at the clean end (timestep -1).
-        prediction_type: epsilon or v_prediction.
+        signals, noises: (T,) float64, shares of clean latents and noise by training timestep.
+        final: both at the clean end (timestep -1).
+        prediction_type: what the network puts out: noise, the velocity of diffusion, or that of a flow.
         spacing, offset: how training timesteps are thinned out, as in diffusers.
     """
 
-    alphas_cumprod: Tensor
-    final: float
-    prediction_type: Literal["epsilon", "v_prediction"]
+    signals: Tensor
+    noises: Tensor
+    final: tuple[float, float]
+    prediction_type: Prediction
     spacing: Literal["leading", "trailing", "linspace"]
     offset: int
 
     @classmethod
-    def of(cls, scheduler: DDIMScheduler) -> Schedule:
-        """Read the table and the switches of a diffusers scheduler."""
-        if scheduler.config.prediction_type not in ("epsilon", "v_prediction"):
-            raise RequestError(f"Prediction type {scheduler.config.prediction_type}: epsilon or v_prediction wanted.")
+    def of(cls, scheduler: DDIMScheduler | FlowMatchEulerDiscreteScheduler) -> Schedule:
+        """Read the table and the switches of a diffusers scheduler.
+
+        Raises:
+            RequestError: another prediction type, or a flow whose shift depends on the picture's size.
+        """
+        config = scheduler.config
+        if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
+            if config.use_dynamic_shifting:
+                raise RequestError("A flow schedule with one shift for all sizes is wanted (use_dynamic_shifting).")
+            even = torch.arange(1, config.num_train_timesteps + 1, dtype=torch.float64) / config.num_train_timesteps
+            noises = config.shift * even / (1 + (config.shift - 1) * even)
+            return cls(
+                signals=1 - noises, noises=noises, final=(1.0, 0.0), prediction_type="flow", spacing="trailing",
+                offset=0,
+            )  # fmt: skip
+        if config.prediction_type not in ("epsilon", "v_prediction"):
+            raise RequestError(f"Prediction type {config.prediction_type}: epsilon or v_prediction wanted.")
+        levels, final = scheduler.alphas_cumprod.double(), float(scheduler.final_alpha_cumprod)
         return cls(
-            alphas_cumprod=scheduler.alphas_cumprod.double(),
-            final=float(scheduler.final_alpha_cumprod),
-            prediction_type=scheduler.config.prediction_type,
-            spacing=scheduler.config.timestep_spacing,
-            offset=scheduler.config.steps_offset,
+            signals=levels.sqrt(),
+            noises=(1 - levels).sqrt(),
+            final=(final**0.5, (1 - final) ** 0.5),
+            prediction_type=config.prediction_type,
+            spacing=config.timestep_spacing,
+            offset=config.steps_offset,
         )
 
     @property
     def length(self) -> int:
         """Number of training timesteps T."""
-        return len(self.alphas_cumprod)
+        return len(self.signals)
 
-    def level(self, timestep: int) -> float:
-        """abar at a timestep; the clean end below 0."""
-        return float(self.alphas_cumprod[timestep]) if timestep >= 0 else self.final
+    def scales(self, timestep: int) -> tuple[float, float]:
+        """(signal, noise) at a timestep; those of the clean end below 0."""
+        return (float(self.signals[timestep]), float(self.noises[timestep])) if timestep >= 0 else self.final
+
+    def scales_at(self, at: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """The same for timesteps (B,), each (B, 1, 1, 1), on the device and in the number format of `like`."""
+        signal, noise = (table[at.cpu()].to(like)[:, None, None, None] for table in (self.signals, self.noises))
+        return signal, noise
 
 
 def timesteps(schedule: Schedule, steps: int) -> list[int]:
@@ -82,37 +111,46 @@ def timesteps(schedule: Schedule, steps: int) -> list[int]:
 def trajectory(schedule: Schedule, steps: int) -> list[tuple[int, int]]:
     """(from, to) pairs of a sampling run; the last one goes to the clean end.
 
-    As in diffusers, one step spans T // steps training timesteps.
+    As in diffusers, one step of diffusion spans T // steps training timesteps, and one of a flow ends where the next
+    begins.
     """
-    return [(t, t - schedule.length // steps) for t in timesteps(schedule, steps)]
+    starts = timesteps(schedule, steps)
+    if schedule.prediction_type == "flow":
+        return list(pairwise([*starts, -1]))
+    return [(t, t - schedule.length // steps) for t in starts]
 
 
-def split(schedule: Schedule, latents: Tensor, level: float, output: Tensor) -> tuple[Tensor, Tensor]:
-    """(x0, eps) that a network output says about latents at noise level `level` (their abar)."""
-    signal, noise = level**0.5, (1 - level) ** 0.5
+Scales = tuple[float, float] | tuple[Tensor, Tensor]
+
+
+def split(schedule: Schedule, latents: Tensor, scales: Scales, output: Tensor) -> tuple[Tensor, Tensor]:
+    """(x0, eps) that a network output says about latents whose (signal, noise) is `scales`."""
+    signal, noise = scales
     if schedule.prediction_type == "epsilon":
         return (latents - noise * output) / signal, output
+    if schedule.prediction_type == "flow":
+        return latents - noise * output, latents + signal * output
     return signal * latents - noise * output, signal * output + noise * latents
 
 
 def step(schedule: Schedule, latents: Tensor, output: Tensor, *, start: int, end: int) -> Tensor:
     """Latents at timestep `end` from latents at `start` and the network output for them; either direction."""
-    x0, eps = split(schedule, latents, schedule.level(start), output)
-    level = schedule.level(end)
-    there: Tensor = level**0.5 * x0 + (1 - level) ** 0.5 * eps
+    x0, eps = split(schedule, latents, schedule.scales(start), output)
+    signal, noise = schedule.scales(end)
+    there: Tensor = signal * x0 + noise * eps
     return there
 
 
 def unstep(schedule: Schedule, latents: Tensor, output: Tensor, *, start: int, end: int) -> Tensor:
     """Latents at timestep `start` from which `step` with the same output leads to these latents at `end`.
 
-    With epsilon this is `step` the other way round. With v it is not: the output belongs to the level of `start`, so
-    z_start = (z_end - (sin_e cos_s - cos_e sin_s) v) / (cos_e cos_s + sin_e sin_s), cos = sqrt(abar) of each [ours].
+    With noise or a flow's velocity this is `step` the other way round. With diffusion's v it is not: the output belongs
+    to the level of `start`, so
+    z_start = (z_end - (sin_e cos_s - cos_e sin_s) v) / (cos_e cos_s + sin_e sin_s), (cos, sin) = scales of each [ours].
     """
-    if schedule.prediction_type == "epsilon":
+    if schedule.prediction_type != "v_prediction":
         return step(schedule, latents, output, start=end, end=start)
-    cos_s, sin_s = schedule.level(start) ** 0.5, (1 - schedule.level(start)) ** 0.5
-    cos_e, sin_e = schedule.level(end) ** 0.5, (1 - schedule.level(end)) ** 0.5
+    (cos_s, sin_s), (cos_e, sin_e) = schedule.scales(start), schedule.scales(end)
     there: Tensor = (latents - (sin_e * cos_s - cos_e * sin_s) * output) / (cos_e * cos_s + sin_e * sin_s)
     return there
 
@@ -138,14 +176,16 @@ def invert(schedule: Schedule, latents: Tensor, predict: Predictor, pairs: list[
 
 
 def add_noise(schedule: Schedule, latents: Tensor, noise: Tensor, at: Tensor) -> Tensor:
-    """z_t = sqrt(abar_t) z_0 + sqrt(1-abar_t) eps for timesteps (B,)."""
-    level = schedule.alphas_cumprod[at].to(latents)[:, None, None, None]
-    return level.sqrt() * latents + (1 - level).sqrt() * noise
+    """z_t = signal z_0 + noise eps for timesteps (B,)."""
+    signal, share = schedule.scales_at(at, latents)
+    return signal * latents + share * noise
 
 
 def target(schedule: Schedule, latents: Tensor, noise: Tensor, at: Tensor) -> Tensor:
     """What the network should put out for these latents, noise and timesteps (B,)."""
     if schedule.prediction_type == "epsilon":
         return noise
-    level = schedule.alphas_cumprod[at].to(latents)[:, None, None, None]
-    return level.sqrt() * noise - (1 - level).sqrt() * latents
+    if schedule.prediction_type == "flow":
+        return noise - latents
+    signal, share = schedule.scales_at(at, latents)
+    return signal * noise - share * latents

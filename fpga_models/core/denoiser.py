@@ -6,7 +6,7 @@ states into a `Condition` once; `forward` runs one step. It knows nothing of sch
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -16,58 +16,9 @@ from torch import Tensor, nn
 from fpga_models.core.adapters.hint import HintAdapter
 from fpga_models.core.adapters.id_adapter import IdAdapter
 from fpga_models.core.adapters.local_tokens import LocalConfig
+from fpga_models.core.bases.network import Added, Network, People
+from fpga_models.core.control import Drawing
 from fpga_models.core.multi_id_attention import IdentityCondition, eject, inject, mask_shares
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class People:
-    """Identities of a batch, padded to the same number K with zero masks.
-
-    Attributes:
-        embeddings: (B, K, E), unit length; zero for the unconditional branch.
-        masks: (B, K, h, w) in [0, 1] on the latent grid.
-        scales: (B, K) id_scale.
-        crops: (B, K, 3, 112, 112) aligned faces in [-1, 1] for the local tokens, zero for a person without; None if
-            there are none at all.
-        local_scales: (B, K) strength of the local tokens; None means `scales`.
-        local_keep: (B, K, m) 1 keeps a local token, 0 drops it (in training); None keeps all.
-        pictures: (B, K, 3, H, W) control picture of each person alone, for a ControlNet that reads identities; None
-            shows everybody the batch's.
-        present: (B, K) False for padding; None means all.
-    """
-
-    embeddings: Tensor
-    masks: Tensor
-    scales: Tensor
-    crops: Tensor | None = None
-    local_scales: Tensor | None = None
-    local_keep: Tensor | None = None
-    pictures: Tensor | None = None
-    present: Tensor | None = None
-
-    def nobody(self) -> People:
-        """The same places without anybody: zero embeddings, no local tokens."""
-        return replace(self, embeddings=torch.zeros_like(self.embeddings), crops=None, local_keep=None)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Added:
-    """What SDXL reads besides: pooled text (B, P) and sizes (B, 6) in px (original, crop corner, wanted)."""
-
-    pooled: Tensor
-    sizes: Tensor
-
-    def join(self, other: Added) -> Added:
-        """Both batches as one, this one first."""
-        return Added(pooled=torch.cat([self.pooled, other.pooled]), sizes=torch.cat([self.sizes, other.sizes]))
-
-    def select(self, rows: Tensor) -> Added:
-        """Some rows of the batch."""
-        return Added(pooled=self.pooled[rows], sizes=self.sizes[rows])
-
-    def as_arguments(self) -> dict[str, Tensor]:
-        """Under the names that diffusers gives them."""
-        return {"text_embeds": self.pooled, "time_ids": self.sizes}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -154,7 +105,7 @@ class Condition:
         )
 
 
-class Denoiser(nn.Module):
+class Denoiser(Network):
     """UNet, identity adapter, and what brings the control image in, as one module.
 
     That is our hint adapter, or for published bases a ControlNet, which reads the text or, in InstantID, the identity
@@ -178,6 +129,26 @@ class Denoiser(nn.Module):
         self._previous = inject(unet, id_adapter)
         self._feature: Tensor | None = None
         self._hook = unet.conv_in.register_forward_hook(self._add_hint)
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of its latents."""
+        return int(self.unet.config.in_channels)
+
+    @property
+    def embedding_dim(self) -> int:
+        """Width of the face embeddings that its adapter reads."""
+        return self.id_adapter.config.embedding_dim
+
+    @property
+    def drawing(self) -> Drawing:
+        """A ControlNet never saw our drawing."""
+        return "ours" if self.controlnet is None else "published"
+
+    @property
+    def apart(self) -> bool:
+        """InstantID's ControlNet is shown each person alone."""
+        return self.controlnet is not None and self.control_states == "identity"
 
     def release(self) -> UNet2DConditionModel:
         """Take the adapters off again and give the stock UNet back, exactly as it was."""

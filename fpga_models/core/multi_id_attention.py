@@ -171,21 +171,21 @@ class MultiIdAttentionProcessor(AttentionProcessor):
 
     def identity_term(self, query: Tensor, heads: int, scale: float, identity: IdentityCondition) -> Tensor:
         """sum_k weight_k * softmax(q K_k^T / sqrt(d)) V_k for query (B, N, C), global and local; returns (B, N, C)."""
-        q, cells = _split_heads(query, heads), query.shape[1]
+        q, cells = split_heads(query, heads), query.shape[1]
         pair = identity.key_value(self.projections, identity.tokens)
-        term = _per_person(q, *pair, identity.weights(cells), scale)
+        term = per_person(q, *pair, identity.weights(cells), scale)
         if self.local is not None and identity.local is not None:
             pair = identity.key_value(self.local, identity.local)
-            term = term + _per_person(q, *pair, identity.local_weights(cells), scale)
-        return _merge_heads(term)
+            term = term + per_person(q, *pair, identity.local_weights(cells), scale)
+        return merge_heads(term)
 
 
-def _per_person(query: Tensor, key: Tensor, value: Tensor, weights: Tensor, scale: float) -> Tensor:
+def per_person(query: Tensor, key: Tensor, value: Tensor, weights: Tensor, scale: float) -> Tensor:
     """All people in one attention, a softmax for each.
 
     query (B, h, N, d), key and value (B, K*n, C), weights (B, N, K); returns (B, h, N, d).
     """
-    k, v = _split_heads(key, query.shape[1]), _split_heads(value, query.shape[1])
+    k, v = split_heads(key, query.shape[1]), split_heads(value, query.shape[1])
     scores = (query @ k.transpose(-1, -2)) * scale  # (B, h, N, K*n)
     per_person = rearrange(scores, "b h m (k n) -> b h m k n", k=weights.shape[-1]).softmax(-1)
     weighted = (per_person * weights.to(per_person.dtype)[:, None, :, :, None]).flatten(-2)
@@ -231,17 +231,19 @@ def eject(unet: UNet2DConditionModel, replaced: Replaced) -> None:
         state[name].copy_(value)
 
 
-def _split_heads(states: Tensor, heads: int) -> Tensor:
+def split_heads(states: Tensor, heads: int) -> Tensor:
+    """(B, N, h*d) as (B, h, N, d)."""
     return rearrange(states, "b n (h d) -> b h n d", h=heads)
 
 
-def _merge_heads(states: Tensor) -> Tensor:
+def merge_heads(states: Tensor) -> Tensor:
+    """(B, h, N, d) as (B, N, h*d)."""
     return rearrange(states, "b h n d -> b n (h d)")
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, heads: int, scale: float) -> Tensor:
-    q, k, v = (_split_heads(states, heads) for states in (query, key, value))
+    q, k, v = (split_heads(states, heads) for states in (query, key, value))
     if q.device.type == "cpu" and q.shape[2] * k.shape[2] <= EXPLICIT_SCORES:
         probabilities = (q @ k.transpose(-1, -2) * scale).softmax(-1)  # (B, h, N, M)
-        return _merge_heads(probabilities @ v)
-    return _merge_heads(F.scaled_dot_product_attention(q, k, v, scale=scale))
+        return merge_heads(probabilities @ v)
+    return merge_heads(F.scaled_dot_product_attention(q, k, v, scale=scale))

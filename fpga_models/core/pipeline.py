@@ -30,8 +30,9 @@ from fpga_models.core.adapters.lora import fold
 from fpga_models.core.alignment import CROP_SIDE
 from fpga_models.core.autoencoder import Autoencoder, open_autoencoder
 from fpga_models.core.bases.layout import check_kind
-from fpga_models.core.control import ControlMode, Drawing, Marks, control_flags, control_image, region_mask
-from fpga_models.core.denoiser import Added, Condition, Denoiser, People
+from fpga_models.core.bases.network import Added, Condition, Network, People
+from fpga_models.core.control import ControlMode, Marks, control_flags, control_image, region_mask
+from fpga_models.core.denoiser import Denoiser
 from fpga_models.core.presets import Preset, read_preset
 from fpga_models.core.sampling import DDIM, Sampler
 from fpga_models.core.text import SecondEncoder, TextStates, encode, windows
@@ -133,7 +134,7 @@ class PortraitPipeline:
         self,
         *,
         preset: Preset,
-        denoiser: Denoiser,
+        denoiser: Network,
         vae: Autoencoder,
         text_encoder: CLIPTextModel,
         tokenizer: CLIPTokenizer,
@@ -144,7 +145,7 @@ class PortraitPipeline:
         scheduler_config: Mapping[str, Any] | None = None,
     ) -> None:
         self.preset = preset
-        self.denoiser = denoiser.eval()
+        self.network = denoiser.eval()
         self.vae = vae.eval()
         self.text_encoder = text_encoder.eval()
         self.tokenizer = tokenizer
@@ -195,14 +196,25 @@ class PortraitPipeline:
         )
 
     @property
+    def denoiser(self) -> Denoiser:
+        """The UNet with its adapters, for training and the laboratory; generation and restoration ask `network`.
+
+        Raises:
+            RequestError: the base has none.
+        """
+        if not isinstance(self.network, Denoiser):
+            raise RequestError(f"Preset {self.preset.name} draws with {type(self.network).__name__}, not with a UNet.")
+        return self.network
+
+    @property
     def device(self) -> torch.device:
         """Where the networks are."""
-        return next(self.denoiser.parameters()).device
+        return next(self.network.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
         """Number format of the networks."""
-        return next(self.denoiser.parameters()).dtype
+        return next(self.network.parameters()).dtype
 
     @torch.no_grad()
     def generate(
@@ -307,7 +319,7 @@ class PortraitPipeline:
 
     def _ask(self, latents: Tensor, timestep: int | Tensor, condition: Condition) -> Tensor:
         at = torch.as_tensor(timestep, device=latents.device).expand(len(latents))
-        output: Tensor = self.denoiser(latents, at, condition)
+        output: Tensor = self.network(latents, at, condition)
         return output
 
     def prepare(
@@ -327,7 +339,7 @@ class PortraitPipeline:
             height, width = control.shape[-2:]
             sizes = torch.tensor([[height, width, 0, 0, height, width]] * len(prompts)).to(text.pooled)
             added = Added(pooled=text.pooled, sizes=sizes)
-        return self.denoiser.prepare(
+        return self.network.prepare(
             text=text.states, people=people, control=control, flags=flags, added=added, strength=strength
         )
 
@@ -347,14 +359,13 @@ class PortraitPipeline:
     def control_picture(
         self, people: Sequence[Marks], *, width: int, height: int, mode: ControlMode
     ) -> NDArray[np.float32]:
-        """The control image (3, height, width) as the networks know it: a ControlNet never saw our drawing."""
-        drawing: Drawing = "ours" if self.denoiser.controlnet is None else "published"
-        return control_image(people, width=width, height=height, mode=mode, drawing=drawing)
+        """The control image (3, height, width) as the network knows it."""
+        return control_image(people, width=width, height=height, mode=mode, drawing=self.network.drawing)
 
     def noise(self, request: PortraitRequest) -> Tensor:
         """Starting latents (C, h, w), float32, drawn on the CPU from the request's seed alone."""
         factor = self.preset.latent_factor
-        shape = (self.denoiser.unet.config.in_channels, request.height // factor, request.width // factor)
+        shape = (self.network.latent_channels, request.height // factor, request.width // factor)
         return torch.randn(shape, generator=torch.Generator("cpu").manual_seed(request.seed))
 
     def people(self, requests: Sequence[PortraitRequest]) -> People:
@@ -362,7 +373,7 @@ class PortraitPipeline:
         most = max(1, *(len(request.people) for request in requests))
         factor = self.preset.latent_factor
         cells = requests[0].height // factor, requests[0].width // factor
-        width = self.denoiser.id_adapter.config.embedding_dim
+        width = self.network.embedding_dim
         embeddings = torch.zeros(len(requests), most, width)
         masks = torch.zeros(len(requests), most, *cells)
         scales, local_scales = torch.ones(len(requests), most), torch.ones(len(requests), most)
@@ -390,7 +401,7 @@ class PortraitPipeline:
 
     def _pictures(self, requests: Sequence[PortraitRequest], most: int) -> Tensor | None:
         """Control pictures (B, K, 3, H, W) of each person alone, where a ControlNet reads identities."""
-        if self.denoiser.controlnet is None or self.denoiser.control_states == "text":
+        if not self.network.apart:
             return None
         pictures = np.zeros((len(requests), most, 3, requests[0].height, requests[0].width), np.float32)
         for row, request in enumerate(requests):

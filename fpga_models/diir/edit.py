@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fpga_models.core import autoencoder, ddim
+from fpga_models.core.bases.network import Condition
 from fpga_models.core.control import ControlMode, Marks, control_flags
-from fpga_models.core.denoiser import Condition
 from fpga_models.core.pipeline import PersonSlot, PortraitPipeline, PortraitRequest
 from fpga_models.diir.inversions import Inversions, crop_key
 from fpga_models.diir.picture import Floats, Image
@@ -108,7 +108,7 @@ def renoise(
 
     z = s x0 + n (sqrt(1 - gamma^2) eps + gamma fresh), where eps is what the path added to the clean latents.
     """
-    signal, noise = schedule.level(at) ** 0.5, (1 - schedule.level(at)) ** 0.5
+    signal, noise = schedule.scales(at)
     eps = (path[-1] - signal * path[0]) / noise
     mixed = signal * path[0] + noise * ((1 - gamma**2) ** 0.5 * eps + gamma * fresh)
     start: Tensor = path[-1] + mask * (mixed - path[-1])
@@ -182,8 +182,8 @@ def _path(
     if not settings.inversion:
         clean = encode(pipeline, [crop.pixels for crop in crops])
         fresh = torch.stack([_noise(crop.seed, clean.shape[1:]) for crop in crops]).to(clean)
-        shares = [pipeline.schedule.level(level) for level in levels]
-        return [clean, *(share**0.5 * clean + (1 - share) ** 0.5 * fresh for share in shares)]
+        scales = [pipeline.schedule.scales(level) for level in levels]
+        return [clean, *(signal * clean + noise * fresh for signal, noise in scales)]
     keys = [_crop_key(crop, settings) for crop in crops]
     known = {key: inversions.get(key, levels) for key in keys}
     if missing := [crop for crop, key in zip(crops, keys, strict=True) if known[key] is None]:
@@ -235,7 +235,7 @@ def _guided(
 
 def _ask(pipeline: PortraitPipeline, latents: Tensor, timestep: int, condition: Condition) -> Tensor:
     steps = torch.full((len(latents),), timestep, device=latents.device)
-    output: Tensor = pipeline.denoiser(latents.to(pipeline.dtype), steps, condition)
+    output: Tensor = pipeline.network(latents.to(pipeline.dtype), steps, condition)
     return output.float()
 
 

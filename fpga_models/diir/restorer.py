@@ -155,7 +155,7 @@ class Restorer:
             self._unit(reference)
 
     def _unit(self, reference: Reference) -> Reference:
-        width = self.pipeline.denoiser.id_adapter.config.embedding_dim
+        width = self.pipeline.network.embedding_dim
         if reference.kps5 is not None:
             points_of(reference)
         if reference.crop is not None:

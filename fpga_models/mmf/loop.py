@@ -21,7 +21,8 @@ from torch.func import functional_call
 from transformers import CLIPTextModel
 
 from fpga_models.core import ddim
-from fpga_models.core.denoiser import Condition, Denoiser, People
+from fpga_models.core.bases.network import People
+from fpga_models.core.denoiser import Condition, Denoiser
 from fpga_models.core.rep_controlnet import RepControlNet
 from fpga_models.errors import DivergedError
 from fpga_models.mmf import checkpoint, parallel

@@ -49,10 +49,7 @@ def localisation_loss(shares: Tensor, regions: Tensor, known: Tensor) -> Tensor:
 
 def clean_estimate(schedule: ddim.Schedule, noised: Tensor, output: Tensor, at: Tensor) -> Tensor:
     """The x0 that the network's output implies for noised latents (B, C, h, w) at timesteps (B,)."""
-    level = schedule.alphas_cumprod[at.cpu()].to(noised.device, noised.dtype)[:, None, None, None]
-    if schedule.prediction_type == "epsilon":
-        return (noised - (1 - level).sqrt() * output) / level.sqrt()
-    return level.sqrt() * noised - (1 - level).sqrt() * output
+    return ddim.split(schedule, noised, schedule.scales_at(at, noised), output)[0]
 
 
 def cosine_loss(got: Tensor, wanted: Tensor) -> Tensor:

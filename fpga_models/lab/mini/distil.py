@@ -29,7 +29,8 @@ import torch
 from torch import Tensor
 
 from fpga_models.core import ddim
-from fpga_models.core.denoiser import Condition, People
+from fpga_models.core.bases.network import People
+from fpga_models.core.denoiser import Condition
 from fpga_models.core.presets import FILE
 from fpga_models.core.weights import read_manifest, write_manifest
 from fpga_models.faces.recogniser import OnnxRecogniser
@@ -164,8 +165,7 @@ def jump_target(schedule: ddim.Schedule, latents: Tensor, arrived: Tensor, *, st
 
     z_s = cos(t - s) z_t - sin(t - s) v with cos = sqrt(abar), solved for v.
     """
-    cos_t, sin_t = schedule.level(start) ** 0.5, (1 - schedule.level(start)) ** 0.5
-    cos_s, sin_s = schedule.level(end) ** 0.5, (1 - schedule.level(end)) ** 0.5
+    (cos_t, sin_t), (cos_s, sin_s) = schedule.scales(start), schedule.scales(end)
     along, across = cos_t * cos_s + sin_t * sin_s, sin_t * cos_s - cos_t * sin_s
     output: Tensor = (along * latents - arrived) / across
     return output

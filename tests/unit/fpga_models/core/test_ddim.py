@@ -2,10 +2,20 @@ from __future__ import annotations
 
 import pytest
 import torch
+from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 
 from fpga_models.core import ddim
 from fpga_models.errors import RequestError
-from tests.unit.fpga_models.networks import scheduler
+from tests.unit.fpga_models.networks import flow_scheduler
+from tests.unit.fpga_models.networks import scheduler as diffusion
+
+ALL = ["epsilon", "v_prediction", "flow"]
+
+
+def scheduler(
+    prediction: str = "v_prediction", spacing: str = "trailing"
+) -> DDIMScheduler | FlowMatchEulerDiscreteScheduler:
+    return flow_scheduler() if prediction == "flow" else diffusion(prediction, spacing)
 
 
 def predict(latents: torch.Tensor, timestep: int) -> torch.Tensor:
@@ -31,7 +41,29 @@ def test_sampling_equals_the_scheduler_of_diffusers(prediction: str, spacing: st
     assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-4)  # diffusers keeps its table in float32
 
 
-@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("steps", [1, 5, 20])
+def test_sampling_a_flow_equals_the_scheduler_of_diffusers(steps: int) -> None:
+    reference = flow_scheduler()
+    schedule = ddim.Schedule.of(reference)
+    noise = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    reference.set_timesteps(sigmas=[1 - i / steps for i in range(steps)])  # as FluxPipeline asks
+    theirs = noise
+    for timestep, at in zip(reference.timesteps, ddim.timesteps(schedule, steps), strict=True):
+        theirs = reference.step(predict(theirs, at), timestep, theirs, return_dict=False)[0]
+
+    ours = ddim.sample(schedule, noise, predict, ddim.trajectory(schedule, steps))
+
+    levels = [1000 * schedule.scales(at)[1] for at in ddim.timesteps(schedule, steps)]
+    assert torch.allclose(torch.tensor(levels), reference.timesteps, atol=1e-3)
+    assert torch.allclose(ours, theirs, atol=1e-5)
+
+
+def test_a_flow_whose_shift_depends_on_the_size_is_refused() -> None:
+    with pytest.raises(RequestError, match="use_dynamic_shifting"):
+        ddim.Schedule.of(FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True))
+
+
+@pytest.mark.parametrize("prediction", ALL)
 def test_inversion_then_sampling_nearly_returns_the_latents(prediction: str) -> None:
     schedule = ddim.Schedule.of(scheduler(prediction))
     pairs = [pair for pair in ddim.trajectory(schedule, 100) if pair[0] <= 600]
@@ -45,7 +77,7 @@ def test_inversion_then_sampling_nearly_returns_the_latents(prediction: str) -> 
     assert (path[-1] - clean).abs().mean() > 0.05
 
 
-@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("prediction", ALL)
 def test_a_step_up_undoes_a_step_down_when_the_network_says_the_same(prediction: str) -> None:
     schedule = ddim.Schedule.of(scheduler(prediction))
     latents, output = torch.randn(1, 4, 8, 8).double(), torch.randn(1, 4, 8, 8).double()
@@ -53,7 +85,7 @@ def test_a_step_up_undoes_a_step_down_when_the_network_says_the_same(prediction:
     assert torch.allclose(ddim.unstep(schedule, down, output, start=500, end=400), latents, atol=1e-10)
 
 
-@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("prediction", ALL)
 def test_few_steps_up_and_down_return_the_latents_when_the_output_does_not_depend_on_them(prediction: str) -> None:
     schedule = ddim.Schedule.of(scheduler(prediction))
     pairs = [pair for pair in ddim.trajectory(schedule, 8) if pair[0] <= 800]
@@ -63,12 +95,12 @@ def test_few_steps_up_and_down_return_the_latents_when_the_output_does_not_depen
     assert torch.allclose(back, clean, atol=1e-9)
 
 
-@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("prediction", ALL)
 def test_a_perfect_prediction_splits_into_the_clean_latents_and_the_noise(prediction: str) -> None:
     schedule = ddim.Schedule.of(scheduler(prediction))
     clean, noise, at = torch.randn(2, 4, 8, 8).double(), torch.randn(2, 4, 8, 8).double(), torch.tensor([300, 300])
     noised = ddim.add_noise(schedule, clean, noise, at)
-    x0, eps = ddim.split(schedule, noised, schedule.level(300), ddim.target(schedule, clean, noise, at))
+    x0, eps = ddim.split(schedule, noised, schedule.scales(300), ddim.target(schedule, clean, noise, at))
     assert torch.allclose(x0, clean, atol=1e-6)
     assert torch.allclose(eps, noise, atol=1e-6)
 

@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import save_file
 
 from fpga_models.core.adapters.hint import HintAdapter, HintConfig
-from fpga_models.core.denoiser import Condition, Denoiser, People
+from fpga_models.core.bases.network import People
+from fpga_models.core.denoiser import Condition, Denoiser
 from fpga_models.errors import WeightsError
 from tests.unit.fpga_models.networks import tiny_adapter, tiny_denoiser, tiny_unet
 

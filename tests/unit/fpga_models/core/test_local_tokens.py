@@ -10,7 +10,8 @@ from safetensors.torch import load_file
 
 from fpga_models.core.adapters.id_adapter import IdAdapter
 from fpga_models.core.adapters.local_tokens import LocalConfig
-from fpga_models.core.denoiser import Denoiser, People
+from fpga_models.core.bases.network import People
+from fpga_models.core.denoiser import Denoiser
 from fpga_models.core.pipeline import crop_planes
 from fpga_models.errors import EmbeddingError
 from fpga_models.lab.mini.networks import build_denoiser

@@ -8,7 +8,8 @@ from diffusers import UNet2DConditionModel
 from torch import nn
 
 from fpga_models.core.adapters.hint import HintAdapter, HintConfig
-from fpga_models.core.denoiser import Denoiser, People
+from fpga_models.core.bases.network import People
+from fpga_models.core.denoiser import Denoiser
 from fpga_models.core.multi_id_attention import inject
 from fpga_models.core.rep_controlnet import RepControlNet, RepRatio, copied_layers
 from fpga_models.errors import WeightsError

@@ -26,6 +26,7 @@ from fpga_models.lab.mini.networks import build_scheduler, build_text_encoder
 from fpga_models.lab.mini.preset import preset_facts
 from fpga_models.lab.mini.tokenizer import build_tokenizer
 from fpga_models.lab.synthetic import Rendered, random_scene, render
+from tests.unit.fpga_models.networks import flow_scheduler, tiny_flux
 
 WEIGHTS = Path(__file__).parents[4] / "fpga_models" / "weights" / "mini"
 CELL = 8
@@ -91,6 +92,18 @@ def pipeline(tmp_path_factory: pytest.TempPathFactory) -> PortraitPipeline:
         text_encoder=build_text_encoder(len(tokenizer), tokenizer.eos_token_id),
         tokenizer=tokenizer,
         schedule=ddim.Schedule.of(build_scheduler()),
+    )
+
+
+def as_transformer(pipeline: PortraitPipeline) -> PortraitPipeline:
+    """The same autoencoder and text encoder with a small transformer that predicts a flow."""
+    return PortraitPipeline(
+        preset=replace(pipeline.preset, controls=("none",)),
+        denoiser=tiny_flux(3 * CELL**2, 128, 512),
+        vae=pipeline.vae,
+        text_encoder=pipeline.text_encoder,
+        tokenizer=pipeline.tokenizer,
+        schedule=ddim.Schedule.of(flow_scheduler()),
     )
 
 

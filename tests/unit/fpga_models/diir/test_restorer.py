@@ -11,7 +11,7 @@ from fpga_models.diir import SWAP, DiirResult, DiirSettings, Reference, Restorer
 from fpga_models.diir.picture import Picture, rgb8
 from fpga_models.errors import EmbeddingError, RequestError
 from fpga_models.faces import PictureError
-from tests.unit.fpga_models.diir.conftest import OPEN, scene
+from tests.unit.fpga_models.diir.conftest import OPEN, as_transformer, scene
 
 """A gate that lets everything through: random networks improve nothing, and pasting is what is looked at here."""
 
@@ -33,7 +33,10 @@ def assert_only_masks_changed(picture: Picture, result: DiirResult) -> None:
     assert not np.array_equal(result.image, picture)
 
 
-def test_pixels_outside_the_masks_are_bit_identical(restorer: Restorer) -> None:
+@pytest.mark.parametrize("base", ["unet", "transformer"])
+def test_pixels_outside_the_masks_are_bit_identical(restorer: Restorer, base: str) -> None:
+    if base == "transformer":
+        restorer = Restorer(as_transformer(restorer.pipeline), restorer.pack)
     picture = scene("group_3", 3).image
     before = picture.copy()
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import inspect
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,10 @@ from diffusers import (
     ControlNetModel,
     DDIMScheduler,
     FluxPipeline,
+    FluxTransformer2DModel,
     PixArtSigmaPipeline,
+    PixArtTransformer2DModel,
+    SD3Transformer2DModel,
     StableDiffusion3Pipeline,
     StableDiffusionControlNetPipeline,
     StableDiffusionImg2ImgPipeline,
@@ -27,7 +30,9 @@ from fpga_models.diir import Reference, Restorer
 from fpga_models.diir.wrap import pixels_of
 from fpga_models.errors import ModelError, RequestError
 from fpga_models.lab.mini.networks import build_scheduler
+from fpga_models.lab.random_networks import BASES, narrow, random_pipeline
 from tests.unit.fpga_models.diir.conftest import OPEN, scene
+from tests.unit.fpga_models.networks import flow_scheduler
 
 BLOCKS: dict[str, Any] = {
     "block_out_channels": (16, 32),
@@ -140,8 +145,82 @@ def test_palettes_and_cmyk_are_the_colours_that_they_mean() -> None:
     assert pixels_of(PICTURE.convert("LA")).shape == (128, 128, 4)
 
 
-def test_pipelines_of_sdxl_sd3_flux_and_pixart_take_what_is_handed_on() -> None:
-    for stock_class in (StableDiffusionXLPipeline, StableDiffusion3Pipeline, FluxPipeline, PixArtSigmaPipeline):
-        taken = inspect.signature(stock_class.__call__).parameters
-        assert {"output_type", "return_dict"} <= taken.keys()
-        assert taken["output_type"].default == "pil"
+WORDS = {"prompt_embeds": torch.ones(1, 5, 32)}
+POOLED = {"pooled_prompt_embeds": torch.ones(1, 64)}
+AGAINST = {"negative_prompt_embeds": torch.zeros(1, 5, 32)}
+
+
+def autoencoder(**options: Any) -> AutoencoderKL:
+    return AutoencoderKL(
+        block_out_channels=(8,) * 4, norm_num_groups=4, latent_channels=4,
+        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4, **options,
+    )  # fmt: skip
+
+
+def sdxl() -> tuple[Any, dict[str, Any]]:
+    made = random_pipeline(narrow(BASES["sdxl"]), dtype=torch.float32)
+    assert made.second_encoder is not None
+    generator = StableDiffusionXLPipeline(
+        vae=made.vae, unet=made.denoiser.release(), scheduler=DDIMScheduler(), add_watermarker=False,
+        text_encoder=made.text_encoder, tokenizer=made.tokenizer,
+        text_encoder_2=made.second_encoder.encoder, tokenizer_2=made.second_encoder.tokenizer,
+    )  # fmt: skip
+    return generator, {"prompt": "a person"}
+
+
+def sd3() -> tuple[Any, dict[str, Any]]:
+    transformer = SD3Transformer2DModel(
+        sample_size=16, patch_size=1, in_channels=4, out_channels=4, num_layers=1, attention_head_dim=8,
+        num_attention_heads=2, joint_attention_dim=32, caption_projection_dim=16, pooled_projection_dim=64,
+    )  # fmt: skip
+    nothing = dict.fromkeys(
+        ("text_encoder", "text_encoder_2", "text_encoder_3", "tokenizer", "tokenizer_2", "tokenizer_3")
+    )
+    generator = StableDiffusion3Pipeline(
+        transformer=transformer, vae=autoencoder(shift_factor=0.1), scheduler=flow_scheduler(), **nothing
+    )
+    return generator, WORDS | POOLED | AGAINST | {"negative_pooled_prompt_embeds": torch.zeros(1, 64)}
+
+
+def flux() -> tuple[Any, dict[str, Any]]:
+    transformer = FluxTransformer2DModel(
+        in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
+        joint_attention_dim=32, pooled_projection_dim=64, axes_dims_rope=(4, 6, 6),
+    )  # fmt: skip
+    nothing = dict.fromkeys(("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"))
+    generator = FluxPipeline(
+        transformer=transformer, vae=autoencoder(shift_factor=0.1), scheduler=flow_scheduler(), **nothing
+    )
+    return generator, WORDS | POOLED
+
+
+def pixart() -> tuple[Any, dict[str, Any]]:
+    transformer = PixArtTransformer2DModel(
+        sample_size=16, num_layers=1, patch_size=2, attention_head_dim=8, num_attention_heads=2, in_channels=4,
+        out_channels=8, cross_attention_dim=16, caption_channels=32,
+    )  # fmt: skip
+    generator = PixArtSigmaPipeline(
+        transformer=transformer, vae=autoencoder(), scheduler=DDIMScheduler(), text_encoder=None, tokenizer=None
+    )
+    masks = {f"{name}prompt_attention_mask": torch.ones(1, 5, dtype=torch.long) for name in ("", "negative_")}
+    return generator, WORDS | AGAINST | masks | {"use_resolution_binning": False, "negative_prompt": None}
+
+
+@pytest.mark.parametrize("kind", ["pil", "np", "pt"])
+@pytest.mark.parametrize("make", [sdxl, sd3, flux, pixart])
+def test_stock_pipelines_of_every_class_are_followed_by_diir(
+    make: Callable[[], tuple[Any, dict[str, Any]]], kind: str, restorer: Restorer
+) -> None:
+    torch.manual_seed(0)
+    generator, arguments = make()
+    generator.set_progress_bar_config(disable=True)
+    where = Reference(embedding=np.ones(512), kps5=scene("half_body", 3).people[0].kps5)
+
+    images, (result,) = restorer.wrap(generator, settings=OPEN)(
+        references=[where], height=128, width=128, num_inference_steps=1, output_type=kind, return_dict=False,
+        **arguments,
+    )  # fmt: skip
+
+    assert [face.attempts for face in result.faces if face.reference == 0] == [1]
+    shape = (128, 128) if kind == "pil" else (1, 128, 128, 3) if kind == "np" else (1, 3, 128, 128)
+    assert (images[0].size if kind == "pil" else tuple(images.shape)) == shape
