@@ -133,7 +133,7 @@ def _reference(who: int, number: int) -> bytes:
 def run(ledger: Ledger, settings: Settings, source: Path) -> tuple[str, float]:
     """Restore the archive and return its batch and the seconds from the first file read to the last photo written."""
     options = RestoreOptions(unknown="keep")
-    made = restore.submit(ledger, settings, source=str(source), options=options, owner=OWNER, flow=False)
+    made = restore.submit(ledger, settings, source=str(source), options=options, owner=OWNER, fed=False)
     began = time.monotonic()
     feeding.feed(ledger, open_store(settings), settings, OWNER, made.batch_id, lambda _: None)
     wait(lambda: _state(ledger, made.batch_id) in BATCH_ENDED, 3600)
