@@ -11,6 +11,7 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType
 
 from orchestrator import logs
@@ -40,12 +41,23 @@ STALE_SECONDS = 3600.0
 class Sweeper:
     """What one process needs to sweep; `holder` is the name under which it leads."""
 
-    def __init__(self, settings: Settings, *, holder: str | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        holder: str | None = None,
+        ledger: Ledger | None = None,
+        store: ByteStore | None = None,
+        bell: Bell | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Take what it works with, or open what the settings name; `clock` has seconds and is set by nobody."""
         self._settings = settings
         self._holder = holder or f"{socket.gethostname()}:{os.getpid()}"
-        self._ledger = Ledger.of(settings)
-        self._store = open_store(settings)
-        self._bell = Bell(settings)
+        self._ledger = ledger or Ledger.of(settings)
+        self._store = store or open_store(settings)
+        self._bell = bell or Bell(settings)
+        self._clock = clock
         self._parts = Teller(self._ledger, settings)
         self._tidied = -STALE_SECONDS  # a machine's clock begins at its start, whose first hour counts as well
         self._leads = False
@@ -150,13 +162,13 @@ class Sweeper:
 
     def _tidy(self) -> None:
         """Every now and then: remove what killed writers left, and what was kept long enough."""
-        if time.monotonic() - self._tidied <= STALE_SECONDS:
+        if self._clock() - self._tidied <= STALE_SECONDS:
             return
         self._store.sweep_stale(STALE_SECONDS, spare=uploads.PREFIX)
         gone = retention.clean(self._ledger, self._store, self._settings)
         if any(one.count for one in gone):
             log.info("cleaned", extra={one.name: one.count for one in gone})
-        self._tidied = time.monotonic()
+        self._tidied = self._clock()
 
 
 def remove_expired(ledger: Ledger, store: ByteStore) -> int:

@@ -19,28 +19,20 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import datetime, tzinfo
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 from unittest import mock
 
 from sqlalchemy import func, select, text
 
 import orchestrator.ledger.engine.base
-import orchestrator.ledger.engine.session
-import orchestrator.ledger.queue.outcomes
 import orchestrator.ledger.queue.workers
-import orchestrator.runtime.sweeping
-import workers.runtime.lease
 from orchestrator.errors import ConflictError, FpgaError, TransientError
 from orchestrator.ledger import models
 from orchestrator.ledger.engine import schema
-from orchestrator.ledger.engine.session import Ledger
 from orchestrator.ledger.engine.states import BATCH_ENDED, ENDED, LEASED
 from orchestrator.ledger.queue import batches
-from orchestrator.ledger.queue.claims import Claim
-from orchestrator.ledger.queue.outcomes import Outcome
 from orchestrator.ledger.tables.rows import Artifact, Attempt, Batch, Item, Output, Stage
 from orchestrator.runtime.sweeping import Sweeper
 from tests.chaos import records
@@ -102,32 +94,10 @@ class Simulation:
 
     @contextmanager
     def patched(self) -> Iterator[None]:
-        """The product's modules with this world's clock, store, broker, ledger and networks."""
+        """What nobody hands in: time and dice of new ids, and which processes live; the rest everybody is given."""
         world = self.world
 
-        class Clock(datetime):
-            @classmethod
-            def now(cls, tz: tzinfo | None = None) -> Any:
-                return world.now()
-
-        ticks = SimpleNamespace(monotonic=lambda: world.seconds, sleep=lambda _: world.point("waits"))
-        publish_all = orchestrator.ledger.queue.outcomes.publish_all
-
-        def publish_some(ledger: Ledger, finished: Sequence[tuple[Claim, Outcome]]) -> list[Claim]:
-            if len(finished) > 1 and world.fault(0.1):
-                raise TransientError("one of them cannot be recorded", code="artifact_gone")
-            return publish_all(ledger, finished)
-
         made: dict[ModuleType, dict[str, Any]] = {
-            orchestrator.runtime.sweeping: {
-                "Ledger": SimpleNamespace(of=lambda _: self.ledger),
-                "open_store": lambda _: SimulatedStore(world),
-                "Bell": lambda _: SimulatedBell(world),
-                "time": ticks,
-            },
-            orchestrator.ledger.queue.outcomes: {"publish_all": publish_some},
-            workers.runtime.lease: {"os": SimpleNamespace(_exit=lambda _: self._gives_up())},
-            orchestrator.ledger.engine.session: {"datetime": Clock, "time": ticks},
             orchestrator.ledger.engine.base: {
                 "time": SimpleNamespace(time_ns=lambda: int(world.seconds * 1e9)),
                 "secrets": SimpleNamespace(randbits=random.Random(world.seed).getrandbits),
@@ -157,7 +127,7 @@ class Simulation:
         self._register_model()
         machines = [self._boot(f"worker {i}") for i in range(WORKERS)]
         self.world.actors = [*machines, *[machine.publishing for machine in machines]]
-        self.sweepers = {f"sweeper {i}": Sweeper(self.world.settings, holder=f"sweeper {i}") for i in range(SWEEPERS)}
+        self.sweepers = {name: self._sweeper(name) for name in (f"sweeper {i}" for i in range(SWEEPERS))}
         self.world.actors += [Actor(name) for name in self.sweepers]
         self._submit()
         for _ in range(steps):
@@ -176,6 +146,17 @@ class Simulation:
             manifest={"verdict": {"accept": 0.5, "review": 0.3}},
         )
 
+    def _sweeper(self, name: str) -> Sweeper:
+        world = self.world
+        return Sweeper(
+            world.settings,
+            holder=name,
+            ledger=self.ledger,
+            store=SimulatedStore(world),
+            bell=SimulatedBell(world),
+            clock=lambda: world.seconds,
+        )
+
     def _boot(self, name: str) -> Machine:
         self.pids += 1
         machine = Machine(name, publishing=Actor(f"{name}'s publisher"))
@@ -188,7 +169,7 @@ class Simulation:
                 engine=SimulatedEngine(self.world),
                 bell=SimulatedBell(self.world),
                 clock=lambda: self.world.seconds,
-                lease=SimulatedLease,
+                lease=type("LeaseHere", (SimulatedLease,), {"gives_up": staticmethod(self._gives_up)}),
                 publisher=type("PublisherHere", (SimulatedPublisher,), {"world": self.world}),
             )
         return machine
@@ -267,7 +248,7 @@ class Simulation:
             machine.process.lease.look()
         self._bury(machine)
 
-    def _gives_up(self) -> None:
+    def _gives_up(self) -> NoReturn:
         """A stalled worker ends itself."""
         stalled = self.world.seconds - self.world.settings.stall_seconds
         machine = next(

@@ -24,6 +24,7 @@ from sqlalchemy.orm import Session
 
 from orchestrator.errors import FpgaError, NotFoundError, StoreUnavailableError, TransientError
 from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.queue.claims import Claim
 from orchestrator.ledger.tables.rows import ModelVersion
 from orchestrator.settings import Settings
 from orchestrator.storage.base import Data, Listed, Stored
@@ -127,8 +128,12 @@ class SimulatedLedger(Ledger):
     """The ledger, giving way around every transaction; a commit's answer may get lost."""
 
     def __init__(self, world: World, url: str) -> None:
-        super().__init__(url)
+        super().__init__(url, clock=world.now)
         self._world = world
+
+    def wait(self, seconds: float) -> None:
+        """Give way instead."""
+        self._world.point("waits")
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -226,7 +231,12 @@ class SimulatedBell:
 
 
 class SimulatedLease(Lease):
-    """A lease whose side thread is the scheduler."""
+    """A lease whose side thread is the scheduler, and whose process does not end ours."""
+
+    gives_up: Callable[[], NoReturn]
+
+    def _give_up(self) -> None:
+        self.gives_up()
 
     def begin(self) -> None:
         """No thread."""
@@ -251,6 +261,11 @@ class SimulatedPublisher(Publisher):
     def _until(self, holds: Callable[[], bool]) -> None:
         while not holds():
             self.world.point("waits for its publisher")
+
+    def _together(self, made: Sequence[Made]) -> list[Claim]:
+        if len(made) > 1 and self.world.fault(0.1):
+            raise TransientError("one of them cannot be recorded", code="artifact_gone")
+        return super()._together(made)
 
     def _each(self, put: Callable[[Made], FpgaError | None], made: Sequence[Made]) -> list[FpgaError | None]:
         return [put(m) for m in made]

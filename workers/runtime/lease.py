@@ -98,6 +98,9 @@ class Lease:
         else:
             faulthandler.cancel_dump_traceback_later()
 
+    def _give_up(self) -> None:
+        os._exit(EXIT_STALLED)
+
     def look(self) -> None:
         """Renew what is due, and note what must stop; the side thread does this twice a second."""
         held = self._held
@@ -105,7 +108,7 @@ class Lease:
             return
         if self._clock() - self._moved > self._settings.stall_seconds:
             log.critical("no progress, process gives up", extra={"stages": [c.stage_id for c in held]})
-            os._exit(EXIT_STALLED)
+            self._give_up()
         try:
             self._stop(held, self._ask(held))
         except TransientError as error:

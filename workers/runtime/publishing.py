@@ -159,6 +159,9 @@ class Publisher:
         ]
         return artifacts.reserve_all(self._ledger, new) if new else {}
 
+    def _together(self, made: Sequence[Made]) -> list[Claim]:
+        return outcomes.publish_all(self._ledger, made)
+
     def _publish(self, made: Sequence[Made], parents: Mapping[int, str | None]) -> None:
         """Record results together or, where that fails, one by one, so that a fault is its own item's alone."""
         try:
@@ -166,7 +169,7 @@ class Publisher:
                 for c, _ in made:
                     about: dict[str, str | int] = {"item": c.item_id, "stage": c.name, "attempt": c.token}
                     spans.enter_context(tracing.span("item.publish", parent=parents[c.stage_id], **about))
-                fenced = outcomes.publish_all(self._ledger, made)
+                fenced = self._together(made)
         except Exception as error:  # noqa: BLE001 a stage's own code writes, and no fault of an item ends the thread
             if len(made) > 1:
                 for one in made:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
@@ -71,12 +71,17 @@ class Quota:
         )
 
 
+def _utc() -> datetime:
+    return datetime.now(UTC)
+
+
 class Ledger:
     """The database behind one URL, opened once per process and never shared across a fork."""
 
-    def __init__(self, url: str, quota: Quota | None = None) -> None:
+    def __init__(self, url: str, quota: Quota | None = None, clock: Callable[[], datetime] = _utc) -> None:
+        """Open a database; `clock` says the time of an SQLite file, which has none of its own."""
         self.url = url
-        self.engine = _engine(url)
+        self.engine = _engine(url).execution_options(fpga_clock=clock)
         self._quota = quota
         self.is_sqlite = self.engine.dialect.name == "sqlite"
         self._readers = sessionmaker(self.engine, expire_on_commit=False)
@@ -114,6 +119,10 @@ class Ledger:
             with self.engine.connect() as connection:
                 connection.connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
+    def wait(self, seconds: float) -> None:
+        """Wait before a transaction is tried again."""
+        time.sleep(seconds)
+
     def dispose(self) -> None:
         """Close all connections."""
         self.engine.dispose()
@@ -123,22 +132,23 @@ def now(session: Session | Connection) -> datetime:
     """Return the time that leases are compared with: the database's own clock, or this host's for SQLite."""
     bind = session.get_bind() if isinstance(session, Session) else session
     if bind.dialect.name == "sqlite":
-        return datetime.now(UTC)
+        clock: Callable[[], datetime] = bind.get_execution_options().get("fpga_clock", _utc)
+        return clock()
     moment: datetime = session.execute(text("SELECT clock_timestamp()")).scalar_one()
     return moment.astimezone(UTC)
 
 
-def retrying(function: Callable[P, R]) -> Callable[P, R]:
+def retrying(function: Callable[Concatenate[Ledger, P], R]) -> Callable[Concatenate[Ledger, P], R]:
     """Repeat a whole transaction that lost a lock, a serialization race or its connection: five times, then give up."""
 
     @wraps(function)
-    def repeated(*args: P.args, **kwargs: P.kwargs) -> R:
+    def repeated(ledger: Ledger, *args: P.args, **kwargs: P.kwargs) -> R:
         for pause in (0.05, 0.2, 0.5, 1.0):
             try:
-                return function(*args, **kwargs)
+                return function(ledger, *args, **kwargs)
             except TransientError:
-                time.sleep(pause)
-        return function(*args, **kwargs)
+                ledger.wait(pause)
+        return function(ledger, *args, **kwargs)
 
     return repeated
 

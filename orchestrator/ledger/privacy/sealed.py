@@ -69,7 +69,7 @@ def _rewrap_rows(ledger: Ledger, kind: type[Row], wrap: Wrap) -> int:
     count = 0
 
     @retrying
-    def page() -> tuple[int, tuple[Any, ...] | None]:
+    def page(ledger: Ledger) -> tuple[int, tuple[Any, ...] | None]:
         with ledger.write() as session:
             query = select(kind).order_by(*keys).limit(PAGE).with_for_update()
             if after is not None:
@@ -82,7 +82,7 @@ def _rewrap_rows(ledger: Ledger, kind: type[Row], wrap: Wrap) -> int:
             return len(held), tuple(getattr(last, name) for name in names) if last is not None else None
 
     while True:
-        more, place = page()
+        more, place = page(ledger)
         count += more
         if place is None:
             return count
