@@ -47,6 +47,16 @@ STATE = re.compile(
 )
 
 
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+ARRAY = re.compile(r"NDArray|Tensor|\bRgb\b|\bPixels\b")
+STATE_OF_WEIGHTS = re.compile(r"(Mapping|dict)\[str, ")
+"""Of weights by name each has a shape of its own."""
+SHAPE = re.compile(r"\([\w.-]+(\s*[,x]\s*[^()]*)+\)|\(\)|any shape")
+RAISES = re.compile(r"Raises:|[Rr]aise|[Rr]efuse|See \w+[.;]")
+SKINS = ("orchestrator/api/", "orchestrator/cli/", "orchestrator/flows/")
+"""Routes and commands, whose errors are documented as answers and exit codes."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """What the trees say.
@@ -59,6 +69,8 @@ class Plan:
         any_per_1000: the word Any in 1 000 lines.
         state_literals: strings that are a state, outside the module of states.
         sql_outside: modules outside the ledger that import SQLAlchemy's constructs.
+        shapes_untold: public functions that take arrays and name no shape.
+        raises_untold: public functions that raise and do not say what.
     """
 
     rooms: dict[str, int]
@@ -68,6 +80,8 @@ class Plan:
     any_per_1000: float
     state_literals: int
     sql_outside: list[str]
+    shapes_untold: list[str]
+    raises_untold: list[str]
 
 
 def modules(package: str) -> Iterator[tuple[Path, ast.Module]]:
@@ -135,6 +149,7 @@ def measure() -> Plan:
     """Count everything that the trees say."""
     lines = words = literals = 0
     sql, crowd, rooms, pairs, rings = [], Counter[str](), {}, {}, []
+    shapes, raises = [], []
     for package in PACKAGES:
         found = set()
         for path, tree in modules(package):
@@ -148,6 +163,11 @@ def measure() -> Plan:
             foreign = {name for name in imported(tree) if name.startswith("sqlalchemy")} - NO_SQL
             if foreign and not str(path).startswith("orchestrator/ledger/"):
                 sql.append(str(path))
+            for name, function, told in documented(tree):
+                if _takes_arrays(function) and not SHAPE.search(told):
+                    shapes.append(f"{path}: {name}")
+                if package != "orchestrator" or not str(path).startswith(SKINS):
+                    raises += [f"{path}: {name}"] if _raises(function) and not RAISES.search(told) else []
         rooms[package] = len(found - {package, f"{package}.__init__"})
         pairs[package] = len(arrows(package))
         rings += cycles(arrows(package))
@@ -164,7 +184,29 @@ def measure() -> Plan:
         any_per_1000=round(1000 * words / lines, 2),
         state_literals=literals,
         sql_outside=sql,
+        shapes_untold=shapes,
+        raises_untold=raises,
     )
+
+
+def documented(tree: ast.Module) -> Iterator[tuple[str, Function, str]]:
+    """The public functions of a module: name, tree, and what they and their class say of them."""
+    for node in tree.body:
+        inside = node.body if isinstance(node, ast.ClassDef) else [node]
+        above = (ast.get_docstring(node) or "") if isinstance(node, ast.ClassDef) else ""
+        for function in inside:
+            if isinstance(function, Function) and (function.name == "__call__" or not function.name.startswith("_")):
+                yield function.name, function, f"{above}\n{ast.get_docstring(function) or ''}"
+
+
+def _takes_arrays(function: Function) -> bool:
+    given = [*function.args.args, *function.args.kwonlyargs]
+    written = [ast.unparse(one.annotation) for one in given if one.annotation is not None]
+    return any(ARRAY.search(text) and not STATE_OF_WEIGHTS.search(text) for text in written)
+
+
+def _raises(function: Function) -> bool:
+    return any(isinstance(node, ast.Raise) and node.exc is not None for node in ast.walk(function))
 
 
 def _is_state(node: ast.AST) -> bool:

@@ -40,12 +40,12 @@ class Sampler:
         yield from self._scheduler.timesteps
 
     def asked(self, latents: Tensor, timestep: Tensor) -> Tensor:
-        """What the network is shown of latents at a timestep."""
+        """What the network is shown of latents (B, C, h, w) at a timestep ()."""
         scaled: Tensor = self._scheduler.scale_model_input(latents, timestep)
         return scaled
 
     def step(self, latents: Tensor, output: Tensor, timestep: Tensor) -> Tensor:
-        """Latents after one step with the network's output; float32."""
+        """Latents (B, C, h, w) after one step with the network's output of the same shape; float32."""
         options = {} if isinstance(self._scheduler, DPMSolverMultistepScheduler) else {"generator": self._generators}
         there: Tensor = self._scheduler.step(output, timestep, latents, return_dict=False, **options)[0]
         return there

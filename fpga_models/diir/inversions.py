@@ -43,7 +43,7 @@ class Inversions:
         return kept.latents[: len(levels) + 1]
 
     def add(self, key: str, levels: Sequence[int], latents: Tensor) -> None:
-        """Keep a path that was just computed, on the CPU."""
+        """Keep a path that was just computed, (L, C, h, w) for L levels, clean one first, on the CPU."""
         self.made += 1
         self.paths[key] = Inversion(latents=latents.float().cpu().contiguous(), levels=tuple(levels))
 

@@ -103,7 +103,11 @@ def plain(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def arcface_input(model: onnx.ModelProto) -> onnx.ModelProto:
-    """SFace for RGB crops in [-1, 1], any number at once; its own (p - 127.5) / 128 goes into the first layer."""
+    """SFace for RGB crops in [-1, 1], any number at once; its own (p - 127.5) / 128 goes into the first layer.
+
+    Raises:
+        FacePackError: the first layer is not that of such a recogniser.
+    """
     graph = model.graph
     subtract, scale, first, *rest = graph.node
     if (subtract.op_type, scale.op_type, first.op_type) != ("Sub", "Mul", "Conv"):

@@ -10,7 +10,6 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -66,7 +65,7 @@ class Arrangement:
     side: NDArray[np.int8]
     person: NDArray[np.int32]
     names: list[str]
-    summary: dict[str, Any] = field(default_factory=dict)
+    summary: dict[str, object] = field(default_factory=dict)
     identities: dict[str, int] = field(default_factory=dict)
     """Pictures of each person of the library who is in the set."""
 
@@ -254,7 +253,7 @@ def _summary(
     strata: NDArray[np.int8],
     views: NDArray[np.int16],
     options: ArrangeOptions,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     side = made.side[picture]
     parts = {}
     for number, name in enumerate(SPLITS):

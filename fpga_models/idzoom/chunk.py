@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 
@@ -31,7 +30,7 @@ class ChunkResult:
     labels: set[str] = field(default_factory=set)
     refused: list[Refused] = field(default_factory=list)
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """Counts and refusals as small JSON."""
         refused = [{"name": r.name, "code": r.code, "message": r.message} for r in self.refused]
         counts = {"pictures": self.pictures, "records": self.records, "faces": self.faces, "views": self.views}

@@ -94,7 +94,7 @@ def look(image: Image) -> list[int]:
 
 
 def face_look(embeddings: Sequence[NDArray[np.float32]]) -> int:
-    """64 bits of the people's mean embedding: its side of 64 fixed planes (Charikar 2002)."""
+    """64 bits of the mean of the people's embeddings, each (E,): its side of 64 fixed planes (Charikar 2002)."""
     mean = np.mean(embeddings, axis=0)
     planes = np.random.default_rng(64).standard_normal((64, len(mean)))
     return _bits(planes @ mean > 0)

@@ -74,7 +74,7 @@ class Record:
     facts: Mapping[str, Any] = field(default_factory=dict)
     """Source, licence, consent: small JSON, the same for the whole data set."""
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """Everything but the embeddings, which travel as an array beside it."""
         return {
             "schema": SCHEMA,

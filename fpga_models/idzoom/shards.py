@@ -120,7 +120,7 @@ def read_samples(source: BinaryIO) -> Iterator[Sample]:
 
 
 def npy(array: NDArray[Any]) -> bytes:
-    """The bytes of an array as a .npy file."""
+    """The bytes of an array of any shape as a .npy file."""
     target = io.BytesIO()
     np.save(target, array, allow_pickle=False)
     return target.getvalue()

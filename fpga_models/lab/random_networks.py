@@ -42,9 +42,9 @@ class Base:
     """Sizes of a base as its published configuration files have them, and of the adapter that goes with it."""
 
     unet: dict[str, Any]
-    vae: dict[str, Any]
+    vae: dict[str, object]
     text: dict[str, Any]
-    second_text: dict[str, Any] | None
+    second_text: dict[str, object] | None
     adapter: IdAdapterConfig
     preset: dict[str, Any]
 
@@ -64,7 +64,7 @@ CLIP_BIG_G = {
     "projection_dim": 1280,
     "hidden_act": "gelu",
 }
-VAE: dict[str, Any] = {
+VAE: dict[str, object] = {
     "block_out_channels": (128, 256, 512, 512),
     "down_block_types": ("DownEncoderBlock2D",) * 4,
     "up_block_types": ("UpDecoderBlock2D",) * 4,

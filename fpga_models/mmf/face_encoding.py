@@ -81,7 +81,7 @@ class DecodedIdentity(SeenFaces):
     encoder: FaceEncoder
 
     def __call__(self, clean: Tensor, batch: TrainingBatch) -> Tensor:
-        """Mean of 1 - cosine over the faces looked at; 0 if there is none."""
+        """Mean of 1 - cosine over the faces looked at in `clean` (B, C, h, w); 0 if there is none."""
         rows, where, who = self.of(batch)
         if not len(rows):
             return clean.sum() * 0
@@ -96,7 +96,7 @@ class DecodedEyes(SeenFaces):
     pictures: int = 8
 
     def __call__(self, clean: Tensor, batch: TrainingBatch) -> Tensor:
-        """Mean squared difference inside the band, pixels in [-1, 1]; 0 if no face is looked at."""
+        """Mean squared difference of `clean` (B, C, h, w) in the band, pixels in [-1, 1]; 0 if no face is looked at."""
         rows, where, who = self.of(batch)
         if not len(rows):
             return clean.sum() * 0

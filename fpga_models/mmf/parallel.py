@@ -38,7 +38,7 @@ def rank() -> int:
 
 @torch.no_grad()
 def average_(tensors: Sequence[Tensor]) -> None:
-    """Replace these float tensors by their mean over all processes."""
+    """Replace these float tensors, of any shape, by their mean over all processes."""
     if world_size() == 1:
         return
     flat = torch.cat([tensor.flatten() for tensor in tensors])

@@ -91,7 +91,7 @@ class TrainPlan:
         """Steps of both stages together."""
         return self.mmf.steps + self.clone.steps
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """The plan as plain JSON."""
         return asdict(self)
 

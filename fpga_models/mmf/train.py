@@ -52,7 +52,7 @@ class Progress:
     metrics: dict[str, float] = field(default_factory=dict)
     path: str | None = None
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """The record as plain JSON."""
         return asdict(self)
 

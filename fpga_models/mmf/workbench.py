@@ -71,7 +71,7 @@ class Workbench:
     held_out: TrainingBatch
     training: list[NDArray[np.int64]]
     empty_text: Tensor
-    source: Mapping[str, Any]
+    source: Mapping[str, object]
 
     @classmethod
     def open(cls, plan: TrainPlan, folder: Path, out: Path) -> Workbench:

@@ -6,7 +6,6 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
@@ -173,7 +172,7 @@ class Measured:
         await self._app(scope, receive, noted)
 
 
-def _document(app: FastAPI) -> dict[str, Any]:
+def _document(app: FastAPI) -> dict[str, object]:
     if app.openapi_schema is None:
         made = get_openapi(title=TITLE, version=VERSION, routes=app.routes, description=DESCRIPTION)
         schemas = made["components"]["schemas"]

@@ -105,7 +105,7 @@ class Feed:
     def _look(self) -> tuple[list[Chunk], bytes, bool]:
         with self._ledger.read() as session:
             if self._batch_id is None:
-                progress: dict[str, Any] = {"queues": listings.queues(session, self._owner)}
+                progress: dict[str, object] = {"queues": listings.queues(session, self._owner)}
                 found = events.since(session, self._owner, self._head)
                 return self._written(found), sent("queue", progress), False
             batch = listings.batch(session, self._owner, self._batch_id)

@@ -40,8 +40,8 @@ _waiting = threading.BoundedSemaphore(16)
 """A request that waits holds a thread; the others are answered at once."""
 _planners: set[str] = set()
 _planners_lock = threading.Lock()
-TAGGED: dict[int | str, dict[str, Any]] = {304: {"description": "It is what `If-None-Match` names."}}
-ENDED: dict[int | str, dict[str, Any]] = {200: {"description": "It has ended while the client waited."}}
+TAGGED: dict[int | str, dict[str, object]] = {304: {"description": "It is what `If-None-Match` names."}}
+ENDED: dict[int | str, dict[str, object]] = {200: {"description": "It has ended while the client waited."}}
 """What some routes may answer beside their own answer; told to OpenAPI."""
 
 

@@ -34,7 +34,11 @@ class Contract(BaseModel):
 
     @classmethod
     def migrate(cls, version: int, column: JsonObject) -> JsonObject:
-        """Return a column of `version` as the next one has it."""
+        """Return a column of `version` as the next one has it.
+
+        Raises:
+            ContractError: no model says how that version is read; a model with a second version overrides this.
+        """
         raise ContractError(f"{cls.__name__}: nobody says how version {version} is read")
 
     @classmethod

@@ -25,7 +25,11 @@ Side = Annotated[int, Field(ge=8, le=8192)]
 
 
 def read_size(value: object) -> object:
-    """Take `128x192` for (128, 192); what is no text goes on as it is."""
+    """Take `128x192` for (128, 192); what is no text goes on as it is.
+
+    Raises:
+        PydanticCustomError: `bad_size`, the text is no size.
+    """
     text = value[0] if isinstance(value, list) and len(value) == 1 else value
     if not isinstance(text, str):
         return value

@@ -129,6 +129,6 @@ def _held(session: Session, store: ByteStore, version: DataSetVersion) -> _Held:
     return _Held(sides=sides, people=people, shards={a.sha256 for _, a in rows.shards(session, version.id)})
 
 
-def _listed(keys: Any) -> dict[str, Any]:
+def _listed(keys: Any) -> dict[str, object]:
     found = sorted(keys)
     return {"count": len(found), "first": found[:LISTED]}

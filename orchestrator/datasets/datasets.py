@@ -37,7 +37,7 @@ from orchestrator.errors import ConsentError, InputError, NotFoundError, StageEr
 from orchestrator.ledger import artifacts, datasets, identities
 from orchestrator.ledger.datasets import NewVersion
 from orchestrator.ledger.engine.session import Ledger, now
-from orchestrator.ledger.engine.states import BATCH_ENDED
+from orchestrator.ledger.engine.states import BATCH_ENDED, BatchState, State
 from orchestrator.ledger.queue import batches
 from orchestrator.ledger.queue.batches import NewBatch, NewItem
 from orchestrator.ledger.tables.rows import Artifact, Batch
@@ -290,7 +290,9 @@ def _free_key(ledger: Ledger, owner: str, sha256: str) -> str:
     with ledger.read() as session:
         while (known := batches.by_idempotency_key(session, owner, f"dataset:{sha256}:{number}")) is not None:
             last = batches.by_idempotency_key(session, owner, f"arrange:{known.id}")
-            bad = [b for b in (known, last) if b is not None and b.state in BATCH_ENDED and b.state != "completed"]
+            bad = [
+                b for b in (known, last) if b is not None and b.state in BATCH_ENDED and b.state != BatchState.COMPLETED
+            ]
             if not bad:
                 break
             number += 1
@@ -304,7 +306,7 @@ def follow(ledger: Ledger, batch_id: str) -> str | None:
     """
     with ledger.read() as session:
         batch = session.get_one(Batch, batch_id)
-    if batch.kind != KIND or batch.state != "completed":
+    if batch.kind != KIND or batch.state != BatchState.COMPLETED:
         return None
     plan = BuildOptions.load(batch.options).plan
     submitted = batches.submit(
@@ -354,7 +356,7 @@ def progress(ledger: Ledger, owner: str, batch_id: str) -> Progress:
     with ledger.read() as session:
         first = batches.get(session, owner, batch_id)
         counts = batches.counts(session, first.id)
-    if first.state != "completed":
+    if first.state != BatchState.COMPLETED:
         failed = first.state in BATCH_ENDED
         return Progress(
             phase="annotate",
@@ -369,7 +371,7 @@ def progress(ledger: Ledger, owner: str, batch_id: str) -> Progress:
         second = batches.get(session, owner, second_id)
         item = next(iter(batches.items(session, second_id)))
         result = datasets.result_of(session, item.id)
-    if second.state == "completed" and result is not None:
+    if second.state == BatchState.COMPLETED and result is not None:
         return Progress(phase="arrange", done=1, total=1, version_id=result.version)
     failed = second.state in BATCH_ENDED
     error = _failure(ledger, second) if failed else None
@@ -377,7 +379,7 @@ def progress(ledger: Ledger, owner: str, batch_id: str) -> Progress:
 
 
 def _pause(batch: Batch) -> str | None:
-    if batch.state != "paused":
+    if batch.state != BatchState.PAUSED:
         return None
     return f"batch {batch.id} is paused: {batch.reason or 'by hand'}; `fpga batch resume {batch.id}` goes on"
 
@@ -386,7 +388,7 @@ def _failure(ledger: Ledger, batch: Batch) -> dict[str, Any]:
     """The first failed item's story, or the batch's state."""
     with ledger.read() as session:
         for item in batches.items(session, batch.id):
-            if item.error_code is not None and item.state != "completed":
+            if item.error_code is not None and item.state != State.COMPLETED:
                 return {"code": item.error_code, "message": item.error_message, "item": item.custom_id}
     return {"code": f"batch_{batch.state}", "message": f"batch {batch.id} is {batch.state}"}
 

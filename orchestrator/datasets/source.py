@@ -115,7 +115,7 @@ def _people(name: str, facts: Mapping[str, Any], people: PeopleFrom) -> tuple[st
     return (named,) if isinstance(named, str) else tuple(str(one) for one in named)
 
 
-def _side(member: Skipped) -> dict[str, Any]:
+def _side(member: Skipped) -> dict[str, object]:
     if member.text is None:
         return {}
     if member.path.lower().endswith(".txt"):
@@ -127,7 +127,7 @@ def _side(member: Skipped) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _table(source: str, metadata: Path | None) -> dict[str, dict[str, Any]]:
+def _table(source: str, metadata: Path | None) -> dict[str, dict[str, object]]:
     """Rows by file name; about 300 bytes of memory each."""
     path = metadata
     if path is None:

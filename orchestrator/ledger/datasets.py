@@ -15,6 +15,7 @@ from orchestrator.errors import ConsentError, NotFoundError
 from orchestrator.ledger import artifacts, audit
 from orchestrator.ledger.engine.base import new_id
 from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.engine.states import State
 from orchestrator.ledger.tables.rows import Artifact, Consent, Identity, Stage
 from orchestrator.ledger.tables.rows_datasets import (
     DataSet,
@@ -274,7 +275,7 @@ def chunks(session: Session, owner: str, wanted: Sequence[str]) -> dict[str, Sto
 
 def result_of(session: Session, item_id: str) -> Arranged | None:
     """Return what the finished stage of an item said, or None while there is none."""
-    found = session.scalar(select(Stage.result).where(Stage.item_id == item_id, Stage.state == "completed"))
+    found = session.scalar(select(Stage.result).where(Stage.item_id == item_id, Stage.state == State.COMPLETED))
     return None if found is None else Arranged.load(found)
 
 

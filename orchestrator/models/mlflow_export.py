@@ -17,6 +17,7 @@ from orchestrator.contracts.training import TrainOptions
 from orchestrator.errors import TransientError
 from orchestrator.ledger import evaluations, training
 from orchestrator.ledger.engine.session import Ledger
+from orchestrator.ledger.engine.states import BatchState
 from orchestrator.ledger.tables.rows import Batch
 from orchestrator.ledger.tables.rows_training import TrainingRun
 from orchestrator.models.lineage import flatten
@@ -49,7 +50,7 @@ def export(ledger: Ledger, settings: Settings, batch_id: str) -> str | None:
             _call(client, "runs/log-batch", {"run_id": run_id, "metrics": part})
         _call(client, "runs/log-batch", {"run_id": run_id, "params": params})
         ended = _ms(batch.finished_at or batch.created_at)
-        status = "FINISHED" if batch.state == "completed" else "FAILED"
+        status = "FINISHED" if batch.state == BatchState.COMPLETED else "FAILED"
         _call(client, "runs/update", {"run_id": run_id, "status": status, "end_time": ended})
     return run_id
 

@@ -175,7 +175,11 @@ def _from_wheels(catalog: Catalog, folder: Path, report: hub.Report) -> list[Fet
 
 
 def fetch(source: Source, file: PinnedFile, folder: Path, report: hub.Report) -> Fetched:
-    """Have one file here, checked."""
+    """Have one file here, checked.
+
+    Raises:
+        ModelError: `unpinned` pickles, and `sha256_mismatch`.
+    """
     if file.pickled and file.sha256 is None:
         raise ModelError(f"{source.repo}/{file.path} is a pickle without a pinned sha256: refused", code="unpinned")
     own = folder / source.repo.replace("/", "--")

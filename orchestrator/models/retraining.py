@@ -17,6 +17,7 @@ from orchestrator.errors import NotFoundError
 from orchestrator.ledger import evaluations, models, training
 from orchestrator.ledger.engine.base import new_id
 from orchestrator.ledger.engine.session import Ledger, now, retrying
+from orchestrator.ledger.engine.states import BatchState
 from orchestrator.ledger.tables.rows import Batch, ModelVersion
 from orchestrator.ledger.tables.rows_datasets import DataSetVersion
 from orchestrator.ledger.tables.rows_training import GateDecision, TrainingRun
@@ -36,7 +37,7 @@ def conclude(ledger: Ledger, batch_id: str) -> dict[str, Any] | None:
         known = evaluations.decision_of(session, batch_id)
         if known is not None:
             return decision_object(known)
-        if session.get_one(Batch, batch_id).state != "completed" or run.model_version_id is None:
+        if session.get_one(Batch, batch_id).state != BatchState.COMPLETED or run.model_version_id is None:
             return None
         decision = _decide(session, run, batch_id)
         log.info("gate decided", extra={"run": run.id, "version": run.model_version_id, "passed": decision.passed})

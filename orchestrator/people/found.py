@@ -341,7 +341,11 @@ def restorable(ledger: Ledger, settings: Settings, owner: str, archive: str | No
 
 
 def report(ledger: Ledger, settings: Settings, owner: str, archive: str | None = None) -> dict[str, Any]:
-    """Return counts of what was found, photos that are there twice, who allows nothing, and what can be restored."""
+    """Return counts of what was found, photos that are there twice, who allows nothing, and what can be restored.
+
+    Raises:
+        NotFoundError: `archive_not_found`, no scan looked at it.
+    """
     place = absolute(archive) if archive else None
     album, twins = Album(), list[dict[str, str]]()
     with ledger.read() as session:

@@ -23,7 +23,7 @@ from orchestrator.contracts.people import EnrolParams, GivenConsent, GivenRefere
 from orchestrator.errors import ConflictError, InputError, StoreUnavailableError, UsageError
 from orchestrator.ledger import artifacts, audit, datasets, identities, photos
 from orchestrator.ledger.engine.session import Ledger, now
-from orchestrator.ledger.engine.states import ENDED
+from orchestrator.ledger.engine.states import ENDED, State
 from orchestrator.ledger.privacy import erasure, register
 from orchestrator.ledger.privacy.register import Words
 from orchestrator.ledger.queue import batches, sweeper
@@ -219,7 +219,7 @@ def outcomes(ledger: Ledger, owner: str, batch_id: str) -> list[Enrolled]:
             handle = EnrolParams.load(item.params).handle
             error: dict[str, Any] | None = None
             identity_id = None
-            if item.state == "completed":
+            if item.state == State.COMPLETED:
                 identity_id = identities.get(session, owner, handle).id
             elif item.state in ENDED:
                 code, message = item.error_code or item.state, item.error_message or f"the item was {item.state}"

@@ -29,6 +29,7 @@ from orchestrator.contracts.portraits import SubmitOptions
 from orchestrator.errors import ConflictError, ConsentError, NotFoundError, UsageError
 from orchestrator.ledger import audit, photos
 from orchestrator.ledger.engine.session import Ledger, now
+from orchestrator.ledger.engine.states import State
 from orchestrator.ledger.queue import batches
 from orchestrator.ledger.queue.batches import NewBatch, NewItem, Submitted
 from orchestrator.ledger.views import listings
@@ -196,7 +197,7 @@ def redo(ledger: Ledger, settings: Settings, owner: str, item_id: str, options: 
         shown = photos.shown(session, item.id)
     if batch.kind == photos.KIND and found is None:
         found = PhotoParams.load(item.params).ingested
-    if batch.kind != photos.KIND or found is None or item.state not in ("completed", "failed", "held"):
+    if batch.kind != photos.KIND or found is None or item.state not in (State.COMPLETED, State.FAILED, State.HELD):
         raise ConflictError(
             f"item {item_id} is no photo that was looked at and has ended; it is {item.state}", code="item_not_ready"
         )

@@ -96,7 +96,7 @@ def part_links(
     *,
     numbers: Sequence[int] = (),
     seconds: int = MAX_URL_SECONDS,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Return links by which the store itself takes parts of an upload, and which parts it has.
 
     Args:
@@ -267,7 +267,7 @@ def remove_overdue(ledger: Ledger, store: ByteStore) -> int:
     return len(gone)
 
 
-def upload_object(upload: Upload) -> dict[str, Any]:
+def upload_object(upload: Upload) -> dict[str, object]:
     """Return the JSON object of an upload."""
     return {
         "id": upload.id,

@@ -36,7 +36,7 @@ class RowError:
     code: str
     message: str
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """Return the error as the object that the command line and HTTP answers share."""
         return asdict(self)
 

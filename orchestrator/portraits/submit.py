@@ -76,7 +76,7 @@ class DryRun:
     notes: tuple[str, ...] = ()
     """What was read in another way than written, and what will not be heeded as written."""
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """Return the object that the command line and HTTP answers share."""
         shown = asdict(self)
         return {"object": "batch.dry_run", **shown, "errors": [error.as_json() for error in self.errors]}

@@ -25,7 +25,7 @@ from orchestrator.results.files import files_lines
 from orchestrator.results.results import errors_lines, json_line, results_lines, written_out
 from orchestrator.storage import ByteStore
 
-Lines = Callable[[Session, Batch], Iterator[dict[str, Any]]]
+Lines = Callable[[Session, Batch], Iterator[dict[str, object]]]
 Row = tuple[Item, Output, Artifact]
 
 

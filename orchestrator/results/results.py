@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 from orchestrator.contracts.people import EnrolParams
 from orchestrator.ledger import photos
 from orchestrator.ledger.engine.session import Ledger
-from orchestrator.ledger.engine.states import BATCH_ENDED, ENDED, BatchState
+from orchestrator.ledger.engine.states import BATCH_ENDED, ENDED, BatchState, State
 from orchestrator.ledger.queue import batches, reviews
 from orchestrator.ledger.queue.batches import ItemDetail
 from orchestrator.ledger.tables.rows import Artifact, Attempt, Batch, Item, Output, Stage
@@ -192,7 +192,7 @@ def item_error(item: Item) -> dict[str, Any] | None:
 
 def results_lines(session: Session, batch: Batch) -> Iterator[dict[str, Any]]:
     """Yield the objects of the items that are completed, in manifest order; true at any moment."""
-    yield from _pages(session, batch, ("completed",))
+    yield from _pages(session, batch, (State.COMPLETED,))
 
 
 def errors_lines(session: Session, batch: Batch) -> Iterator[dict[str, Any]]:
@@ -202,7 +202,7 @@ def errors_lines(session: Session, batch: Batch) -> Iterator[dict[str, Any]]:
         if "more" in row:
             error["more"] = row["more"]
         yield {"custom_id": row["custom_id"], "row": row["row"], "status": "rejected", "error": error}
-    for found in _pages(session, batch, ("failed", "held", "cancelled")):
+    for found in _pages(session, batch, (State.FAILED, State.HELD, State.CANCELLED)):
         error = found["error"] or {"code": "cancelled", "message": "the item was cancelled before it ended"}
         line = {"custom_id": found["custom_id"], "id": found["id"], "status": found["status"], "error": error}
         yield line | ({"path": found["params"]["path"]} if "path" in found["params"] else {})
@@ -269,7 +269,7 @@ def exit_code(batch: dict[str, Any]) -> int:
     """
     if batch["state"] == BatchState.PAUSED:
         return PAUSED
-    if batch["state"] in BATCH_ENDED and batch["state"] != "completed":
+    if batch["state"] in BATCH_ENDED and batch["state"] != BatchState.COMPLETED:
         return 2
     return OTHER_PRESET if any(batch.get("unchanged", {}).get(code) for code in NOT_FOR_THIS_PRESET) else 0
 
@@ -335,7 +335,7 @@ def _stage(stage: Stage, attempts: Sequence[Attempt]) -> dict[str, Any]:
     }
 
 
-def _attempt(attempt: Attempt) -> dict[str, Any]:
+def _attempt(attempt: Attempt) -> dict[str, object]:
     error = {"code": attempt.error_code, "message": attempt.error_message} if attempt.error_code else None
     return {
         "attempt": attempt.token,

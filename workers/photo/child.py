@@ -129,7 +129,7 @@ def facts(native: Native, data: bytes) -> dict[str, Any]:
 
 
 def perceptual_hash(rgb: NDArray[np.uint8]) -> str:
-    """Return 64 bits that barely change when a photo is resized or packed anew, as 16 hex digits.
+    """Return 64 bits that barely change when a photo (H, W, 3) is resized or packed anew, as 16 hex digits.
 
     Signs of the lowest DCT frequencies of a 32x32 grey version against their median [field: pHash].
     """

@@ -78,7 +78,11 @@ class Found:
 
 
 def run(bench: Bench, modal: Path | None, base: Path | None) -> Found:
-    """Draw the same scenes with every control mode and, where modal weights are given, in every form."""
+    """Draw the same scenes with every control mode and, where modal weights are given, in every form.
+
+    Raises:
+        RequestError: modal weights without the base that they belong to, or the other way round.
+    """
     if (modal is None) != (base is None):
         raise RequestError("Modal weights and the base they belong to are wanted together; one of them was given.")
     kinds = (*SINGLE_KINDS, *GROUP_KINDS)

@@ -68,7 +68,7 @@ def measure(
     threads: int = 1,
     device: str = "cpu",
     **options: Any,
-) -> tuple[dict[str, Any], Image, str]:
+) -> tuple[dict[str, object], Image, str]:
     """Run one evaluation on a preset folder.
 
     Args:

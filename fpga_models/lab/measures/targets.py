@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-Reports = Mapping[str, Mapping[str, Any]]
+Reports = Mapping[str, Mapping[str, object]]
 
 
 @dataclass(frozen=True, kw_only=True)

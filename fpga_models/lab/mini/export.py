@@ -41,7 +41,11 @@ UNMEASURED = {"accept": 0.5, "review": 0.3}
 
 
 def load_ema(run: Path, sizes: Sizes = MINI) -> tuple[Trainee, dict[str, Any]]:
-    """The moving average of a run's newest checkpoint and what is known about the run."""
+    """The moving average of a run's newest checkpoint and what is known about the run.
+
+    Raises:
+        FileNotFoundError: the run holds no checkpoint.
+    """
     folder = checkpoint.latest(run)
     if folder is None:
         raise FileNotFoundError(f"{run} holds no checkpoint; run python -m fpga_models.lab.mini.generator first")

@@ -138,7 +138,7 @@ def draw_canvas(data: TrainingData, shown: NDArray[np.int64], rng: np.random.Gen
 
 
 def face_square(box: NDArray[np.float32], side: int) -> tuple[int, int, int]:
-    """Left, top and side of the square around a face, shifted into the picture."""
+    """Left, top and side of the square around a face (left, top, right, bottom), shifted into the picture; px."""
     length = min(side, max(2, round(float(max(box[2] - box[0], box[3] - box[1])) * MARGIN)))
     left, top = (
         int(np.clip(round(float(a + b - length) / 2), 0, side - length)) for a, b in (box[[0, 2]], box[[1, 3]])
@@ -162,7 +162,7 @@ def clone_batch(
     rng: np.random.Generator,
     latents: NDArray[np.float16] | None = None,
 ) -> TrainingBatch:
-    """Conditions of these scenes with one identity for everybody in each, and these latents if there are any."""
+    """Conditions of scenes (N,) with one identity (N,) for everybody in each; latents are (N, C, h, w) or None."""
     own = _one_picture(data, identities, rng)[:, None]
     present = data.rows[scenes] >= 0
     crops = draw_crops(data, np.where(present, identities[:, None], -1), rng)

@@ -126,7 +126,7 @@ def _cached_masks(path: Path, scenes: Scenes, cells: int) -> NDArray[np.uint8]:
 def draw_scenes(
     by_kind: Sequence[NDArray[np.int64]], shares: Sequence[float], count: int, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Scene numbers of one batch: kinds by their shares (empty kinds never), scenes evenly within a kind.
+    """Scene numbers (count,) of one batch: kinds by their shares (empty kinds never), scenes evenly within a kind.
 
     Raises:
         DataError: no scene has a kind with a share.
@@ -189,7 +189,7 @@ def gather(
     embeddings: torch.Tensor,
     crops: torch.Tensor | None = None,
 ) -> TrainingBatch:
-    """A batch of these scenes with these embeddings and crops."""
+    """A batch of N scenes (N,) with embeddings (N, K, E) and crops (N, K, 3, s, s) of up to K people."""
     control, flags = draw_controls(data.scenes, chosen, modes)
     latents = torch.from_numpy(data.latents[chosen].astype(np.float32))
     regions = torch.from_numpy(data.masks[chosen].astype(np.float32) / 255)
@@ -218,7 +218,7 @@ def draw_batch(
     step: int,
     rng: np.random.Generator,
 ) -> TrainingBatch:
-    """The batch of one training step."""
+    """The batch of one training step; `by_kind` has the scene numbers (n,) of each kind."""
     chosen = draw_scenes(by_kind, shares, count, rng)
     modes = draw_modes(plan, count, step, rng)
     embeddings = draw_embeddings(data, chosen, rng)

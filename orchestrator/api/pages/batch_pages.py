@@ -19,7 +19,7 @@ from orchestrator.archive.passed import Passed, passed_of
 from orchestrator.contracts.base import Line
 from orchestrator.errors import StoreUnavailableError, TransientError
 from orchestrator.ledger.engine.session import Ledger, now
-from orchestrator.ledger.engine.states import BATCH_ENDED, BATCH_STATES
+from orchestrator.ledger.engine.states import BATCH_ENDED, BATCH_STATES, BatchState
 from orchestrator.ledger.queue import batches, quarantine
 from orchestrator.ledger.tables.rows import Batch
 from orchestrator.ledger.views import gallery, listings
@@ -247,7 +247,13 @@ def address(path: str, asked: dict[str, str], **more: str) -> str:
 def _possible(batch: Batch, tally: gallery.Tally) -> set[str]:
     if batch.state in BATCH_ENDED:
         return {"retry"} if tally.bad else set()
-    can = {"resume"} if batch.state == "paused" else {"pause"} if batch.state == "in_progress" else set()
+    can = (
+        {"resume"}
+        if batch.state == BatchState.PAUSED
+        else {"pause"}
+        if batch.state == BatchState.IN_PROGRESS
+        else set()
+    )
     if batch.state in ("in_progress", "paused", "validating"):
         can |= {"cancel", "order"}
     return can | {"close"} if batch.open else can

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Form
 from starlette.responses import RedirectResponse, Response, StreamingResponse
@@ -54,7 +54,7 @@ def tiles(
     code: Code = "",
     sort: Sort = "position",
     cursor: Cursor = None,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Tell which pictures there are, in the order of the gallery."""
     after = place(cursor, float, int)
     with caller.ledger.read() as session:

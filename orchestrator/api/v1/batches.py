@@ -148,7 +148,7 @@ def list_(
     kind: Words = [],  # noqa: B006 fastapi copies it
     limit: Limit = 50,
     cursor: Cursor = None,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """List batches, newest first."""
     _check_words(state, (*BATCH_STATES, *batches.STATE_WORDS))
     with caller.ledger.read() as session:

@@ -30,8 +30,10 @@ LastEventId = Annotated[str | None, Header(alias="Last-Event-ID", max_length=80)
 Since = Annotated[
     Literal["start", "now"], Query(description="`start` tells what ended before too, `now` only what comes.")
 ]
-EVENTS: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
-OVER: dict[int | str, dict[str, Any]] = {204: {"description": "`Last-Event-ID` is the last event: do not come back."}}
+EVENTS: dict[int | str, dict[str, object]] = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
+OVER: dict[int | str, dict[str, object]] = {
+    204: {"description": "`Last-Event-ID` is the last event: do not come back."}
+}
 
 
 @router.get("/batches/{batch_id}/events", operation_id="watch_batch", response_class=Response, responses=EVENTS | OVER)
@@ -59,7 +61,7 @@ async def item(request: Request, caller: Reader, item_id: str) -> Response:
     found = await run_in_threadpool(_item, caller, item_id)
     library = "people" in caller.bearer.scopes
 
-    def look() -> tuple[dict[str, Any], bool]:
+    def look() -> tuple[dict[str, object], bool]:
         with caller.ledger.read() as session:
             (detail,) = batches.details(session, [listings.item(session, caller.owner, found)])
             return results.item_object(detail, library=library), detail.item.state in ENDED
@@ -74,7 +76,7 @@ async def training_run(request: Request, caller: Reader, run_id: str) -> Respons
     """Tell a training run whenever it changes, until it has ended; `records` has the figures of its steps."""
     found = await run_in_threadpool(training.show, caller.ledger, caller.owner, run_id)
 
-    def look() -> tuple[dict[str, Any], bool]:
+    def look() -> tuple[dict[str, object], bool]:
         run = training.show(caller.ledger, caller.owner, found["id"])
         return run, run["state"] in BATCH_ENDED
 

@@ -26,7 +26,9 @@ from orchestrator.pictures import check_picture
 router = APIRouter(prefix="/v1/identities", tags=["identities"])
 
 
-ENROLLED: dict[int | str, dict[str, Any]] = {201: {"description": "The person was enrolled while the client waited."}}
+ENROLLED: dict[int | str, dict[str, object]] = {
+    201: {"description": "The person was enrolled while the client waited."}
+}
 
 
 class Consent(Strict):

@@ -108,7 +108,11 @@ def submit(ledger: Ledger, new: NewBatch) -> Submitted:
 
 
 def enter(session: Session, new: NewBatch) -> Submitted:
-    """Do what `submit` does inside the caller's transaction."""
+    """Do what `submit` does inside the caller's transaction.
+
+    Raises:
+        ConflictError, UsageError: as `submit`.
+    """
     moment = now(session)
     if new.idempotency_key == "":
         raise UsageError("an idempotency key is not empty; leave it out for a request of its own", code="bad_key")

@@ -106,7 +106,7 @@ def publish_all(ledger: Ledger, ended: Sequence[tuple[Claim, Outcome]]) -> list[
         )
         live = [(c, outcome) for c, outcome in ended if c.stage_id in moved]
         if live:
-            _end_attempts(session, [c for c, _ in live], "completed", moment)
+            _end_attempts(session, [c for c, _ in live], State.COMPLETED, moment)
             artifacts.confirm(session, *[artifact_id for _, outcome in live for artifact_id in outcome.stored])
             for _, outcome in live:
                 outcome.write(session, moment)
@@ -162,7 +162,7 @@ def fail(ledger: Ledger, c: Claim, error: FpgaError, *, max_failures: int, backo
         story = _story(c.name, c.token, error) | ({} if again else {"finished_at": moment})
         if not lifecycle.move(session, target, *ours(c), of_item=story, **lifecycle.FREE, **values):
             raise FencedError(f"stage {c.stage_id} is {stage.state} and cannot become {target}")
-        _end_attempts(session, [c], "failed", moment, error)
+        _end_attempts(session, [c], State.FAILED, moment, error)
         if not again:
             _let_go(session, c)
         if not again and lifecycle.close_batch(session, c.batch_id, moment) is None:
@@ -209,7 +209,7 @@ def end_cancelled(session: Session, *where: ColumnElement[bool], moment: datetim
     session.execute(
         update(Attempt)
         .where(Attempt.stage_id.in_([stage_id for stage_id, _ in moved]), Attempt.outcome.is_(None))
-        .values(outcome="cancelled", ended_at=moment)
+        .values(outcome=State.CANCELLED, ended_at=moment)
     )
 
 

@@ -11,6 +11,7 @@ from sqlalchemy import case, select, update
 from sqlalchemy.orm import Session
 
 from orchestrator.ledger.engine.base import new_id
+from orchestrator.ledger.engine.states import State
 from orchestrator.ledger.queue.claims import Claim
 from orchestrator.ledger.tables.rows import Artifact, Item, Output
 
@@ -117,7 +118,7 @@ def finished(session: Session, batch_id: str) -> Iterator[tuple[Item, Output, Ar
         select(Item, Output, Artifact)
         .join(Output, Output.item_id == Item.id)
         .join(Artifact, Artifact.id == Output.artifact_id)
-        .where(Item.batch_id == batch_id, Item.state == "completed", Artifact.state == "live")
+        .where(Item.batch_id == batch_id, Item.state == State.COMPLETED, Artifact.state == "live")
         .order_by(Item.position, Output.round)
         .execution_options(yield_per=200)
     )

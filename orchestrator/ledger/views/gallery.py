@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from orchestrator.contracts.photos import Restored
 from orchestrator.errors import NotFoundError
-from orchestrator.ledger.engine.states import BAD, ENDED, STATES
+from orchestrator.ledger.engine.states import BAD, ENDED, STATES, State
 from orchestrator.ledger.queue import reviews
 from orchestrator.ledger.tables.rows import Artifact, Item, Output, Stage
 from orchestrator.ledger.tables.rows_reviews import Review
@@ -24,10 +24,10 @@ SHOWS: dict[str, ColumnElement[bool]] = {
     "turned_down": reviews.is_("rejected"),
     "starred": reviews.starred(),
     "doubtful": reviews.open_(),
-    "failed": Item.state == "failed",
-    "held": Item.state == "held",
+    "failed": Item.state == State.FAILED,
+    "held": Item.state == State.HELD,
     "open": Item.state.not_in(ENDED),
-    "cancelled": Item.state == "cancelled",
+    "cancelled": Item.state == State.CANCELLED,
     "drawn": Item.output_id.is_not(None),
 }
 """What a gallery may be cut down to; what a person decided on stands no longer under the machine's verdict."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from sqlalchemy import exists, func, or_, select
 from sqlalchemy.orm import Session, aliased
 
-from orchestrator.ledger.engine.states import BAD, LEASED, among
+from orchestrator.ledger.engine.states import BAD, LEASED, BatchState, State, among
 from orchestrator.ledger.queue import reviews
 from orchestrator.ledger.tables.rows import Artifact, Batch, Item, Stage
 
@@ -120,12 +120,12 @@ def waiting(session: Session, owner: str) -> list[Line]:
     query = (
         select(Batch.lane, Stage.name, Stage.state, func.count())
         .join(Batch, Batch.id == Stage.batch_id)
-        .where(Batch.owner == owner, Batch.state == "in_progress", Stage.state.in_(("queued", *LEASED)))
+        .where(Batch.owner == owner, Batch.state == BatchState.IN_PROGRESS, Stage.state.in_((State.QUEUED, *LEASED)))
         .group_by(Batch.lane, Stage.name, Stage.state)
     )
     lines: dict[tuple[str, str], list[int]] = {}
     for lane, stage, state, count in session.execute(query).tuples():
-        lines.setdefault((lane, stage), [0, 0])[state != "queued"] += count
+        lines.setdefault((lane, stage), [0, 0])[state != State.QUEUED] += count
     return [
         Line(lane=lane, stage=stage, waiting=counts[0], running=counts[1])
         for (lane, stage), counts in sorted(lines.items())

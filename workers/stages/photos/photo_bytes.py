@@ -138,7 +138,7 @@ def read_patches(context: StageContext, stored: StoredRef | None) -> list[Patch]
 
 
 def patched(rgb: NDArray[np.uint8], patches: list[Patch]) -> NDArray[np.uint8]:
-    """Return a copy of an upright photo with the pieces laid over it."""
+    """Return a copy of an upright photo (H, W, 3) with the pieces laid over it."""
     result = rgb.copy()
     for patch in patches:
         height, width = patch.rgba.shape[:2]

@@ -67,7 +67,11 @@ class Job:
 
 
 def restore(context: StageContext, held: Sequence[Claim], lease: Lease) -> Iterator[Ended]:
-    """Restore the photos of these claims, one after the other; the faces of one photo go through as one batch."""
+    """Restore the photos of these claims, one after the other; the faces of one photo go through as one batch.
+
+    Raises:
+        DrainedError: the worker must stop now; what is left goes back to the queue.
+    """
     version = version_of(context, held[0])
     pack, made = context.engine.faces(version), Made.of(version)
     restorer = Restorer(context.engine.portraits(version), pack) if made.draws else None

@@ -235,7 +235,7 @@ def _record(
     restored: DiirResult | None,
     version: ModelVersion,
     group: int,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Everything that is needed to make this picture again."""
     return {
         "schema": "fpga/output/1",

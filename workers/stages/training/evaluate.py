@@ -40,7 +40,11 @@ class StoppedError(Exception):
 
 
 def evaluate(context: StageContext, held: Sequence[Claim], lease: Lease) -> Iterator[Ended]:
-    """Measure what these claims ask for, one after the other; one that must stop is left out."""
+    """Measure what these claims ask for, one after the other; one that must stop is left out.
+
+    Raises:
+        DrainedError: the worker must stop now; what is left goes back to the queue.
+    """
     for c in held:
         try:
             yield from one_by_one(context, [c], lease, lambda c: _evaluate(context, c, lease))

@@ -148,7 +148,13 @@ class Run:
         self.ema = {name: p.detach().clone() for name, p in decoder.named_parameters()}
 
     def update(self, latents: Tensor, pixels: Tensor, weights: Tensor) -> float:
-        """One step; returns the loss. The rate is flat at first, after a short warm-up, then falls linearly to 0."""
+        """One step; returns the loss. The rate is flat at first, after a short warm-up, then falls linearly to 0.
+
+        Args:
+            latents: (B, C, h, w).
+            pixels: (B, 3, H, W), in [-1, 1].
+            weights: (B, 1, H, W), how much each pixel counts.
+        """
         recipe = self.recipe
         falling = min(1.0, (1 - self.step / recipe.steps) / (1 - recipe.flat_share), (self.step + 1) / 100)
         with torch.autocast("cpu", torch.bfloat16):

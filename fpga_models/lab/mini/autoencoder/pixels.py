@@ -55,7 +55,13 @@ def pixel_weights(scenes: Scenes, index: int, loss: PixelLoss) -> NDArray[np.flo
 
 
 def reconstruction_loss(made: Tensor, wanted: Tensor, weights: Tensor, gradient_weight: float) -> Tensor:
-    """Weighted L1 + L2 of pixels plus L1 of their horizontal and vertical differences."""
+    """Weighted L1 + L2 of pixels plus L1 of their horizontal and vertical differences.
+
+    Args:
+        made, wanted: (B, 3, H, W), in [-1, 1].
+        weights: (B, 1, H, W), how much each pixel counts.
+        gradient_weight: of the differences.
+    """
     error = made - wanted
     plain = (weights * (error.abs() + error.square())).mean()
     across = (weights[..., 1:] * error.diff(dim=-1).abs()).mean()

@@ -182,7 +182,13 @@ def network_input(pictures: list[Image]) -> Tensor:
 
 
 def detection_loss(outputs: tuple[Tensor, Tensor, Tensor], targets: list[Targets], config: DetectorConfig) -> Tensor:
-    """Focal loss on scores, generalised IoU on boxes, smooth L1 on keypoints in units of the face."""
+    """Focal loss on scores, generalised IoU on boxes, smooth L1 on keypoints in units of the face.
+
+    Args:
+        outputs: logits (B, N), boxes (B, N, 4) and points (B, N, 10) of N anchors.
+        targets: B of them.
+        config: weights of the terms.
+    """
     logits, boxes, points = outputs
     face = torch.from_numpy(np.stack([target.face for target in targets]))
     positive = face >= 0

@@ -79,7 +79,7 @@ class PatchBlock(nn.Module):
         self.narrow = nn.Conv2d(3 * width, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return x plus the branch."""
+        """Return x (B, C, h, w) plus the branch."""
         branch: Tensor = self.narrow(F.gelu(self.widen(self.norm(self.spatial(x)))))
         return x + branch
 

@@ -97,7 +97,7 @@ class PoseSample:
 
 
 def draw_sample(scenes: Scenes, people: NDArray[np.int64], generator: np.random.Generator) -> PoseSample:
-    """A random person of `people` (rows of scene, place), the picture cut at random and degraded, the box shaken."""
+    """A random person of `people` (N, 2), scene and place, in a picture cut at random and degraded, the box shaken."""
     scene, place = people[generator.integers(len(people))]
     box = np.array(scenes.box[scene, place])
     picture, shift = _cut(np.array(scenes.images[scene]), box, generator)
@@ -127,7 +127,13 @@ def _cut(picture: NDArray[np.uint8], box: Floats, generator: np.random.Generator
 
 
 def pose_loss(outputs: tuple[Tensor, Tensor], points: Tensor, seen: Tensor) -> Tensor:
-    """L1 of the seen points in window px, plus the cross entropy of being seen."""
+    """L1 of the seen points in window px, plus the cross entropy of being seen.
+
+    Args:
+        outputs: points (B, 18, 2) and logits of being seen (B, 18).
+        points: (B, 18, 2), window px.
+        seen: (B, 18), 0 or 1.
+    """
     got, logits = outputs
     distance = (got - points).abs().sum(2)  # (B, 18)
     missed = (distance * seen).sum() / seen.sum().clamp(min=1)
