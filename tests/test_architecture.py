@@ -94,7 +94,7 @@ FLOORS = (
     {"results", "photos"},
     {"people"},
     {"runtime"},
-    {"access", "status"},
+    {"access", "status", "testing"},
     {"embedded", "flows", "api"},
     {"cli"},
 )

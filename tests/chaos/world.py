@@ -7,13 +7,11 @@ time, so an interleaving is a list of choices, and a seed is a replay.
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
@@ -22,12 +20,13 @@ from greenlet import getcurrent, greenlet  # type: ignore[import-untyped]  # it 
 from numpy.typing import NDArray
 from sqlalchemy.orm import Session
 
-from orchestrator.errors import FpgaError, NotFoundError, StoreUnavailableError, TransientError
+from orchestrator.errors import FpgaError, StoreUnavailableError, TransientError
 from orchestrator.ledger.engine.session import Ledger
 from orchestrator.ledger.queue.claims import Claim
 from orchestrator.ledger.tables.rows import ModelVersion
 from orchestrator.settings import Settings
-from orchestrator.storage.base import Data, Listed, Stored
+from orchestrator.storage.base import Data, Stored
+from orchestrator.testing import MemoryBell, MemoryStore
 from workers.runtime.lease import Lease
 from workers.runtime.publishing import Made, Publisher
 
@@ -156,70 +155,44 @@ class SimulatedLedger(Ledger):
         self._world.point("wrote")
 
 
-class SimulatedStore:
-    """Bytes in a dictionary; puts and gets may fail before or after they happened."""
+class SimulatedStore(MemoryStore):
+    """The world's bytes; puts and gets may fail before or after they happened."""
 
     def __init__(self, world: World) -> None:
+        super().__init__(world.objects, clock=world.now)
         self._world = world
 
     def put(self, key: str, data: Data, *, media_type: str, sha256: str | None = None) -> Stored:
         """Store bytes; with bad luck the store does not answer, before or after it kept them."""
-        assert isinstance(data, bytes), "the simulation stores pictures of a few bytes"
         self._world.point("puts bytes")
         self._may_be_away()
-        self._world.objects[key] = data
+        stored = super().put(key, data, media_type=media_type, sha256=sha256)
         self._world.point("has put bytes")
         self._may_be_away()
-        return Stored(key=key, sha256=hashlib.sha256(data).hexdigest(), size=len(data))
+        return stored
 
-    def get(self, key: str, *, sha256: str | None = None) -> bytes:
+    def open(self, key: str, *, sha256: str | None = None) -> BinaryIO:
         """Return bytes."""
         self._world.point("gets bytes")
         self._may_be_away()
-        if key not in self._world.objects:
-            raise NotFoundError(f"nothing is stored under {key}", code="object_missing")
-        return self._world.objects[key]
+        return super().open(key, sha256=sha256)
 
     def delete(self, key: str) -> None:
         """Remove bytes."""
         self._world.point("deletes bytes")
         self._may_be_away()
-        self._world.objects.pop(key, None)
-
-    def head(self, key: str) -> Stored | None:
-        """Return what is stored."""
-        data = self._world.objects.get(key)
-        return None if data is None else Stored(key=key, sha256=hashlib.sha256(data).hexdigest(), size=len(data))
-
-    def open(self, key: str, *, sha256: str | None = None) -> BinaryIO:
-        """Return a stream."""
-        return BytesIO(self.get(key))
-
-    def list(self, prefix: str = "") -> Iterator[Listed]:
-        """Yield what is stored."""
-        for key, data in self._world.objects.items():
-            yield Listed(key=key, size=len(data), modified=self._world.now())
-
-    def url(self, key: str, *, expires_seconds: int, filename: str | None = None, media_type: str | None = None) -> str:
-        """Nothing asks for links here."""
-        raise AssertionError
-
-    def sweep_stale(self, older_than_seconds: float, *, spare: str = "") -> int:
-        """Nothing is ever left half written in a dictionary."""
-        return 0
-
-    def check(self) -> None:
-        """Always well."""
+        super().delete(key)
 
     def _may_be_away(self) -> None:
         if self._world.fault(0.03):
             raise StoreUnavailableError("the store does not answer")
 
 
-class SimulatedBell:
+class SimulatedBell(MemoryBell):
     """A broker that drops, doubles and delays."""
 
     def __init__(self, world: World) -> None:
+        super().__init__()
         self._world = world
 
     def send(self, queue: str, body: dict[str, object]) -> None:

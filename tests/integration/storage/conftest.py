@@ -13,6 +13,7 @@ from botocore.config import Config
 
 from orchestrator.settings import Settings
 from orchestrator.storage import ByteStore, open_store
+from orchestrator.testing import MemoryStore
 from tests.services.fault_proxy import FaultProxy, fault_proxy
 from tests.services.swift import Swift
 
@@ -28,10 +29,12 @@ class Place:
     environment: dict[str, str]
     overwrite: Callable[[str, bytes], None]
     """Put other bytes at a key, behind the store's back."""
+    opened: ByteStore | None = None
+    """Of a store that has no settings."""
 
     def open(self) -> ByteStore:
         """Open the store with the settings of this process, which has `environment` set."""
-        return open_store(Settings())
+        return self.opened or open_store(Settings())
 
 
 def local_place(folder: Path) -> Place:
@@ -61,10 +64,13 @@ def void(_: object) -> None:
     """Drop a value."""
 
 
-@pytest.fixture(params=["local", "s3", pytest.param("swift", marks=pytest.mark.slow)])
+@pytest.fixture(params=["memory", "local", "s3", pytest.param("swift", marks=pytest.mark.slow)])
 def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     """An empty place of each kind, reachable through this process's environment."""
-    if request.param == "local":
+    if request.param == "memory":
+        twin = MemoryStore()
+        made = Place(environment={}, overwrite=twin.objects.__setitem__, opened=twin)
+    elif request.param == "local":
         made = local_place(tmp_path)
     elif request.param == "s3":
         made = s3_place({**AWS, "AWS_ENDPOINT_URL_S3": request.getfixturevalue("moto_url")})
