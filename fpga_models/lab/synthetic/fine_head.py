@@ -18,26 +18,6 @@ class FineHead(Head):
     _lit = np.array([0.0, -1.0])
     """Where the light comes from; from above until `draw` knows better."""
 
-    def draw(self, image: Image, light_angle: float) -> None:
-        """Ears, face and hair over them, lit from `light_angle`."""
-        self._lit = np.array([np.cos(light_angle), np.sin(light_angle)])
-        self._face = self.rigid(self.outline())
-        for side, ear in zip((-1, 1), self.ears(), strict=True):
-            self._ear(image, ear, side)
-        self._skin(image)
-        self._cheeks(image)
-        if self.who.beard == "full":
-            self._full_beard(image)
-        self._nose(image)
-        self._mouth(image)
-        for side in (-1, 1):
-            self._eye(image, side)
-        self._hair_over(image, light_angle)
-        for side in (-1, 1):
-            self._brow(image, side)
-        if self.who.glasses != "none":
-            self._glasses(image)
-
     def _shadow(self, share: float = 0.3) -> Colour:
         """Skin in the shade: darker and a little redder."""
         return darker(mix(self.who.skin, (188, 70, 60), 0.18), share)
@@ -51,11 +31,15 @@ class FineHead(Head):
         disc(image, inner, 0.62 * radius, self._shadow(0.32))
         disc(image, inner + np.array((-side * 0.16 * radius, 0.12 * radius)), 0.44 * radius, self._shadow(0.18))
 
-    def _skin(self, image: Image) -> None:
+    def _skin(self, image: Image, light: npt.NDArray[np.float64]) -> None:
+        self._lit = light
+        self._face = self.rigid(self.outline())
+        for side, ear in zip((-1, 1), self.ears(), strict=True):
+            self._ear(image, ear, side)
         skin, unit = self.who.skin, self.unit
         polygon(image, self._face, skin)
-        light = self._lit * [1.0, 0.7]
-        rim(image, self._face, self._shadow(0.34), towards=0.3 * unit * light, strength=0.85, blur=0.34 * unit)
+        flat = light * [1.0, 0.7]
+        rim(image, self._face, self._shadow(0.34), towards=0.3 * unit * flat, strength=0.85, blur=0.34 * unit)
         forehead = self.surface(ellipse((0.2 * self._lit[0], -0.42), 0.4, 0.26))
         soft(image, forehead, lighter(skin, 0.35), strength=0.5, blur=0.3 * unit, within=self._face)
         chin = self.surface(ellipse((0, 0.84), 0.16, 0.09))

@@ -266,13 +266,8 @@ class Head:
     # --- the face ---------------------------------------------------------------------------------------------
 
     def draw(self, image: Image, light_angle: float) -> None:
-        """Ears, face and hair over them."""
-        skin, shade = self.who.skin, darker(self.who.skin, 0.2)
-        for ear in self.ears():
-            disc(image, ear, self.who.ear_size * self.unit, shade)
-        polygon(image, self.rigid(self.outline()), shade)
-        towards = 0.06 * np.array([np.cos(light_angle), np.sin(light_angle)])
-        polygon(image, self.rigid(self.outline(0.95) + towards), skin)
+        """Ears, face and hair over them, lit from `light_angle`."""
+        self._skin(image, np.array([np.cos(light_angle), np.sin(light_angle)]))
         self._cheeks(image)
         if self.who.beard == "full":
             self._full_beard(image)
@@ -285,6 +280,13 @@ class Head:
             self._brow(image, side)
         if self.who.glasses != "none":
             self._glasses(image)
+
+    def _skin(self, image: Image, light: npt.NDArray[np.float64]) -> None:
+        skin, shade = self.who.skin, darker(self.who.skin, 0.2)
+        for ear in self.ears():
+            disc(image, ear, self.who.ear_size * self.unit, shade)
+        polygon(image, self.rigid(self.outline()), shade)
+        polygon(image, self.rigid(self.outline(0.95) + 0.06 * light), skin)
 
     def _cheeks(self, image: Image) -> None:
         who = self.who

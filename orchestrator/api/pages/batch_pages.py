@@ -9,6 +9,7 @@ from typing import Annotated, Literal, get_args
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Form, Query
+from sqlalchemy.orm import Session
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from orchestrator.api.context import Caller, Reader, Writer
@@ -123,25 +124,14 @@ def show(
     cursor: Cursor = None,
 ) -> Response:
     """Show a batch: where it stands, why items failed, and its pictures."""
-    after = place(cursor, float, int)
     with caller.ledger.read() as session:
         batch = listings.batch(session, caller.owner, batch_id)
         tally = gallery.tally(session, batch.id)
         children = listings.children(session, batch.id)
         ended = batch.state in BATCH_ENDED
         left = None if ended else remaining(session, batch, outlook(session, now(session)))
-        found = gallery.tiles(
-            session,
-            batch.id,
-            show=show or None,
-            code=code or None,
-            order=sort,
-            after=(after[0], after[1] or 0) if after else None,
-            limit=TILES + 1,
-        )
-    last = found[TILES - 1] if len(found) > TILES else None
+        tiles, following = tiles_of(session, batch.id, show=show, code=code, sort=sort, cursor=cursor, limit=TILES)
     asked = {"show": show, "code": code, "sort": sort if sort != "position" else ""}
-    following = page([], [last.similarity, last.position])["next"] if last else None
     return shown(
         "batch.html",
         batch.name,
@@ -150,7 +140,7 @@ def show(
         rejected=len(batch.rejected_rows),
         shows=[(name, tally.of(name)) for name in SHOWS],
         remaining=left,
-        tiles=found[:TILES],
+        tiles=tiles,
         asked=asked,
         sorts={"": "in order", "similarity": "least alike first", "-similarity": "most alike first"},
         address=address,
@@ -173,6 +163,28 @@ def _others(caller: Caller, batch: Batch) -> list[Passed]:
         return list(passed_of(caller.store, batch.options))
     except (StoreUnavailableError, TransientError):
         return []
+
+
+def tiles_of(
+    session: Session, batch_id: str, *, show: Show, code: str, sort: Sort, cursor: str | None, limit: int
+) -> tuple[list[gallery.Tile], str | None]:
+    """Return one page of a gallery, and the cursor of the next one if there is more.
+
+    Raises:
+        UsageError: the cursor is none of ours.
+    """
+    after = place(cursor, float, int)
+    found = gallery.tiles(
+        session,
+        batch_id,
+        show=show or None,
+        code=code or None,
+        order=sort,
+        after=(after[0], after[1] or 0) if after else None,
+        limit=limit + 1,
+    )
+    last = found[limit - 1] if len(found) > limit else None
+    return found[:limit], page([], [last.similarity, last.position])["next"] if last else None
 
 
 @router.get("/batches/{batch_id}/sheet")

@@ -9,9 +9,8 @@ from fastapi import APIRouter, Form
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 
 from orchestrator.api.context import Caller, Reader, Writer
-from orchestrator.api.pages.batch_pages import Code, Cursor, Show, Sort, address
+from orchestrator.api.pages.batch_pages import Code, Cursor, Show, Sort, address, tiles_of
 from orchestrator.api.pages.rendering import shown
-from orchestrator.api.paging import page, place
 from orchestrator.contracts.base import Line
 from orchestrator.errors import UsageError
 from orchestrator.ledger.queue import reviews
@@ -56,20 +55,10 @@ def tiles(
     cursor: Cursor = None,
 ) -> dict[str, object]:
     """Tell which pictures there are, in the order of the gallery."""
-    after = place(cursor, float, int)
     with caller.ledger.read() as session:
         batch = listings.batch(session, caller.owner, batch_id)
-        found = gallery.tiles(
-            session,
-            batch.id,
-            show=show or None,
-            code=code or None,
-            order=sort,
-            after=(after[0], after[1] or 0) if after else None,
-            limit=LISTED + 1,
-        )
-    last = found[LISTED - 1] if len(found) > LISTED else None
-    return page([asdict(one) for one in found[:LISTED]], [last.similarity, last.position] if last else None)
+        found, following = tiles_of(session, batch.id, show=show, code=code, sort=sort, cursor=cursor, limit=LISTED)
+    return {"object": "list", "data": [asdict(one) for one in found], "next": following}
 
 
 @router.post("/batches/{batch_id}/selected")

@@ -122,8 +122,11 @@ def test_whatever_is_restored_is_a_reference_too(rig: Rig) -> None:
     phone = (ROOT / "tests" / "data" / "phone.heic").read_bytes()
     forms = [encoded(image, form) for form in ("PNG", "TIFF", "GIF", "BMP", "WEBP", "AVIF")]
 
-    for person in rig.add({"forms": [*forms, encoded(image.convert("CMYK"), "TIFF")], "phone": [phone]}):
-        assert person.identity_id, person.error
+    person, looked_at = rig.add({"forms": [*forms, encoded(image.convert("CMYK"), "TIFF")], "phone": [phone]})
+
+    assert person.identity_id, person.error
+    assert looked_at.error is not None
+    assert looked_at.error["code"] == "no_face", "a HEIC is decoded; the face in this one is too small to be found"
 
 
 def test_a_library_of_another_recogniser_is_embedded_again_from_its_sealed_references(rig: Rig) -> None:
