@@ -30,7 +30,7 @@ from tests.chaos.simulation import BrokenPromise, empty_ledger, simulate
 
 Guards = Mapping[str, Callable[[], AbstractContextManager[object]]]
 LIMIT = 100
-_move = lifecycle.move
+_move, _take = lifecycle.move, lifecycle.take
 
 
 def _claim_by_id_only(*held: Claim) -> tuple[Any, ...]:
@@ -43,6 +43,10 @@ def _move_without_token(skip: str, session: Session, to: State, *where: Any, **v
     return _move(session, to, *where, **values)
 
 
+def _take_without_token(session: Session, to: State, *where: Any, **values: Any) -> Any:
+    return _take(session, to, *where, **{name: value for name, value in values.items() if name != "token"})
+
+
 def _move_without_strikes(session: Session, to: State, *where: Any, **values: Any) -> Any:
     if values.pop("crashes", None) is not None and to == State.HELD:
         to = State.QUEUED
@@ -53,7 +57,10 @@ def _move_without_strikes(session: Session, to: State, *where: Any, **values: An
 @contextmanager
 def _tokens_never_rise() -> Iterator[None]:
     """Neither a claim nor the sweeper makes a new token: two holders look alike."""
-    with mock.patch.object(lifecycle, "move", partial(_move_without_token, "leased")):
+    with (
+        mock.patch.object(lifecycle, "move", partial(_move_without_token, "leased")),
+        mock.patch.object(lifecycle, "take", _take_without_token),
+    ):
         yield
 
 
