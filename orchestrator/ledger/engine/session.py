@@ -142,7 +142,7 @@ def retrying(function: Callable[Concatenate[Ledger, P], R]) -> Callable[Concaten
     """Repeat a whole transaction that lost a lock, a serialization race or its connection: five times, then give up."""
 
     @wraps(function)
-    def repeated(ledger: Ledger, *args: P.args, **kwargs: P.kwargs) -> R:
+    def repeated(ledger: Ledger, /, *args: P.args, **kwargs: P.kwargs) -> R:
         for pause in (0.05, 0.2, 0.5, 1.0):
             try:
                 return function(ledger, *args, **kwargs)
