@@ -36,6 +36,7 @@ GET /health/ready -
 GET /health/work -
 GET /help read
 GET /items/{item_id} read
+GET /items/{item_id}/preview read
 GET /login -
 GET /metrics admin
 GET /models read
@@ -99,6 +100,7 @@ GET /v1/webhooks/{webhook_id} write
 HEAD /v1/uploads/{upload_id} read
 PATCH /v1/people/{who} people
 PATCH /v1/uploads/{upload_id} write
+POST /batches/{batch_id}/order write
 POST /batches/{batch_id}/download read
 POST /batches/{batch_id}/reject write
 POST /batches/{batch_id}/release write
