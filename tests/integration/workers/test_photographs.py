@@ -220,6 +220,7 @@ def test_mini_changes_no_photograph_and_says_so_of_every_one(
     assert exit_code(shown) == 4
 
 
+@pytest.mark.slow
 def test_mini_makes_no_people_of_photographs_by_their_faces_either(studio: Studio, tmp_path: Path) -> None:
     album = studio.write(tmp_path / "album", EIGHTEEN)
     batch_id = studio.restore(album, preset="mini", unknown="cluster", attested="our own")

@@ -173,6 +173,7 @@ def test_the_same_requests_batched_differently_give_the_same_pictures(rig: Rig) 
     assert worst <= 2, f"published tolerance is 2 of 255, got {worst}"
 
 
+@pytest.mark.slow
 def test_a_worker_killed_three_times_loses_and_doubles_nothing(tmp_path: Path) -> None:
     with Rig(tmp_path / "killed") as rig:
         worker = rig.start_worker()
@@ -210,6 +211,7 @@ def test_cancel_stops_within_a_step_and_pause_gives_the_work_back(rig: Rig) -> N
     assert rig.outputs(batch_id) == []
 
 
+@pytest.mark.slow
 def test_sigterm_while_busy_drains_and_another_worker_goes_on(tmp_path: Path) -> None:
     with Rig(tmp_path / "drained", drain_seconds=1) as rig:
         worker = rig.start_worker()
@@ -226,6 +228,7 @@ def test_sigterm_while_busy_drains_and_another_worker_goes_on(tmp_path: Path) ->
         assert rig.wait_ended(batch_id, 240) == "completed"
 
 
+@pytest.mark.slow
 def test_an_unreachable_byte_store_is_said_and_retried_until_it_is_back(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         endpoint = f"http://127.0.0.1:{free.getsockname()[1]}"
@@ -273,6 +276,7 @@ def s3_server(endpoint: str) -> Iterator[subprocess.Popen[bytes]]:
         process.wait()
 
 
+@pytest.mark.slow
 def test_a_bell_that_never_rings_costs_time_and_nothing_else(tmp_path: Path) -> None:
     with Rig(tmp_path / "silent") as rig:
         rig.start_worker(CELERY_BROKER_URL="memory://")  # listens where nobody sends

@@ -99,7 +99,7 @@ def test_photos_enter_as_far_as_there_is_room_and_the_rest_waits(
         options=RestoreOptions(only=("ada",)),
         owner=OWNER,
         operator=True,
-        flow=False,
+        fed=False,
     ).batch_id
 
     def tick(fed: feeding.Fed) -> None:

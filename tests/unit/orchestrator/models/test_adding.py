@@ -87,6 +87,7 @@ def rewrite(path: Path, **values: object) -> None:
     path.write_text(json.dumps(facts))
 
 
+@pytest.mark.slow
 def test_a_folder_with_variants_and_shards_draws_as_its_networks_do(machine: Path) -> None:
     own = machine / "own"
     for name in ("id_adapter.safetensors", "preset.json"):
@@ -120,6 +121,7 @@ def test_a_folder_with_variants_and_shards_draws_as_its_networks_do(machine: Pat
     assert facts.title.endswith("otherwise as sdxl")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sd15", pytest.param("sdxl", marks=pytest.mark.slow)])
 def test_a_checkpoint_of_one_file_draws_as_the_folder_that_it_was_made_from(machine: Path, name: str) -> None:
     base = random_pipeline(narrow(BASES[name]), dtype=torch.float16)
@@ -297,6 +299,7 @@ def test_what_was_asked_wrongly_is_refused_before_anything_is_read(
         look(Asked(**right | asked), installed / "models")
 
 
+@pytest.mark.slow
 def test_a_lora_of_another_base_and_a_cut_checkpoint_are_refused(machine: Path) -> None:
     save_file({"unet.nothing.lora_A.weight": torch.ones(2, 4), "unet.nothing.lora_B.weight": torch.ones(4, 2)},
               machine / "foreign.safetensors")  # fmt: skip

@@ -164,6 +164,7 @@ def test_an_unpinned_file_is_held_against_the_hash_that_the_hub_tells(machine: M
     assert code == 0, made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("statuses", [[500], [429, 503]])
 def test_a_hub_that_stumbles_is_asked_again(machine: Machine, statuses: list[int]) -> None:
     machine.pin("config.json", "config.json", b"{}")
@@ -172,6 +173,7 @@ def test_a_hub_that_stumbles_is_asked_again(machine: Machine, statuses: list[int
     assert code == 0, made
 
 
+@pytest.mark.slow
 def test_a_token_opens_a_gated_repository_and_does_not_follow_to_another_host(machine: Machine) -> None:
     machine.pin("weights.safetensors", "weights", b"a" * 500)
     machine.hub.gated[REPO] = "hf_right"

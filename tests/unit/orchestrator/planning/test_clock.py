@@ -115,6 +115,7 @@ America/New_York  none    353      12
 """
 
 
+@pytest.mark.slow
 def test_a_simulated_year_over_two_zones_with_outages_and_jumps_of_the_clock() -> None:
     lines = ["", f"{'zone':<16}  {'rule':<6}  {'ran':>3}  {'missed':>6}"]
     for zone in ("Europe/Berlin", "America/New_York"):

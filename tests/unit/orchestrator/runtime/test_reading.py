@@ -179,6 +179,7 @@ def test_archives_that_flows_read_before_are_taken_over(
     wait(lambda: not batch(ledger, batch_id).open)
 
 
+@pytest.mark.slow
 def test_a_sweeper_killed_in_the_middle_is_followed_by_another_that_reads_on_and_nothing_is_there_twice(
     ledger: Ledger, settings: Settings, tmp_path: Path
 ) -> None:
