@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -61,7 +60,7 @@ def newkey() -> None:
     """Print a new master key for FPGA_DATA_KEYS. It is shown once; without it nobody can read the references."""
     from cryptography.fernet import Fernet
 
-    sys.stdout.write(Fernet.generate_key().decode() + "\n")
+    typer.echo(Fernet.generate_key().decode())
 
 
 @app.command()

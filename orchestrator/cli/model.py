@@ -93,7 +93,10 @@ def pull(
 def add(
     name: Annotated[str, typer.Argument(help="Of the new preset.")],
     source: Annotated[
-        str, typer.Argument(help="A diffusers folder, a .safetensors file, or owner/name[/file.safetensors] on a hub.")
+        str,
+        typer.Argument(
+            help="A diffusers folder, a .safetensors file, or owner/name on a hub, with /FILE behind it for one file."
+        ),
     ],
     like: Annotated[
         str | None, typer.Option(help="Installed preset that lends adapter, control and faces; sdxl or sd15 by class.")

@@ -9,6 +9,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from orchestrator.api.app import create_app
 from orchestrator.datasets import datasets
 from orchestrator.datasets.datasets import BuildRequest
 from orchestrator.embedded import programs
+from orchestrator.errors import NotFoundError
 from orchestrator.ledger.engine.base import Row
 from orchestrator.ledger.engine.session import Ledger
 from orchestrator.ledger.tables.rows import Reference
@@ -67,7 +69,8 @@ class World:
             if path.is_file():
                 yield str(path.relative_to(self.settings.state_dir)), path.read_bytes()
         for listed in self.store.list():
-            yield listed.key, self.store.get(listed.key)
+            with suppress(NotFoundError):  # let go of since it was listed: a running system does
+                yield listed.key, self.store.get(listed.key)
         with self.ledger.read() as session:
             for table in Row.metadata.sorted_tables:
                 for row in session.execute(text(f'SELECT * FROM "{table.name}"')).tuples():
