@@ -108,6 +108,11 @@ def test_no_command_ends_with_a_trace_whatever_is_around_it(name: str, tmp_path:
     around = AROUND[name]
     if os.geteuid() != 0 and (around.owner is not None or around.user is not None):
         pytest.skip("needs root, to hand a folder to somebody else")
+    if around.user is not None:
+        try:
+            subprocess.run([sys.executable, "-c", ""], user=around.user, check=True)
+        except (OSError, subprocess.CalledProcessError):
+            pytest.skip(f"another user may not run {sys.executable}: it lies in a home")
 
     found = walk(around, tmp_path)
 

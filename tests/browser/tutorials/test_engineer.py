@@ -105,7 +105,7 @@ def test_an_engineer_compares_promotes_and_rolls_back(page: Page, site: Site, sh
     shoot(page, "engineer-compare")
 
     # 4. promote, and back
-    page.get_by_role("columnheader").get_by_role("link", name="mini 2").click()
+    page.get_by_role("columnheader").get_by_role("link", name="mini 2").first.click()
     page.get_by_label("Reason").fill("same likeness, better glasses")
     page.get_by_role("button", name="Promote").click()
     expect(page.locator(".tag", has_text="champion")).to_be_visible()
