@@ -56,13 +56,14 @@ class Counter:
 
 @lru_cache(maxsize=8)
 def counter(models_dir: Path, preset: str) -> Counter | None:
-    """Return the counter of a preset; None where it draws from no text.
+    """Return the counter of a preset; None where it draws from no text, or its words are in no form known here.
 
     Raises:
         ModelError: its tokenizer cannot be read.
     """
     folder = models_dir / preset / "tokenizer"
-    if not folder.is_dir():
+    files = ("tokenizer.json", "merges.txt")
+    if not any((folder / name).is_file() for name in files):
         return None
     try:
         places = int(json.loads((folder / "tokenizer_config.json").read_text())["model_max_length"])
