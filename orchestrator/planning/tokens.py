@@ -73,7 +73,7 @@ def counter(models_dir: Path, preset: str) -> Counter | None:
             tokenizer = _clip(folder)
         tokenizer.no_truncation()
         tokenizer.no_padding()
-    except Exception as error:
+    except Exception as error:  # tokenizers raises Exception itself for a file it cannot read
         raise ModelError(f"the tokenizer of preset {preset!r} cannot be read: {error}") from error
     return Counter(tokenizer, (places - MARKS) * (WINDOWS if places == CLIP_PLACES else 1))
 
